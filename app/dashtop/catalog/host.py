@@ -1,0 +1,177 @@
+"""The host metric table: one row says everything about a metric of the machine itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashtop.catalog.gpu import BUSY, GIB, MEGA, MEMORY_FILL, percent
+from dashtop.domain.metric import Aggregation, Metric, Thresholds, Unit
+
+if TYPE_CHECKING:
+    from dashtop.domain.ports import HostReader
+
+SWAP_FILL = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly full")
+
+HOST_METRICS: tuple[Metric[HostReader], ...] = (
+    Metric(
+        key="system.cpu.usage_percent",
+        title="CPU",
+        help="Time in which the cores were busy, all together.",
+        unit=Unit.PERCENT,
+        read=lambda host: host.cpu_percent(),
+        thresholds=BUSY,
+        colour="#2f7ed8",
+        prometheus="dashtop_cpu_utilization_ratio",
+    ),
+    Metric(
+        key="system.cpu.core_count",
+        title="CPU cores",
+        help="Logical cores.",
+        unit=Unit.COUNT,
+        read=lambda host: host.cpu_count(),
+        aggregation=Aggregation.LAST,
+        constant=True,
+        period_s=60.0,
+        prometheus="dashtop_cpu_cores",
+    ),
+    Metric(
+        key="system.cpu.frequency_mhz",
+        title="CPU frequency",
+        help="Present clock, mean of the cores.",
+        unit=Unit.MEGAHERTZ,
+        read=lambda host: host.cpu_frequency(),
+        period_s=2.0,
+        prometheus="dashtop_cpu_frequency_hertz",
+    ),
+    Metric(
+        key="system.cpu.load_1m",
+        title="Load, 1 min",
+        help="Processes that ran or waited to run, mean of the last minute.",
+        unit=Unit.LOAD,
+        read=lambda host: host.load_average().one,
+        prometheus="dashtop_load1",
+    ),
+    Metric(
+        key="system.cpu.load_5m",
+        title="Load, 5 min",
+        help="Processes that ran or waited to run, mean of the last five minutes.",
+        unit=Unit.LOAD,
+        read=lambda host: host.load_average().five,
+        prometheus="dashtop_load5",
+    ),
+    Metric(
+        key="system.cpu.load_15m",
+        title="Load, 15 min",
+        help="Processes that ran or waited to run, mean of the last quarter of an hour.",
+        unit=Unit.LOAD,
+        read=lambda host: host.load_average().fifteen,
+        prometheus="dashtop_load15",
+    ),
+    Metric(
+        key="system.memory.used_gb",
+        title="RAM used",
+        help="Memory that programs could not get without swapping (total less available).",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.memory().used / GIB,
+        colour="#2f7ed8",
+        prometheus="dashtop_memory_used_bytes",
+    ),
+    Metric(
+        key="system.memory.total_gb",
+        title="RAM",
+        help="Memory of the machine.",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.memory().total / GIB,
+        aggregation=Aggregation.LAST,
+        constant=True,
+        prometheus="dashtop_memory_total_bytes",
+    ),
+    Metric(
+        key="system.memory.used_percent",
+        title="RAM used",
+        help="Share of memory that is in use.",
+        unit=Unit.PERCENT,
+        read=lambda host: percent(host.memory().used, host.memory().total),
+        thresholds=MEMORY_FILL,
+        prometheus="dashtop_memory_used_ratio",
+    ),
+    Metric(
+        key="system.memory.available_gb",
+        title="RAM available",
+        help="Memory that programs can still get without swapping.",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.memory().available / GIB,
+        prometheus="dashtop_memory_available_bytes",
+    ),
+    Metric(
+        key="system.swap.used_gb",
+        title="Swap used",
+        help="Swap space in use.",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.swap().used / GIB,
+        period_s=2.0,
+        prometheus="dashtop_swap_used_bytes",
+    ),
+    Metric(
+        key="system.swap.total_gb",
+        title="Swap",
+        help="Swap space of the machine; 0 where there is none.",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.swap().total / GIB,
+        aggregation=Aggregation.LAST,
+        constant=True,
+        period_s=2.0,
+        prometheus="dashtop_swap_total_bytes",
+    ),
+    Metric(
+        key="system.swap.used_percent",
+        title="Swap used",
+        help="Share of swap space in use; missing where there is no swap.",
+        unit=Unit.PERCENT,
+        read=lambda host: percent(host.swap().used, host.swap().total),
+        thresholds=SWAP_FILL,
+        period_s=2.0,
+        prometheus="dashtop_swap_used_ratio",
+    ),
+    Metric(
+        key="system.swap.available_gb",
+        title="Swap free",
+        help="Swap space that is free.",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.swap().available / GIB,
+        period_s=2.0,
+        prometheus="dashtop_swap_available_bytes",
+    ),
+    Metric(
+        key="system.network.upload_mbps",
+        title="Network sent",
+        help="Bits sent by all network interfaces but loopback, per second.",
+        unit=Unit.MEGABIT_PER_SECOND,
+        read=lambda host: host.network_rates().sent * 8 / MEGA,
+        prometheus="dashtop_network_transmit_bytes_per_second",
+    ),
+    Metric(
+        key="system.network.download_mbps",
+        title="Network received",
+        help="Bits received by all network interfaces but loopback, per second.",
+        unit=Unit.MEGABIT_PER_SECOND,
+        read=lambda host: host.network_rates().received * 8 / MEGA,
+        prometheus="dashtop_network_receive_bytes_per_second",
+    ),
+    Metric(
+        key="system.disk_io.read_mbps",
+        title="Disk read",
+        help="Bytes read from all disks, per second.",
+        unit=Unit.MEGABYTE_PER_SECOND,
+        read=lambda host: host.disk_rates().received / MEGA,
+        prometheus="dashtop_disk_read_bytes_per_second",
+    ),
+    Metric(
+        key="system.disk_io.write_mbps",
+        title="Disk written",
+        help="Bytes written to all disks, per second.",
+        unit=Unit.MEGABYTE_PER_SECOND,
+        read=lambda host: host.disk_rates().sent / MEGA,
+        prometheus="dashtop_disk_write_bytes_per_second",
+    ),
+)

@@ -1,0 +1,1 @@
+"""What the words mean: metrics, samples, ports and errors. Imports nothing else of dashtop."""

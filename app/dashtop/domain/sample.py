@@ -1,0 +1,147 @@
+"""What one collection found. Everything here is frozen: a sample is shared by threads without a lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dashtop.domain.errors import Reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """Static facts of one GPU. `uuid` is its identity; `index` may change between boots. None: not told."""
+
+    uuid: str
+    index: int
+    name: str
+    memory_total_bytes: int | None
+    driver_version: str | None
+    cuda_version: str | None
+    compute_capability: str | None
+    pci_bus_id: str | None
+    power_limit_watts: float | None
+    slowdown_celsius: float | None
+    shutdown_celsius: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuProcess:
+    """A process that holds GPU memory. `kind`: C (compute), G (graphics), C+G, or M (MPS client).
+
+    `name` and `cpu_percent` (100: one core) are None until the host has been asked about the pid.
+    """
+
+    pid: int
+    kind: str
+    gpu_memory_bytes: int | None
+    name: str | None = None
+    cpu_percent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`."""
+
+    device: Device
+    values: Mapping[str, float | None]
+    unavailable: Mapping[str, Reason]
+    processes: tuple[GpuProcess, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuReading:
+    """What a GpuReader answers: the GPUs, or (with `trouble` set) why there are none.
+
+    `age_s` is how old the values are: 0 for a fresh reading, more while a late one is still under way.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    trouble: Reason | None = None
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """A mounted file system that holds data. Sizes in bytes; `used` counts blocks taken, as `df` does.
+
+    `used_percent` is df's: of what an ordinary user may fill. All None where the mount does not answer.
+    """
+
+    mount_point: str
+    filesystem: str
+    used_bytes: int | None
+    total_bytes: int | None
+    used_percent: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """The machine at one moment. `values` holds every key of the host table; `per_core` is percent of each core."""
+
+    values: Mapping[str, float | None]
+    unavailable: Mapping[str, Reason]
+    per_core: tuple[float, ...]
+    mounts: tuple[Mount, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectorRun:
+    """What the last run of one collector cost, in seconds of wall time, and how often it has failed so far."""
+
+    name: str
+    duration_s: float
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals."""
+
+    sequence: int
+    time_ms: int
+    monotonic_s: float
+    host: Host
+    gpus: tuple[Gpu, ...]
+    gpu_trouble: Reason | None
+    simulated: bool
+    collectors: tuple[CollectorRun, ...] = ()
+    skipped_ticks: int = 0
+
+    def gpu(self, index: int) -> Gpu | None:
+        """Return the GPU with that index, or None."""
+        return next((gpu for gpu in self.gpus if gpu.device.index == index), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesKey:
+    """Names one series: a metric's key and the GPU's UUID (None: the host)."""
+
+    metric: str
+    gpu_uuid: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Series:
+    """One metric over equal buckets, in the metric's unit; NaN where a bucket holds no reading (a gap)."""
+
+    key: SeriesKey
+    mean: NDArray[np.float32]
+    minimum: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SeriesSet:
+    """Several series over the same buckets: bucket i covers [start_ms + i * step_ms, start_ms + (i + 1) * step_ms)."""
+
+    start_ms: int
+    step_ms: int
+    count: int
+    series: tuple[Series, ...] = field(default=())
