@@ -2,4 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dashtop.factory import Dashtop
+    from dashtop.settings import Settings
+
 __version__ = "0.1.0"
+
+
+def create_app(settings: Settings | None = None) -> Dashtop:
+    """Wire one dashtop and start collecting; settings from the environment where none are given.
+
+    `create_app().server` is the WSGI application; `create_app().close()` ends collection.
+    """
+    from dashtop import factory  # noqa: PLC0415 - importing dashtop must cost nothing
+    from dashtop.settings import load  # noqa: PLC0415
+
+    return factory.create_app(settings or load())

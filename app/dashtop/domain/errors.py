@@ -24,6 +24,7 @@ class Reason(str, Enum):
     NO_DEVICE = "no NVIDIA GPU was found"
     DRIVER_SILENT = "the NVIDIA driver is not answering"
     DRIVER_ERROR = "the NVIDIA driver reported an error"
+    STALE = "the last reading is too old to be shown"
     STARTING = "the first reading is under way"
     GPU_LOST = "the GPU has fallen off the bus"
     GPU_RESET_REQUIRED = "the GPU needs a reset"

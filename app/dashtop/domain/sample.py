@@ -102,7 +102,10 @@ class CollectorRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals."""
+    """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals.
+
+    `gpu_age_s` is 0 unless the GPUs' answer is late: then their values are that old.
+    """
 
     sequence: int
     time_ms: int
@@ -110,6 +113,7 @@ class Sample:
     host: Host
     gpus: tuple[Gpu, ...]
     gpu_trouble: Reason | None
+    gpu_age_s: float
     simulated: bool
     collectors: tuple[CollectorRun, ...] = ()
     skipped_ticks: int = 0
@@ -127,7 +131,7 @@ class SeriesKey:
     gpu_uuid: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """One metric over equal buckets, in the metric's unit; NaN where a bucket holds no reading (a gap)."""
 

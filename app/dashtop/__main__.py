@@ -1,0 +1,6 @@
+"""`python -m dashtop`."""
+
+from dashtop.cli import main
+
+if __name__ == "__main__":
+    main()

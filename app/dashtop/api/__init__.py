@@ -1,0 +1,1 @@
+"""The REST API: pure bodies, and the routes that answer with them."""

@@ -1,0 +1,113 @@
+"""What the API answers, as plain dicts derived from the metric tables. Pure: no web framework here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dashtop.catalog import GPU_METRICS, HOST_METRICS
+from dashtop.domain.metric import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dashtop.domain.metric import Metric
+    from dashtop.domain.sample import Device, Gpu, GpuProcess, Mount, Sample
+
+GIB = 2.0**30
+MIB = 2.0**20
+DIGITS = 4
+
+Json = dict[str, Any]
+
+
+def to_json(body: object) -> bytes:
+    """Return UTF-8 JSON; raises ValueError for NaN and Infinity, which no answer may hold."""
+    return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
+    """Everything about the machine and one GPU; `gpu` is None where there is none."""
+    return {
+        "gpu_available": gpu is not None,
+        "gpu_list": [gpu_info(each.device) for each in sample.gpus],
+        "gpu_metrics": gpu_metrics(gpu) if gpu is not None else None,
+        "system_metrics": nested(HOST_METRICS, sample.host.values),
+        "gpu_processes": [process(each) for each in gpu.processes] if gpu is not None else [],
+        "storage": [storage(mount) for mount in sample.host.mounts],
+        "timestamp": sample.time_ms,
+        "simulated": sample.simulated,
+        "gpu_status": sample.gpu_trouble.value if sample.gpu_trouble is not None else None,
+        "unavailable": {
+            key: reason.value
+            for unavailable in (gpu.unavailable if gpu is not None else {}, sample.host.unavailable)
+            for key, reason in unavailable.items()
+        },
+    }
+
+
+def gpu_info(device: Device) -> Json:
+    """Static facts of one GPU."""
+    return {
+        "id": device.index,
+        "name": device.name,
+        "memory_total_gb": _scaled(device.memory_total_bytes, GIB),
+        "cuda_version": device.cuda_version,
+        "driver_version": device.driver_version,
+        "compute_capability": device.compute_capability,
+        "uuid": device.uuid,
+    }
+
+
+def gpu_metrics(gpu: Gpu) -> Json:
+    """Every metric of one GPU."""
+    return {
+        "gpu_id": gpu.device.index,
+        "gpu_name": gpu.device.name,
+        "gpu_uuid": gpu.device.uuid,
+        **nested(GPU_METRICS, gpu.values),
+    }
+
+
+def process(of: GpuProcess) -> Json:
+    """One process with memory on a GPU."""
+    return {
+        "pid": of.pid,
+        "process_name": of.name,
+        "gpu_memory_mb": _scaled(of.gpu_memory_bytes, MIB),
+        "cpu_percent": of.cpu_percent,
+        "type": of.kind,
+    }
+
+
+def storage(mount: Mount) -> Json:
+    """One mount point."""
+    return {
+        "mount_point": mount.mount_point,
+        "used_gb": _scaled(mount.used_bytes, GIB),
+        "total_gb": _scaled(mount.total_bytes, GIB),
+        "used_percent": round(mount.used_percent, DIGITS) if mount.used_percent is not None else None,
+        "filesystem": mount.filesystem,
+    }
+
+
+def nested(metrics: Iterable[Metric[Any]], values: Mapping[str, float | None]) -> Json:
+    """Return the values as the nested objects that the metrics' paths spell."""
+    body: Json = {}
+    for metric in metrics:
+        *parents, leaf = metric.path.split(".")
+        place = body
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = _number(values[metric.key], metric.unit)
+    return body
+
+
+def _number(value: float | None, unit: Unit) -> float | int | None:
+    if value is None:
+        return None
+    return round(value) if unit in {Unit.COUNT, Unit.MEGAHERTZ} else round(value, DIGITS)
+
+
+def _scaled(size: int | None, unit: float) -> float | None:
+    return round(size / unit, DIGITS) if size is not None else None

@@ -1,0 +1,1 @@
+"""Collection: the sampler that joins the readers, and the loop that keeps time."""

@@ -1,0 +1,1 @@
+"""What was measured before: the pure roll-up and the stores behind the History port."""

@@ -1,0 +1,110 @@
+"""The last hour at full resolution, in RAM: a ring with one row a sample and one column a series."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dashtop.catalog import METRICS
+from dashtop.domain.metric import Aggregation
+from dashtop.domain.sample import Series, SeriesKey, SeriesSet
+from dashtop.history.rollup import aggregate, aligned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from dashtop.domain.sample import Sample
+
+SPAN_S = 3600.0
+
+
+class MemoryHistory:
+    """Implements History. Float32 values, 4 bytes a reading: 8 GPUs at one second take about 3 MB."""
+
+    def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
+        self._capacity = math.ceil(span_s / interval_s) + 1
+        self._times: NDArray[np.int64] = np.zeros(self._capacity, dtype=np.int64)
+        self._rows: NDArray[np.float32] = np.full((self._capacity, 0), np.nan, dtype=np.float32)
+        self._columns: dict[str | None, dict[str, int]] = {}
+        self._last_seen: dict[str | None, int] = {}
+        self._written = 0
+        self._oldest = 0
+        self._lock = threading.Lock()
+
+    def append(self, sample: Sample) -> None:
+        """Keep a sample. GPU values that are only the last ones repeated leave a gap.
+
+        When the wall clock was set back, the readings stamped later than now are dropped: times always ascend.
+        """
+        with self._lock:
+            while self._written > self._oldest and self._time(self._written - 1) >= sample.time_ms:
+                self._written -= 1
+            slot = self._written % self._capacity
+            self._times[slot] = sample.time_ms
+            self._rows[slot] = np.nan
+            self._write(slot, None, sample.host.values)
+            if sample.gpu_age_s == 0:
+                for gpu in sample.gpus:
+                    self._write(slot, gpu.device.uuid, gpu.values)
+            self._written += 1
+            self._oldest = max(self._oldest, self._written - self._capacity)
+
+    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+        """Return each series in buckets; see the History port."""
+        buckets = aligned(start_ms, end_ms, step_ms)
+        with self._lock:
+            order = np.arange(self._oldest, self._written) % self._capacity
+            times = self._times[order]
+            first, last = np.searchsorted(times, (buckets.start_ms, buckets.start_ms + buckets.count * step_ms))
+            times, order = times[first:last], order[first:last]
+            readings = [self._readings(key, order) for key in keys]
+        return SeriesSet(
+            start_ms=buckets.start_ms,
+            step_ms=step_ms,
+            count=buckets.count,
+            series=tuple(
+                Series(key, *aggregate(times, values, buckets, _aggregation(key)))
+                for key, values in zip(keys, readings, strict=True)
+            ),
+        )
+
+    def _time(self, row: int) -> int:
+        return int(self._times[row % self._capacity])
+
+    def _readings(self, key: SeriesKey, order: NDArray[np.int64]) -> NDArray[np.float32]:
+        column = self._columns.get(key.gpu_uuid, {}).get(key.metric)
+        if column is None:
+            return np.full(len(order), np.nan, dtype=np.float32)
+        readings: NDArray[np.float32] = self._rows[order, column]
+        return readings
+
+    def _write(self, slot: int, scope: str | None, values: Mapping[str, float | None]) -> None:
+        columns = self._columns.get(scope)
+        if columns is None:
+            columns = self._columns[scope] = self._new_columns(list(values))
+        self._last_seen[scope] = self._written
+        self._rows[slot, list(columns.values())] = [
+            np.nan if value is None else value for value in (values[key] for key in columns)
+        ]
+
+    def _new_columns(self, keys: list[str]) -> dict[str, int]:
+        """Find room for a scope not seen before: where one was that has left the ring, else in new columns."""
+        for scope, seen in list(self._last_seen.items()):
+            if seen < self._oldest and len(self._columns[scope]) == len(keys):
+                del self._last_seen[scope]
+                return dict(zip(keys, self._columns.pop(scope).values(), strict=True))
+        first = self._rows.shape[1]
+        wider = np.full((self._capacity, first + len(keys)), np.nan, dtype=np.float32)
+        wider[:, :first] = self._rows
+        self._rows = wider
+        return {key: first + offset for offset, key in enumerate(keys)}
+
+
+def _aggregation(key: SeriesKey) -> Aggregation:
+    metric = METRICS.get(key.metric)
+    return metric.aggregation if metric is not None else Aggregation.MEAN

@@ -1,0 +1,168 @@
+"""Every setting, each one field of one typed class: command line > environment > TOML file > default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from dashtop.domain.errors import SettingsError
+
+DEFAULT_DEMO_GPUS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """How a setting is spoken of outside: its flag, its environment variables (first set wins) and its help."""
+
+    flag: str
+    env: tuple[str, ...]
+    help: str
+    metavar: str | None = None
+    stored: str | None = None
+    """What the bare flag stands for; None: the flag takes a value."""
+    optional_value: bool = False
+
+
+class Settings(BaseSettings):
+    """The settings of one dashtop. Raises SettingsError (through `load`) for an unknown or impossible value."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    config: Annotated[
+        Path | None,
+        Option(flag="--config", env=("DASHTOP_CONFIG",), metavar="FILE", help="TOML file with settings"),
+    ] = None
+    host: Annotated[
+        str,
+        Option(flag="--host", env=("DASHTOP_HOST",), metavar="ADDRESS", help="address to listen on"),
+        Field(min_length=1),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Option(
+            flag="--port",
+            env=("DASHTOP_PORT", "PORT"),
+            metavar="PORT",
+            help="port to listen on; 0 takes a free one and prints it",
+        ),
+        Field(ge=0, le=65535),
+    ] = 8050
+    interval: Annotated[
+        float,
+        Option(
+            flag="--interval",
+            env=("DASHTOP_INTERVAL", "GPU_POLL_INTERVAL"),
+            metavar="SECONDS",
+            help="time between two collections, 0.5 to 60",
+        ),
+        Field(ge=0.5, le=60, allow_inf_nan=False),
+    ] = 1.0
+    gpu: Annotated[
+        bool,
+        Option(flag="--no-gpu", env=("ENABLE_GPU_MONITORING",), stored="false", help="leave the GPUs alone"),
+    ] = True
+    demo: Annotated[
+        int,
+        Option(
+            flag="--demo",
+            env=("DASHTOP_DEMO",),
+            metavar="N",
+            stored=str(DEFAULT_DEMO_GPUS),
+            optional_value=True,
+            help=f"show N simulated GPUs (default {DEFAULT_DEMO_GPUS}), marked as simulated",
+        ),
+        Field(ge=0, le=64),
+    ] = 0
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _without_service_link(cls, value: object) -> object:
+        # Kubernetes sets DASHTOP_PORT=tcp://… in every pod beside a Service called dashtop: not meant for us.
+        if isinstance(value, str) and value.startswith(("tcp://", "udp://")):
+            return cls.model_fields["port"].default
+        return value
+
+    @field_validator("demo", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        words = {"true": DEFAULT_DEMO_GPUS, "on": DEFAULT_DEMO_GPUS, "yes": DEFAULT_DEMO_GPUS}
+        words |= dict.fromkeys(("false", "off", "no"), 0)
+        return words.get(value.lower(), value) if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - our own source knows the documented names
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in their order; see the module."""
+        environment = _Environment(settings_cls)
+        given = {**environment(), **init_settings()}
+        if "config" not in given:
+            return init_settings, environment
+        return init_settings, environment, _TomlFile(settings_cls, Path(str(given["config"])))
+
+
+def options() -> dict[str, Option]:
+    """Return how each setting is spoken of outside, by field name."""
+    return {
+        name: next(item for item in field.metadata if isinstance(item, Option))
+        for name, field in Settings.model_fields.items()
+    }
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """The documented environment variables; one that is set but empty counts as not set."""
+
+    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        names = options()[field_name].env
+        value = next((os.environ[name] for name in names if os.environ.get(name)), None)
+        return value, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(None, name)[0] for name in self.settings_cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """A settings file that must be there and be readable."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        if not path.is_file():
+            raise SettingsError(f"There is no settings file {path}; name one that exists with --config.")
+        try:
+            super().__init__(settings_cls, toml_file=path)
+        except (ValueError, OSError) as error:
+            raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
+
+
+def load(**given: object) -> Settings:
+    """Return the settings with those `given` on top. Raises SettingsError, a sentence that names the setting."""
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    option = options().get(name)
+    if option is None:
+        known = ", ".join(sorted(options()))
+        return f"There is no setting {name!r}; the settings are {known}."
+    names = " or ".join((option.flag, *option.env))
+    return f"{names}: {first['msg'][0].lower()}{first['msg'][1:]}, not {str(first['input'])[:80]!r}."

@@ -1,0 +1,52 @@
+"""The gate to NVML: every call passes here, and every way of failing leaves it as Unavailable with its reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import pynvml
+
+from dashtop.domain.errors import Reason, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ResultT = TypeVar("ResultT")
+
+# NVML manual, "Return values" (nvmlReturn_t).
+REASONS = {
+    pynvml.NVML_ERROR_UNINITIALIZED: Reason.NO_DRIVER,
+    pynvml.NVML_ERROR_NOT_SUPPORTED: Reason.NOT_SUPPORTED,
+    pynvml.NVML_ERROR_NO_PERMISSION: Reason.NO_PERMISSION,
+    pynvml.NVML_ERROR_NOT_FOUND: Reason.NOT_SUPPORTED,
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: Reason.NO_DRIVER,
+    pynvml.NVML_ERROR_TIMEOUT: Reason.DRIVER_SILENT,
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: Reason.NO_LIBRARY,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: Reason.LIBRARY_TOO_OLD,
+    pynvml.NVML_ERROR_GPU_IS_LOST: Reason.GPU_LOST,
+    pynvml.NVML_ERROR_RESET_REQUIRED: Reason.GPU_RESET_REQUIRED,
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: Reason.DRIVER_MISMATCH,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: Reason.LIBRARY_TOO_OLD,
+    pynvml.NVML_ERROR_DEPRECATED: Reason.NOT_SUPPORTED,
+}
+
+
+def reason_of(code: int) -> Reason:
+    """Return the reason that an NVML return code stands for."""
+    return REASONS.get(code, Reason.DRIVER_ERROR)
+
+
+def call(function: Callable[..., ResultT], *arguments: object) -> ResultT:
+    """Call one function of the binding; raise Unavailable where NVML answers with an error."""
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError as error:
+        raise Unavailable(reason_of(error.value)) from None
+
+
+def call_or_none(function: Callable[..., ResultT], *arguments: object) -> ResultT | None:
+    """Call one function of the binding for a static fact; None where NVML does not tell."""
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError:
+        return None
