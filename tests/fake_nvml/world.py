@@ -1,0 +1,287 @@
+"""Worlds for the fake library: load one, change it while a program watches, write it in one step."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.fake_nvml.build import Library, build_library, exported_functions
+
+WORLDS_DIR = Path(__file__).parents[2] / "app" / "dashtop" / "sources" / "worlds"
+
+# The library looks for a changed file at most this often (two periods of it, with the coarse clock's tick).
+SETTLE_S = 0.015
+
+FAULT_MAPPINGS = ("returns", "latency_us")
+FAULT_LISTS = ("hang", "hang_unkillable", "crash")
+INIT_FUNCTIONS = ("nvmlInit", "nvmlInit_v2", "nvmlInitWithFlags")
+# Of the whole machine, of a GPU, of a MIG instance.
+_FAULT_KEY = re.compile(rf"(gpus\.\d+\.(mig\.instances\.\d+\.)?)?(?P<kind>{'|'.join((*FAULT_MAPPINGS, *FAULT_LISTS))})")
+# Known to the tests and to readers of the file; the library has no use for them.
+_NOT_FOR_THE_LIBRARY = ("source", "description", "absent")
+
+_EVENT_TYPES = {
+    "single_bit_ecc": 0x1,
+    "double_bit_ecc": 0x2,
+    "pstate": 0x4,
+    "xid": 0x8,
+    "clock": 0x10,
+    "power_source": 0x80,
+    "mig_config": 0x100,
+    "single_bit_ecc_storm": 0x200,
+    "dram_retirement": 0x400,
+    "dram_retirement_failure": 0x800,
+    "non_fatal_poison": 0x1000,
+    "fatal_poison": 0x2000,
+    "gpu_unavailable": 0x4000,
+    "gpu_recovery_action": 0x8000,
+}
+
+# What calls take on real machines: published timings of an RTX 5090 and a laptop RTX 4090, in microseconds. The PCIe
+# throughput counter is measured by the driver over 20 ms while the caller waits, as NVML's documentation says.
+REALISTIC_LATENCY_US: Mapping[str, int] = {
+    "nvmlInit_v2": 4000,
+    "nvmlDeviceGetMemoryInfo": 3,
+    "nvmlDeviceGetMemoryInfo_v2": 3,
+    "nvmlDeviceGetUtilizationRates": 1,
+    "nvmlDeviceGetTemperature": 1,
+    "nvmlDeviceGetTemperatureV": 1,
+    "nvmlDeviceGetPowerUsage": 1,
+    "nvmlDeviceGetClockInfo": 1,
+    "nvmlDeviceGetCurrPcieLinkGeneration": 1,
+    "nvmlDeviceGetCurrPcieLinkWidth": 1,
+    "nvmlDeviceGetEncoderUtilization": 1,
+    "nvmlDeviceGetDecoderUtilization": 1,
+    "nvmlDeviceGetFanSpeed": 400,
+    "nvmlDeviceGetFanSpeed_v2": 400,
+    "nvmlDeviceGetTotalEnergyConsumption": 2600,
+    "nvmlDeviceGetComputeRunningProcesses": 1500,
+    "nvmlDeviceGetComputeRunningProcesses_v2": 1500,
+    "nvmlDeviceGetComputeRunningProcesses_v3": 1500,
+    "nvmlDeviceGetGraphicsRunningProcesses": 100,
+    "nvmlDeviceGetGraphicsRunningProcesses_v2": 100,
+    "nvmlDeviceGetGraphicsRunningProcesses_v3": 100,
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3": 100,
+    "nvmlDeviceGetRunningProcessDetailList": 1500,
+    "nvmlDeviceGetProcessUtilization": 1700,
+    "nvmlDeviceGetProcessesUtilizationInfo": 1700,
+    "nvmlDeviceGetPcieThroughput": 21000,
+}
+# The same for single fields of nvmlDeviceGetFieldValues: memory temperature (even where there is none), energy, and
+# the PCIe byte counters.
+REALISTIC_FIELD_LATENCY_US: Mapping[str, int] = {"82": 1200, "83": 2600, "191": 2600, "197": 150, "198": 150}
+
+
+def world_names() -> list[str]:
+    """The recorded worlds."""
+    return sorted(path.stem for path in WORLDS_DIR.glob("*.json"))
+
+
+class World:
+    """A world in memory, and the file that shows it to the library. Changes count from :meth:`save` on."""
+
+    def __init__(self, data: Mapping[str, Any], file: Path, cache_dir: Path) -> None:
+        self.data: dict[str, Any] = copy.deepcopy(dict(data))
+        self.file = file
+        self._cache_dir = cache_dir
+        self._library: Library | None = None
+        for gpu in self.gpus:
+            _spell_out_links(gpu)
+
+    @classmethod
+    def load(cls, name: str, file: Path, cache_dir: Path) -> World:
+        """A recorded world by name, not yet saved."""
+        return cls(json.loads((WORLDS_DIR / f"{name}.json").read_text()), file, cache_dir)
+
+    # --- programs that live in it ---
+
+    @property
+    def library(self) -> Library:
+        """The library for this world: built without the symbols that the world says are absent."""
+        if self._library is None:
+            self._library = build_library(self._cache_dir, self.data.get("absent", ()))
+        return self._library
+
+    def env(self, base: dict[str, str] | None = None) -> dict[str, str]:
+        """The environment for a program that is to find this world."""
+        if not self.file.exists():
+            self.save()
+        return self.library.env(self.file, base)
+
+    # --- changes ---
+
+    @property
+    def gpus(self) -> list[dict[str, Any]]:
+        gpus: list[dict[str, Any]] = self.data["gpus"]
+        return gpus
+
+    def gpu(self, gpu: int | str) -> dict[str, Any]:
+        """One GPU's part of the world, by position or UUID; change it as you like, then save."""
+        if isinstance(gpu, int):
+            return self.gpus[gpu]
+        return next(entry for entry in self.gpus if entry["uuid"] == gpu)
+
+    def set(self, gpu: int | str, path: str, value: Any) -> World:
+        """Sets `utilization.gpu`, `fans.0.speed`, … of one GPU; a counter's new rate counts on from where it is."""
+        holder, last = self._walk(gpu, path)
+        old: Any = holder[last] if isinstance(holder, list) or last in holder else None
+        if _is_counter(old) and _is_counter(value) and "value" not in value:
+            value = {**old, **value, "value": _counter_now(old), "since_ns": time.monotonic_ns()}
+        holder[last] = value
+        return self
+
+    def remove(self, gpu: int | str, path: str) -> World:
+        """Takes a value away: the function that answers it says NOT_SUPPORTED from then on."""
+        holder, last = self._walk(gpu, path)
+        if isinstance(holder, list):
+            del holder[last]
+        else:
+            holder.pop(last, None)
+        return self
+
+    def set_return(self, function: str, code: int | None, gpu: int | str | None = None) -> World:
+        """Makes a function ("*": each of them) answer this code; None: what it should. Without a GPU: for all."""
+        return self._set_fault("returns", function, code, gpu)
+
+    def set_latency(self, function: str, microseconds: int | None, gpu: int | str | None = None) -> World:
+        return self._set_fault("latency_us", function, microseconds, gpu)
+
+    def set_hang(
+        self, function: str, hang: bool = True, gpu: int | str | None = None, *, unkillable: bool = False
+    ) -> World:
+        """Makes a function wait until the world no longer says so; unkillable: only SIGKILL ends such a process."""
+        return self._set_listed("hang_unkillable" if unkillable else "hang", function, hang, gpu)
+
+    def set_crash(self, function: str, crash: bool = True, gpu: int | str | None = None) -> World:
+        """Makes a function end the process with SIGSEGV."""
+        return self._set_listed("crash", function, crash, gpu)
+
+    def clear_faults(self) -> World:
+        for holder in [self.data, *self.gpus]:
+            for kind in (*FAULT_MAPPINGS, *FAULT_LISTS):
+                holder.pop(kind, None)
+        return self
+
+    def add_event(self, gpu: int | str, kind: str | int, data: int = 0, **more: int) -> World:
+        """An event for whoever waits for one: `"xid", 79` for a GPU that has fallen off the bus."""
+        events = self.data.setdefault("events", [])
+        number = 1 + max((int(event.get("id", 0)) for event in events), default=0)
+        events.append({"id": number, "uuid": self.gpu(gpu)["uuid"], "type": kind, "data": data, **more})
+        return self
+
+    def with_realistic_latencies(self) -> World:
+        """Calls take as long as on real machines (:data:`REALISTIC_LATENCY_US`)."""
+        self.data["latency_us"] = {**REALISTIC_LATENCY_US, **self.data.get("latency_us", {})}
+        self.data["field_latency_us"] = {**REALISTIC_FIELD_LATENCY_US, **self.data.get("field_latency_us", {})}
+        return self
+
+    def save(self, *, settle: bool = True) -> World:
+        """Shows the library the world as it is now, in one step; returns when programs are sure to see it."""
+        text = "".join(f"{line}\n" for line in sorted(self._lines()))
+        scratch = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")
+        scratch.write_bytes(text.encode("utf-8", "surrogateescape"))
+        scratch.replace(self.file)
+        if settle:
+            time.sleep(SETTLE_S)
+        return self
+
+    def unload_driver(self) -> World:
+        """Takes the file away: initialising answers DRIVER_NOT_LOADED until the next save."""
+        self.file.unlink(missing_ok=True)
+        time.sleep(SETTLE_S)
+        return self
+
+    # --- inside ---
+
+    def _walk(self, gpu: int | str, path: str) -> tuple[Any, Any]:
+        holder: Any = self.gpu(gpu)
+        *parents, last = path.split(".")
+        for part in parents:
+            holder = holder[int(part)] if isinstance(holder, list) else holder.setdefault(part, {})
+        return holder, int(last) if isinstance(holder, list) else last
+
+    def _holder(self, gpu: int | str | None) -> dict[str, Any]:
+        return self.data if gpu is None else self.gpu(gpu)
+
+    def _set_fault(self, kind: str, function: str, value: int | None, gpu: int | str | None) -> World:
+        faults: dict[str, int] = self._holder(gpu).setdefault(kind, {})
+        name = _function_name(function)
+        if value is None:
+            faults.pop(name, None)
+        else:
+            faults[name] = value
+        return self
+
+    def _set_listed(self, kind: str, function: str, on: bool, gpu: int | str | None) -> World:
+        listed: list[str] = self._holder(gpu).setdefault(kind, [])
+        name = _function_name(function)
+        listed[:] = [other for other in listed if other != name] + ([name] if on else [])
+        return self
+
+    def _lines(self) -> Iterator[str]:
+        uuids = [entry["uuid"] for gpu in self.gpus for entry in [gpu, *gpu.get("mig", {}).get("instances", [])]]
+        if len(set(uuids)) != len(uuids):
+            raise ValueError(f"two devices have the same UUID: {uuids}")
+        now = time.monotonic_ns()
+        machine = {key: value for key, value in self.data.items() if key not in _NOT_FOR_THE_LIBRARY}
+        machine["events"] = [
+            {"id": number, **event, "type": _EVENT_TYPES.get(event["type"], event["type"])}
+            for number, event in enumerate(self.data.get("events", ()), 1)
+        ]
+        if "field_latency_us" in self.data:
+            machine["has_field_latencies"] = True
+        yield from _flatten("", machine, now)
+
+
+def _function_name(function: str) -> str:
+    if function in INIT_FUNCTIONS:
+        return "nvmlInit_v2"
+    if function != "*" and function not in exported_functions():
+        raise ValueError(f"{function} is not a function of the fake library")
+    return function
+
+
+def _spell_out_links(gpu: dict[str, Any]) -> None:
+    """`nvlink.link_count` links like `nvlink.link` become the list that a test can change one by one."""
+    nvlink = gpu.get("nvlink", {})
+    if "link" in nvlink:
+        alike = nvlink.pop("link")
+        nvlink["links"] = [copy.deepcopy(alike) for _ in range(nvlink.pop("link_count"))]
+
+
+def _is_counter(value: Any) -> bool:
+    return isinstance(value, dict) and "per_second" in value
+
+
+def _counter_now(counter: Mapping[str, Any]) -> int:
+    since = counter.get("since_ns", time.monotonic_ns())
+    return int(counter.get("value", 0) + counter["per_second"] * (time.monotonic_ns() - since) / 1e9)
+
+
+def _flatten(prefix: str, value: Any, now: int) -> Iterator[str]:
+    """`dotted.key=value` for the C side; a key alone means null."""
+    if fault := _FAULT_KEY.fullmatch(prefix):
+        settings = dict.fromkeys(value, True) if fault["kind"] in FAULT_LISTS else value
+        value = {_function_name(function): setting for function, setting in settings.items()}
+    if _is_counter(value):
+        # Kept in the world, so that the counter goes on from here when the world is saved again.
+        value.setdefault("value", 0)
+        value.setdefault("since_ns", now)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(f"{prefix}.{key}" if prefix else str(key), item, now)
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        for index, item in enumerate(value):
+            yield from _flatten(f"{prefix}.{index}", item, now)
+    elif value is None:
+        yield prefix
+    elif isinstance(value, bool):
+        yield f"{prefix}={int(value)}"
+    else:
+        yield f"{prefix}={str(value).replace(chr(92), chr(92) * 2).replace(chr(10), chr(92) + 'n')}"
