@@ -1,0 +1,75 @@
+"""Samples made by hand: every value named in the test that needs it, the rest plausible."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashtop.catalog import GPU_METRICS, HOST_METRICS
+from dashtop.domain.errors import Reason
+from dashtop.domain.sample import Device, Gpu, GpuProcess, Host, Mount, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOON_MS = 1_800_000_000_000
+
+
+def make_device(index: int = 0, **changes: object) -> Device:
+    facts: dict[str, object] = {
+        "uuid": f"GPU-{index:08x}-0000-4000-8000-000000000000",
+        "index": index,
+        "name": "NVIDIA GeForce RTX 3090",
+        "memory_total_bytes": 24 * 2**30,
+        "driver_version": "535.183.01",
+        "cuda_version": "12.2",
+        "compute_capability": "8.6",
+        "pci_bus_id": f"00000000:{index + 1:02X}:00.0",
+        "power_limit_watts": 350.0,
+        "slowdown_celsius": 95.0,
+        "shutdown_celsius": 98.0,
+    }
+    return Device(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def make_gpu(
+    index: int = 0,
+    *,
+    values: Mapping[str, float] | None = None,
+    processes: tuple[GpuProcess, ...] = (),
+    device: Device | None = None,
+) -> Gpu:
+    given = dict(values or {})
+    return Gpu(
+        device=device or make_device(index),
+        values={metric.key: given.get(metric.key) for metric in GPU_METRICS},
+        unavailable={metric.key: Reason.NOT_SUPPORTED for metric in GPU_METRICS if metric.key not in given},
+        processes=processes,
+    )
+
+
+def make_sample(
+    sequence: int = 1,
+    *,
+    time_ms: int | None = None,
+    gpus: tuple[Gpu, ...] = (),
+    host: Mapping[str, float] | None = None,
+    mounts: tuple[Mount, ...] = (),
+    trouble: Reason | None = None,
+    gpu_age_s: float = 0.0,
+) -> Sample:
+    given = dict(host or {})
+    return Sample(
+        sequence=sequence,
+        time_ms=NOON_MS + 1000 * sequence if time_ms is None else time_ms,
+        monotonic_s=float(sequence),
+        host=Host(
+            values={metric.key: given.get(metric.key) for metric in HOST_METRICS},
+            unavailable={metric.key: Reason.FIRST_READING for metric in HOST_METRICS if metric.key not in given},
+            per_core=(10.0, 20.0),
+            mounts=mounts,
+        ),
+        gpus=gpus,
+        gpu_trouble=trouble,
+        gpu_age_s=gpu_age_s,
+        simulated=False,
+    )

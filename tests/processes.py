@@ -1,0 +1,120 @@
+"""Starts the real `dashtop` command for tests, and ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+DASHTOP = Path(sys.executable).parent / "dashtop"
+START_TIMEOUT_S = 30.0
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 10.0, every_s: float = 0.02) -> Any:
+    """Return the first true answer of `condition`; fail after `timeout_s`. An answer of OSError is asked again."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            answer = condition()
+        except OSError:
+            answer = None
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not within {timeout_s} s: {condition}"
+        time.sleep(every_s)
+
+
+@dataclass
+class Running:
+    """A server that is up at `url`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str] = field(default_factory=list)
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path.removeprefix("/"), timeout=10) as answer:
+            body: bytes = answer.read()
+        return body
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.get(path))
+
+    def status(self, path: str) -> tuple[int, Any]:
+        """Return status and body of an answer that may be an error."""
+        try:
+            return 200, self.json(path)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def stop(self, sent: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(sent)
+        return self.process.wait(10)
+
+
+@contextmanager
+def running(
+    *arguments: str,
+    command: Path = DASHTOP,
+    port: int = 0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    ready: bool = True,
+) -> Iterator[Running]:
+    """Run `dashtop` with the arguments; yield once it has printed its address (and, if `ready`, taken a sample)."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DASHTOP_")}
+    process = subprocess.Popen(
+        [command, "--port", str(port), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env={**inherited, **(env or {})},
+    )
+    lines: list[str] = []
+    addresses: queue.Queue[str] = queue.Queue()
+
+    def listen(stream: IO[str]) -> None:
+        for line in stream:
+            lines.append(line)
+            if line.startswith("dashtop ") and "http://" in line:
+                addresses.put(line[line.index("http://") :].strip())
+
+    assert process.stdout is not None
+    listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
+    listener.start()
+    try:
+        try:
+            url = addresses.get(timeout=START_TIMEOUT_S)
+        except queue.Empty:
+            raise AssertionError("dashtop did not start:\n" + "".join(lines)) from None
+        server = Running(process, url, lines)
+        if ready:
+            eventually(lambda: server.status("/readyz")[0] == 200)
+        yield server
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        listener.join(5)
+        process.stdout.close()

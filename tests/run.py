@@ -1,0 +1,92 @@
+"""Runs every check of dashtop: linters, types, import rules, tests. Needs nothing but Python 3.10 or later.
+
+    python3 tests/run.py [arguments for pytest]
+
+Makes a virtual environment in `.venv` unless it runs in one already, installs dashtop with its test tools there, and
+installs Chromium and a C compiler from Debian's or Ubuntu's packages where they are missing and it may.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 10)
+NEEDED = {
+    "chromium": ("chromium", "the browser tests drive it"),
+    "gcc": ("gcc libc6-dev", "the fake NVML library of the tests is compiled with it"),
+}
+
+
+def main() -> None:
+    if sys.version_info < OLDEST:
+        sys.exit("dashtop needs Python 3.10 or later: run this with a newer python3.")
+    install_programs()
+    python = environment()
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[test]")
+    tools = python.parent
+    checks = [
+        [tools / "ruff", "check", "."],
+        [tools / "ruff", "format", "--check", "."],
+        [tools / "mypy"],
+        [tools / "lint-imports", "--no-cache"],
+        [python, "-m", "pytest", *sys.argv[1:]],
+    ]
+    failed = [check for check in checks if not passes(check)]
+    if failed:
+        sys.exit("Failed: " + "; ".join(" ".join(map(str, (check[0].name, *check[1:]))) for check in failed))
+
+
+def install_programs() -> None:
+    """Install the programs that are missing, or say what a person must install."""
+    missing = {program: why for program, why in NEEDED.items() if shutil.which(program) is None}
+    if not missing:
+        return
+    packages = " ".join(package for package, _ in missing.values())
+    reasons = "; ".join(f"{program}: {why}" for program, (_, why) in missing.items())
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if shutil.which("apt-get") is None or (as_root and shutil.which("sudo") is None):
+        sys.exit(f"Please install {packages} first ({reasons}).")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages.split()]):
+        result = subprocess.run(
+            [*as_root, "apt-get", "-q", *command], env=quiet, capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            sys.exit(
+                f"{result.stderr}\nCould not install {packages} ({reasons}); please run: apt-get install {packages}"
+            )
+
+
+def environment() -> Path:
+    """Return the Python of the virtual environment to use."""
+    if sys.prefix != sys.base_prefix:
+        return Path(sys.executable)
+    folder = ROOT / ".venv"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        try:
+            venv.create(folder, with_pip=True)
+        except subprocess.CalledProcessError:
+            shutil.rmtree(folder, ignore_errors=True)
+            sys.exit("Python's venv module is incomplete here; on Debian and Ubuntu: apt-get install python3-venv")
+    return python
+
+
+def passes(command: list[Path | str]) -> bool:
+    print("$", command[0].name if isinstance(command[0], Path) else command[0], *command[1:], flush=True)
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def run(*command: Path | str) -> None:
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        sys.exit(f"Failed: {' '.join(map(str, command))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The shape of the house: nothing happens on import, rooms stay small, the table is whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "app" / "dashtop").rglob("*.py"))
+
+_WATCH = """
+import os, sys, threading
+before = set(os.listdir("/proc/self/fd"))
+import dashtop
+assert threading.active_count() == 1, threading.enumerate()
+assert "pynvml" not in sys.modules and "psutil" not in sys.modules and "dash" not in sys.modules
+assert set(os.listdir("/proc/self/fd")) == before
+import dashtop.factory, dashtop.cli, dashtop.settings, dashtop.history.memory, dashtop.ui.shell, dashtop.api.routes
+assert threading.active_count() == 1, threading.enumerate()
+assert "pynvml" not in sys.modules
+assert "libnvidia-ml" not in open("/proc/self/maps").read()
+"""
+
+
+def test_importing_starts_nothing() -> None:
+    result = subprocess.run([sys.executable, "-c", _WATCH], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_stay_small(module: Path) -> None:
+    assert len(module.read_text().splitlines()) <= 300
+
+
+def test_imports_run_downward_only() -> None:
+    lint = Path(sys.executable).parent / "lint-imports"
+    result = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout
