@@ -1,3 +1,3 @@
 """Fixtures for every test."""
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["tests.fake_nvml.fixtures"]

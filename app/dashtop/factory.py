@@ -81,7 +81,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     services = Services(latest=collector, history=history, clock=clock)
     server = Flask("dashtop", static_folder=None)
     routes.register(server, services)
-    dash = create_dash(services, server=server, assets_folder=str(assets_dir()))
+    dash = create_dash(services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval)
     atexit.register(collector.stop)
     collector.start()
 

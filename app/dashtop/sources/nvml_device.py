@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, TypeVar
 
 import pynvml
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 MILLI = 1e-3
+COUNTER_WRAP = 2**32
 _PCIE_FIELDS = (pynvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES, pynvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES)
-_COUNTER_BITS = {pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: 32}
 _PROCESS_LISTS = (
     ("C", pynvml.nvmlDeviceGetComputeRunningProcesses),
     ("G", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
@@ -158,26 +157,29 @@ class NvmlDevice:
         for field in (sent, received):
             if field.nvmlReturn != pynvml.NVML_SUCCESS:
                 raise Unavailable(reason_of(field.nvmlReturn))
-        bits = _COUNTER_BITS.get(sent.valueType, 64)
-        counts = tuple(field.value.uiVal if bits == 32 else field.value.ullVal for field in (sent, received))  # noqa: PLR2004
+        counts = (sent.value.ullVal, received.value.ullVal)
         last, self._pcie_last = self._pcie_last, (self._now, *counts)
         if last is None or self._now <= last[0]:
             raise Unavailable(Reason.FIRST_READING)
         seconds = self._now - last[0]
-        if self._may_wrap_twice(bits, seconds):
-            raise Unavailable(Reason.NOT_SUPPORTED)
-        sent_bytes, received_bytes = ((now - then) % 2**bits for now, then in zip(counts, last[1:], strict=True))
-        if max(sent_bytes, received_bytes) > 2 ** (bits - 1) and bits > 32:  # noqa: PLR2004 - counters started again
-            raise Unavailable(Reason.FIRST_READING)
+        sent_bytes, received_bytes = (
+            self._counted(then, now, seconds) for then, now in zip(last[1:], counts, strict=True)
+        )
         return ByteRates(sent_bytes / seconds, received_bytes / seconds)
 
-    def _may_wrap_twice(self, bits: int, seconds: float) -> bool:
-        """Tell whether the link could carry more between two readings than the counter can tell apart."""
-        try:
-            ceiling = pcie_bandwidth(self.pcie_link()) * 1e9
-        except Unavailable:
-            ceiling = math.inf if bits == 32 else 0.0  # noqa: PLR2004
-        return ceiling * seconds >= 2.0**bits
+    def _counted(self, then: int, now: int, seconds: float) -> int:
+        """Return what a counter has counted; Unavailable(NOT_SUPPORTED) where it may have wrapped unseen.
+
+        The counters may wrap (nvml.h, NVML_FI_DEV_PCIE_COUNT_TX_BYTES), and one that was never past 32 bits may do so
+        several times a second on a fast link.
+        """
+        if max(then, now) >= COUNTER_WRAP:
+            if now < then:
+                raise Unavailable(Reason.FIRST_READING)
+            return now - then
+        if pcie_bandwidth(self.pcie_link()) * 1e9 * seconds >= COUNTER_WRAP:
+            raise Unavailable(Reason.NOT_SUPPORTED)
+        return (now - then) % COUNTER_WRAP
 
     def encoder_utilization(self) -> float:
         """Percent busy."""
