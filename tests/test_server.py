@@ -1,0 +1,214 @@
+"""The real command: it starts, tells this machine's truth, and ends; and the Procfile's server does the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.processes import DASHTOP, ROOT, Running, eventually, running
+
+if TYPE_CHECKING:
+    from tests.fake_nvml.fixtures import WorldFactory
+
+ALL = "/api/v1/system/monitoring/all"
+GIB = 2**30
+
+
+def meminfo() -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines}
+
+
+def df() -> dict[str, tuple[int, int, int]]:
+    """Used and total bytes and percent of each mount, as df tells them."""
+    shown = subprocess.run(
+        ["df", "--block-size=1", "--output=used,size,pcent,target"], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(maxsplit=3) for line in shown.stdout.splitlines()[1:]]
+    return {
+        target: (int(used), int(size), int(percent.rstrip("%")))
+        for used, size, percent, target in rows
+        if percent != "-"
+    }
+
+
+def test_this_machines_truth_within_five_seconds() -> None:
+    started = time.monotonic()
+    with running("--no-gpu") as dashtop:
+        body = eventually(lambda: _with_rates(dashtop), timeout_s=5)
+        assert time.monotonic() - started < 5
+        memory, host = meminfo(), body["system_metrics"]
+        assert host["memory"]["total_gb"] == pytest.approx(memory["MemTotal"] / GIB, abs=0.001)
+        assert host["memory"]["available_gb"] == pytest.approx(memory["MemAvailable"] / GIB, abs=0.3)
+        assert host["swap"]["total_gb"] == pytest.approx(memory["SwapTotal"] / GIB, abs=0.001)
+        assert host["cpu"]["core_count"] == os.cpu_count()
+        assert 0 <= host["cpu"]["usage_percent"] <= 100
+        assert host["cpu"]["load_1m"] == pytest.approx(os.getloadavg()[0], abs=1.0)
+        known = df()
+        assert body["storage"]
+        for mount in body["storage"]:
+            used, total, percent = known[mount["mount_point"]]
+            assert mount["total_gb"] == pytest.approx(total / GIB, abs=0.001)
+            assert mount["used_gb"] == pytest.approx(used / GIB, abs=0.1)
+            assert mount["used_percent"] == pytest.approx(percent, abs=1.5)
+        assert body["gpu_available"] is False
+
+
+def _with_rates(dashtop: Running) -> dict[str, Any] | None:
+    body: dict[str, Any] = dashtop.json(ALL)
+    host = body["system_metrics"]
+    told = (host["cpu"]["usage_percent"], host["network"]["upload_mbps"], host["disk_io"]["read_mbps"])
+    return body if body["storage"] and None not in told else None
+
+
+def test_network_and_disk_traffic_are_what_the_kernel_counts(tmp_path: Path) -> None:
+    """Writes past the cache must show as disk writes; the kernel's own counters are the measure."""
+    with running("--no-gpu", "--interval", "0.5") as dashtop:
+
+        def writes() -> float:
+            with (tmp_path / "load").open("wb") as file:
+                file.write(os.urandom(4 * 2**20))
+                file.flush()
+                os.fsync(file.fileno())
+            rate: float | None = dashtop.json(ALL)["system_metrics"]["disk_io"]["write_mbps"]
+            return rate or 0.0
+
+        assert eventually(lambda: writes() > 1.0)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_within_two_seconds_children_included(nvml_world: WorldFactory, sent: signal.Signals) -> None:
+    with running(env=nvml_world("rtx3090").env()) as dashtop:
+        eventually(lambda: dashtop.json(ALL)["gpu_available"])
+        family = _descendants(dashtop.process.pid)
+        assert family
+        started = time.monotonic()
+        assert dashtop.stop(sent) == 0
+        assert time.monotonic() - started < 2
+        assert not [pid for pid in family if _exists(pid)]
+
+
+def test_the_child_does_not_outlive_a_killed_server(nvml_world: WorldFactory) -> None:
+    with running(env=nvml_world("rtx3090").env()) as dashtop:
+        eventually(lambda: dashtop.json(ALL)["gpu_available"])
+        (child,) = _descendants(dashtop.process.pid)
+        dashtop.stop(signal.SIGKILL)
+        eventually(lambda: not _exists(child), timeout_s=5)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (tasks / "children").read_text().split()]
+    return found
+
+
+def _exists(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_values_of_the_api_are_the_worlds(nvml_world: WorldFactory) -> None:
+    world = nvml_world("h100x8")
+    with running(env=world.env()) as dashtop:
+        eventually(lambda: dashtop.json(ALL)["gpu_available"])
+        for index, gpu in enumerate(world.gpus):
+            body = dashtop.json(f"{ALL}?gpu_id={index}")
+            metrics = body["gpu_metrics"]
+            assert metrics["gpu_uuid"] == gpu["uuid"]
+            assert metrics["utilization"]["gpu"] == gpu["utilization"]["gpu"]
+            assert metrics["memory"]["used_gb"] == pytest.approx(gpu["memory"]["used"] / GIB, abs=0.001)
+            assert metrics["temperature"] == gpu["temperature"]
+            assert metrics["power"]["current_watts"] == gpu["power"]["usage"] / 1000
+            assert metrics["fan_speed"] is None
+            assert len(body["gpu_processes"]) == len(gpu["processes"])
+        assert len(body["gpu_list"]) == 8
+
+
+def test_port_zero_takes_a_free_one_and_a_taken_one_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = _fails("--no-gpu", "--port", str(port))
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == (
+        f"dashtop: Port {port} is in use: choose another with --port, or --port 0 for a free one."
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--port", "x"], ["--interval", "0"], ["--nonsense"], ["--host", "256.1.1.1"]])
+def test_a_bad_value_is_one_line(arguments: list[str]) -> None:
+    result = _fails(*arguments)
+    assert result.returncode == (1 if "--host" in arguments else 2)
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("dashtop: ")
+    assert result.stdout == ""
+
+
+def _fails(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([DASHTOP, *arguments], capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_snapshot_is_one_reading_and_quick() -> None:
+    result = subprocess.run([DASHTOP, "snapshot", "--no-gpu"], capture_output=True, text=True, timeout=20, check=True)
+    body = json.loads(result.stdout)
+    assert body["system_metrics"]["cpu"]["usage_percent"] is not None
+    assert body["system_metrics"]["network"]["upload_mbps"] is not None
+    assert body["storage"]
+
+
+def test_snapshot_of_gpus_ends_its_child(nvml_world: WorldFactory) -> None:
+    environment = nvml_world("rtx3090").env(dict(os.environ))
+    result = subprocess.run(
+        [DASHTOP, "snapshot"], env=environment, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert json.loads(result.stdout)["gpu_metrics"]["gpu_name"] == "NVIDIA GeForce RTX 3090"
+
+
+def test_help_and_version() -> None:
+    shown = subprocess.run([DASHTOP, "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
+    for option in ("--host", "--port", "--interval", "--no-gpu", "--demo", "--config", "DASHTOP_PORT", "snapshot"):
+        assert option in shown
+    version = subprocess.run([DASHTOP, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+    assert version.startswith("dashtop ")
+
+
+def test_the_procfiles_server_answers_and_ends(free_port: int) -> None:
+    command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip().replace("${PORT:-8050}", str(free_port))
+    command = command.replace("0.0.0.0", "127.0.0.1")
+    environment = {**os.environ, "DASHTOP_DEMO": "2", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        shlex.split(command), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    server = Running(process, f"http://127.0.0.1:{free_port}/")
+    try:
+        eventually(lambda: server.status("/readyz")[0] == 200, timeout_s=20)
+        assert server.json(ALL)["simulated"] is True
+        assert b"_dash-config" in server.get("/")
+        assert server.stop() == 0
+    finally:
+        process.kill()
+        print(process.communicate()[0])
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
