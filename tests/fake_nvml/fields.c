@@ -47,8 +47,6 @@ static const struct plain_field plain_fields[MAX_FIELD] = {
     [26] = {"ecc.texture_memory.corrected_aggregate", ULL},
     [27] = {"ecc.texture_memory.uncorrected_aggregate", ULL},
     [28] = {"ecc.cbu.uncorrected_aggregate", ULL},
-    [29] = {"retired_pages.single_bit_count", UINT},
-    [30] = {"retired_pages.double_bit_count", UINT},
     [31] = {"retired_pages.pending", UINT},
     [74] = {"violations.power", ULL},
     [75] = {"violations.thermal", ULL},
@@ -175,6 +173,13 @@ static nvmlReturn_t lookup(const struct section *gpu, unsigned int id, unsigned 
         snprintf(key, sizeof key, "%s.%s", power_scopes[scope], power_fields[power]);
         return find_counter(gpu, key, out) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
     }
+    if (id == 29 || id == 30) { /* retired pages, by cause */
+        if (!find(gpu, "retired_pages.pending"))
+            return NVML_ERROR_NOT_SUPPORTED;
+        for (*out = 0; findf(gpu, "retired_pages.%s.%llu", id == 29 ? "single_bit" : "double_bit", *out); ++*out)
+            ;
+        return NVML_SUCCESS;
+    }
     if (id == 91) { /* NVML_FI_DEV_NVLINK_LINK_COUNT */
         *out = link_count(gpu);
         return NVML_SUCCESS;
@@ -246,7 +251,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvm
         for (int i = 0; i < count; i++)
             latency += latency_of(gpu, &values[i]);
     if (latency) {
-        pause_us(latency);
+        take_us(latency);
         gpu = device->section;
         if (!gpu)
             ANSWER(NVML_ERROR_GPU_IS_LOST);

@@ -1,9 +1,9 @@
 /* A libnvidia-ml.so.1 without a GPU behind it: start-up, enumeration, and everything that is one device, one value.
- * What each call answers is in the world file; a value that is not there answers NOT_SUPPORTED, as a card without it. */
+ * What each call answers is in the world file; what is not there is NOT_SUPPORTED, as on a card without it. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
+#include <time.h>
 
 #include "world.h"
 
@@ -359,6 +359,15 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfoExt(nvmlDevice_t device, nvmlPciInfoExt_
     ANSWER(NVML_SUCCESS);
 }
 
+EXPORT nvmlReturn_t nvmlDeviceGetAddressingMode(nvmlDevice_t device, nvmlDeviceAddressingMode_v1_t *mode)
+{
+    DEVICE_CALL(device);
+    REQUIRE(mode);
+    if (mode->version != STRUCT_VERSION(nvmlDeviceAddressingMode_v1_t, 1))
+        ANSWER(NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    ANSWER(find_uint(gpu, "addressing_mode", &mode->value) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);
+}
+
 /* --- how busy it is ---------------------------------------------------------------------------------------------- */
 
 EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *out)
@@ -569,6 +578,23 @@ GET_ULL(nvmlDeviceGetCurrentClocksThrottleReasons, "clocks_event_reasons")
 GET_ULL(nvmlDeviceGetCurrentClocksEventReasons, "clocks_event_reasons")
 GET_ULL(nvmlDeviceGetSupportedClocksThrottleReasons, "clocks_event_reasons_supported")
 GET_ULL(nvmlDeviceGetSupportedClocksEventReasons, "clocks_event_reasons_supported")
+
+EXPORT nvmlReturn_t nvmlDeviceGetViolationStatus(nvmlDevice_t device, unsigned int policy, nvmlViolationTime_t *out)
+{
+    static const char *const policies[] = {
+        "violations.power",           "violations.thermal",     "violations.sync_boost",       "violations.board_limit",
+        "violations.low_utilization", "violations.reliability", "violations.total_app_clocks",
+        "violations.total_base_clocks",
+    };
+    DEVICE_CALL(device);
+    unsigned int index = policy >= 10 ? policy - 4 : policy; /* the numbers 6 to 9 are not given */
+    REQUIRE(out && index < sizeof policies / sizeof *policies && (policy < 6 || policy >= 10));
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    out->referenceTime = (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000;
+    ANSWER(find_counter(gpu, policies[index], &out->violationTime) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);
+}
+
 GET_TWO_UINTS(nvmlDeviceGetAutoBoostedClocksEnabled, "auto_boost.current", "auto_boost.default")
 
 /* --- power ------------------------------------------------------------------------------------------------------- */
@@ -637,8 +663,9 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, unsigne
                                                     unsigned int location, unsigned long long *count)
 {
     static const char *const names[][4] = {
-        ECC_NAMES("ecc.l1_cache"),       ECC_NAMES("ecc.l2_cache"),    ECC_NAMES("ecc.dram"), ECC_NAMES("ecc.register_file"),
-        ECC_NAMES("ecc.texture_memory"), ECC_NAMES("ecc.texture_shm"), ECC_NAMES("ecc.cbu"),  ECC_NAMES("ecc.sram"),
+        ECC_NAMES("ecc.l1_cache"),      ECC_NAMES("ecc.l2_cache"),       ECC_NAMES("ecc.dram"),
+        ECC_NAMES("ecc.register_file"), ECC_NAMES("ecc.texture_memory"), ECC_NAMES("ecc.texture_shm"),
+        ECC_NAMES("ecc.cbu"),           ECC_NAMES("ecc.sram"),
     };
     DEVICE_CALL(device);
     REQUIRE(location < sizeof names / sizeof *names);
@@ -693,6 +720,18 @@ EXPORT nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int 
     bool found = find_uint(gpu, "remapped_rows.correctable", correctable) &&
                  find_uint(gpu, "remapped_rows.uncorrectable", uncorrectable) &&
                  find_uint(gpu, "remapped_rows.pending", pending) && find_uint(gpu, "remapped_rows.failure", failure);
+    ANSWER(found ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetRemappedRows_v2(nvmlDevice_t device, nvmlRemappedRowsInfo_v2_t *out)
+{
+    DEVICE_CALL(device);
+    REQUIRE(out);
+    *out = (nvmlRemappedRowsInfo_v2_t){0};
+    bool found = find_uint(gpu, "remapped_rows.correctable", &out->corrActiveRemaps) &&
+                 find_uint(gpu, "remapped_rows.uncorrectable", &out->uncActiveRemaps) &&
+                 find_uint(gpu, "remapped_rows.pending", &out->bPending) &&
+                 find_uint(gpu, "remapped_rows.failure", &out->bfailureOccurred);
     ANSWER(found ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);
 }
 

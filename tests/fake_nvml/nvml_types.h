@@ -87,6 +87,14 @@ typedef struct {
 } nvmlMarginTemperature_v1_t;
 
 typedef struct {
+    unsigned int version, value;
+} nvmlDeviceAddressingMode_v1_t;
+
+typedef struct {
+    unsigned long long referenceTime, violationTime;
+} nvmlViolationTime_t;
+
+typedef struct {
     unsigned int version, fan, speed;
 } nvmlFanSpeedInfo_v1_t;
 

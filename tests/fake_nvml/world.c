@@ -9,13 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #define RELOAD_INTERVAL_NS 4000000LL
 #define HANG_POLL_US 20000
 /* nanosleep overshoots by about this much (timer slack and wake-up), so the last stretch of a latency is spun. */
-#define SLEEP_OVERSHOOT_US 120
+#define SLEEP_OVERSHOOT_US 80
 #define MAX_DEVICES 1024
 
 /* === tables ====================================================================================================== */
@@ -316,7 +317,7 @@ static void collect_processes(struct section *section)
         const struct value *type = FIELD("type"), *name = FIELD("name");
         process->pid = (unsigned int)FIELD("pid")->u;
         process->used_memory = number_or(FIELD("used_memory"), NOT_AVAILABLE_ULL);
-        process->protected_memory = number_or(FIELD("protected_memory"), NOT_AVAILABLE_ULL);
+        process->protected_memory = number_or(FIELD("protected_memory"), 0);
         process->gpu_instance = (unsigned int)number_or(FIELD("gpu_instance_id"), NO_INSTANCE);
         process->compute_instance = (unsigned int)number_or(FIELD("compute_instance_id"), NO_INSTANCE);
         process->name = name ? name->text : NULL;
@@ -390,8 +391,8 @@ static struct world *read_world(const char *path)
     section_init(&fresh->machine);
     fresh->text = read_file(path);
     fresh->loaded = fresh->text != NULL;
-    char *rest = NULL;
-    for (char *line = fresh->text ? strtok_r(fresh->text, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) {
+    char *rest = NULL, *line = fresh->text ? strtok_r(fresh->text, "\n", &rest) : NULL;
+    for (; line; line = strtok_r(NULL, "\n", &rest)) {
         char *text = strchr(line, '=');
         if (text)
             *text++ = '\0';
@@ -582,14 +583,8 @@ static struct fault fault_for(const char *function, nvmlDevice_t device, bool wi
 
 static void sleep_us(unsigned int microseconds)
 {
-    long long end = monotonic_ns(CLOCK_MONOTONIC) + microseconds * 1000LL;
-    if (microseconds > SLEEP_OVERSHOOT_US) {
-        unsigned int coarse = microseconds - SLEEP_OVERSHOOT_US;
-        struct timespec left = {coarse / 1000000, (long)(coarse % 1000000) * 1000};
-        while (nanosleep(&left, &left) != 0 && errno == EINTR)
-            ;
-    }
-    while (monotonic_ns(CLOCK_MONOTONIC) < end)
+    struct timespec left = {microseconds / 1000000, (long)(microseconds % 1000000) * 1000};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR)
         ;
 }
 
@@ -598,6 +593,15 @@ void pause_us(unsigned int microseconds)
     pthread_rwlock_unlock(&world_lock);
     sleep_us(microseconds);
     pthread_rwlock_rdlock(&world_lock);
+}
+
+void take_us(unsigned int microseconds)
+{
+    long long end = monotonic_ns(CLOCK_MONOTONIC) + microseconds * 1000LL;
+    if (microseconds > SLEEP_OVERSHOOT_US)
+        pause_us(microseconds - SLEEP_OVERSHOOT_US);
+    while (monotonic_ns(CLOCK_MONOTONIC) < end)
+        ;
 }
 
 void refresh(void)
@@ -632,6 +636,9 @@ static void hang(const char *function, nvmlDevice_t device, bool with_machine)
     }
 }
 
+/* Volatile all through, or the compiler takes the fault for one that cannot happen and leaves it out. */
+static volatile int *volatile nowhere;
+
 static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_machine)
 {
     bool any = (with_machine && world->machine.faults) || (device && device->section && device->section->faults) ||
@@ -640,7 +647,7 @@ static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_
         return NVML_SUCCESS;
     struct fault fault = fault_for(function, device, with_machine);
     if (fault.latency_us) {
-        pause_us(fault.latency_us);
+        take_us(fault.latency_us);
         fault = fault_for(function, device, with_machine);
     }
     if (fault.hang) {
@@ -648,7 +655,7 @@ static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_
         fault = fault_for(function, device, with_machine);
     }
     if (fault.crash) {
-        int *volatile nowhere = NULL;
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* a crash that is meant leaves no core file */
         *nowhere = 0;
     }
     return fault.has_code ? (nvmlReturn_t)fault.code : NVML_SUCCESS;

@@ -85,8 +85,10 @@ nvmlReturn_t enter_device(const char *function, nvmlDevice_t device, const struc
 void leave(void);
 /* For calls that look a device up: what the world holds against that device alone. */
 nvmlReturn_t device_fault(const char *function, nvmlDevice_t device);
-/* Sleeps without holding the world. */
+/* Sleeps without holding the world, so that what was found in it must be found again. */
 void pause_us(unsigned int microseconds);
+/* The same, to the microsecond: what a call takes. */
+void take_us(unsigned int microseconds);
 /* The world is locked before and after; in between the newest one is looked for. */
 void refresh(void);
 

@@ -1,0 +1,72 @@
+/* Functions that a driver has and the described worlds have nothing to say about. A monitor that asks gets
+ * NOT_SUPPORTED from the device, with the faults and latencies of the world, instead of a missing symbol. */
+#include "world.h"
+
+/* Arguments behind the device are left alone, so that one signature does for all. */
+#define UNSUPPORTED(function)                                                                                        \
+    EXPORT nvmlReturn_t function(nvmlDevice_t device)                                                                \
+    {                                                                                                                \
+        DEVICE_CALL(device);                                                                                         \
+        (void)gpu;                                                                                                   \
+        ANSWER(NVML_ERROR_NOT_SUPPORTED);                                                                            \
+    }
+
+UNSUPPORTED(nvmlDeviceGetAPIRestriction)
+UNSUPPORTED(nvmlDeviceGetAccountingPids)
+UNSUPPORTED(nvmlDeviceGetAccountingStats)
+UNSUPPORTED(nvmlDeviceGetActiveVgpus)
+UNSUPPORTED(nvmlDeviceGetAdaptiveClockInfoStatus)
+UNSUPPORTED(nvmlDeviceGetBridgeChipInfo)
+UNSUPPORTED(nvmlDeviceGetC2cModeInfoV)
+UNSUPPORTED(nvmlDeviceGetCapabilities)
+UNSUPPORTED(nvmlDeviceGetClkMonStatus)
+UNSUPPORTED(nvmlDeviceGetClockOffsets)
+UNSUPPORTED(nvmlDeviceGetConfComputeMemSizeInfo)
+UNSUPPORTED(nvmlDeviceGetConfComputeProtectedMemoryUsage)
+UNSUPPORTED(nvmlDeviceGetCoolerInfo)
+UNSUPPORTED(nvmlDeviceGetCpuAffinity)
+UNSUPPORTED(nvmlDeviceGetCpuAffinityWithinScope)
+UNSUPPORTED(nvmlDeviceGetCurrentClockFreqs)
+UNSUPPORTED(nvmlDeviceGetDetailedEccErrors)
+UNSUPPORTED(nvmlDeviceGetDramEncryptionMode)
+UNSUPPORTED(nvmlDeviceGetDynamicPstatesInfo)
+UNSUPPORTED(nvmlDeviceGetEncoderCapacity)
+UNSUPPORTED(nvmlDeviceGetGpcClkMinMaxVfOffset)
+UNSUPPORTED(nvmlDeviceGetGpcClkVfOffset)
+UNSUPPORTED(nvmlDeviceGetGpuFabricInfo)
+UNSUPPORTED(nvmlDeviceGetGpuFabricInfoV)
+UNSUPPORTED(nvmlDeviceGetGpuInstanceProfileInfo)
+UNSUPPORTED(nvmlDeviceGetGpuInstances)
+UNSUPPORTED(nvmlDeviceGetGridLicensableFeatures_v4)
+UNSUPPORTED(nvmlDeviceGetHostVgpuMode)
+UNSUPPORTED(nvmlDeviceGetInforomConfigurationChecksum)
+UNSUPPORTED(nvmlDeviceGetInforomVersion)
+UNSUPPORTED(nvmlDeviceGetLastBBXFlushTime)
+UNSUPPORTED(nvmlDeviceGetMemClkMinMaxVfOffset)
+UNSUPPORTED(nvmlDeviceGetMemClkVfOffset)
+UNSUPPORTED(nvmlDeviceGetMemoryAffinity)
+UNSUPPORTED(nvmlDeviceGetMinMaxClockOfPState)
+UNSUPPORTED(nvmlDeviceGetNvLinkCapability)
+UNSUPPORTED(nvmlDeviceGetNvLinkInfo)
+UNSUPPORTED(nvmlDeviceGetNvLinkRemotePciInfo_v2)
+UNSUPPORTED(nvmlDeviceGetNvLinkUtilizationCounter)
+UNSUPPORTED(nvmlDeviceGetNvlinkBwMode)
+UNSUPPORTED(nvmlDeviceGetNvlinkSupportedBwModes)
+UNSUPPORTED(nvmlDeviceGetP2PStatus)
+UNSUPPORTED(nvmlDeviceGetPdi)
+UNSUPPORTED(nvmlDeviceGetPerformanceModes)
+UNSUPPORTED(nvmlDeviceGetPlatformInfo)
+UNSUPPORTED(nvmlDeviceGetRepairStatus)
+UNSUPPORTED(nvmlDeviceGetSamples)
+UNSUPPORTED(nvmlDeviceGetSramEccErrorStatus)
+UNSUPPORTED(nvmlDeviceGetSupportedGraphicsClocks)
+UNSUPPORTED(nvmlDeviceGetSupportedMemoryClocks)
+UNSUPPORTED(nvmlDeviceGetSupportedPerformanceStates)
+UNSUPPORTED(nvmlDeviceGetSupportedVgpus)
+UNSUPPORTED(nvmlDeviceGetThermalSettings)
+UNSUPPORTED(nvmlDeviceGetTopologyCommonAncestor)
+UNSUPPORTED(nvmlDeviceGetTopologyNearestGpus)
+UNSUPPORTED(nvmlDeviceGetVgpuProcessUtilization)
+UNSUPPORTED(nvmlDeviceGetVgpuUtilization)
+UNSUPPORTED(nvmlDeviceOnSameBoard)
+UNSUPPORTED(nvmlDeviceValidateInforom)
