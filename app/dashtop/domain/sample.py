@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.domain.errors import Reason
+    from dashtop.domain.metric import Severity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """Static facts of one GPU. `uuid` is its identity; `index` may change between boots. None: not told."""
+    """Static facts of one GPU or MIG instance; None: not told. `uuid` is its identity, `index` may change between boots.
+
+    A MIG instance names the GPU it is a part of (`mig_parent_uuid`) and its profile (`mig_profile`: "3g.40gb").
+    `shares_host_memory`: the GPU has no memory of its own and uses the host's (GB10 and other integrated parts).
+    """
 
     uuid: str
     index: int
@@ -29,42 +34,98 @@ class Device:
     power_limit_watts: float | None
     slowdown_celsius: float | None
     shutdown_celsius: float | None
+    serial: str | None = None
+    vbios: str | None = None
+    architecture: str | None = None
+    mig_parent_uuid: str | None = None
+    mig_profile: str | None = None
+    shares_host_memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Whose a process is, as far as the operating system tells. None: not told, or not so.
+
+    `container` is the short id and `runtime` what runs it (docker, containerd, podman, crio, lxc, systemd-nspawn);
+    `slurm_job`, `kubernetes_pod` (its UID) and `environment` (name of the conda or venv environment) are names only.
+    """
+
+    user: str | None = None
+    container: str | None = None
+    runtime: str | None = None
+    slurm_job: str | None = None
+    kubernetes_pod: str | None = None
+    environment: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuProcess:
-    """A process that holds GPU memory. `kind`: C (compute), G (graphics), C+G, or M (MPS client).
+    """A process that holds GPU memory. `kind`: C (compute), G (graphics), M (MPS client), joined by + where several.
 
-    `name` and `cpu_percent` (100: one core) are None until the host has been asked about the pid.
+    The first fields and the utilizations (percent of the GPU over the last sampling period) are the driver's; the rest
+    is None until the host has been asked about the pid. `cpu_percent`: 100 is one core. `started_ms`: epoch.
+    `foreign`: the driver speaks of a pid outside this pid namespace (in a container), so nothing is said of its owner.
     """
 
     pid: int
     kind: str
     gpu_memory_bytes: int | None
+    sm_percent: float | None = None
+    memory_percent: float | None = None
+    encoder_percent: float | None = None
+    decoder_percent: float | None = None
     name: str | None = None
     cpu_percent: float | None = None
+    host_memory_bytes: int | None = None
+    started_ms: int | None = None
+    owner: Owner | None = None
+    foreign: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened at one moment, in plain words. `gpu_uuid` None: to the host or to dashtop itself.
+
+    `kind`: xid, ecc, gpu_lost, gpu_back, gpu_added, gpu_removed, driver_changed, driver_silent, driver_back,
+    throttle_begin, throttle_end, process_start, process_end, restart. `advice`: what to do, where anything can be
+    done. `code`: the XID number, or the pid.
+    """
+
+    time_ms: int
+    kind: str
+    severity: Severity
+    text: str
+    gpu_uuid: str | None = None
+    advice: str = ""
+    code: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`."""
+    """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`.
+
+    `state` is set where the GPU as a whole cannot be read at present: lost, to be reset, asleep, driver silent.
+    """
 
     device: Device
     values: Mapping[str, float | None]
     unavailable: Mapping[str, Reason]
     processes: tuple[GpuProcess, ...]
+    state: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuReading:
     """What a GpuReader answers: the GPUs, or (with `trouble` set) why there are none.
 
-    `age_s` is how old the values are: 0 for a fresh reading, more while a late one is still under way.
+    `age_s` is how old the values are: 0 for a fresh reading, more while a late one is still under way. `events` are
+    those that the driver has reported since the last reading.
     """
 
     gpus: tuple[Gpu, ...] = ()
     trouble: Reason | None = None
     age_s: float = 0.0
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +165,8 @@ class CollectorRun:
 class Sample:
     """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals.
 
-    `gpu_age_s` is 0 unless the GPUs' answer is late: then their values are that old.
+    `gpu_age_s` is 0 unless the GPUs' answer is late: then their values are that old. `events` are those since the last
+    sample.
     """
 
     sequence: int
@@ -115,6 +177,7 @@ class Sample:
     gpu_trouble: Reason | None
     gpu_age_s: float
     simulated: bool
+    events: tuple[Event, ...] = ()
     collectors: tuple[CollectorRun, ...] = ()
     skipped_ticks: int = 0
 

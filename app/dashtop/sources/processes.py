@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dashtop.domain.sample import GpuProcess
 from dashtop.domain.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dashtop.domain.ports import Clock
+    from dashtop.domain.sample import GpuProcess
 
 # The kernel keeps 15 bytes of a program's name (TASK_COMM_LEN less the closing zero).
 _COMM_LENGTH = 15
@@ -62,13 +62,7 @@ class ProcessReader:
         seen = self._look(process.pid)
         if seen is None:
             return process
-        return GpuProcess(
-            pid=process.pid,
-            kind=process.kind,
-            gpu_memory_bytes=process.gpu_memory_bytes,
-            name=seen.name,
-            cpu_percent=seen.cpu_percent,
-        )
+        return replace(process, name=seen.name, cpu_percent=seen.cpu_percent)
 
     def _look(self, pid: int) -> _Seen | None:
         seen = self._seen.get(pid)
