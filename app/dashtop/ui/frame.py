@@ -1,0 +1,114 @@
+"""The live frame: what the page shows at this moment, as small JSON. A pure function of a sample.
+
+The server judges (levels, warnings, reasons); the browser only paints, so thresholds live in the metric table alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dashtop.catalog import ALL_METRICS
+from dashtop.domain.errors import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from dashtop.domain.metric import Metric, Thresholds
+    from dashtop.domain.sample import Device, Gpu, Sample
+
+# Trouble with GPUs that are there, as against a machine without any.
+FAILING = frozenset(
+    {
+        Reason.DRIVER_SILENT,
+        Reason.DRIVER_ERROR,
+        Reason.DRIVER_MISMATCH,
+        Reason.GPU_LOST,
+        Reason.GPU_RESET_REQUIRED,
+        Reason.NO_PERMISSION,
+    }
+)
+
+
+def chosen_gpu(sample: Sample, index: int) -> Gpu | None:
+    """Return the GPU asked for, else the first; None where there is none."""
+    return sample.gpu(index) or next(iter(sample.gpus), None)
+
+
+def waiting(interval_s: float) -> dict[str, Any]:
+    """Return the frame before the first sample: nothing to show yet, and nothing wrong."""
+    return {"sequence": None, "interval": interval_s}
+
+
+def live_frame(sample: Sample, gpu: Gpu | None, *, age_s: float, interval_s: float, alive: bool) -> dict[str, Any]:
+    """Return what the page shows of `sample` to someone who looks at `gpu`."""
+    values: dict[str, float | None] = dict(sample.host.values)
+    missing = {key: reason.value for key, reason in sample.host.unavailable.items()}
+    if gpu is not None:
+        values |= gpu.values
+        missing |= {key: reason.value for key, reason in gpu.unavailable.items()}
+    device = gpu.device if gpu is not None else None
+    return {
+        "sequence": sample.sequence,
+        "time": sample.time_ms,
+        "age": round(max(age_s, 0.0), 2),
+        "interval": interval_s,
+        "simulated": sample.simulated,
+        "gpu": device.index if device is not None else None,
+        "devices": [[each.device.index, each.device.name] for each in sample.gpus],
+        "notice": None if gpu is not None else notice(sample.gpu_trouble),
+        "error": error(sample.gpu_trouble, alive=alive),
+        "values": {key: None if value is None else round(value, 3) for key, value in values.items()},
+        "missing": missing,
+        "levels": dict(_levels(ALL_METRICS, values, device)),
+        "warnings": dict(_warnings(ALL_METRICS, values, device)),
+    }
+
+
+def notice(trouble: Reason | None) -> dict[str, str]:
+    """Say why no GPU is shown."""
+    if trouble is Reason.STARTING:
+        title = "Looking for GPUs"
+    elif trouble in FAILING:
+        title = "GPUs cannot be read"
+    else:
+        title = "No GPU Detected"
+    return {"title": title, "reason": _sentence((trouble or Reason.NO_DEVICE).value)}
+
+
+def error(trouble: Reason | None, *, alive: bool) -> dict[str, str] | None:
+    """Return what is wrong behind an answer that itself arrived well, or None."""
+    if not alive:
+        return {"type": "general", "message": "Collection has stopped: the values no longer change."}
+    if trouble in FAILING and trouble is not None:
+        return {"type": "gpu", "message": f"{_sentence(trouble.value)} CPU and memory monitoring goes on."}
+    return None
+
+
+def level(limits: Thresholds | None, value: float | None) -> str:
+    """Return the colour level that `value` has reached: "elevated", "high", or "" below both."""
+    if limits is None or value is None or value < limits.elevated:
+        return ""
+    return "high" if value >= limits.high else "elevated"
+
+
+def _levels(
+    metrics: Iterable[Metric[Any]], values: Mapping[str, float | None], device: Device | None
+) -> Iterator[tuple[str, str]]:
+    for metric in metrics:
+        reached = level(metric.thresholds_for(device), values.get(metric.key))
+        if reached:
+            yield metric.key, reached
+
+
+def _warnings(
+    metrics: Iterable[Metric[Any]], values: Mapping[str, float | None], device: Device | None
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    for metric in metrics:
+        value, limits = values.get(metric.key), metric.thresholds_for(device)
+        severity = limits.severity(value) if value is not None and limits is not None else None
+        if severity is not None and limits is not None:
+            yield metric.key, (severity.value, limits.message)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -1,0 +1,28 @@
+"""Ids of the elements on the page. The public ones stand in the contract: tests and scripts rely on them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Public
+COMPACT_STATUS: Final = "compact-status"
+LIVE_INDICATOR: Final = "live-indicator"
+GPU_SELECTOR: Final = "gpu-selector"
+TIME_RANGE: Final = "time-range"
+THEME_TOGGLE: Final = "theme-toggle"
+ERROR_BANNER: Final = "error-banner"
+RETRY_BUTTON: Final = "retry-button"
+LOADING_SKELETON: Final = "loading-skeleton"
+NO_GPU_NOTICE: Final = "no-gpu-notice"
+CHART_UTILIZATION: Final = "chart-utilization"
+CHART_MEMORY: Final = "chart-memory"
+CHART_TEMPERATURE: Final = "chart-temperature"
+PANEL_UTILIZATION: Final = "panel-utilization"
+PANEL_SYSTEM: Final = "panel-system"
+PANEL_STORAGE: Final = "panel-storage"
+
+# Between the page's own parts
+TICK: Final = "tick"
+ASK: Final = "ask"
+LIVE: Final = "live"
+PAINTED: Final = "painted"

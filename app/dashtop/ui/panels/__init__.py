@@ -1,0 +1,20 @@
+"""The panels, in the order in which they stand on the page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dashtop.ui.panels import charts, compact, notice, storage, system, utilization
+from dashtop.ui.panels.base import Chart, Panel, Place
+
+PANELS: Final[tuple[Panel, ...]] = (
+    compact.PANEL,
+    *charts.PANELS,
+    notice.PANEL,
+    utilization.PANEL,
+    system.PANEL,
+    storage.PANEL,
+)
+CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
+
+__all__ = ["CHARTS", "PANELS", "Chart", "Panel", "Place"]

@@ -1,0 +1,50 @@
+"""What a panel is. A panel is one file that ends in a `Panel`, and one line in the tuple of `panels/__init__.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dash import Dash
+    from dash.development.base_component import Component
+
+    from dashtop.domain.sample import Gpu, Sample, SeriesSet
+    from dashtop.domain.services import Services
+    from dashtop.ui.figures import Canvas, Figure
+
+Json = Any
+
+
+class Place(Enum):
+    """Where on the page a panel stands."""
+
+    HEADER = "header"
+    TRENDS = "trends"
+    CARDS = "cards"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """A history chart: the series it needs, and how it is drawn from them.
+
+    `draw` answers None where there is nothing to draw for (no GPU): the chart is then left as it is.
+    """
+
+    id: str
+    metrics: tuple[str, ...]
+    draw: Callable[[SeriesSet, Sample, Gpu | None, Canvas], Figure | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """A part of the page: where it stands, what it looks like, and what it adds to each live frame."""
+
+    place: Place
+    layout: Callable[[Services], Component]
+    frame: Callable[[Sample], Mapping[str, Json]] | None = None
+    charts: tuple[Chart, ...] = ()
+    register: Callable[[Dash, Services], None] | None = None

@@ -1,0 +1,33 @@
+"""The frame that every card on the page shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dash_bootstrap_components as dbc
+from dash import html
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dash.development.base_component import Component
+
+
+def card(
+    title: Component | str,
+    body: Sequence[Component],
+    *,
+    id: str = "",  # noqa: A002 - the DOM's word
+    aside: Component | None = None,
+    shape: str = "",
+) -> Component:
+    """Return a card: title, something to its right, and what it is about; `shape`: further classes."""
+    heading = html.Div(
+        [html.H3(title, className="card-name"), *([] if aside is None else [aside])], className="card-top"
+    )
+    framed: Component = dbc.Card(
+        dbc.CardBody([heading, *body]),
+        className=f"panel {shape}".strip(),
+        **({"id": id} if id else {}),
+    )
+    return framed

@@ -1,0 +1,93 @@
+"""The history charts. A chart's card shows the present value of each line in its legend, so it is never behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from dash import dcc, html
+
+from dashtop.catalog import METRICS
+from dashtop.domain.sample import SeriesKey
+from dashtop.ui import figures, ids
+from dashtop.ui.figures import Line
+from dashtop.ui.panels.base import Chart, Panel, Place
+from dashtop.ui.panels.card import card
+from dashtop.ui.value import value
+
+if TYPE_CHECKING:
+    from dash.development.base_component import Component
+
+    from dashtop.domain.sample import Gpu, Sample, SeriesSet
+    from dashtop.domain.services import Services
+    from dashtop.ui.figures import Canvas, Figure
+
+_GPU_BUSY, _CPU_BUSY = "gpu.utilization.gpu", "system.cpu.usage_percent"
+_VRAM, _RAM = "gpu.memory.used_gb", "system.memory.used_gb"
+_VRAM_TOTAL, _RAM_TOTAL = "gpu.memory.total_gb", "system.memory.total_gb"
+_TEMPERATURE: Final = "gpu.temperature"
+
+_NAMES: Final = {_GPU_BUSY: "GPU", _CPU_BUSY: "CPU", _VRAM: "VRAM", _RAM: "RAM", _TEMPERATURE: "GPU"}
+_CONFIG: Final[Any] = {"displayModeBar": False, "responsive": True, "showTips": False, "scrollZoom": False}
+
+
+def _lines(data: SeriesSet, gpu: Gpu | None, *keys: str, totals: tuple[float | None, ...] = ()) -> list[Line]:
+    by_key = {series.key: series for series in data.series}
+    found: list[Line] = []
+    for position, key in enumerate(keys):
+        series = by_key.get(series_key(key, gpu))
+        if series is not None:
+            total = totals[position] if totals else None
+            found.append(Line(series=series, metric=METRICS[key], name=_NAMES[key], total=total))
+    return found
+
+
+def series_key(metric: str, gpu: Gpu | None) -> SeriesKey:
+    """Name the series of `metric`: the chosen GPU's, or the host's."""
+    of_gpu = metric.startswith("gpu.") and gpu is not None
+    return SeriesKey(metric, gpu.device.uuid if of_gpu and gpu is not None else None)
+
+
+def _utilization(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
+    return figures.utilization(data, _lines(data, gpu, _GPU_BUSY, _CPU_BUSY), canvas)
+
+
+def _memory(data: SeriesSet, sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
+    vram = gpu.values.get(_VRAM_TOTAL) if gpu is not None else None
+    totals = (vram, sample.host.values.get(_RAM_TOTAL))
+    return figures.memory(data, _lines(data, gpu, _VRAM, _RAM, totals=totals), canvas)
+
+
+def _temperature(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+    lines = _lines(data, gpu, _TEMPERATURE)
+    if gpu is None or not lines:
+        return None
+    return figures.temperature(data, lines[0], METRICS[_TEMPERATURE].thresholds_for(gpu.device), canvas)
+
+
+def _legend(*keys: str) -> Component:
+    return html.Div(
+        [
+            html.Span(
+                [html.Span(className="dot", style={"background": METRICS[key].colour}), _NAMES[key], value(key)],
+                className="legend-item needs-gpu" if key.startswith("gpu.") else "legend-item",
+            )
+            for key in keys
+        ],
+        className="legend",
+    )
+
+
+def _panel(title: str, chart: Chart) -> Panel:
+    def layout(_services: Services) -> Component:
+        graph = html.Div(dcc.Graph(id=chart.id, figure=figures.empty(), config=_CONFIG), className="chart")
+        of_gpu = all(key.startswith("gpu.") for key in chart.metrics)
+        return card(title, [graph], aside=_legend(*chart.metrics), shape="needs-gpu" if of_gpu else "")
+
+    return Panel(place=Place.TRENDS, layout=layout, charts=(chart,))
+
+
+PANELS: Final[tuple[Panel, ...]] = (
+    _panel("Utilization", Chart(id=ids.CHART_UTILIZATION, metrics=(_GPU_BUSY, _CPU_BUSY), draw=_utilization)),
+    _panel("Memory", Chart(id=ids.CHART_MEMORY, metrics=(_VRAM, _RAM), draw=_memory)),
+    _panel("Temperature", Chart(id=ids.CHART_TEMPERATURE, metrics=(_TEMPERATURE,), draw=_temperature)),
+)

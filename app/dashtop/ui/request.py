@@ -1,0 +1,71 @@
+"""What the browser asks with each tick. It comes from outside, so every field is checked and none is trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DAY_MINUTES = 24 * 60
+_WIDTHS = range(100, 8001)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the browser's charts show: the view they were drawn for, their first and their last bucket."""
+
+    view: str
+    first_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRequest:
+    """One browser's view: which GPU, how much history, and how charts are to be drawn for it."""
+
+    gpu: int = 0
+    range: str = DEFAULT_RANGE
+    dark: bool = False
+    utc_offset_minutes: int = 0
+    width_px: int = 400
+    drawn: Drawn | None = None
+
+    @classmethod
+    def parse(cls, data: object) -> ViewRequest:
+        """Read a request; a field that is missing or impossible becomes its default."""
+        if not isinstance(data, dict):
+            return cls()
+        chosen = data.get("range")
+        return cls(
+            gpu=_integer(data, "gpu", 0, 0, 4096),
+            range=chosen if isinstance(chosen, str) and chosen in RANGES_MS else DEFAULT_RANGE,
+            dark=data.get("theme") == "dark",
+            utc_offset_minutes=_integer(data, "utc", 0, -_DAY_MINUTES, _DAY_MINUTES),
+            width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
+            drawn=_drawn(data.get("drawn")),
+        )
+
+    def view(self, gpu_uuid: str | None) -> str:
+        """Name everything but time that a chart depends on: while it is the same, only time can make it new."""
+        theme = "dark" if self.dark else "light"
+        return f"{gpu_uuid}|{self.range}|{theme}|{self.utc_offset_minutes}|{self.width_px}"
+
+
+def _integer(data: Mapping[str, object], name: str, default: int, least: int, most: int) -> int:
+    value = data.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return default
+    return min(max(value, least), most)
+
+
+def _drawn(data: object) -> Drawn | None:
+    if not isinstance(data, dict):
+        return None
+    view, first, end = data.get("view"), data.get("first"), data.get("end")
+    if isinstance(view, str) and isinstance(first, int) and isinstance(end, int):
+        return Drawn(view, first, end)
+    return None

@@ -1,0 +1,85 @@
+// Lists whose length the machine decides: cores and mounts. Elements are made once and then only changed.
+// (Dash loads these files in the order of their names: paint.js, this one, poll.js, view.js.)
+(function () {
+  "use strict";
+
+  const { painters, parts } = window.dashtop;
+  const MOST_BARS = 32;
+
+  function make(tag, className, parent) {
+    const element = document.createElement(tag);
+    element.className = className;
+    parent.append(element);
+    return element;
+  }
+
+  function fit(list, count, build) {
+    while (list.children.length > count) list.lastElementChild.remove();
+    while (list.children.length < count) build(list);
+  }
+
+  // Few cores are bars, many are a heat map: both are read at a glance, and neither grows past a few lines.
+  function paintCores(frame) {
+    const strip = document.querySelector("[data-cores]");
+    if (!strip) return;
+    const cores = frame.cores;
+    const [elevated, high] = [Number(strip.dataset.elevated), Number(strip.dataset.high)];
+    strip.hidden = cores.length === 0;
+    strip.dataset.form = cores.length > MOST_BARS ? "heat" : "bars";
+    fit(strip, cores.length, (parent) => make("i", "", make("span", "core", parent)));
+    cores.forEach((percent, index) => {
+      const cell = strip.children[index];
+      cell.style.setProperty("--use", String(percent / 100));
+      cell.title = `Core ${index}: ${percent} %`;
+      parts.mark(cell, "level", percent >= high ? "high" : percent >= elevated ? "elevated" : "");
+    });
+    const busiest = cores.indexOf(Math.max(...cores));
+    if (cores.length) {
+      strip.setAttribute("aria-label", `Use of ${cores.length} cores; busiest is core ${busiest} at ${cores[busiest]} %`);
+    }
+  }
+
+  function buildMount(list) {
+    const item = make("li", "metric-row", list);
+    const head = make("div", "row-head", item);
+    make("span", "label mount-point", head);
+    make("span", "filesystem", head);
+    const value = make("span", "value", head);
+    make("span", "number mount-used", value);
+    make("span", "of", value).textContent = "/";
+    make("span", "number mount-total", value);
+    make("span", "unit", value).textContent = "GiB";
+    make("span", "mount-percent", value);
+    make("span", "mount-silent", head).textContent = "not answering";
+    const bar = make("div", "bar", item);
+    bar.setAttribute("role", "meter");
+    bar.setAttribute("aria-valuemin", "0");
+    bar.setAttribute("aria-valuemax", "100");
+    make("div", "fill", bar);
+  }
+
+  function size(gib) {
+    return gib === null ? "N/A" : gib.toFixed(1);
+  }
+
+  function paintMounts(frame) {
+    const list = document.querySelector("[data-mounts]");
+    if (!list) return;
+    fit(list, frame.mounts.length, buildMount);
+    frame.mounts.forEach(([point, filesystem, used, total, percent, level], index) => {
+      const item = list.children[index];
+      const part = (name) => item.querySelector(name);
+      parts.write(part(".mount-point"), point);
+      part(".mount-point").title = point;
+      parts.write(part(".filesystem"), filesystem);
+      parts.write(part(".mount-used"), size(used));
+      parts.write(part(".mount-total"), size(total));
+      parts.write(part(".mount-percent"), percent === null ? "" : `${percent.toFixed(0)} %`);
+      item.classList.toggle("silent", total === null);
+      part(".bar").setAttribute("aria-label", `${point} used`);
+      parts.fill(part(".bar"), percent, level);
+    });
+  }
+
+  painters.push(paintCores, paintMounts);
+})();

@@ -1,0 +1,53 @@
+// What this browser looks at, as it is sent with each request; and where the server is.
+(function () {
+  "use strict";
+
+  const dashtop = window.dashtop;
+  const chosen = { gpu: 0, range: "1h" };
+  let width = 0;
+
+  // Rounded, so that a window that is being dragged does not ask for new charts at every pixel.
+  function chartWidth() {
+    const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth);
+    return Math.max(100, Math.round((Math.max(0, ...widths) - 60) / 25) * 25);
+  }
+
+  function config() {
+    return JSON.parse(document.getElementById("_dash-config").textContent);
+  }
+
+  function choose(gpu, range) {
+    const index = Number(gpu);
+    const changed = chosen.gpu !== index || chosen.range !== range;
+    chosen.gpu = index;
+    chosen.range = range;
+    return changed;
+  }
+
+  function current() {
+    width = chartWidth();
+    return {
+      gpu: chosen.gpu,
+      range: chosen.range,
+      theme: dashtop.theme.resolved(),
+      utc: -new Date().getTimezoneOffset(),
+      width,
+    };
+  }
+
+  let settling = null;
+  window.addEventListener("resize", () => {
+    clearTimeout(settling);
+    settling = setTimeout(() => {
+      if (chartWidth() !== width) dashtop.ask();
+    }, 250);
+  });
+  dashtop.theme.onChange(() => dashtop.ask());
+
+  dashtop.view = {
+    choose,
+    current,
+    intervalSeconds: () => Number(document.querySelector(".app").dataset.interval),
+    url: (path) => config().requests_pathname_prefix + path,
+  };
+})();
