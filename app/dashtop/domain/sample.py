@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """Static facts of one GPU or MIG instance; None: not told. `uuid` is its identity, `index` may change between boots.
+    """Static facts of one GPU or MIG instance; None: not told. `uuid` is its identity; `index` may change at a boot.
 
     A MIG instance names the GPU it is a part of (`mig_parent_uuid`) and its profile (`mig_profile`: "3g.40gb").
     `shares_host_memory`: the GPU has no memory of its own and uses the host's (GB10 and other integrated parts).

@@ -124,20 +124,24 @@ class MountReader:
 
     def _work(self, me: _Worker) -> None:
         """Ask what is waiting until closed, or until left behind and replaced."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._worker is not me or bool(self._waiting))
-                if self._closed or self._worker is not me:
-                    return
-                asking = me.asking = self._waiting.popleft()
-                me.since, me.busy = self._clock.monotonic(), True
-            if asking is None:
+        while self._next(me):
+            if me.asking is None:
                 self._take_table(me)
             else:
-                answer = self._ask(asking)
+                answer = self._ask(me.asking)
                 with self._changed:
-                    self._answers[asking] = answer
+                    self._answers[me.asking] = answer
                     self._done(me)
+
+    def _next(self, me: _Worker) -> bool:
+        """Wait for something to ask; False when this thread is no longer wanted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._worker is not me or bool(self._waiting))
+            if self._closed or self._worker is not me:
+                return False
+            me.asking = self._waiting.popleft()
+            me.since, me.busy = self._clock.monotonic(), True
+            return True
 
     def _done(self, me: _Worker) -> None:
         me.busy = False
@@ -153,17 +157,14 @@ class MountReader:
         with self._changed:
             self._systems = systems
             self._answers = {system: self._answers[system] for system in systems if system in self._answers}
-            # The nearest first, so that no remote one delays them; and the last thread is not risked on a remote one.
-            for system in sorted(systems, key=lambda system: not system.local):
-                if system in self._stuck:
-                    continue
-                if system.local or len(self._stuck) < MAX_STUCK:
-                    self._waiting.append(system)
-                else:
-                    self._answers[system] = _silent(system)
+            # The nearest first, so that no remote one delays them.
+            nearest_first = sorted(systems, key=lambda system: not system.local)
+            self._waiting.extend(system for system in nearest_first if system not in self._stuck)
             self._done(me)
 
     def _ask(self, system: FileSystem) -> Mount | None:
+        if not system.local and len(self._stuck) >= MAX_STUCK:
+            return _silent(system)  # the last thread is kept for the disks of this machine
         for place in system.places:
             try:
                 sizes = self._statvfs(place)
