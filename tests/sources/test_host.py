@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from dashtop.catalog import HOST_METRICS
+from dashtop.catalog.walk import Walk
+from dashtop.domain.errors import Reason, Unavailable
+from dashtop.domain.ports import ByteRates, MemoryUse
+from dashtop.sources.clock import SystemClock
+from dashtop.sources.host import RECHECK_S, PsutilHost
+from tests.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dashtop.domain.ports import HostReader
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+SECTOR = 512
+
+
+class FakeMachine:
+    """The files of /proc and /sys that psutil and dashtop read."""
+
+    def __init__(self, root: Path) -> None:
+        self.proc, self.sys = root / "proc", root / "sys"
+        (self.proc / "net").mkdir(parents=True)
+        (self.sys / "class" / "net").mkdir(parents=True)
+        self.cores([1_000] * 8)
+        self.network(lo=(5, 5))
+        self.disks()
+
+    def cores(self, *cores: list[int]) -> None:
+        """Set each core's clock ticks: user nice system idle iowait irq softirq steal (guest times follow as 0)."""
+        lines = [f"cpu{n} {' '.join(map(str, ticks))} 0 0" for n, ticks in enumerate(cores)]
+        total = [sum(column) for column in zip(*cores, strict=True)]
+        (self.proc / "stat").write_text("\n".join([f"cpu  {' '.join(map(str, total))} 0 0", *lines, ""]))
+
+    def network(self, **interfaces: tuple[int, int]) -> None:
+        """Set (sent, received) bytes; every interface but lo is a card."""
+        lines = ["Inter-|   Receive |  Transmit", " face |bytes packets"]
+        for name, (sent, received) in interfaces.items():
+            lines.append(f"{name:>6}: {received} 0 0 0 0 0 0 0 {sent} 0 0 0 0 0 0 0")
+            here = self.sys / "class" / "net" / name
+            here.mkdir(exist_ok=True)
+            (here / "type").write_text("772\n" if name == "lo" else "1\n")
+            if name != "lo":
+                (here / "device").mkdir(exist_ok=True)
+        (self.proc / "net" / "dev").write_text("\n".join([*lines, ""]))
+
+    def disks(self, **disks: tuple[int, int]) -> None:
+        """Set (written, read) sectors; names that end in p1 are partitions."""
+        lines = []
+        for name, (written, read) in disks.items():
+            lines.append(f" 8 0 {name} 1 0 {read} 0 1 0 {written} 0 0 0 0 0 0 0 0 0 0")
+            if not name.endswith("p1"):
+                (self.sys / "block" / name / "slaves").mkdir(parents=True, exist_ok=True)
+        (self.proc / "diskstats").write_text("\n".join([*lines, ""]))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    machine = FakeMachine(tmp_path)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(machine.proc))
+    return machine
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def host(machine: FakeMachine, clock: FakeClock) -> Iterator[PsutilHost]:
+    host = PsutilHost(clock=clock, proc=machine.proc, sys=machine.sys)
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def real() -> Iterator[HostReader]:
+    host = PsutilHost(clock=SystemClock())
+    yield host
+    host.close()
+
+
+def reason(question: Callable[[], object]) -> Reason:
+    with pytest.raises(Unavailable) as missing:
+        question()
+    return missing.value.reason
+
+
+class TestCpu:
+    def test_the_first_tick_has_no_rates(self, host: PsutilHost) -> None:
+        host.begin()
+
+        assert reason(host.cpu_percent) is Reason.FIRST_READING
+        assert host.per_core() == ()
+
+    def test_busy_is_what_is_neither_idle_nor_waiting(self, machine: FakeMachine, host: PsutilHost) -> None:
+        machine.cores([0] * 8, [100] * 8)
+        host.begin()
+        machine.cores([10, 10, 10, 20, 30, 10, 5, 5], [100, 100, 100, 200, 100, 100, 100, 100])
+        host.begin()
+
+        assert host.per_core() == pytest.approx((50.0, 0.0))
+        assert host.cpu_percent() == pytest.approx(25.0)
+
+    def test_iowait_that_is_taken_back_gives_no_share_beyond_the_whole(
+        self, machine: FakeMachine, host: PsutilHost
+    ) -> None:
+        machine.cores([0, 0, 0, 100, 50, 0, 0, 0])
+        host.begin()
+        machine.cores([60, 0, 0, 140, 10, 0, 0, 0])
+        host.begin()
+
+        assert host.cpu_percent() == pytest.approx(60.0)
+
+    def test_cores_switched_on_start_anew(self, machine: FakeMachine, host: PsutilHost) -> None:
+        machine.cores([0] * 8)
+        host.begin()
+        machine.cores([10] * 8, [10] * 8)
+        host.begin()
+        assert reason(host.cpu_percent) is Reason.FIRST_READING
+        assert host.per_core() == ()
+
+        machine.cores([20] * 8, [10, 10, 10, 20, 10, 10, 10, 10])
+        host.begin()
+        assert host.per_core() == pytest.approx((75.0, 0.0))
+
+    def test_an_unreadable_stat_is_said_and_forgotten(self, machine: FakeMachine, host: PsutilHost) -> None:
+        host.begin()
+        (machine.proc / "stat").unlink()
+        host.begin()
+        assert reason(host.cpu_percent) is Reason.UNREADABLE
+
+        machine.cores([2_000] * 8)
+        host.begin()
+        assert reason(host.cpu_percent) is Reason.FIRST_READING
+
+    def test_a_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: PsutilHost) -> None:
+        (machine.proc / "stat").write_text("cpu  1 2 3 4 5 6 7 8 0 0\n")
+        host.begin()
+
+        assert reason(host.cpu_percent) is Reason.UNREADABLE
+
+    def test_this_machine_agrees_with_proc_stat(self, real: HostReader) -> None:
+        def busy_and_total() -> tuple[int, int]:
+            fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+            return sum(fields) - fields[3] - fields[4], sum(fields)
+
+        real.begin()
+        busy, total = busy_and_total()
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            pass
+        real.begin()
+        busy_now, total_now = busy_and_total()
+
+        assert real.cpu_percent() == pytest.approx(100 * (busy_now - busy) / (total_now - total), abs=8)
+        assert real.cpu_count() == len(real.per_core()) == os.cpu_count()
+        assert max(real.per_core()) > 10
+        assert all(0 <= percent <= 100 for percent in real.per_core())
+
+    def test_load_is_that_of_proc(self, real: HostReader) -> None:
+        def told() -> tuple[float, ...]:
+            return tuple(float(field) for field in Path("/proc/loadavg").read_text().split()[:3])
+
+        before, load, after = told(), real.load_average(), told()
+        for value, *around in zip(load, before, after, strict=True):
+            assert min(around) - 0.01 <= value <= max(around) + 0.01
+
+
+class TestFrequency:
+    def test_mean_of_the_cores(self, machine: FakeMachine, host: PsutilHost) -> None:
+        (machine.proc / "cpuinfo").write_text(
+            "processor : 0\ncpu MHz\t\t: 1000.500\n\nprocessor : 1\ncpu MHz\t\t: 3000.500\n"
+        )
+
+        assert host.cpu_frequency() == pytest.approx(2000.5)
+
+    def test_cpufreq_where_cpuinfo_has_none(self, machine: FakeMachine, host: PsutilHost) -> None:
+        (machine.proc / "cpuinfo").write_text("processor : 0\nBogoMIPS : 108.00\n")
+        for policy, khz in (("policy0", 1_800_000), ("policy4", 2_400_000)):
+            here = machine.sys / "devices/system/cpu/cpufreq" / policy
+            here.mkdir(parents=True)
+            (here / "scaling_cur_freq").write_text(f"{khz}\n")
+
+        assert host.cpu_frequency() == pytest.approx(2_100.0)
+
+    @pytest.mark.parametrize("text", ["processor : 0\n", "cpu MHz : 0.000\n"])
+    def test_what_nothing_tells_is_missing(self, machine: FakeMachine, host: PsutilHost, text: str) -> None:
+        (machine.proc / "cpuinfo").write_text(text)
+
+        assert reason(host.cpu_frequency) is Reason.UNREADABLE
+
+    def test_no_cpuinfo_at_all(self, host: PsutilHost) -> None:
+        assert reason(host.cpu_frequency) is Reason.UNREADABLE
+
+
+class TestMemory:
+    def test_used_is_what_is_not_available(self, machine: FakeMachine, host: PsutilHost) -> None:
+        kib = {"MemTotal": 1000, "MemFree": 100, "MemAvailable": 600, "Buffers": 10, "Cached": 400, "SReclaimable": 5}
+        kib |= {"Shmem": 1, "Active": 1, "Inactive": 1, "Slab": 1, "SwapTotal": 500, "SwapFree": 350}
+        (machine.proc / "meminfo").write_text("".join(f"{name}: {size} kB\n" for name, size in kib.items()))
+        (machine.proc / "vmstat").write_text("pswpin 0\npswpout 0\n")
+        host.begin()
+
+        assert host.memory() == MemoryUse(400 * 1024, 1000 * 1024, 600 * 1024)
+        assert host.swap() == MemoryUse(150 * 1024, 500 * 1024, 350 * 1024)
+
+    def test_no_meminfo(self, host: PsutilHost) -> None:
+        host.begin()
+
+        assert reason(host.memory) is Reason.UNREADABLE
+        assert reason(host.swap) is Reason.UNREADABLE
+
+    def test_this_machine_agrees_with_proc_meminfo(self, real: HostReader) -> None:
+        real.begin()
+        memory, swap = real.memory(), real.swap()
+        told = {
+            line.split(":")[0]: 1024 * int(line.split()[1])
+            for line in Path("/proc/meminfo").read_text().splitlines()
+            if line.endswith("kB")
+        }
+
+        assert memory.total == told["MemTotal"]
+        assert memory.available == pytest.approx(told["MemAvailable"], abs=512 * 2**20)
+        assert memory.used == memory.total - memory.available
+        assert swap.total == told["SwapTotal"]
+        assert swap.available == pytest.approx(told["SwapFree"], abs=64 * 2**20)
+
+    def test_one_tick_asks_once(self, real: HostReader, monkeypatch: pytest.MonkeyPatch) -> None:
+        real.begin()
+        first = real.memory()
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: pytest.fail("asked twice"))
+
+        assert real.memory() is first
+
+
+class TestTraffic:
+    def test_the_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHost) -> None:
+        machine.network(lo=(1, 1), eth0=(10**9, 10**9))
+        machine.disks(sda=(10**9, 10**9))
+        host.begin()
+
+        assert reason(host.network_rates) is Reason.FIRST_READING
+        assert reason(host.disk_rates) is Reason.FIRST_READING
+
+    def test_bytes_per_second_of_the_monotonic_clock(
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost
+    ) -> None:
+        machine.network(lo=(0, 0), eth0=(1_000, 5_000), eth1=(0, 0))
+        machine.disks(nvme0n1=(100, 200), nvme0n1p1=(100, 200), sda=(0, 0))
+        host.begin()
+        machine.network(lo=(10**9, 10**9), eth0=(3_000, 9_000), eth1=(500, 1_500))
+        machine.disks(nvme0n1=(150, 220), nvme0n1p1=(150, 220), sda=(10, 40))
+        clock.advance(2.0)
+        host.begin()
+
+        assert host.network_rates() == ByteRates(sent=1_250.0, received=2_750.0)
+        assert host.disk_rates() == ByteRates(sent=60 * SECTOR / 2, received=60 * SECTOR / 2)
+
+    @pytest.mark.parametrize("after", [(50, 50), (0, 0)])
+    def test_a_counter_that_wraps_or_starts_anew_gives_neither_negative_nor_absurd_rates(
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost, after: tuple[int, int]
+    ) -> None:
+        machine.network(lo=(0, 0), eth0=(2**32 - 10, 2**32 - 10))
+        host.begin()
+        machine.network(lo=(0, 0), eth0=after)
+        clock.advance(1.0)
+        host.begin()
+        assert reason(host.network_rates) is Reason.FIRST_READING
+
+        machine.network(lo=(0, 0), eth0=(after[0] + 7, after[1] + 8))
+        clock.advance(1.0)
+        host.begin()
+        assert host.network_rates() == ByteRates(7.0, 8.0)
+
+    def test_devices_that_come_and_go(self, machine: FakeMachine, clock: FakeClock, host: PsutilHost) -> None:
+        steps: list[tuple[dict[str, tuple[int, int]], ByteRates | Reason]] = [
+            ({}, Reason.ABSENT),
+            ({"usb0": (10**6, 10**6)}, Reason.FIRST_READING),
+            ({"usb0": (10**6 + 1, 10**6 + 2)}, ByteRates(1.0, 2.0)),
+            ({"usb0": (10**6 + 1, 10**6 + 2), "eth0": (10**9, 10**9)}, ByteRates(0.0, 0.0)),
+            ({"eth0": (10**9 + 5, 10**9 + 6)}, ByteRates(5.0, 6.0)),
+            ({"usb0": (1, 1), "eth0": (10**9 + 5, 10**9 + 6)}, ByteRates(0.0, 0.0)),
+        ]
+        for interfaces, expected in steps:
+            machine.network(lo=(0, 0), **interfaces)
+            host.begin()
+            if isinstance(expected, Reason):
+                assert reason(host.network_rates) is expected
+            else:
+                assert host.network_rates() == expected
+            clock.advance(1.0)
+
+    def test_a_card_put_under_another_is_counted_once_soon_after(
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost
+    ) -> None:
+        machine.network(lo=(0, 0), eth0=(0, 0), vf0=(0, 0))
+        host.begin()
+        (machine.sys / "class/net/vf0/master").symlink_to("../eth0")
+        clock.advance(RECHECK_S)
+        machine.network(lo=(0, 0), eth0=(1_000, 1_000), vf0=(1_000, 1_000))
+        host.begin()
+
+        assert host.network_rates() == ByteRates(1_000 / RECHECK_S, 1_000 / RECHECK_S)
+
+    def test_unreadable_counters(self, machine: FakeMachine, host: PsutilHost) -> None:
+        (machine.proc / "net" / "dev").unlink()
+        (machine.proc / "diskstats").write_text("8 0 sda 1 2\n")
+        host.begin()
+
+        assert reason(host.network_rates) is Reason.UNREADABLE
+        assert reason(host.disk_rates) is Reason.UNREADABLE
+
+    def test_this_machine_has_rates_or_no_devices(self, real: HostReader) -> None:
+        real.begin()
+        real.begin()
+        for rates in (real.network_rates, real.disk_rates):
+            try:
+                sent, received = rates()
+            except Unavailable as missing:
+                assert missing.reason is Reason.ABSENT  # noqa: PT017 - a container may have neither
+            else:
+                assert sent >= 0
+                assert received >= 0
+
+
+def test_the_whole_table_is_read_from_this_machine(real: HostReader) -> None:
+    walk: Walk[HostReader] = Walk(HOST_METRICS)
+    real.begin()
+    _, first = walk.read(real, 0.0)
+    time.sleep(2 * TICK_S)
+    real.begin()
+    values, unavailable = walk.read(real, 100.0)
+
+    assert first["system.cpu.usage_percent"] is Reason.FIRST_READING
+    assert values["system.memory.total_gb"] == pytest.approx(psutil.virtual_memory().total / 2**30)
+    assert {key for key, value in values.items() if value is None} == set(unavailable)
+    assert set(unavailable.values()) <= {Reason.ABSENT, Reason.UNREADABLE}
+    assert not {"system.cpu.usage_percent", "system.cpu.load_1m", "system.memory.used_gb"} & set(unavailable)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+
+from dashtop.sources.mount_table import FileSystem, file_systems
+
+DESKTOP = rb"""
+22 28 0:21 / /sys rw,nosuid - sysfs sysfs rw
+23 28 0:22 / /proc rw,nosuid - proc proc rw
+25 28 0:24 / /run rw,nosuid - tmpfs tmpfs rw,size=3253900k
+28 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
+30 22 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+33 22 0:34 / /sys/firmware/efi/efivars rw - efivarfs efivarfs rw
+35 28 0:36 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw,fd=29
+36 24 0:25 / /dev/shm rw - tmpfs tmpfs rw
+40 28 7:0 / /snap/core22/1234 ro,nodev - squashfs /dev/loop0 ro
+41 28 259:1 / /boot/efi rw - vfat /dev/nvme0n1p1 rw
+42 28 8:1 / /data rw - xfs /dev/sda1 rw
+43 28 8:1 /projects /home/me/projects rw - xfs /dev/sda1 rw
+44 28 0:50 / /mnt/nas rw - nfs4 nas:/export rw,addr=10.0.0.2
+45 28 0:51 / /net rw - autofs /etc/auto.net rw,fd=7
+46 28 0:52 / /tmp rw - tmpfs tmpfs rw
+47 28 0:60 / /var/lib/docker/overlay2/abc/merged rw - overlay overlay rw,lowerdir=/a
+48 25 0:61 / /run/user/1000/gvfs rw - fuse.gvfsd-fuse gvfsd-fuse rw
+49 28 0:62 / /home/me/remote rw - fuse.sshfs me@host:/ rw
+50 28 0:63 / /tank rw - zfs tank rw
+51 50 0:64 / /tank/sets rw - zfs tank/sets rw
+"""
+
+
+def places(mountinfo: bytes) -> list[str]:
+    return [system.places[0] for system in file_systems(mountinfo)]
+
+
+def test_only_file_systems_that_hold_data_are_kept() -> None:
+    assert places(DESKTOP) == [
+        "/",
+        "/boot/efi",
+        "/data",
+        "/home/me/remote",
+        "/mnt/nas",
+        "/tank",
+        "/tank/sets",
+        "/tmp",
+    ]
+
+
+def test_a_bind_mount_is_another_place_of_the_same_file_system() -> None:
+    data = next(system for system in file_systems(DESKTOP) if system.device == "8:1")
+
+    assert data == FileSystem("8:1", "xfs", ("/data", "/home/me/projects"), local=True)
+
+
+def test_what_has_no_disk_in_this_machine_is_not_local() -> None:
+    assert [system.places[0] for system in file_systems(DESKTOP) if not system.local] == [
+        "/home/me/remote",
+        "/mnt/nas",
+        "/tank",
+        "/tank/sets",
+        "/tmp",
+    ]
+
+
+def test_the_root_of_a_container_is_an_overlay() -> None:
+    mountinfo = rb"""
+100 90 0:100 / / rw - overlay overlay rw,lowerdir=/l
+101 100 259:1 /var/lib/docker/containers/f00/hosts /etc/hosts rw - ext4 /dev/nvme0n1p1 rw
+102 100 259:1 /var/lib/docker/volumes/v/_data /models rw - ext4 /dev/nvme0n1p1 rw
+103 100 0:101 / /proc/acpi ro - tmpfs tmpfs ro
+"""
+
+    assert file_systems(mountinfo) == (
+        FileSystem("0:100", "overlay", ("/",), local=True),
+        FileSystem("259:1", "ext4", ("/models", "/etc/hosts"), local=True),
+    )
+
+
+def test_subvolumes_are_one_file_system_shown_at_the_root() -> None:
+    mountinfo = rb"""
+28 1 0:30 /@ / rw - btrfs /dev/sda2 rw
+40 28 0:30 /@home /home rw - btrfs /dev/sda2 rw
+41 28 0:30 / /mnt/top rw - btrfs /dev/sda2 rw
+"""
+
+    assert places(mountinfo) == ["/"]
+
+
+def test_the_last_mount_on_a_place_hides_the_others() -> None:
+    mountinfo = rb"""
+40 28 0:40 / /home/me rw - autofs /etc/auto.home rw
+41 40 0:41 / /home/me rw - nfs4 nas:/me rw
+42 28 8:1 / /secret rw - ext4 /dev/sda1 rw
+43 42 0:43 / /secret rw - tmpfs tmpfs rw
+"""
+
+    assert places(mountinfo) == ["/home/me"]
+
+
+def test_escapes_are_undone_and_strange_bytes_kept() -> None:
+    line = rb"40 28 8:1 / /mnt/my\040disk\011\012\134\043x" + b"\xff rw - ext4 /dev/sda1 rw\n"
+
+    assert places(line) == ["/mnt/my disk\t\n\\#x\udcff"]
+    assert os.fsencode(places(line)[0]) == b"/mnt/my disk\t\n\\#x\xff"
+
+
+def test_lines_that_are_none_are_passed_over() -> None:
+    assert file_systems(b"\n40 28 8:1 / /mnt\nnonsense - \n40 28 8:1 / /x rw -\n") == ()

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.domain.sample import Mount
+from dashtop.sources.clock import SystemClock
+from dashtop.sources.mounts import MAX_STUCK, MountReader, statvfs_directory
+from tests.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WAIT_S = 20.0
+
+
+class FakeDisks:
+    """Answers statvfs by path; a path in `dead` hangs until `release` is set."""
+
+    def __init__(self) -> None:
+        self.used = 10
+        self.failing: dict[str, OSError] = {}
+        self.dead: set[str] = set()
+        self.release = threading.Event()
+        self.hanging = threading.Semaphore(0)
+        self.asked: list[str] = []
+        self._earlier = set(threading.enumerate())
+
+    def statvfs(self, path: str) -> os.statvfs_result:
+        self.asked.append(path)
+        if path in self.dead:
+            self.hanging.release()
+            assert self.release.wait(WAIT_S)
+        if path in self.failing:
+            raise self.failing[path]
+        # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax
+        return os.statvfs_result((4096, 1024, 100, 100 - self.used, 80 - self.used, 0, 0, 0, 0, 255))
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads that ask these disks."""
+        new = set(threading.enumerate()) - self._earlier
+        return [thread for thread in new if thread.name == "dashtop-mounts"]
+
+    def wait_until_one_hangs(self) -> None:
+        assert self.hanging.acquire(timeout=WAIT_S)
+
+
+@pytest.fixture
+def disks() -> Iterator[FakeDisks]:
+    disks = FakeDisks()
+    yield disks
+    disks.release.set()
+    for thread in disks.threads():
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@contextmanager
+def reading(tmp_path: Path, disks: FakeDisks, clock: FakeClock, *lines: str) -> Iterator[MountReader]:
+    write_table(tmp_path, *lines)
+    reader = MountReader(clock=clock, proc=tmp_path, statvfs=disks.statvfs)
+    try:
+        yield reader
+    finally:
+        disks.release.set()
+        reader.close()
+
+
+def write_table(root: Path, *lines: str) -> None:
+    (root / "self").mkdir(exist_ok=True)
+    rows = (f"{20 + n} 1 {line} rw\n" for n, line in enumerate(lines))
+    (root / "self" / "mountinfo").write_text("".join(rows))
+
+
+ROOT = "8:1 / / rw - ext4 /dev/sda1"
+DATA = "8:2 / /data rw - xfs /dev/sdb1"
+NAS = "0:50 / /nas rw - nfs4 nas:/"
+
+
+def settle(reader: MountReader) -> None:
+    with reader._changed:
+        assert reader._changed.wait_for(lambda: not reader._busy(), WAIT_S)
+
+
+def refresh(reader: MountReader, clock: FakeClock, seconds: float = 5.0) -> dict[str, Mount]:
+    """Let a round begin and end, and return what is known then."""
+    clock.advance(seconds)
+    reader.mounts()
+    settle(reader)
+    return {mount.mount_point: mount for mount in reader.mounts()}
+
+
+def test_no_thread_before_the_first_question(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    with reading(tmp_path, disks, clock, ROOT):
+        assert disks.threads() == []
+
+
+def test_sizes_are_those_of_df(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    with reading(tmp_path, disks, clock, ROOT) as reader:
+        assert refresh(reader, clock)["/"] == Mount(
+            mount_point="/",
+            filesystem="ext4",
+            used_bytes=10 * 1024,
+            total_bytes=100 * 1024,
+            used_percent=100 * 10 / (10 + 70),
+        )
+
+
+def test_the_first_call_waits_for_what_answers_at_once(
+    disks: FakeDisks, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashtop.sources.mounts.FIRST_ANSWER_S", WAIT_S)
+    with reading(tmp_path, disks, clock, ROOT, DATA) as reader:
+        assert [mount.used_bytes for mount in reader.mounts()] == [10 * 1024] * 2
+
+
+def test_the_first_call_does_not_wait_for_a_dead_mount(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    disks.dead.add("/nas")
+    with reading(tmp_path, disks, clock, NAS, ROOT, DATA) as reader:
+        reader.mounts()
+        disks.wait_until_one_hangs()
+        known = {mount.mount_point: mount.used_bytes for mount in reader.mounts()}
+
+    assert known == {"/": 10 * 1024, "/data": 10 * 1024, "/nas": None}
+
+
+def test_sizes_are_asked_again_after_five_seconds_and_not_before(
+    disks: FakeDisks, clock: FakeClock, tmp_path: Path
+) -> None:
+    with reading(tmp_path, disks, clock, ROOT) as reader:
+        refresh(reader, clock)
+        disks.used = 20
+        assert refresh(reader, clock, 4.9)["/"].used_bytes == 10 * 1024
+        assert len(disks.asked) == 1
+
+        assert refresh(reader, clock, 0.1)["/"].used_bytes == 20 * 1024
+
+
+def test_mounts_come_and_go(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    with reading(tmp_path, disks, clock, ROOT) as reader:
+        assert set(refresh(reader, clock)) == {"/"}
+        write_table(tmp_path, ROOT, DATA)
+        assert set(refresh(reader, clock)) == {"/", "/data"}
+        write_table(tmp_path, DATA)
+        assert set(refresh(reader, clock)) == {"/data"}
+
+
+def test_a_dead_mount_has_no_sizes_and_the_others_go_on(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    with reading(tmp_path, disks, clock, ROOT, NAS, DATA) as reader:
+        assert refresh(reader, clock)["/nas"].used_bytes == 10 * 1024
+        disks.dead.add("/nas")
+        clock.advance(5.0)
+        reader.mounts()
+        disks.wait_until_one_hangs()
+        clock.advance(4.9)
+        assert {mount.mount_point: mount.used_bytes for mount in reader.mounts()}["/nas"] == 10 * 1024
+
+        clock.advance(0.1)
+        silent = {mount.mount_point: mount for mount in reader.mounts()}["/nas"]
+        assert silent == Mount(
+            mount_point="/nas", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None
+        )
+
+        for used in range(20, 40):
+            disks.used = used
+            known = refresh(reader, clock)
+            assert known["/"].used_bytes == known["/data"].used_bytes == used * 1024
+            assert known["/nas"].used_bytes is None
+        assert disks.asked.count("/nas") == 2
+        assert len(disks.threads()) == 2
+
+
+def test_a_mount_that_answers_again_is_shown_again(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    disks.dead.add("/nas")
+    with reading(tmp_path, disks, clock, ROOT, NAS) as reader:
+        reader.mounts()
+        disks.wait_until_one_hangs()
+        left_behind = reader._thread
+        assert left_behind is not None
+        clock.advance(5.0)
+        assert refresh(reader, clock)["/nas"].used_bytes is None
+
+        disks.dead.clear()
+        disks.release.set()
+        left_behind.join(WAIT_S)
+        disks.used = 33
+        assert refresh(reader, clock)["/nas"].used_bytes == 33 * 1024
+        assert len(disks.threads()) == 1
+
+
+def test_threads_stay_bounded_however_many_mounts_are_dead(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    remote = [f"0:{60 + n} / /nas{n} rw - nfs4 nas:/{n}" for n in range(12)]
+    disks.dead = {f"/nas{n}" for n in range(12)}
+    with reading(tmp_path, disks, clock, ROOT, *remote) as reader:
+        reader.mounts()
+        for _ in range(MAX_STUCK):
+            disks.wait_until_one_hangs()
+            clock.advance(5.0)
+            reader.mounts()
+        settle(reader)
+
+        for used in range(20, 30):
+            disks.used = used
+            known = refresh(reader, clock)
+            assert known["/"].used_bytes == used * 1024
+            assert [known[path].used_bytes for path in sorted(disks.dead)] == [None] * 12
+        assert len(disks.threads()) == MAX_STUCK + 1
+        assert sum(path in disks.dead for path in disks.asked) == MAX_STUCK
+
+
+def test_when_no_thread_is_left_nothing_old_is_shown_as_new(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    local = [f"8:{n} / /disk{n} rw - ext4 /dev/sd{n}" for n in range(MAX_STUCK + 3)]
+    with reading(tmp_path, disks, clock, ROOT, *local) as reader:
+        refresh(reader, clock)
+        disks.dead = {f"/disk{n}" for n in range(MAX_STUCK + 3)}
+        clock.advance(5.0)
+        for _ in range(MAX_STUCK + 1):
+            reader.mounts()
+            disks.wait_until_one_hangs()
+            clock.advance(5.0)
+
+        assert {mount.used_bytes for mount in reader.mounts()} == {None}
+        assert len(disks.threads()) == MAX_STUCK + 1
+
+
+def test_single_files_mounted_into_a_container_are_no_file_systems(
+    disks: FakeDisks, clock: FakeClock, tmp_path: Path
+) -> None:
+    disks.failing = {"/etc/hosts": NotADirectoryError(), "/gone": FileNotFoundError()}
+    hosts, models = "8:5 /h /etc/hosts rw - ext4 /dev/sdc1", "8:5 /m /models/large rw - ext4 /dev/sdc1"
+    with reading(tmp_path, disks, clock, ROOT, hosts, models, "8:6 / /gone rw - ext4 /dev/sdd1") as reader:
+        assert set(refresh(reader, clock)) == {"/", "/models/large"}
+
+
+def test_a_mount_that_answers_with_an_error_has_no_sizes(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    disks.failing = {"/nas": OSError(107, "Transport endpoint is not connected"), "/data": PermissionError()}
+    with reading(tmp_path, disks, clock, ROOT, NAS, DATA) as reader:
+        known = refresh(reader, clock)
+
+    assert known["/"].used_bytes == 10 * 1024
+    assert known["/nas"].used_bytes is known["/data"].used_bytes is None
+
+
+def test_names_are_made_printable_but_asked_as_they_are(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    with reading(tmp_path, disks, clock, r"8:1 / /mnt/a\011\033[1m\040b rw - ext4 /dev/sda1") as reader:
+        assert set(refresh(reader, clock)) == {"/mnt/a\ufffd\ufffd[1m b"}
+    assert disks.asked == ["/mnt/a\t\x1b[1m b"]
+
+
+def test_without_a_table_there_are_no_mounts(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    reader = MountReader(clock=clock, proc=tmp_path / "nowhere", statvfs=disks.statvfs)
+
+    assert refresh(reader, clock) == {}
+    reader.close()
+
+
+def test_close_ends_the_thread_and_is_not_held_up_by_a_dead_mount(
+    disks: FakeDisks, clock: FakeClock, tmp_path: Path
+) -> None:
+    with reading(tmp_path, disks, clock, ROOT) as reader:
+        refresh(reader, clock)
+        reader.close()
+        assert disks.threads() == []
+        assert [mount.used_bytes for mount in reader.mounts()] == [10 * 1024]
+
+    disks.release.clear()
+    disks.dead.add("/nas")
+    with reading(tmp_path, disks, clock, NAS) as reader:
+        reader.mounts()
+        disks.wait_until_one_hangs()
+        reader.close()
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        statvfs_directory(str(tmp_path / "file"))
+    assert statvfs_directory(str(tmp_path)).f_blocks == os.statvfs(tmp_path).f_blocks
+
+
+def test_this_machine_agrees_with_df() -> None:
+    reader = MountReader(clock=SystemClock())
+    try:
+        mounts = reader.mounts()
+    finally:
+        reader.close()
+    assert mounts
+    for mount in mounts:
+        df = ["df", "-B1", "--output=used,size,pcent,fstype", "--", mount.mount_point]
+        answer = subprocess.run(df, capture_output=True, text=True, check=True).stdout
+        used, size, percent, kind = answer.splitlines()[1].split()
+        assert mount.filesystem == kind
+        assert mount.total_bytes == int(size)
+        # Others write to the disk between the two questions.
+        assert mount.used_bytes == pytest.approx(int(used), abs=512 * 2**20)
+        assert mount.used_percent == pytest.approx(int(percent.rstrip("%")), abs=1.5)
