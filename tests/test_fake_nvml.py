@@ -542,6 +542,7 @@ def test_bad_arguments(full: Callable[..., Any]) -> None:
     assert code_of(full, "n.nvmlDeviceGetName(None)") == 2
     assert code_of(full, "n.nvmlDeviceGetName(n.c_nvmlDevice_t(n.struct_c_nvmlDevice_t()))") == 2
     assert code_of(full, "n.nvmlDeviceGetClockInfo(gpu(0), 4)") == 2
+    assert code_of(full, "n.nvmlDeviceGetTemperature(gpu(0), 1)") == 2
     assert code_of(full, "n.nvmlDeviceGetFanSpeed_v2(gpu(0), 2)") == 2
     assert code_of(full, "n.nvmlDeviceGetNvLinkState(gpu(0), 2)") == 2
     assert code_of(full, "n.nvmlDeviceGetNvLinkState(gpu(1), 0)") == 3
@@ -686,6 +687,23 @@ def test_a_library_is_built_once(fake_nvml_cache: Path, fake_nvml_library: Libra
     assert build_library(fake_nvml_cache).path.stat() == before
     with pytest.raises(ValueError, match="nvmlUnheardOf"):
         build_library(fake_nvml_cache, ["nvmlUnheardOf"])
+
+
+def test_calls_are_counted_over_processes(nvml_world: WorldFactory) -> None:
+    world = nvml_world(machine(FULL_GPU, {**PLAIN_GPU, "pci": {"bus_id": "00000000:01:00.0"}})).save().count_calls()
+    for _ in range(2):
+        with Probe(world) as probe:
+            probe.ask("fresh()")
+            probe.ask("[n.nvmlDeviceGetPowerUsage(gpu(0)) for _ in range(3)]")
+    calls = world.calls()
+    assert calls["nvmlDeviceGetPowerUsage", FULL_GPU["uuid"]] == 6
+    assert calls["nvmlInit_v2", ""] == 2
+    assert not [name for name, uuid in calls if uuid == PLAIN_GPU["uuid"]]
+
+
+def test_what_the_kernel_says_of_a_sleeping_gpu(nvml_world: WorldFactory, tmp_path: Path) -> None:
+    root = nvml_world("rtx4090_laptop_asleep").write_sysfs(tmp_path / "sys")
+    assert (root / "bus/pci/devices/0000:01:00.0/power/runtime_status").read_text() == "suspended\n"
 
 
 # --- a world that changes ---
@@ -861,6 +879,37 @@ def test_recorded_worlds_are_whole(session: Session, ask: Callable[..., Any], na
             assert memory["used"] + memory["reserved"] <= memory["total"]
             held = sum(process["used_memory"] or 0 for process in gpu.get("processes", ()))
             assert held <= memory["used"], "processes hold more than is used"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "expression"),
+    [
+        ("gb10", 3, "n.nvmlDeviceGetMemoryInfo(gpu(0))"),
+        ("gb10", 3, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)"),
+        ("gb10", 3, "n.nvmlDeviceGetEnforcedPowerLimit(gpu(0))"),
+        ("a100_mig", 3, "n.nvmlDeviceGetUtilizationRates(gpu(0))"),
+        ("a100_mig", 3, "n.nvmlDeviceGetFanSpeed(gpu(0))"),
+        ("lost_gpu", 15, "n.nvmlDeviceGetHandleByIndex(1)"),
+        ("wsl", 999, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)"),
+        ("wsl", 3, "n.nvmlDeviceGetMinorNumber(gpu(0))"),
+        ("rtx3090", 26, "n.nvmlDeviceGetDisplayMode(gpu(0))"),
+        ("rtx4090_laptop_awake", 3, "n.nvmlDeviceGetPowerManagementLimit(gpu(0))"),
+    ],
+)
+def test_recorded_worlds_have_their_gaps(
+    session: Session, ask: Callable[..., Any], name: str, code: int, expression: str
+) -> None:
+    session.enter(name)
+    assert code_of(ask, expression) == code
+
+
+def test_an_old_driver_does_not_have_younger_functions(nvml_world: WorldFactory) -> None:
+    with Probe(nvml_world("driver_r470")) as probe:
+        assert probe.ask("fresh()") == 2
+        assert code_of(probe.ask, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)") == 13
+        assert code_of(probe.ask, "n.nvmlDeviceGetComputeRunningProcesses_v3(gpu(0))") == 13
+        assert probe.ask("n.nvmlDeviceGetComputeRunningProcesses_v2(gpu(0))[0]")["pid"] == 12877
+        assert probe.ask("n.nvmlDeviceGetFieldValues(gpu(0), [197])[0].nvmlReturn") == 2
 
 
 def test_calls_cost_the_caller_next_to_nothing(session: Session, run: Callable[..., Any]) -> None:

@@ -159,7 +159,9 @@ static nvmlReturn_t link_or_sum(const struct section *gpu, unsigned int link, co
 static nvmlReturn_t lookup(const struct section *gpu, unsigned int id, unsigned int scope, unsigned int *type,
                            unsigned long long *out)
 {
-    if (id >= MAX_FIELD || id == 0)
+    unsigned int known = MAX_FIELD;
+    find_uint(&world->machine, "field_max", &known); /* what an older library knows */
+    if (id >= known || id >= MAX_FIELD || id == 0)
         return NVML_ERROR_INVALID_ARGUMENT;
     *type = plain_fields[id].type;
     if (plain_fields[id].key)

@@ -448,11 +448,20 @@ EXPORT nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Mem
 
 /* --- temperature ------------------------------------------------------------------------------------------------- */
 
+/* Sensor 1, the hottest part of the GPU, is younger than most drivers: to them it is no sensor. */
+static nvmlReturn_t sensor_value(const struct section *gpu, unsigned int sensor, unsigned int *out)
+{
+    if (sensor > 1 || (sensor == 1 && !find(gpu, "temperature_hottest")))
+        return NVML_ERROR_INVALID_ARGUMENT;
+    return find_uint(gpu, sensor ? "temperature_hottest" : "temperature", out) ? NVML_SUCCESS
+                                                                               : NVML_ERROR_NOT_SUPPORTED;
+}
+
 EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, unsigned int sensor, unsigned int *out)
 {
     DEVICE_CALL(device);
-    REQUIRE(out && sensor == 0);
-    ANSWER(find_uint(gpu, "temperature", out) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);
+    REQUIRE(out);
+    ANSWER(sensor_value(gpu, sensor, out));
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_v1_t *out)
@@ -461,9 +470,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperatu
     REQUIRE(out);
     if (out->version != STRUCT_VERSION(nvmlTemperature_v1_t, 1))
         ANSWER(NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
-    REQUIRE(out->sensorType == 0);
-    ANSWER(find_uint(gpu, "temperature", (unsigned int *)&out->temperature) ? NVML_SUCCESS
-                                                                            : NVML_ERROR_NOT_SUPPORTED);
+    ANSWER(sensor_value(gpu, out->sensorType, (unsigned int *)&out->temperature));
 }
 
 static const char *const thresholds[] = {

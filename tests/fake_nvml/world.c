@@ -663,6 +663,7 @@ static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_
 
 nvmlReturn_t enter_machine(const char *function, bool needs_init)
 {
+    count_call(function, "");
     reload_if_changed(false);
     pthread_rwlock_rdlock(&world_lock);
     if (needs_init && !is_initialized())
@@ -681,6 +682,7 @@ nvmlReturn_t enter_device(const char *function, nvmlDevice_t device, const struc
         return NVML_ERROR_UNINITIALIZED;
     if (!is_device(device))
         return NVML_ERROR_INVALID_ARGUMENT;
+    count_call(function, device->uuid);
     nvmlReturn_t fault = suffer(function, device, true);
     if (fault != NVML_SUCCESS)
         return fault;

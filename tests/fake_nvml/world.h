@@ -85,6 +85,8 @@ nvmlReturn_t enter_device(const char *function, nvmlDevice_t device, const struc
 void leave(void);
 /* For calls that look a device up: what the world holds against that device alone. */
 nvmlReturn_t device_fault(const char *function, nvmlDevice_t device);
+/* For the test to read; with no UUID, a call that is about no device. */
+void count_call(const char *function, const char *uuid);
 /* Sleeps without holding the world, so that what was found in it must be found again. */
 void pause_us(unsigned int microseconds);
 /* The same, to the microsecond: what a call takes. */

@@ -6,12 +6,20 @@ import copy
 import json
 import os
 import re
+import struct
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.fake_nvml.build import Library, build_library, exported_functions
+
+CALLS_VARIABLE = "FAKE_NVML_CALLS"
+# The layout of calls.c.
+_CALL_SLOT = struct.Struct("=I4xQ64s48s")
+_CALL_SLOTS = 8192
+_CALL_NAMED = 2
 
 WORLDS_DIR = Path(__file__).parents[2] / "app" / "dashtop" / "sources" / "worlds"
 
@@ -90,6 +98,7 @@ class World:
         self.data: dict[str, Any] = copy.deepcopy(dict(data))
         self.file = file
         self._cache_dir = cache_dir
+        self._calls_file = file.with_name(f"{file.name}.calls")
         self._library: Library | None = None
         for gpu in self.gpus:
             _spell_out_links(gpu)
@@ -112,7 +121,23 @@ class World:
         """The environment for a program that is to find this world."""
         if not self.file.exists():
             self.save()
-        return self.library.env(self.file, base)
+        env = self.library.env(self.file, base)
+        if self._calls_file.exists():
+            env[CALLS_VARIABLE] = str(self._calls_file)
+        return env
+
+    def count_calls(self) -> World:
+        """Programs started from now on have their calls counted."""
+        self._calls_file.write_bytes(bytes(_CALL_SLOTS * _CALL_SLOT.size))
+        return self
+
+    def calls(self) -> Counter[tuple[str, str]]:
+        """How often each function has been called, by name and the device's UUID ("": about no device)."""
+        counted: Counter[tuple[str, str]] = Counter()
+        for named, calls, function, uuid in _CALL_SLOT.iter_unpack(self._calls_file.read_bytes()):
+            if named == _CALL_NAMED:
+                counted[function.rstrip(b"\0").decode(), uuid.rstrip(b"\0").decode()] = calls
+        return counted
 
     # --- changes ---
 
@@ -196,6 +221,16 @@ class World:
         self.file.unlink(missing_ok=True)
         time.sleep(SETTLE_S)
         return self
+
+    def write_sysfs(self, root: Path) -> Path:
+        """What the kernel says of these GPUs under /sys (`runtime_status`: `"suspended"`, `"active"`), under a root."""
+        for gpu in self.gpus:
+            bus_id = gpu["pci"]["bus_id"].lower()[-12:]
+            power = root / "bus" / "pci" / "devices" / bus_id / "power"
+            power.mkdir(parents=True, exist_ok=True)
+            (power / "runtime_status").write_text(gpu.get("runtime_status", "active") + "\n")
+            (power / "control").write_text("auto\n")
+        return root
 
     # --- inside ---
 
