@@ -9,14 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #define RELOAD_INTERVAL_NS 4000000LL
 #define HANG_POLL_US 20000
-/* nanosleep overshoots by about this much (timer slack and wake-up), so the last stretch of a latency is spun. */
-#define SLEEP_OVERSHOOT_US 80
+/* A sleep wakes up late by about this much even without timer slack, so the last stretch of a latency is spun. */
+#define WAKE_UP_US 25
 #define MAX_DEVICES 1024
 
 /* === tables ====================================================================================================== */
@@ -425,7 +426,7 @@ static atomic_uint device_count;
 static pthread_mutex_t device_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static atomic_uint init_count;
-static nvmlDevice_t attached_devices[MAX_DEVICES];
+static _Atomic(nvmlDevice_t) attached_devices[MAX_DEVICES];
 static atomic_uint attached_total;
 
 static const struct section *section_by_uuid(const struct world *in, const char *uuid)
@@ -480,6 +481,7 @@ bool is_device(nvmlDevice_t device)
 
 nvmlDevice_t device_for(const struct section *section)
 {
+    nvmlDevice_t parent = section->parent ? device_for(section->parent) : NULL;
     pthread_mutex_lock(&device_lock);
     unsigned int count = atomic_load(&device_count);
     nvmlDevice_t device = NULL;
@@ -490,11 +492,10 @@ nvmlDevice_t device_for(const struct section *section)
         device = &devices[count];
         snprintf(device->uuid, sizeof device->uuid, "%s", section->uuid);
         device->section = section;
+        device->parent = parent;
         atomic_store(&device_count, count + 1);
     }
     pthread_mutex_unlock(&device_lock);
-    if (device && section->parent && !device->parent)
-        device->parent = device_for(section->parent);
     return device;
 }
 
@@ -598,8 +599,13 @@ void pause_us(unsigned int microseconds)
 void take_us(unsigned int microseconds)
 {
     long long end = monotonic_ns(CLOCK_MONOTONIC) + microseconds * 1000LL;
-    if (microseconds > SLEEP_OVERSHOOT_US)
-        pause_us(microseconds - SLEEP_OVERSHOOT_US);
+    if (microseconds > WAKE_UP_US) {
+        /* The kernel may let a sleeper lie for 50 us more; for this one sleep it shall not. */
+        int slack = prctl(PR_GET_TIMERSLACK);
+        prctl(PR_SET_TIMERSLACK, 1);
+        pause_us(microseconds - WAKE_UP_US);
+        prctl(PR_SET_TIMERSLACK, slack);
+    }
     while (monotonic_ns(CLOCK_MONOTONIC) < end)
         ;
 }
