@@ -53,8 +53,9 @@ _EVENT_TYPES = {
 
 # What calls take on real machines, in microseconds: published timings of an RTX 5090 and a laptop RTX 4090. They were
 # taken around the binding's functions, which call the library twice where there is a list to fetch (its size, then what
-# is in it); here stands one call's share. Process lists were between 0.1 and 4.5 ms: the first where empty, 0.5 ms with a few
-# processes. The driver measures PCIe throughput over 20 ms while the caller waits, as NVML's documentation says.
+# is in it); here stands one call's share. Process lists took between 0.1 and 4.5 ms: the least where they are empty,
+# 0.5 ms here with a few processes. The driver measures PCIe throughput over 20 ms while the caller waits, as NVML's
+# documentation says.
 REALISTIC_LATENCY_US: Mapping[str, int] = {
     "nvmlInit_v2": 4000,
     "nvmlDeviceGetMemoryInfo": 3,
