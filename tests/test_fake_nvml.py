@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tests.fake_nvml import Library
     from tests.fake_nvml.fixtures import WorldFactory
 
-pytest_plugins = ["tests.fake_nvml.fixtures"]
-
 NOT_AVAILABLE_ID = 0xFFFFFFFF
 GIB = 1 << 30
 
