@@ -48,18 +48,27 @@
   function paintWarning(element, frame) {
     const [severity, message] = frame.warnings[element.dataset.warning] || ["", ""];
     write(element, message);
+    element.title = message;
     mark(element, "severity", severity);
+  }
+
+  // The host can be read while the driver is silent: the GPU's numbers then are its last ones.
+  function oldGpu(frame) {
+    return frame.gpu_age > 3 * frame.interval;
   }
 
   function texts(frame) {
     const device = frame.devices.find(([index]) => index === frame.gpu);
     const since = frame.since ? new Date(frame.since).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }) : "";
+    const notice = frame.notice || { title: "", reason: "", outlook: "" };
     return {
       gpuName: device ? device[1] : "GPU",
       gpuIndex: device ? `GPU ${device[0]}` : "",
+      gpuAge: oldGpu(frame) ? `values ${Math.round(frame.gpu_age)} s old` : "",
       since: since && `since ${since}`,
-      "notice.title": frame.notice ? frame.notice.title : "",
-      "notice.reason": frame.notice ? frame.notice.reason : "",
+      "notice.title": notice.title,
+      "notice.reason": notice.reason,
+      "notice.outlook": notice.outlook,
     };
   }
 
@@ -82,6 +91,7 @@
     if (frame.sequence === null) return;
     root.dataset.gpu = frame.gpu === null ? "none" : frame.devices.length > 1 ? "many" : "one";
     root.dataset.simulated = String(frame.simulated);
+    root.dataset.gpuOld = String(oldGpu(frame));
     const words = texts(frame);
     for (const element of document.querySelectorAll("[data-metric]")) paintValue(element, frame);
     for (const element of document.querySelectorAll("[data-bar]")) {

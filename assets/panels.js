@@ -23,7 +23,6 @@
     const strip = document.querySelector("[data-cores]");
     if (!strip) return;
     const cores = frame.cores;
-    const [elevated, high] = [Number(strip.dataset.elevated), Number(strip.dataset.high)];
     strip.hidden = cores.length === 0;
     strip.dataset.form = cores.length > MOST_BARS ? "heat" : "bars";
     fit(strip, cores.length, (parent) => make("i", "", make("span", "core", parent)));
@@ -31,7 +30,6 @@
       const cell = strip.children[index];
       cell.style.setProperty("--use", String(percent / 100));
       cell.title = `Core ${index}: ${percent} %`;
-      parts.mark(cell, "level", percent >= high ? "high" : percent >= elevated ? "elevated" : "");
     });
     const busiest = cores.indexOf(Math.max(...cores));
     if (cores.length) {

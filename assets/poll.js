@@ -78,7 +78,7 @@
   // fetch() waits for ever, and Dash never hears of a login page sent in place of an answer: both end here.
   window.fetch = function (input, options) {
     const body = options && typeof options.body === "string" ? options.body : "";
-    if (!String(input.url || input).includes("_dash-update-component") || !body.includes('"live.data"')) {
+    if (!String(input.url || input).includes("_dash-update-component") || !body.includes("live.data")) {
       return plainFetch.call(window, input, options);
     }
     return plainFetch.call(window, input, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) }).then(

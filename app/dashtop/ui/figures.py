@@ -147,16 +147,20 @@ def _figure(
         "showgrid": False,
         "showline": True,
         "linecolor": look.grid,
-        "nticks": max(3, canvas.width_px // 90),
         "tickformatstops": [
             {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
             {"dtickrange": [60_000, 86_400_000], "value": "%H:%M"},
             {"dtickrange": [86_400_000, None], "value": "%b %d"},
         ],
+        "ticklabelstandoff": 3,
+        "spikemode": "across",
+        "spikecolor": look.neutral,
+        "spikedash": "solid",
+        "spikethickness": -2,  # Plotly adds 2 px of contrast around a spike; this leaves one thin line
         "fixedrange": touch,
     }
     layout = {
-        "margin": {"l": 38, "r": right, "t": 6, "b": 22},
+        "margin": {"l": 38, "r": right, "t": 6, "b": 24},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 11, "color": look.muted},
@@ -183,9 +187,15 @@ def _traces(line: Line, axis: str, start: int, step: int, look: Look) -> list[di
     traces: list[dict[str, Any]] = []
     present = np.isfinite(series.mean)
     if present.any() and not np.array_equal(series.minimum[present], series.maximum[present]):
-        low, high = (_closed(values, present, series.mean) for values in (series.minimum, series.maximum))
+        # From the first reading to the last: beyond them there is nothing to close a gap to.
+        first, last = int(np.argmax(present)), len(present) - int(np.argmax(present[::-1]))
+        quiet["x0"] = start + first * step
+        low, high = (
+            _packed(_closed(values, present, series.mean)[first:last], grain)
+            for values in (series.minimum, series.maximum)
+        )
         fill = {"fill": "tonexty", "fillcolor": translucent(colour, 0.2)}
-        traces += [{**quiet, "y": _packed(low, grain)}, {**quiet, **fill, "y": _packed(high, grain)}]
+        traces += [{**quiet, "y": low}, {**quiet, **fill, "y": high}]
     symbol = f" {unit.symbol}" if unit.symbol else ""
     curve: dict[str, Any] = {
         **place,

@@ -11,7 +11,7 @@ from dashtop.catalog import ALL_METRICS
 from dashtop.domain.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from dashtop.domain.metric import Metric, Thresholds
     from dashtop.domain.sample import Device, Gpu, Sample
@@ -39,29 +39,36 @@ def waiting(interval_s: float) -> dict[str, Any]:
     return {"sequence": None, "interval": interval_s}
 
 
-def live_frame(sample: Sample, gpu: Gpu | None, *, age_s: float, interval_s: float, alive: bool) -> dict[str, Any]:
-    """Return what the page shows of `sample` to someone who looks at `gpu`."""
-    values: dict[str, float | None] = dict(sample.host.values)
-    missing = {key: reason.value for key, reason in sample.host.unavailable.items()}
+def live_frame(
+    sample: Sample, gpu: Gpu | None, keys: Collection[str], *, age_s: float, interval_s: float, alive: bool
+) -> dict[str, Any]:
+    """Return what the page shows of `sample`, in the metrics `keys`, to someone who looks at `gpu`."""
+    values, reasons = dict(sample.host.values), dict(sample.host.unavailable)
     if gpu is not None:
         values |= gpu.values
-        missing |= {key: reason.value for key, reason in gpu.unavailable.items()}
+        reasons |= gpu.unavailable
     device = gpu.device if gpu is not None else None
+    shown = [metric for metric in ALL_METRICS if metric.key in keys and metric.key in values]
     return {
         "sequence": sample.sequence,
         "time": sample.time_ms,
         "age": round(max(age_s, 0.0), 2),
         "interval": interval_s,
         "simulated": sample.simulated,
+        "gpu_age": round(sample.gpu_age_s, 1),
         "gpu": device.index if device is not None else None,
         "devices": [[each.device.index, each.device.name] for each in sample.gpus],
         "notice": None if gpu is not None else notice(sample.gpu_trouble),
         "error": error(sample.gpu_trouble, alive=alive),
-        "values": {key: None if value is None else round(value, 3) for key, value in values.items()},
-        "missing": missing,
-        "levels": dict(_levels(ALL_METRICS, values, device)),
-        "warnings": dict(_warnings(ALL_METRICS, values, device)),
+        "values": {metric.key: _rounded(values[metric.key]) for metric in shown},
+        "missing": {metric.key: reasons[metric.key].value for metric in shown if metric.key in reasons},
+        "levels": dict(_levels(shown, values, device)),
+        "warnings": dict(_warnings(shown, values, device)),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def notice(trouble: Reason | None) -> dict[str, str]:
@@ -72,7 +79,10 @@ def notice(trouble: Reason | None) -> dict[str, str]:
         title = "GPUs cannot be read"
     else:
         title = "No GPU Detected"
-    return {"title": title, "reason": _sentence((trouble or Reason.NO_DEVICE).value)}
+    outlook = "CPU and memory monitoring goes on"
+    if trouble is not Reason.DISABLED:
+        outlook += ", and a GPU that appears is shown by itself"
+    return {"title": title, "reason": _sentence((trouble or Reason.NO_DEVICE).value), "outlook": f"{outlook}."}
 
 
 def error(trouble: Reason | None, *, alive: bool) -> dict[str, str] | None:

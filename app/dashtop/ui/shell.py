@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
-from dashtop import __version__
 from dashtop.ui import ids, tick
 from dashtop.ui.panels import PANELS, Place
 from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
-from dashtop.ui.value import attributes
+from dashtop.ui.value import attributes, metrics_in
+from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -71,7 +71,7 @@ def create_dash(
     )
     app.layout = lambda: layout(services, interval_s)
     _gate(app)
-    tick.register(app, services)
+    tick.register(app, services, metrics_in(layout(services, interval_s)))
     for panel in PANELS:
         if panel.register is not None:
             panel.register(app, services)

@@ -20,6 +20,8 @@ from dashtop.ui.theme import look
 from dashtop.ui.timeline import RANGES_MS, Window, span_for, window_ending
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dash import Dash
 
     from dashtop.domain.sample import Gpu, Sample, SeriesKey, SeriesSet
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 Drawing = dict[str, "Figure | None"]
 
 
-def register(app: Dash, services: Services) -> None:
-    """Answer ticks on `app`."""
+def register(app: Dash, services: Services, keys: Collection[str]) -> None:
+    """Answer ticks on `app` with the metrics named in `keys`."""
 
     @app.callback(
         [Output(ids.LIVE, "data"), *(Output(chart.id, "figure") for chart in CHARTS)],
@@ -38,11 +40,11 @@ def register(app: Dash, services: Services) -> None:
         prevent_initial_call=True,
     )
     def tick(asked: object) -> list[Any]:
-        live, drawing = answer(services, ViewRequest.parse(asked))
+        live, drawing = answer(services, keys, ViewRequest.parse(asked))
         return [live, *(drawing.get(chart.id) or no_update for chart in CHARTS)]
 
 
-def answer(services: Services, request: ViewRequest) -> tuple[dict[str, Any], Drawing]:
+def answer(services: Services, keys: Collection[str], request: ViewRequest) -> tuple[dict[str, Any], Drawing]:
     """Return the live frame for `request` and the charts to draw anew (by id; the others stay as they are)."""
     sample, interval_s = services.latest.latest(), services.latest.interval_s
     if sample is None:
@@ -51,6 +53,7 @@ def answer(services: Services, request: ViewRequest) -> tuple[dict[str, Any], Dr
     live = frames.live_frame(
         sample,
         gpu,
+        keys,
         age_s=services.clock.monotonic() - sample.monotonic_s,
         interval_s=interval_s,
         alive=services.latest.alive(),

@@ -6,14 +6,12 @@ The browser paints by data attributes: `data-metric` is replaced by the value, `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dash import html
+from dash.development.base_component import Component
 
 from dashtop.catalog import METRICS
-
-if TYPE_CHECKING:
-    from dash.development.base_component import Component
 
 # A figure dash has the width of a digit: nothing moves when the first value replaces it.
 PLACEHOLDER = "‒"
@@ -48,6 +46,17 @@ def ratio(part: str, whole: str, *, digits: int | None = None) -> Component:
         className="value",
         title=METRICS[part].help,
     )
+
+
+def metrics_in(part: object) -> frozenset[str]:
+    """Return the keys of all metrics that are shown within a component, or within a list of them."""
+    if isinstance(part, (list, tuple)):
+        return frozenset().union(*map(metrics_in, part))
+    if not isinstance(part, Component):
+        return frozenset()
+    own = vars(part)
+    names = ("data-metric", "data-bar", "data-warning")
+    return metrics_in(own.get("children")) | {own[name] for name in names if name in own}
 
 
 def bar(key: str) -> Component:

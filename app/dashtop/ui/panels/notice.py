@@ -23,7 +23,7 @@ def layout(_services: Services) -> Component:
             html.Span(className="icon icon-chip", **attributes(aria_hidden="true")),
             html.H3("No GPU Detected", className="notice-title", **attributes(data_text="notice.title")),
             html.P(className="notice-reason", **attributes(data_text="notice.reason")),
-            html.P("CPU and memory monitoring goes on; a GPU that appears is shown by itself."),
+            html.P(**attributes(data_text="notice.outlook")),
         ],
         id=ids.NO_GPU_NOTICE,
         className="panel card notice no-gpu",

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.catalog.gpu import GIB
 from dashtop.domain.metric import Thresholds
 from dashtop.ui import ids
 from dashtop.ui.frame import level
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import Mount, Sample
     from dashtop.domain.services import Services
 
+_GIB: Final = 2**30
 _FILL: Final = Thresholds(elevated=85, high=95)
 
 
@@ -48,7 +48,7 @@ def _mount(mount: Mount) -> tuple[str, str, float | None, float | None, float | 
 
 
 def _gib(size: int | None) -> float | None:
-    return None if size is None else round(size / GIB, 3)
+    return None if size is None else round(size / _GIB, 3)
 
 
 PANEL: Final = Panel(place=Place.CARDS, layout=layout, frame=frame)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.catalog import METRICS
-from dashtop.domain.metric import Thresholds
 from dashtop.ui import ids
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import Sample
     from dashtop.domain.services import Services
 
-_NEVER: Final = Thresholds(elevated=101, high=101)
+_CPU: Final = "system.cpu.usage_percent"
+_RAM: Final = "system.memory"
+_SWAP: Final = "system.swap"
 
 
 def _load() -> Component:
@@ -29,18 +30,18 @@ def _load() -> Component:
 
 def layout(_services: Services) -> Component:
     """Return the card of the host."""
-    limits = METRICS["system.cpu.usage_percent"].thresholds or _NEVER
-    marks = attributes(
-        data_cores="", data_elevated=str(limits.elevated), data_high=str(limits.high), aria_label="Use of each core"
-    )
-    cores = html.Div(className="cores", role="img", **marks)
+    cores = html.Div(className="cores", role="img", **attributes(data_cores="", aria_label="Use of each core"))
     return card(
         "System",
         [
-            row("CPU", value("system.cpu.usage_percent"), fill="system.cpu.usage_percent"),
-            cores,
-            row("RAM", ratio("system.memory.used_gb", "system.memory.total_gb"), fill="system.memory.used_percent"),
-            row("Swap", ratio("system.swap.used_gb", "system.swap.total_gb"), fill="system.swap.used_percent"),
+            html.Div(
+                [
+                    html.Div([row("CPU", value(_CPU), fill=_CPU), cores]),
+                    row("RAM", ratio(f"{_RAM}.used_gb", f"{_RAM}.total_gb"), fill=f"{_RAM}.used_percent"),
+                    row("Swap", ratio(f"{_SWAP}.used_gb", f"{_SWAP}.total_gb"), fill=f"{_SWAP}.used_percent"),
+                ],
+                className="rows",
+            ),
             html.Dl(
                 [
                     _fact("system.cpu.frequency_mhz", "Frequency"),

@@ -62,8 +62,14 @@ def layout(_services: Services) -> Component:
             ),
         ],
         id=ids.PANEL_UTILIZATION,
-        aside=html.Span(className="card-aside", **attributes(data_text="gpuIndex")),
-        shape="needs-gpu wide split",
+        aside=html.Span(
+            [
+                html.Span(className="old", **attributes(data_text="gpuAge")),
+                html.Span(**attributes(data_text="gpuIndex")),
+            ],
+            className="card-aside",
+        ),
+        shape="needs-gpu wide",
     )
 
 
