@@ -1,0 +1,146 @@
+"""Charts: arrays, gaps, bands, threshold lines, and that they are plain JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dashtop.catalog import METRICS
+from dashtop.domain.metric import Thresholds
+from dashtop.domain.sample import Series, SeriesKey, SeriesSet
+from dashtop.ui import figures
+from dashtop.ui.figures import Canvas, Figure, Line
+from dashtop.ui.theme import DARK, LIGHT
+
+START = 1_800_000_000_000
+NAN = float("nan")
+CANVAS = Canvas(look=LIGHT, utc_offset_minutes=0, width_px=400, revision="1h")
+
+
+def series(metric: str, values: list[float], *, spread: float = 1.0) -> Series:
+    mean = np.array(values, dtype=np.float32)
+    return Series(key=SeriesKey(metric), mean=mean, minimum=mean - spread, maximum=mean + spread)
+
+
+def line(
+    metric: str, values: list[float], *, name: str = "GPU", spread: float = 1.0, total: float | None = None
+) -> Line:
+    return Line(series=series(metric, values, spread=spread), metric=METRICS[metric], name=name, total=total)
+
+
+def over(*lines: Line) -> SeriesSet:
+    return SeriesSet(
+        start_ms=START, step_ms=2000, count=len(lines[0].series.mean), series=tuple(each.series for each in lines)
+    )
+
+
+def unpacked(trace: dict[str, Any]) -> list[float]:
+    return np.frombuffer(base64.b64decode(trace["y"]["bdata"]), dtype="<f4").tolist()
+
+
+def utilization(values: list[float], canvas: Canvas = CANVAS, spread: float = 1.0) -> Figure:
+    curve = line("gpu.utilization.gpu", values, spread=spread)
+    return figures.utilization(over(curve), [curve], canvas)
+
+
+def test_values_come_through_to_a_sixteenth() -> None:
+    *_, curve = utilization([10.0, 20.03, 30.97])["data"]
+    assert unpacked(curve) == pytest.approx([10.0, 20.03, 30.97], abs=1 / 32)
+    assert (curve["x0"], curve["dx"]) == (START, 2000)
+
+
+def test_a_gap_stays_a_gap_and_its_band_has_no_height() -> None:
+    low, high, curve = utilization([10.0, NAN, NAN, 40.0])["data"]
+    assert np.isnan(unpacked(curve)).tolist() == [False, True, True, False]
+    assert curve["connectgaps"] is False
+    lows, highs = unpacked(low), unpacked(high)
+    assert [b - a for a, b in zip(lows, highs, strict=True)] == [2.0, 0.0, 0.0, 2.0]
+    assert not np.isnan(lows + highs).any()
+
+
+def test_the_band_begins_and_ends_with_the_readings() -> None:
+    low, _, curve = utilization([NAN, NAN, 10.0, 20.0, NAN])["data"]
+    assert low["x0"] == START + 2 * 2000
+    assert unpacked(low) == [9.0, 19.0]
+    assert len(unpacked(curve)) == 5
+
+
+def test_no_band_where_minimum_and_maximum_are_the_same() -> None:
+    assert len(utilization([10.0, 20.0], spread=0.0)["data"]) == 1
+
+
+def test_a_reading_between_gaps_is_a_dot() -> None:
+    *_, curve = utilization([NAN, 10.0, NAN, 20.0, 30.0])["data"]
+    assert curve["mode"] == "lines+markers"
+    assert list(base64.b64decode(curve["marker"]["size"]["bdata"])) == [0, 5, 0, 0, 0]
+
+
+def test_no_readings_at_all_are_no_error() -> None:
+    curve = line("gpu.temperature", [NAN, NAN])
+    assert len(utilization([NAN, NAN])["data"]) == 1
+    assert len(figures.temperature(over(curve), curve, None, CANVAS)["data"]) == 1
+    assert len(figures.memory(over(curve), [curve], CANVAS)["data"]) == 1
+
+
+def test_time_is_the_viewers() -> None:
+    east = Canvas(look=LIGHT, utc_offset_minutes=120, width_px=400, revision="1h")
+    assert utilization([1.0, 2.0], east)["data"][-1]["x0"] == START + 2 * 3_600_000
+
+
+def test_hover_names_day_second_value_and_unit() -> None:
+    figure = utilization([1.0, 2.0])
+    assert figure["layout"]["hovermode"] == "x unified"
+    assert figure["layout"]["xaxis"]["hoverformat"] == "%b %d, %H:%M:%S"
+    assert figure["data"][-1]["hovertemplate"] == "%{y:.1f} %"
+    assert all(trace["hoverinfo"] == "skip" for trace in figure["data"][:-1])
+
+
+def test_memory_is_shown_against_its_total_on_an_axis_each() -> None:
+    lines = [
+        line("gpu.memory.used_gb", [10.0, 12.0], name="VRAM", total=24.0),
+        line("system.memory.used_gb", [100.0, 120.0], name="RAM", total=512.0),
+    ]
+    layout = figures.memory(over(*lines), lines, CANVAS)["layout"]
+    assert layout["yaxis"]["tickvals"] == [0.0, 6.0, 12.0, 18.0, 24.0]
+    assert layout["yaxis2"]["tickvals"][-1] == 512.0
+    ratios = {layout[axis]["range"][1] / layout[axis]["tickvals"][-1] for axis in ("yaxis", "yaxis2")}
+    assert len(ratios) == 1
+    assert [note["text"] for note in layout["annotations"]] == ["VRAM 24.0 GiB", "RAM 512.0 GiB"]
+    assert [shape["y0"] for shape in layout["shapes"]] == [24.0]
+
+
+def test_memory_without_a_gpu_or_without_a_known_total() -> None:
+    ram = line("system.memory.used_gb", [8.0, 9.0], name="RAM")
+    layout = figures.memory(over(ram), [ram], CANVAS)["layout"]
+    assert "yaxis2" not in layout
+    assert layout["shapes"] == layout["annotations"] == []
+    assert layout["yaxis"]["range"][1] > 10.0
+
+
+def test_temperature_has_the_devices_own_lines() -> None:
+    limits = Thresholds(elevated=68, high=83, warning=83, critical=88, message="hot")
+    curve = line("gpu.temperature", [60.0, 61.0])
+    layout = figures.temperature(over(curve), curve, limits, CANVAS)["layout"]
+    assert [shape["y0"] for shape in layout["shapes"]] == [83, 88]
+    assert [note["text"] for note in layout["annotations"]] == ["warning 83 °C", "critical 88 °C"]
+    assert layout["yaxis"]["range"][1] > 88
+
+
+def test_figures_are_json_without_a_template() -> None:
+    for look in (LIGHT, DARK):
+        figure = utilization([1.0, NAN], Canvas(look=look, utc_offset_minutes=0, width_px=400, revision="1h"))
+        text = json.dumps(figure, allow_nan=False)
+        assert "template" not in figure["layout"]
+        assert look.text in text
+    json.dumps(figures.empty(), allow_nan=False)
+
+
+def test_a_small_screen_scrolls_instead_of_zooming() -> None:
+    narrow = Canvas(look=LIGHT, utc_offset_minutes=0, width_px=300, revision="1h")
+    layout = utilization([1.0, 2.0], narrow)["layout"]
+    assert layout["dragmode"] is False
+    assert layout["xaxis"]["fixedrange"] is True

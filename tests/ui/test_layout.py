@@ -1,0 +1,160 @@
+"""The layout: the contract's ids, keys that exist, names for every control, and a page that is its own."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dash.development.base_component import Component
+from flask import Flask
+
+from dashtop.catalog import METRICS
+from dashtop.factory import assets_dir
+from dashtop.ui import ids
+from dashtop.ui.shell import create_dash, layout
+from dashtop.ui.theme import DARK, LIGHT
+from dashtop.ui.value import metrics_in
+from tests.ui.worlds import gpu, world
+
+if TYPE_CHECKING:
+    from dash import Dash
+
+PUBLIC = {
+    "compact-status", "live-indicator", "gpu-selector", "time-range", "theme-toggle", "error-banner", "retry-button",
+    "loading-skeleton", "no-gpu-notice", "chart-utilization", "chart-memory", "chart-temperature",
+    "panel-utilization", "panel-system", "panel-storage",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page() -> Component:
+    services, _, _ = world(gpus=(gpu(),))
+    return layout(services, 1.0)
+
+
+def parts(part: object) -> list[Component]:
+    if isinstance(part, (list, tuple)):
+        return [found for each in part for found in parts(each)]
+    if not isinstance(part, Component):
+        return []
+    return [part, *parts(vars(part).get("children"))]
+
+
+def test_the_contracts_ids_are_there_once(page: Component) -> None:
+    found = Counter(vars(part)["id"] for part in parts(page) if vars(part).get("id"))
+    assert set(found) >= PUBLIC
+    assert [name for name, count in found.items() if count > 1] == []
+    assert set(found) <= {value for name, value in vars(ids).items() if name.isupper()} | {"content"}
+
+
+def test_every_metric_on_the_page_is_in_the_table(page: Component) -> None:
+    assert metrics_in(page) <= set(METRICS)
+    assert len(metrics_in(page)) > 30
+
+
+def test_digits_and_units_come_from_the_table(page: Component) -> None:
+    for part in parts(page):
+        own = vars(part)
+        if "data-metric" in own:
+            assert own["data-digits"] == str(METRICS[own["data-metric"]].unit.digits)
+
+
+def test_bars_have_names(page: Component) -> None:
+    bars = [vars(part) for part in parts(page) if vars(part).get("role") == "meter"]
+    assert len(bars) >= 8
+    assert all(bar["aria-label"] for bar in bars)
+
+
+def test_two_pages_in_one_process_share_nothing() -> None:
+    apps = [served() for _ in range(2)]
+    assert apps[0].callback_map is not apps[1].callback_map
+    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 3 for app in apps)
+
+
+def served() -> Dash:
+    services, _, _ = world(gpus=(gpu(),))
+    return create_dash(services, server=Flask("test"), assets_folder=str(assets_dir()), interval_s=1.0)
+
+
+def test_the_page_comes_from_here_alone_and_runs_no_code_of_its_own() -> None:
+    app = served()
+    html = app.server.test_client().get("/").get_data(as_text=True)
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
+    assert not re.findall(r"<[^>]+\son\w+=", html)
+    head = html[: html.index("</head>")]
+    assert "head/theme.js" in head
+    for script in re.findall(r'<script src="([^"]+)"', head):
+        with app.server.test_client().get(script) as answer:
+            assert answer.status_code == 200
+    inline = [text for text in re.findall(r"<script(?![^>]*(?:src|json))[^>]*>(.+?)</script>", html) if text]
+    assert len(inline) == len(app.csp_hashes())
+
+
+def test_the_callback_answers_over_http() -> None:
+    app = served()
+    client = app.server.test_client()
+    tick = next(each for each in client.get("/_dash-dependencies").get_json() if "live.data" in each["output"])
+    outputs = [
+        {"id": name, "property": prop}
+        for name, prop in (each.split(".") for each in tick["output"].strip(".").split("..."))
+    ]
+    body: dict[str, Any] = {
+        "output": tick["output"],
+        "outputs": outputs,
+        "inputs": [{"id": "ask", "property": "data", "value": {"width": 400}}],
+        "changedPropIds": ["ask.data"],
+    }
+    response = client.post("/_dash-update-component", json=body).get_json()["response"]
+    assert response["live"]["data"]["values"]["gpu.temperature"] == 91.0
+    assert set(response) == {"live", "chart-utilization", "chart-memory", "chart-temperature"}
+    drawn = response["live"]["data"]["drawn"]
+    body["inputs"][0]["value"] = {"width": 400, "drawn": drawn}
+    assert set(client.post("/_dash-update-component", json=body).get_json()["response"]) == {"live"}
+    for coding in ("gzip", "zstd"):
+        packed = client.post("/_dash-update-component", json=body, headers={"Accept-Encoding": coding})
+        assert packed.headers["Content-Encoding"] == coding
+        assert len(packed.get_data()) < 1500
+
+
+def tokens() -> dict[str, dict[str, str]]:
+    """The CSS variables of tokens.css, light and dark."""
+    text = Path(assets_dir(), "tokens.css").read_text()
+    blocks = dict(zip(("light", "dark"), re.findall(r"\{(.*?)\n\}", text, re.DOTALL), strict=True))
+    found = {theme: dict(re.findall(r"--([\w-]+): (#\w{6});", block)) for theme, block in blocks.items()}
+    return {"light": found["light"], "dark": {**found["light"], **found["dark"]}}
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2 contrast ratio of two #rrggbb colours."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_are_readable_in_both_themes(theme: str) -> None:
+    colours = tokens()[theme]
+    words = ["text", "text-soft", "good-text", "info-text", "warning-text", "critical-text"]
+    for name in words:
+        for ground in ("ground", "surface"):
+            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+    assert contrast(colours["text"], colours["critical-ground"]) >= 4.5
+    assert contrast(colours["text-soft"], colours["track"]) >= 4.5
+    for name in ("good", "elevated", "high", "cpu"):
+        assert contrast(colours[name], colours["track"]) >= 1.7, name
+
+
+@pytest.mark.parametrize(("look", "theme"), [(LIGHT, "light"), (DARK, "dark")])
+def test_charts_have_the_pages_colours(look: Any, theme: str) -> None:
+    colours = tokens()[theme]
+    assert (look.text, look.muted) == (colours["text"], colours["text-soft"])
+    for colour in (look.muted, look.warning, look.critical):
+        assert contrast(colour, colours["surface"]) >= 4.5

@@ -1,0 +1,45 @@
+"""What a browser asks is checked field by field; nothing it can send is an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from dashtop.ui.request import Drawn, ViewRequest
+
+DEFAULT = ViewRequest()
+
+
+def test_a_whole_request() -> None:
+    drawn = {"view": "a", "first": 1, "end": 2}
+    request = ViewRequest.parse(
+        {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "utc": -120, "width": 375, "drawn": drawn}
+    )
+    assert request == ViewRequest(3, "5m", True, -120, 375, Drawn("a", 1, 2))
+
+
+@pytest.mark.parametrize("data", [None, 7, "x", [], {}, {"gpu": "0; rm"}, {"gpu": True}, {"gpu": 1.5}, {"gpu": None}])
+def test_nonsense_is_the_default(data: object) -> None:
+    assert ViewRequest.parse(data) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("range", "1000y"),
+        ("range", ["5m"]),
+        ("range", {}),
+        ("theme", 5),
+        ("utc", "x"),
+        ("width", "400"),
+        ("drawn", "x"),
+        ("drawn", {"view": 1, "first": 2, "end": 3}),
+        ("drawn", {"view": "v", "first": "2", "end": 3}),
+    ],
+)
+def test_a_bad_field_is_its_default(field: str, value: object) -> None:
+    assert ViewRequest.parse({field: value}) == DEFAULT
+
+
+def test_numbers_are_kept_within_reason() -> None:
+    request = ViewRequest.parse({"gpu": -5, "utc": 10**9, "width": 10**12})
+    assert (request.gpu, request.utc_offset_minutes, request.width_px) == (0, 1440, 8000)

@@ -1,0 +1,135 @@
+"""The tick: one small answer, and charts only when a bucket is complete or the view has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from dashtop.ui import ids
+from dashtop.ui.panels import CHARTS
+from dashtop.ui.request import ViewRequest
+from dashtop.ui.tick import answer
+from tests.builders import make_sample
+from tests.ui.worlds import HOST_VALUES, Pinned, gpu, world
+
+if TYPE_CHECKING:
+    from dashtop.domain.services import Services
+
+KEYS = frozenset({"gpu.temperature", "system.cpu.usage_percent"})
+ALL = {chart.id for chart in CHARTS}
+
+
+def ask(services: Services, frame: dict[str, Any] | None = None, **changes: Any) -> tuple[dict[str, Any], set[str]]:
+    """Ask as a browser does that has `frame` on screen; return the new frame and the charts drawn."""
+    request = ViewRequest.parse({"width": 400, "drawn": frame["drawn"] if frame else None, **changes})
+    live, drawing = answer(services, KEYS, request)
+    return live, {name for name, figure in drawing.items() if figure is not None}
+
+
+def go_on(latest: Pinned, seconds: int) -> None:
+    assert latest.sample is not None
+    now = latest.sample
+    latest.sample = dataclasses.replace(
+        now,
+        sequence=now.sequence + seconds,
+        time_ms=now.time_ms + 1000 * seconds,
+        monotonic_s=now.monotonic_s + seconds,
+    )
+
+
+def test_charts_are_drawn_when_a_bucket_is_complete_and_not_before() -> None:
+    services, latest, history = world(gpus=(gpu(),))
+    frame, drawn = ask(services)
+    assert drawn == ALL
+    history.queries = 0
+    redraws = []
+    for _ in range(60):
+        go_on(latest, 1)
+        history.last_ms += 1000
+        frame, drawn = ask(services, frame)
+        assert drawn in (set(), ALL)
+        redraws.append(bool(drawn))
+    assert sum(redraws) == 4  # a bucket of an hour on 400 px is 15 s
+    assert history.queries == 4
+
+
+def test_every_tick_has_numbers() -> None:
+    services, latest, _ = world(gpus=(gpu(),))
+    first, _ = ask(services)
+    go_on(latest, 1)
+    second, drawn = ask(services, first)
+    assert drawn == set()
+    assert (first["sequence"], second["sequence"]) == (7200, 7201)
+    assert second["values"] == {"gpu.temperature": 91.0, "system.cpu.usage_percent": 12.346}
+    assert first["age"] == 0.25
+    assert second["drawn"] == first["drawn"]
+    assert len(json.dumps(second)) < 1500
+
+
+def test_a_changed_view_draws_at_once() -> None:
+    services, _, _ = world(gpus=(gpu(0), gpu(1)))
+    frame, _ = ask(services)
+    for change in ({"range": "5m"}, {"gpu": 1}, {"theme": "dark"}, {"width": 800}, {"utc": 60}):
+        assert ask(services, frame, **change)[1] == ALL
+    assert ask(services, frame)[1] == set()
+
+
+def test_an_answer_that_was_lost_is_drawn_again() -> None:
+    services, latest, _ = world(gpus=(gpu(),))
+    before, _ = ask(services)
+    go_on(latest, 20)
+    assert ask(services, before)[1] == ALL
+    assert ask(services, before)[1] == ALL
+
+
+def test_a_young_history_is_shown_in_a_window_that_grows() -> None:
+    services, latest, history = world(gpus=(gpu(),), recorded_s=20)
+    frame, drawn = ask(services)
+    assert drawn == ALL
+    assert frame["since"] is not None
+    spans, steps = set(), 0
+    for _ in range(400):
+        go_on(latest, 10)
+        history.last_ms += 10_000
+        request = ViewRequest.parse({"width": 400, "drawn": frame["drawn"]})
+        frame, drawing = answer(services, KEYS, request)
+        figure = drawing.get(ids.CHART_UTILIZATION)
+        if figure is not None:
+            left, right = figure["layout"]["xaxis"]["range"]
+            spans.add(round((right - left) / 60_000))
+            steps += 1
+    assert spans == {1, 2, 3, 5, 10, 15, 20, 30, 45, 60}
+    assert frame["since"] is None
+    assert steps > 200
+
+
+def test_without_a_gpu_the_temperature_is_left_alone() -> None:
+    services, _, _ = world()
+    frame, drawn = ask(services)
+    assert drawn == {ids.CHART_UTILIZATION, ids.CHART_MEMORY}
+    assert frame["gpu"] is None
+
+
+def test_a_gpu_that_appears_is_drawn() -> None:
+    services, latest, _ = world()
+    frame, _ = ask(services)
+    assert latest.sample is not None
+    latest.sample = dataclasses.replace(latest.sample, gpus=(gpu(),))
+    assert ask(services, frame)[1] == ALL
+
+
+def test_before_the_first_sample_there_is_nothing_to_show() -> None:
+    services, latest, _ = world()
+    latest.sample = None
+    assert ask(services) == ({"sequence": None, "interval": 1.0}, set())
+
+
+def test_the_first_reading_alone_is_drawn_as_a_dot() -> None:
+    services, latest, history = world(recorded_s=0)
+    latest.sample = make_sample(7201, host=HOST_VALUES)
+    history.first_ms = history.last_ms = latest.sample.time_ms - 1500
+    _, drawing = answer(services, KEYS, ViewRequest(width_px=400))
+    figure = drawing[ids.CHART_UTILIZATION]
+    assert figure is not None
+    assert figure["data"][-1]["mode"] == "lines+markers"

@@ -1,0 +1,38 @@
+"""Which buckets a chart shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from dashtop.ui.timeline import RANGES_MS, span_for, window_ending
+
+HOUR = 3_600_000
+NOW = 1_800_000_007_123
+
+
+@pytest.mark.parametrize("span", RANGES_MS.values())
+@pytest.mark.parametrize("width", [100, 330, 420, 1300, 4000])
+@pytest.mark.parametrize("interval", [500, 1000, 2000, 7000, 60_000])
+def test_buckets_are_round_complete_and_about_as_many_as_fit(span: int, width: int, interval: int) -> None:
+    window = window_ending(NOW, span, width, interval)
+    assert window.start_ms % window.step_ms == window.end_ms % window.step_ms == 0
+    assert NOW - window.step_ms < window.end_ms <= NOW
+    assert window.end_ms - window.start_ms >= span
+    assert 86_400_000 % window.step_ms == 0
+    assert window.count <= width / 1.5 + 1
+    assert window.step_ms >= 2 * interval
+
+
+def test_an_hour_on_a_narrow_chart_moves_every_fifteen_seconds() -> None:
+    assert window_ending(NOW, HOUR, 400, 1000).step_ms == 15_000
+
+
+@pytest.mark.parametrize(
+    ("recorded_s", "shown_s"), [(0, 60), (59, 60), (61, 120), (700, 900), (2701, 3600), (3600, 3600), (86_400, 3600)]
+)
+def test_a_young_history_fills_its_chart(recorded_s: int, shown_s: int) -> None:
+    assert span_for(HOUR, recorded_s * 1000, 1000) == shown_s * 1000
+
+
+def test_a_slow_collection_is_shown_over_at_least_ten_readings() -> None:
+    assert span_for(HOUR, 0, 60_000) == 600_000

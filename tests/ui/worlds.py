@@ -1,0 +1,84 @@
+"""A collector that stands still and a history that is made of functions of time, for pure tests of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dashtop.domain.sample import Series, SeriesKey, SeriesSet
+from dashtop.domain.services import Services
+from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dashtop.domain.sample import Gpu, Sample
+
+GPU_VALUES = {
+    "gpu.utilization.gpu": 97.5,
+    "gpu.memory.used_gb": 20.0,
+    "gpu.memory.total_gb": 24.0,
+    "gpu.memory.used_percent": 83.3,
+    "gpu.temperature": 91.0,
+}
+HOST_VALUES = {
+    "system.cpu.usage_percent": 12.3456,
+    "system.memory.used_gb": 8.0,
+    "system.memory.total_gb": 64.0,
+    "system.memory.used_percent": 12.5,
+}
+
+
+@dataclass
+class Pinned:
+    """A collector that stands still."""
+
+    sample: Sample | None
+    is_alive: bool = True
+    interval_s: float = 1.0
+
+    def latest(self) -> Sample | None:
+        return self.sample
+
+    def alive(self) -> bool:
+        return self.is_alive
+
+
+@dataclass
+class Recorded:
+    """A history with one reading a second since `first_ms`, each as large as the seconds since then."""
+
+    first_ms: int
+    last_ms: int
+    queries: int = 0
+
+    def append(self, sample: Sample) -> None:
+        raise NotImplementedError
+
+    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+        self.queries += 1
+        assert start_ms % step_ms == 0
+        assert end_ms % step_ms == 0
+        starts = np.arange(start_ms, end_ms, step_ms)
+        known = (starts + step_ms > self.first_ms) & (starts <= self.last_ms)
+        mean = np.where(known, (starts - self.first_ms) / 1000 % 90, np.nan).astype(np.float32)
+        series = tuple(Series(key=key, mean=mean, minimum=mean - 2, maximum=mean + 3) for key in keys)
+        return SeriesSet(start_ms=start_ms, step_ms=step_ms, count=len(starts), series=series)
+
+
+def gpu(index: int = 0) -> Gpu:
+    return make_gpu(index, values=GPU_VALUES)
+
+
+def world(
+    *, gpus: tuple[Gpu, ...] = (), recorded_s: int = 7200, sequence: int = 7200, interval_s: float = 1.0
+) -> tuple[Services, Pinned, Recorded]:
+    """Services over a machine that has been watched for `recorded_s` seconds."""
+    sample = make_sample(sequence, gpus=gpus, host=HOST_VALUES)
+    latest = Pinned(sample, interval_s=interval_s)
+    history = Recorded(sample.time_ms - recorded_s * 1000, sample.time_ms)
+    clock = FakeClock(now_ms=NOON_MS, monotonic_s=float(sequence) + 0.25)
+    return Services(latest=latest, history=history, clock=clock), latest, history
