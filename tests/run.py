@@ -29,17 +29,16 @@ def main() -> None:
     install_programs()
     python = environment()
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[test]")
-    tools = python.parent
-    checks = [
-        [tools / "ruff", "check", "."],
-        [tools / "ruff", "format", "--check", "."],
-        [tools / "mypy"],
-        [tools / "lint-imports", "--no-cache"],
-        [python, "-m", "pytest", *sys.argv[1:]],
+    checks: list[tuple[str, ...]] = [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("lint-imports", "--no-cache"),
+        ("pytest", *sys.argv[1:]),
     ]
-    failed = [check for check in checks if not passes(check)]
+    failed = [check for check in checks if not passes(python.parent, check)]
     if failed:
-        sys.exit("Failed: " + "; ".join(" ".join(map(str, (check[0].name, *check[1:]))) for check in failed))
+        sys.exit("Failed: " + "; ".join(" ".join(check) for check in failed))
 
 
 def install_programs() -> None:
@@ -78,9 +77,9 @@ def environment() -> Path:
     return python
 
 
-def passes(command: list[Path | str]) -> bool:
-    print("$", command[0].name if isinstance(command[0], Path) else command[0], *command[1:], flush=True)
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+def passes(tools: Path, check: tuple[str, ...]) -> bool:
+    print("$", *check, flush=True)
+    return subprocess.run([tools / check[0], *check[1:]], cwd=ROOT, check=False).returncode == 0
 
 
 def run(*command: Path | str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashtop.version import __version__
+
 if TYPE_CHECKING:
     from dashtop.factory import Dashtop
     from dashtop.settings import Settings
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "create_app"]
 
 
 def create_app(settings: Settings | None = None) -> Dashtop:

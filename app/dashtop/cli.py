@@ -9,9 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from dashtop import __version__
 from dashtop.domain.errors import DashtopError, SettingsError
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
+from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

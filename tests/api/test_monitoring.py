@@ -94,7 +94,7 @@ def two_gpus() -> FlaskClient:
 
 
 def test_field_names_are_those_of_the_original_document(two_gpus: FlaskClient) -> None:
-    body = two_gpus.get(ALL).json
+    body = two_gpus.get(ALL).get_json()
     for path, names in FIELDS.items():
         place = body
         for step in path.split(".") if path else []:
@@ -103,9 +103,12 @@ def test_field_names_are_those_of_the_original_document(two_gpus: FlaskClient) -
 
 
 def test_values_and_nulls(two_gpus: FlaskClient) -> None:
-    body = two_gpus.get(ALL).json
+    body = two_gpus.get(ALL).get_json()
     assert body["gpu_available"] is True
-    assert body["gpu_metrics"]["utilization"] == {"gpu": 78.5, "memory": None, "compute": None}
+    assert body["gpu_metrics"]["utilization"] == {
+        "gpu": 78.5,
+        **dict.fromkeys(("memory", "compute", "sm_occupancy", "tensor", "dram")),
+    }
     assert body["gpu_metrics"]["clocks"]["gpu_mhz"] == 1800
     assert body["gpu_metrics"]["fan_speed"] is None
     assert body["system_metrics"]["cpu"]["usage_percent"] == 35.25
@@ -118,7 +121,7 @@ def test_values_and_nulls(two_gpus: FlaskClient) -> None:
 
 
 def test_every_null_metric_has_its_reason(two_gpus: FlaskClient) -> None:
-    body = two_gpus.get(ALL).json
+    body = two_gpus.get(ALL).get_json()
     for metric in ALL_METRICS:
         place = body["gpu_metrics" if metric.key.startswith("gpu.") else "system_metrics"]
         for step in metric.path.split("."):
@@ -127,28 +130,28 @@ def test_every_null_metric_has_its_reason(two_gpus: FlaskClient) -> None:
 
 
 def test_each_gpu_is_answered_for(two_gpus: FlaskClient) -> None:
-    assert two_gpus.get(ALL, query_string={"gpu_id": "1"}).json["gpu_metrics"]["gpu_id"] == 1
-    assert two_gpus.get(ALL, query_string={"gpu_id": "0"}).json["gpu_metrics"]["gpu_id"] == 0
+    assert two_gpus.get(ALL, query_string={"gpu_id": "1"}).get_json()["gpu_metrics"]["gpu_id"] == 1
+    assert two_gpus.get(ALL, query_string={"gpu_id": "0"}).get_json()["gpu_metrics"]["gpu_id"] == 0
 
 
 @pytest.mark.parametrize("gpu_id", ["2", "999999"])
 def test_a_gpu_that_does_not_exist_is_400(two_gpus: FlaskClient, gpu_id: str) -> None:
     answer = two_gpus.get(ALL, query_string={"gpu_id": gpu_id})
-    assert (answer.status_code, answer.json) == (400, {"detail": "Invalid GPU ID"})
+    assert (answer.status_code, answer.get_json()) == (400, {"detail": "Invalid GPU ID"})
 
 
 @pytest.mark.parametrize("gpu_id", ["", "-1", "1.5", "abc", "1e3", "٣", "0x1", "9" * 5000])
 def test_a_malformed_gpu_is_422(two_gpus: FlaskClient, gpu_id: str) -> None:
     answer = two_gpus.get(ALL, query_string={"gpu_id": gpu_id})
     assert answer.status_code == 422
-    assert "gpu_id" in answer.json["detail"]
+    assert "gpu_id" in answer.get_json()["detail"]
 
 
 def test_without_any_gpu_the_host_is_answered_for() -> None:
     sample = make_sample(host={"system.cpu.usage_percent": 5.0}, trouble=Reason.NO_LIBRARY)
     answer = client_of(Pinned(sample)).get(ALL)
     assert answer.status_code == 200
-    body = answer.json
+    body = answer.get_json()
     assert (body["gpu_available"], body["gpu_metrics"], body["gpu_list"], body["gpu_processes"]) == (
         False,
         None,
@@ -167,24 +170,24 @@ def test_before_the_first_sample() -> None:
 
 
 def test_ready_is_about_collection_not_about_the_process() -> None:
-    assert client_of(Pinned(make_sample())).get("/readyz").json == {"ready": True}
+    assert client_of(Pinned(make_sample())).get("/readyz").get_json() == {"ready": True}
     stopped = client_of(Pinned(make_sample(), is_alive=False)).get("/readyz")
     assert stopped.status_code == 503
-    assert "stopped" in stopped.json["detail"]
+    assert "stopped" in stopped.get_json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v1/system", "/api/v1/system/nothing", "/api/%00"])
 def test_unknown_paths_under_api_are_json_404(two_gpus: FlaskClient, path: str) -> None:
     answer = two_gpus.get(path)
     assert answer.status_code == 404
-    assert set(answer.json) == {"detail"}
+    assert set(answer.get_json()) == {"detail"}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_nothing_can_be_changed(two_gpus: FlaskClient, method: str) -> None:
     answer = two_gpus.open(ALL, method=method)
     assert answer.status_code == 405
-    assert set(answer.json) == {"detail"}
+    assert set(answer.get_json()) == {"detail"}
     assert "GET" in answer.headers["Allow"]
 
 
@@ -192,7 +195,7 @@ def test_a_crash_tells_nothing_of_its_inside(two_gpus: FlaskClient, caplog: pyte
     answer = two_gpus.get("/api/v1/system/broken")
     assert answer.status_code == 500
     assert "secret" not in answer.text
-    assert set(answer.json) == {"detail"}
+    assert set(answer.get_json()) == {"detail"}
     assert "secret detail" in caplog.text
 
 
@@ -205,9 +208,9 @@ def test_live_data_is_not_cached_but_made_once_a_sample(two_gpus: FlaskClient) -
 def test_a_new_sample_is_a_new_answer() -> None:
     latest = Pinned(make_sample(1))
     client = client_of(latest)
-    first = client.get(ALL).json["timestamp"]
+    first = client.get(ALL).get_json()["timestamp"]
     latest.sample = make_sample(2)
-    assert client.get(ALL).json["timestamp"] > first
+    assert client.get(ALL).get_json()["timestamp"] > first
 
 
 def test_answers_are_json_that_every_reader_takes(two_gpus: FlaskClient) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dashtop.catalog import ALL_METRICS, METRICS
-from dashtop.catalog.gpu import pcie_bandwidth
+from dashtop.catalog.convert import pcie_bandwidth
 from dashtop.domain.errors import Unavailable
-from dashtop.domain.metric import Severity, Thresholds
-from dashtop.domain.ports import PcieLink
+from dashtop.domain.metric import Kind, Severity, Thresholds
 from tests.builders import make_device
 
 if TYPE_CHECKING:
@@ -42,7 +41,9 @@ def test_row(metric: Metric[Any]) -> None:
     assert metric.title
     assert metric.help.endswith(".")
     assert metric.prometheus.startswith("dashtop_")
-    assert metric.prometheus.endswith(metric.unit.prometheus)
+    counter = metric.kind is Kind.COUNTER
+    assert metric.prometheus.endswith("_total") == counter
+    assert metric.prometheus.removesuffix("_total").endswith(metric.unit.prometheus)
     if metric.thresholds is not None:
         assert metric.thresholds.elevated < metric.thresholds.high
         assert metric.thresholds.message
@@ -78,9 +79,9 @@ def test_a_gpus_own_limits_come_before_the_general_ones() -> None:
     ("generation", "width", "expected"), [(1, 16, 4.0), (3, 16, 15.75), (4, 16, 31.5), (4, 8, 15.75), (5, 16, 63.0)]
 )
 def test_pcie_ceiling(generation: int, width: int, expected: float) -> None:
-    assert pcie_bandwidth(PcieLink(generation, width)) == pytest.approx(expected, rel=0.001)
+    assert pcie_bandwidth(generation, width) == pytest.approx(expected, rel=0.001)
 
 
 def test_an_unknown_pcie_generation_has_no_ceiling() -> None:
     with pytest.raises(Unavailable):
-        pcie_bandwidth(PcieLink(9, 16))
+        pcie_bandwidth(9, 16)

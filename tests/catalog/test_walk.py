@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dashtop.catalog.walk import RETRY_S, Walk
@@ -45,16 +46,21 @@ def test_zero_is_a_value() -> None:
 
 
 def test_any_failure_is_one_rows_own() -> None:
-    answers = iter([raising(TypeError("N/A")), raising(Unavailable(Reason.NO_PERMISSION)), lambda: 7.0])
+    told: list[Callable[[], float]] = [raising(TypeError("N/A")), raising(Unavailable(Reason.NO_PERMISSION)), lambda: 7]
+    answers = iter(told)
     rows = [row("gpu.a"), row("gpu.b"), row("gpu.c")]
-    values, unavailable = Walk(rows).read(Source(lambda: next(answers)()), 0.0)  # noqa: PLW0108 - a new one each time
+
+    def one_after_another() -> float:
+        return next(answers)()
+
+    values, unavailable = Walk(rows).read(Source(one_after_another), 0.0)
     assert values == {"gpu.a": None, "gpu.b": None, "gpu.c": 7.0}
     assert unavailable == {"gpu.a": Reason.DRIVER_ERROR, "gpu.b": Reason.NO_PERMISSION}
 
 
 def test_not_a_number_is_not_a_value() -> None:
     for odd in (math.nan, math.inf):
-        values, unavailable = Walk([row("gpu.a")]).read(Source(lambda odd=odd: odd), 0.0)
+        values, unavailable = Walk([row("gpu.a")]).read(Source(partial(float, odd)), 0.0)
         assert values == {"gpu.a": None}
         assert unavailable == {"gpu.a": Reason.DRIVER_ERROR}
 

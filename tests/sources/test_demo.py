@@ -225,7 +225,7 @@ def test_nothing_grows_while_time_goes_on() -> None:
 def test_the_device_is_a_gpu_device() -> None:
     device: GpuDevice = DemoDevice(ROLES[IDLE], Noise(0))
 
-    assert device.max_clocks().gpu == 1_590
+    assert device.max_graphics_clock() == 1_590
     for question in (device.fan_speed, device.sm_activity):
         with pytest.raises(Unavailable) as missing:
             question()

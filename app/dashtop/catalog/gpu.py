@@ -1,79 +1,23 @@
-"""The GPU metric table: one row says everything about a metric. Sampler, API, charts and exporter derive from it."""
+"""The GPU metric table: one row says everything about a metric. Sampler, API, charts and exporter derive from it.
+
+The rows here are the ones everybody looks at; `gpu_load`, `gpu_power` and `gpu_health` hold the rest.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.metric import Aggregation, Metric, Thresholds, Unit
+from dashtop.catalog.convert import GIB, MEGA, pcie_bandwidth, percent
+from dashtop.catalog.gpu_health import HEALTH_METRICS
+from dashtop.catalog.gpu_load import LOAD_METRICS
+from dashtop.catalog.gpu_power import POWER_METRICS
+from dashtop.catalog.limits import BUSY, MEMORY_FILL, POWER_FILL, TEMPERATURE, power_limits, temperature_limits
+from dashtop.domain.metric import Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
-    from dashtop.domain.ports import GpuDevice, PcieLink
-    from dashtop.domain.sample import Device
+    from dashtop.domain.ports import GpuDevice
 
-GIB = 2.0**30
-MEGA = 1e6
-
-# GB/s of one lane and direction after line coding: PCI-SIG's transfer rates (2.5, 5 GT/s with 8b/10b; 8, 16, 32 GT/s
-# with 128b/130b; 64 GT/s in 242 of 256 byte flits).
-_PCIE_LANE_GBPS = {
-    1: 0.25,
-    2: 0.5,
-    3: 8 / 8 * 128 / 130,
-    4: 16 / 8 * 128 / 130,
-    5: 32 / 8 * 128 / 130,
-    6: 8 * 242 / 256,
-}
-
-BUSY = Thresholds(elevated=70, high=85, info=95, message="Nearly always busy")
-MEMORY_FILL = Thresholds(elevated=70, high=90, warning=95, message="Memory is nearly full")
-TEMPERATURE = Thresholds(elevated=75, high=85, warning=85, critical=95, message="Running hot")
-POWER_FILL = Thresholds(elevated=80, high=95, info=99.5, message="At its power limit")
-
-
-def percent(part: float, whole: float) -> float:
-    """Return `part` of `whole` in percent; Unavailable where there is no whole."""
-    if whole <= 0:
-        raise Unavailable(Reason.ABSENT)
-    return 100.0 * part / whole
-
-
-def pcie_bandwidth(link: PcieLink) -> float:
-    """Return the link's ceiling in GB/s in one direction (generation 4 x16: 31.5)."""
-    lane = _PCIE_LANE_GBPS.get(link.generation)
-    if lane is None or link.width <= 0:
-        raise Unavailable(Reason.NOT_SUPPORTED)
-    return lane * link.width
-
-
-def temperature_limits(device: Device) -> Thresholds | None:
-    """Return thresholds from the temperature at which this GPU itself begins to slow down."""
-    slowdown = device.slowdown_celsius
-    if slowdown is None:
-        return None
-    return Thresholds(
-        elevated=slowdown - 15,
-        high=slowdown - 5,
-        warning=slowdown - 5,
-        critical=slowdown,
-        message=TEMPERATURE.message,
-    )
-
-
-def power_limits(device: Device) -> Thresholds | None:
-    """Return POWER_FILL in watts of this GPU's enforced limit."""
-    limit = device.power_limit_watts
-    if limit is None:
-        return None
-    return Thresholds(
-        elevated=POWER_FILL.elevated / 100 * limit,
-        high=POWER_FILL.high / 100 * limit,
-        info=0.995 * limit,
-        message=POWER_FILL.message,
-    )
-
-
-GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
+ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.utilization.gpu",
         title="GPU utilization",
@@ -184,7 +128,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="GPU clock",
         help="Clock of the graphics engine.",
         unit=Unit.MEGAHERTZ,
-        read=lambda gpu: gpu.clocks().gpu,
+        read=lambda gpu: gpu.graphics_clock(),
         prometheus="dashtop_gpu_clock_hertz",
     ),
     Metric(
@@ -192,7 +136,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="Highest GPU clock",
         help="Highest clock the graphics engine may reach.",
         unit=Unit.MEGAHERTZ,
-        read=lambda gpu: gpu.max_clocks().gpu,
+        read=lambda gpu: gpu.max_graphics_clock(),
         aggregation=Aggregation.LAST,
         period_s=60.0,
         constant=True,
@@ -203,7 +147,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="Memory clock",
         help="Clock of device memory.",
         unit=Unit.MEGAHERTZ,
-        read=lambda gpu: gpu.clocks().memory,
+        read=lambda gpu: gpu.memory_clock(),
         prometheus="dashtop_gpu_memory_clock_hertz",
     ),
     Metric(
@@ -211,7 +155,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="Highest memory clock",
         help="Highest clock device memory may reach.",
         unit=Unit.MEGAHERTZ,
-        read=lambda gpu: gpu.max_clocks().memory,
+        read=lambda gpu: gpu.max_memory_clock(),
         aggregation=Aggregation.LAST,
         period_s=60.0,
         constant=True,
@@ -222,7 +166,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="PCIe link ceiling",
         help="What the link can carry in one direction at its present generation and width.",
         unit=Unit.GIGABYTE_PER_SECOND,
-        read=lambda gpu: pcie_bandwidth(gpu.pcie_link()),
+        read=lambda gpu: pcie_bandwidth(gpu.pcie_generation(), gpu.pcie_width()),
         aggregation=Aggregation.LAST,
         prometheus="dashtop_gpu_pcie_bandwidth_bytes_per_second",
     ),
@@ -231,7 +175,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="PCIe generation",
         help="Present generation of the link; it falls when the GPU is idle.",
         unit=Unit.COUNT,
-        read=lambda gpu: gpu.pcie_link().generation,
+        read=lambda gpu: gpu.pcie_generation(),
         aggregation=Aggregation.LAST,
         prometheus="dashtop_gpu_pcie_generation",
     ),
@@ -240,7 +184,7 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="PCIe lanes",
         help="Present width of the link.",
         unit=Unit.COUNT,
-        read=lambda gpu: gpu.pcie_link().width,
+        read=lambda gpu: gpu.pcie_width(),
         aggregation=Aggregation.LAST,
         prometheus="dashtop_gpu_pcie_lanes",
     ),
@@ -281,3 +225,5 @@ GPU_METRICS: tuple[Metric[GpuDevice], ...] = (
         prometheus="dashtop_gpu_decoder_utilization_ratio",
     ),
 )
+
+GPU_METRICS = (*ESSENTIAL_METRICS, *LOAD_METRICS, *POWER_METRICS, *HEALTH_METRICS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.catalog.gpu import BUSY, GIB, MEGA, MEMORY_FILL, percent
-from dashtop.domain.metric import Aggregation, Metric, Thresholds, Unit
+from dashtop.catalog.convert import GIB, MEGA, percent
+from dashtop.catalog.limits import BUSY, MEMORY_FILL, SWAP_FILL
+from dashtop.domain.metric import Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
     from dashtop.domain.ports import HostReader
-
-SWAP_FILL = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly full")
 
 HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(

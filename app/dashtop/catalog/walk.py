@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 ReaderT = TypeVar("ReaderT")
 
 # What a device cannot tell it seldom learns later, and asking costs an exception and, for some calls, milliseconds.
-RETRY_S = {Reason.NOT_SUPPORTED: 300.0, Reason.LIBRARY_TOO_OLD: 300.0, Reason.NO_PERMISSION: 60.0}
+# What only waits for a second reading is asked at once.
+RETRY_S = {
+    Reason.NOT_SUPPORTED: 300.0,
+    Reason.LIBRARY_TOO_OLD: 300.0,
+    Reason.NO_PERMISSION: 60.0,
+    Reason.FIRST_READING: 0.0,
+}
 
 # A row is due a little before its period is over, so that a tick that comes a millisecond early does not skip it.
 EARLY = 0.75

@@ -20,6 +20,7 @@ class Unit(Enum):
     PERCENT = ("%", 0, "ratio", 0.01)
     CELSIUS = ("°C", 0, "celsius", 1.0)
     WATT = ("W", 0, "watts", 1.0)
+    WATT_HOUR = ("Wh", 1, "joules", 3600.0)
     MEGAHERTZ = ("MHz", 0, "hertz", 1e6)
     GIBIBYTE = ("GiB", 1, "bytes", 2.0**30)
     MEGABIT_PER_SECOND = ("Mbit/s", 1, "bytes_per_second", 125_000.0)

@@ -25,25 +25,42 @@ class MemoryUse(NamedTuple):
     available: int
 
 
-class Clocks(NamedTuple):
-    """Frequencies in MHz."""
-
-    gpu: float
-    memory: float
-
-
-class PcieLink(NamedTuple):
-    """The link as it is now (it narrows when idle)."""
-
-    generation: int
-    width: int
-
-
 class ByteRates(NamedTuple):
     """Traffic in bytes per second; `sent` leaves the device or host, `received` enters it."""
 
     sent: float
     received: float
+
+
+class PowerRange(NamedTuple):
+    """Watts that the limit of the board may be set to."""
+
+    minimum: float
+    maximum: float
+
+
+class NvLinks(NamedTuple):
+    """NVLink links that the GPU has, and how many of them are up."""
+
+    total: int
+    active: int
+
+
+class RetiredPages(NamedTuple):
+    """Pages of device memory taken out of use (before Ampere); `pending`: 1 while some wait for a reset."""
+
+    single_bit: int
+    double_bit: int
+    pending: int
+
+
+class RemappedRows(NamedTuple):
+    """Rows of device memory replaced by spares (Ampere and later); `pending` and `failure` are 0 or 1."""
+
+    corrected: int
+    uncorrected: int
+    pending: int
+    failure: int
 
 
 class LoadAverage(NamedTuple):
@@ -63,38 +80,146 @@ class GpuDevice(Protocol):
     def sm_activity(self) -> float:
         """Percent of time with at least one warp on a multiprocessor, averaged over all (NVML GPM)."""
 
+    def sm_occupancy(self) -> float:
+        """Percent of the warps that could be resident (NVML GPM)."""
+
+    def tensor_activity(self) -> float:
+        """Percent of time in which the tensor cores worked (NVML GPM)."""
+
+    def dram_activity(self) -> float:
+        """Percent of the memory bandwidth that was used (NVML GPM)."""
+
     def memory(self) -> MemoryUse:
         """Framebuffer memory; what the driver reserves for itself is not counted as used."""
+
+    def reserved_memory(self) -> int:
+        """Bytes that the driver and its firmware keep for themselves."""
+
+    def bar1(self) -> MemoryUse:
+        """The window through which the host reaches device memory."""
 
     def temperature(self) -> float:
         """°C of the GPU core."""
 
+    def memory_temperature(self) -> float:
+        """°C of the memory's hottest junction."""
+
+    def temperature_margin(self) -> float:
+        """°C left until the GPU slows itself down."""
+
+    def slowdown_temperature(self) -> float:
+        """°C at which the GPU slows itself down."""
+
+    def shutdown_temperature(self) -> float:
+        """°C at which the GPU switches off."""
+
     def power_usage(self) -> float:
         """Watts drawn by the whole board."""
+
+    def power_instant(self) -> float:
+        """Watts at this moment."""
+
+    def power_average(self) -> float:
+        """Watts, mean of the last second."""
 
     def power_limit(self) -> float:
         """Watts the board is held to at present (enforced limit)."""
 
+    def default_power_limit(self) -> float:
+        """Watts of the limit that the board starts with."""
+
+    def power_limit_range(self) -> PowerRange:
+        """What the limit can be set to."""
+
+    def energy(self) -> float:
+        """Joules drawn since the driver was loaded."""
+
+    def energy_rate(self) -> float:
+        """Watts, from the energy drawn between two readings."""
+
     def fan_speed(self) -> float:
         """Percent of the fan's maximum; above 100 where the vendor allows it."""
 
-    def clocks(self) -> Clocks:
-        """Clocks now."""
+    def graphics_clock(self) -> float:
+        """MHz of the graphics engine."""
 
-    def max_clocks(self) -> Clocks:
-        """Clocks at most."""
+    def memory_clock(self) -> float:
+        """MHz of device memory."""
 
-    def pcie_link(self) -> PcieLink:
-        """The current link."""
+    def max_graphics_clock(self) -> float:
+        """MHz the graphics engine may reach."""
+
+    def max_memory_clock(self) -> float:
+        """MHz device memory may reach."""
+
+    def sm_clock(self) -> float:
+        """MHz of the multiprocessors."""
+
+    def video_clock(self) -> float:
+        """MHz of encoder and decoder."""
+
+    def performance_state(self) -> int:
+        """0 (fastest) to 15."""
+
+    def clock_event_reasons(self) -> int:
+        """Why clocks are held down, a set of bits (catalog.reasons names them)."""
+
+    def pcie_generation(self) -> int:
+        """Of the link as it is now (it falls when idle)."""
+
+    def pcie_width(self) -> int:
+        """Lanes of the link as it is now."""
+
+    def pcie_max_generation(self) -> int:
+        """The best generation that GPU and slot can agree on."""
+
+    def pcie_max_width(self) -> int:
+        """The most lanes that GPU and slot can agree on."""
 
     def pcie_rates(self) -> ByteRates:
         """PCIe traffic as seen from the GPU."""
+
+    def pcie_replays(self) -> int:
+        """Packets sent again since the driver was loaded."""
+
+    def nvlinks(self) -> NvLinks:
+        """NVLink links."""
+
+    def nvlink_rates(self) -> ByteRates:
+        """Payload over all NVLink links."""
 
     def encoder_utilization(self) -> float:
         """Percent busy."""
 
     def decoder_utilization(self) -> float:
         """Percent busy."""
+
+    def jpeg_utilization(self) -> float:
+        """Percent busy."""
+
+    def ofa_utilization(self) -> float:
+        """Percent busy (optical flow accelerator)."""
+
+    def encoder_sessions(self) -> int:
+        """Video encoding sessions open."""
+
+    def ecc_errors(self, *, corrected: bool, lifetime: bool) -> int:
+        """Memory errors, over the GPU's life or since the driver was loaded."""
+
+    def retired_pages(self) -> RetiredPages:
+        """Pages out of use."""
+
+    def remapped_rows(self) -> RemappedRows:
+        """Rows replaced."""
+
+    def compute_mode(self) -> int:
+        """0 default, 2 prohibited, 3 exclusive to one process."""
+
+    def persistence_mode(self) -> int:
+        """1 where the driver stays loaded without clients."""
+
+    def mig_mode(self) -> int:
+        """1 where the GPU is split into MIG instances."""
 
 
 class HostReader(Protocol):

@@ -10,22 +10,25 @@ import pickle
 import signal
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dashtop.catalog import GPU_METRICS
+from dashtop.domain.errors import Reason
 from dashtop.domain.sample import Gpu, GpuReading
 
 if TYPE_CHECKING:
-    from dashtop.domain.errors import Reason
-    from dashtop.domain.sample import Device, GpuProcess
+    from dashtop.domain.sample import Device, Event, GpuProcess
 
 REQUEST = b"read"
+OUTLIVED = (Reason.DRIVER_MISMATCH,)
+"""Troubles that this process can never get over: it has loaded a library that does not fit the driver."""
 
 _KEYS = tuple(metric.key for metric in GPU_METRICS)
 
 # A reading on the wire: values in the order of the table, and static facts only when they differ from the last sent.
-Row = tuple[tuple[float | None, ...], "dict[str, Reason]", tuple["GpuProcess", ...]]
-Wire = tuple["Reason | None", "tuple[Device, ...] | None", list[Row]]
+Row = tuple[tuple["float | None", ...], "dict[str, Reason]", tuple["GpuProcess", ...], "Reason | None"]
+Wire = tuple["Reason | None", "tuple[Device, ...] | None", list[Row], tuple["Event", ...]]
 
 
 class Encoder:
@@ -38,9 +41,10 @@ class Encoder:
         """Return the reading as bytes for one Decoder."""
         devices = tuple(gpu.device for gpu in reading.gpus)
         rows: list[Row] = [
-            (tuple(gpu.values[key] for key in _KEYS), dict(gpu.unavailable), gpu.processes) for gpu in reading.gpus
+            (tuple(gpu.values[key] for key in _KEYS), dict(gpu.unavailable), gpu.processes, gpu.state)
+            for gpu in reading.gpus
         ]
-        wire: Wire = (reading.trouble, None if devices == self._sent else devices, rows)
+        wire: Wire = (reading.trouble, None if devices == self._sent else devices, rows, reading.events)
         self._sent = devices
         return pickle.dumps(wire, protocol=pickle.HIGHEST_PROTOCOL)
 
@@ -54,7 +58,7 @@ class Decoder:
     def decode(self, message: bytes) -> GpuReading:
         """Return the reading that the child packed."""
         wire: Wire = pickle.loads(message)  # noqa: S301 - written by our own child over a private socket
-        trouble, devices, rows = wire
+        trouble, devices, rows, events = wire
         if devices is not None:
             self._devices = devices
         gpus = tuple(
@@ -63,22 +67,29 @@ class Decoder:
                 values=dict(zip(_KEYS, values, strict=True)),
                 unavailable=unavailable,
                 processes=processes,
+                state=state,
             )
-            for device, (values, unavailable, processes) in zip(self._devices, rows, strict=True)
+            for device, (values, unavailable, processes, state) in zip(self._devices, rows, strict=True)
         )
-        return GpuReading(gpus=gpus, trouble=trouble)
+        return GpuReading(gpus=gpus, trouble=trouble, events=events)
 
 
-def main(descriptor: int) -> None:
-    """Answer requests on the socket `descriptor` until the parent closes its end."""
+def main(descriptor: int, proc: str, sys_root: str) -> None:
+    """Answer requests on the socket `descriptor` until the parent closes its end.
+
+    Ends after an answer that only another process can better: the library that is loaded does not fit the driver.
+    """
     from dashtop.sources.nvml import NvmlGpus  # noqa: PLC0415 - the parent imports this module too, and no NVML
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    encoder, gpus = Encoder(), NvmlGpus()
+    encoder, gpus = Encoder(), NvmlGpus(proc=Path(proc), sys=Path(sys_root))
     with Connection(descriptor) as connection:
         try:
             while connection.recv_bytes() == REQUEST:
-                connection.send_bytes(encoder.encode(gpus.read()))
+                reading = gpus.read()
+                connection.send_bytes(encoder.encode(reading))
+                if reading.trouble in OUTLIVED:
+                    break
         except (EOFError, ConnectionError):
             pass
     gpus.close()

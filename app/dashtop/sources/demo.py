@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates, Clocks, GpuUtilization, MemoryUse, PcieLink
+from dashtop.domain.ports import ByteRates, GpuUtilization, MemoryUse
 from dashtop.domain.sample import Device, Gpu, GpuProcess, GpuReading
-from dashtop.sources.demo_cards import HOPPER, ROLES
+from dashtop.sources.demo_cards import HOPPER, ROLES, Clocks
 from dashtop.sources.demo_load import Noise
+from dashtop.sources.demo_rest import DemoRest
 
 if TYPE_CHECKING:
     from dashtop.domain.ports import Clock, GpuDevice
@@ -93,7 +94,7 @@ def _facts(model: Model, index: int, noise: Noise) -> Device:
     )
 
 
-class DemoDevice:
+class DemoDevice(DemoRest):
     """Implements GpuDevice. Everything follows from the load at the time given to `begin`, as in a real card:
     load makes power, power makes heat, heat drives the fan and, past the card's own limit, slows the clocks."""
 
@@ -152,14 +153,6 @@ class DemoDevice:
             return self._model.resting
         share = (0.95 - 0.06 * self._load.strain + 0.01 * self._noise.wave(5, self._now, 2.0)) * self._throttle
         return Clocks(15.0 * round(share * self._model.clocks.gpu / 15.0), self._model.clocks.memory)
-
-    def max_clocks(self) -> Clocks:
-        """MHz."""
-        return self._model.clocks
-
-    def pcie_link(self) -> PcieLink:
-        """A link at rest falls back to the first generation."""
-        return PcieLink(1 if self._load.resting else self._model.pcie_generation, 16)
 
     def pcie_rates(self) -> ByteRates:
         """Bytes per second."""

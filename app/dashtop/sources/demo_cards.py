@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dashtop.domain.ports import Clocks
 from dashtop.sources.demo_load import Load, Noise, idle, inference, overheating, training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOPPER = "9.0"
+
+
+class Clocks(NamedTuple):
+    """MHz."""
+
+    gpu: float
+    memory: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.domain.errors import Reason
 from dashtop.domain.sample import Gpu, GpuReading
-from dashtop.sources.child import REQUEST, Decoder
+from dashtop.sources.child import OUTLIVED, REQUEST, Decoder
 
 if TYPE_CHECKING:
     from dashtop.domain.ports import Clock
@@ -24,18 +24,22 @@ KILL_AFTER_S = 1.0
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 5.0
 
-_START = "import sys; sys.path.append(sys.argv[1]); from dashtop.sources.child import main; main(int(sys.argv[2]))"
+_START = """import sys; sys.path.append(sys.argv[1])
+from dashtop.sources.child import main; main(int(sys.argv[2]), *sys.argv[3:])"""
 
 
 class _Child:
     """One child process and the conversation with it."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, proc: Path, sys_root: Path) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 # The path is added at the end, so that it can hide nothing of the standard library.
-                [sys.executable, "-c", _START, str(Path(__file__).parents[2]), str(theirs.fileno())],
+                [
+                    *(sys.executable, "-c", _START, str(Path(__file__).parents[2]), str(theirs.fileno())),
+                    *(str(proc), str(sys_root)),
+                ],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 close_fds=True,
@@ -45,7 +49,6 @@ class _Child:
         self._decoder = Decoder()
         self.asked_at: float | None = None
         self.ended_at: float | None = None
-        self.started_at = now
 
     def ask(self, now: float) -> None:
         """Ask for a reading unless one is already under way. Raises OSError when the child is gone."""
@@ -94,8 +97,10 @@ class IsolatedGpus:
 
     simulated = False
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, proc: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> None:
+        """`proc` and `sys_root`: where the kernel tells of GPUs that had better not be asked themselves."""
         self._clock = clock
+        self._proc, self._sys_root = proc, sys_root
         self._child: _Child | None = None
         self._abandoned: _Child | None = None
         self._last = GpuReading(trouble=Reason.STARTING)
@@ -123,8 +128,11 @@ class IsolatedGpus:
             self._give_up(child, now, Reason.DRIVER_ERROR)
             return self._late(now)
         if reading is not None:
-            self._backoff_s = FIRST_BACKOFF_S
-            self._last, self._last_at, self._silenced = reading, now, False
+            if reading.trouble is None:
+                self._backoff_s = FIRST_BACKOFF_S
+            self._last, self._last_at, self._silenced = replace(reading, events=()), now, False
+            if reading.trouble in OUTLIVED:
+                self._replace(child, now)
             return reading
         if child.asked_at is not None and now - child.asked_at > HANG_S:
             if self._abandoned is None:
@@ -136,13 +144,16 @@ class IsolatedGpus:
     def _start(self, now: float) -> _Child | None:
         if now < self._start_at:
             return None
-        self._child = _Child(now)
+        self._child = _Child(self._proc, self._sys_root)
         return self._child
 
     def _give_up(self, child: _Child, now: float, reason: Reason) -> None:
         """Abandon a child that hangs or has crashed, and say of every GPU why it has no values any more."""
         self._failures += 1
         self._last, self._silenced = silenced(self._last, reason), True
+        self._replace(child, now)
+
+    def _replace(self, child: _Child, now: float) -> None:
         self._child = None
         child.end(now)
         if self._abandoned is None:
@@ -188,6 +199,7 @@ def silenced(reading: GpuReading, reason: Reason) -> GpuReading:
                 values=dict.fromkeys(gpu.values),
                 unavailable=dict.fromkeys(gpu.values, reason),
                 processes=(),
+                state=reason,
             )
             for gpu in reading.gpus
         )

@@ -2,108 +2,216 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pynvml
 
 from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.sample import Device, Gpu, GpuProcess, GpuReading
-from dashtop.sources.nvml_device import NvmlDevice, static_facts
+from dashtop.domain.ports import MemoryUse
+from dashtop.domain.sample import Device, Gpu, GpuReading
+from dashtop.sources import nvml_facts as facts
+from dashtop.sources.nvml_device import NvmlDevice
+from dashtop.sources.nvml_events import EventWatcher
 from dashtop.sources.nvml_gate import call, call_or_none
-from dashtop.sources.nvml_throughput import ThroughputPoller
+from dashtop.sources.nvml_lane import SlowLane
+from dashtop.sources.nvml_queries import mig_mode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dashtop.domain.ports import GpuDevice
 
-RETRY_INIT_S = 2.0
-RETRY_EMPTY_S = 5.0
-PROCESSES_EVERY_S = 0.75
+RETRY_S = 2.0
+LOOK_AGAIN_S = 2.0
+# A session in which GPUs are lost is opened anew to see whether they are back, and at most this share of the time.
+MEND_EVERY_S = 5.0
+MEND_SHARE = 0.1
+
+LOST = (Reason.GPU_LOST, Reason.GPU_RESET_REQUIRED)
 
 
-class _Card:
-    """One GPU of a session: its facts, its open device and the walk over the table."""
+class Card:
+    """One GPU or MIG instance of a session: its facts, its open device and the walk over the table."""
 
-    def __init__(self, facts: Device, device: NvmlDevice) -> None:
-        self.facts = facts
-        self._device = device
+    def __init__(self, device: Device, open_device: NvmlDevice | None, sleep: facts.SleepState, lost: Reason) -> None:
+        """`open_device` None: the GPU cannot be asked, for the reason `lost`."""
+        self.device = device
+        self._open = open_device
+        self._sleep = sleep
+        self._lost = lost
         self._walk: Walk[GpuDevice] = Walk(GPU_METRICS)
-        self._processes: tuple[GpuProcess, ...] = ()
-        self._processes_due = 0.0
 
     def read(self, now: float) -> Gpu:
-        self._device.begin(now)
-        values, unavailable = self._walk.read(self._device, now)
-        if now >= self._processes_due:
-            self._processes = self._device.processes()
-            self._processes_due = now + PROCESSES_EVERY_S
-        return Gpu(device=self.facts, values=values, unavailable=unavailable, processes=self._processes)
+        """Read what is due; a GPU that cannot be asked, or is asleep, says so for every value."""
+        if self._open is None:
+            return silent(self.device, self._lost)
+        if self._sleep.asleep():
+            self._open.pause()
+            self._walk = Walk(GPU_METRICS)
+            return silent(self.device, Reason.ASLEEP)
+        self._open.begin()
+        values, unavailable = self._walk.read(self._open, now)
+        state = next((reason for reason in LOST if reason in unavailable.values()), None)
+        if state is None and all(value is None for value in values.values()):
+            state = Reason.DRIVER_ERROR
+        processes = self._open.processes() if state is None else ()
+        return Gpu(device=self.device, values=values, unavailable=unavailable, processes=processes, state=state)
 
     def close(self) -> None:
-        self._device.close()
+        """Give back what the driver has handed out."""
+        if self._open is not None:
+            self._open.close()
+
+
+def silent(device: Device, reason: Reason) -> Gpu:
+    """Return a GPU without any value, for one reason."""
+    keys = [metric.key for metric in GPU_METRICS]
+    return Gpu(
+        device=device,
+        values=dict.fromkeys(keys),
+        unavailable=dict.fromkeys(keys, reason),
+        processes=(),
+        state=reason,
+    )
 
 
 class NvmlGpus:
-    """A session with the driver: opened at the first reading, tried again while there is no driver or no GPU."""
+    """A session with the driver: opened at the first reading, and anew while there is no driver, no GPU, or a lost one.
 
-    def __init__(self) -> None:
-        self._cards: list[_Card] = []
+    `proc` and `sys` are the roots of what is asked of the operating system instead of the driver.
+    """
+
+    def __init__(self, *, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> None:
+        self._proc, self._sys = proc, sys
+        self._cards: list[Card] = []
         self._trouble: Reason | None = Reason.STARTING
-        self._retry_at = 0.0
-        self._open = False
-        self._throughput = ThroughputPoller()
+        self._open_at = 0.0
+        self._look_at = 0.0
+        self._on_the_bus: tuple[str, ...] = ()
+        self._initialised = False
+        self._lane = SlowLane()
+        self._events: EventWatcher | None = None
 
     def read(self) -> GpuReading:
         """Read every GPU. Never raises; blocks for as long as the driver does."""
         now = time.monotonic()
-        if not self._cards:
-            if now < self._retry_at:
-                return GpuReading(trouble=self._trouble)
-            self._enumerate(now)
-            if not self._cards:
-                return GpuReading(trouble=self._trouble)
-        return GpuReading(gpus=tuple(card.read(now) for card in self._cards))
+        if self._bus_has_changed(now):
+            self._open_at = now
+        if self._open_at <= now:
+            self._open(now)
+        gpus = tuple(card.read(now) for card in self._cards)
+        if self._initialised:
+            self._plan_mending(gpus, now)
+        events = self._events.drain() if self._events is not None else ()
+        return GpuReading(gpus=gpus, trouble=None if gpus else self._trouble, events=events)
 
-    def _enumerate(self, now: float) -> None:
-        """Open the session anew: NVML fixes the number of devices when it is initialised (NVML manual, nvmlInit_v2)."""
-        self.close()
-        self._retry_at = now + RETRY_INIT_S
+    def _bus_has_changed(self, now: float) -> bool:
+        """Tell, every two seconds, whether GPUs came or went: NVML itself fixes their number when it is initialised."""
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_AGAIN_S
+        before, self._on_the_bus = self._on_the_bus, facts.gpus_on_the_bus(self._proc)
+        return before != self._on_the_bus
+
+    def _plan_mending(self, gpus: tuple[Gpu, ...], now: float) -> None:
+        """Open the session anew after a while if GPUs are lost or answer nothing at all."""
+        ill = any(gpu.state is not None and gpu.state is not Reason.ASLEEP for gpu in gpus)
+        if not ill:
+            self._open_at = float("inf")
+        elif self._open_at == float("inf"):
+            self._open_at = now + MEND_EVERY_S
+
+    def _open(self, now: float) -> None:
+        self._close_session()
+        asleep = facts.sleeping_gpus(self._proc, self._sys)
+        if asleep:
+            self._cards = [_sleeper(device, self._sys) for device in asleep]
+            self._open_at = now + RETRY_S
+            return
         try:
             call(pynvml.nvmlInit)
-            self._open = True
+            self._initialised = True
             self._cards = self._find_cards()
+            self._trouble = Reason.NO_DEVICE
         except Unavailable as missing:
             self._trouble = missing.reason
-            return
-        if not self._cards:
-            self._trouble = Reason.NO_DEVICE
-            self._retry_at = now + RETRY_EMPTY_S
+        if self._cards:
+            self._open_at = float("inf")
+        else:
+            took = time.monotonic() - now
+            self._open_at = now + max(RETRY_S, took / MEND_SHARE)
 
-    def _find_cards(self) -> list[_Card]:
-        driver = call_or_none(pynvml.nvmlSystemGetDriverVersion)
-        version = call_or_none(pynvml.nvmlSystemGetCudaDriverVersion)
-        cuda = f"{version // 1000}.{version % 1000 // 10}" if version is not None else None
-        cards = []
-        failure: Unavailable | None = None
+    def _find_cards(self) -> list[Card]:
+        installed = facts.driver()
+        cards: list[Card] = []
+        parents: list[tuple[Any, Device]] = []
         for index in range(call(pynvml.nvmlDeviceGetCount)):
             try:
                 handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
-                cards.append(_Card(static_facts(handle, index, driver, cuda), NvmlDevice(handle, self._throughput)))
+                device = facts.static_facts(handle, index, installed)
             except Unavailable as missing:
-                failure = missing
-        if failure is not None and not cards:
-            raise failure
+                cards.append(Card(facts.unreadable(index), None, facts.SleepState(self._sys, None), missing.reason))
+                continue
+            parents.append((handle, device))
+            cards.append(self._card(handle, device))
+        instances = [(each, device) for handle, device in parents for each in facts.mig_instances(handle)]
+        for instance, parent in instances:
+            device = facts.instance_facts(instance, len(cards), parent, installed)
+            cards.append(self._card(instance, device))
+        self._events = EventWatcher({device.uuid: handle for handle, device in parents})
         return cards
 
-    def close(self) -> None:
-        """End the session with the driver."""
+    def _card(self, handle: Any, device: Device) -> Card:
+        open_device = NvmlDevice(
+            handle,
+            self._lane,
+            missing=self._meaning_of_missing(handle, device),
+            host_memory=self._host_memory() if device.shares_host_memory else None,
+        )
+        return Card(device, open_device, facts.SleepState(self._sys, device.pci_bus_id), Reason.GPU_LOST)
+
+    def _meaning_of_missing(self, handle: Any, device: Device) -> Reason:
+        if device.mig_parent_uuid is not None:
+            return Reason.MIG_INSTANCE
+        if facts.runs_under_windows(self._proc):
+            return Reason.WDDM
+        return Reason.MIG_PARENT if call_or_none(mig_mode, handle) == 1 else Reason.NOT_SUPPORTED
+
+    def _host_memory(self) -> Callable[[], MemoryUse]:
+        """Return how to read the memory of the host, for GPUs that have none of their own."""
+        meminfo = self._proc / "meminfo"
+
+        def read() -> MemoryUse:
+            try:
+                lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+                total, available = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+            except (OSError, KeyError, ValueError):
+                raise Unavailable(Reason.UNIFIED_MEMORY) from None
+            return MemoryUse(total - available, total, available)
+
+        return read
+
+    def _close_session(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self._lane.close()
+        self._lane = SlowLane()
         for card in self._cards:
             card.close()
         self._cards = []
-        if self._open:
-            self._open = False
-            with contextlib.suppress(Unavailable):
-                call(pynvml.nvmlShutdown)
+        if self._initialised:
+            self._initialised = False
+            call_or_none(pynvml.nvmlShutdown)
+
+    def close(self) -> None:
+        """End the session with the driver."""
+        self._close_session()
+
+
+def _sleeper(device: Device, sys: Path) -> Card:
+    return Card(device, None, facts.SleepState(sys, device.pci_bus_id), Reason.ASLEEP)

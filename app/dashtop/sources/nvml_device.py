@@ -1,230 +1,289 @@
-"""One real GPU behind the GpuDevice protocol, through the ctypes binding of nvidia-ml-py."""
+"""One real GPU, or MIG instance, behind the GpuDevice protocol. Which question goes which way is decided here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pynvml
 
-from dashtop.catalog.gpu import pcie_bandwidth
+from dashtop.catalog.convert import pcie_bandwidth
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates, Clocks, GpuUtilization, MemoryUse, PcieLink
-from dashtop.domain.sample import Device, GpuProcess
-from dashtop.sources.nvml_gate import call, call_or_none, reason_of
-from dashtop.sources.nvml_gpm import SmActivity
+from dashtop.domain.ports import (
+    ByteRates,
+    GpuUtilization,
+    MemoryUse,
+    NvLinks,
+    PowerRange,
+    RemappedRows,
+    RetiredPages,
+)
+from dashtop.sources import nvml_queries as queries
+from dashtop.sources.nvml_gate import call
+from dashtop.sources.nvml_gpm import Activity, ActivityMonitor
+from dashtop.sources.nvml_processes import ProcessLists
+from dashtop.sources.nvml_rates import CounterRate, EnergyRate, PcieTraffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dashtop.sources.nvml_throughput import ThroughputPoller
+    from dashtop.domain.sample import GpuProcess
+    from dashtop.sources.nvml_lane import SlowLane
 
 ResultT = TypeVar("ResultT")
 
-MILLI = 1e-3
-COUNTER_WRAP = 2**32
-_PCIE_FIELDS = (pynvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES, pynvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES)
-_PROCESS_LISTS = (
-    ("C", pynvml.nvmlDeviceGetComputeRunningProcesses),
-    ("G", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
-    ("M", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
-)
-
-
-def static_facts(handle: object, index: int, driver: str | None, cuda: str | None) -> Device:
-    """Ask everything about a GPU that does not change while it runs. Raises Unavailable without a UUID."""
-    capability = call_or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    memory = call_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    power = call_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-    pci = call_or_none(pynvml.nvmlDeviceGetPciInfo, handle)
-    slowdown, shutdown = (
-        call_or_none(pynvml.nvmlDeviceGetTemperatureThreshold, handle, kind)
-        for kind in (pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN, pynvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN)
-    )
-    return Device(
-        uuid=call(pynvml.nvmlDeviceGetUUID, handle),
-        index=index,
-        name=call_or_none(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
-        memory_total_bytes=memory.total if memory is not None else None,
-        driver_version=driver,
-        cuda_version=cuda,
-        compute_capability=f"{capability[0]}.{capability[1]}" if capability is not None else None,
-        pci_bus_id=pci.busId if pci is not None else None,
-        power_limit_watts=power * MILLI if power is not None else None,
-        slowdown_celsius=slowdown or None,
-        shutdown_celsius=shutdown or None,
-    )
+# Seconds between two questions of the slow lane.
+EACH_SECOND, SELDOM, RARELY = 1.0, 10.0, 60.0
 
 
 class NvmlDevice:
-    """Implements GpuDevice. Within one tick each NVML function is called once, however many rows need it."""
+    """Implements GpuDevice. Cheap questions are asked once a tick, costly ones through the slow lane.
 
-    def __init__(self, handle: object, throughput: ThroughputPoller) -> None:
+    `missing` is the reason that stands for NOT_SUPPORTED where the kind of device explains it (MIG, Windows).
+    `host_memory` tells the memory of the host, for a GPU that shares it.
+    """
+
+    def __init__(
+        self,
+        handle: Any,
+        lane: SlowLane,
+        *,
+        missing: Reason = Reason.NOT_SUPPORTED,
+        host_memory: Callable[[], MemoryUse] | None = None,
+    ) -> None:
         self._handle = handle
-        self._throughput = throughput
-        self._answers: dict[Callable[..., object], object] = {}
-        self._now = 0.0
-        self._pcie_last: tuple[float, int, int] | None = None
-        self._sm_activity = SmActivity(handle)
-        self._memory_function: Callable[..., object] = _memory_v2
+        self._lane = lane
+        self._missing = missing
+        self._host_memory = host_memory
+        self._answers: dict[Callable[..., Any], Any] = {}
+        self._slow: dict[tuple[object, ...], Callable[[], Any]] = {}
+        self._activity = ActivityMonitor(handle)
+        self._processes = ProcessLists(handle)
+        self._pcie = PcieTraffic(handle)
+        self._nvlink = CounterRate(handle, queries.nvlink_bytes)
+        self._energy = EnergyRate(handle)
 
-    def begin(self, now: float) -> None:
-        """Start a tick at `now` (monotonic seconds): forget the answers of the last one."""
-        self._now = now
+    def begin(self) -> None:
+        """Start a tick: forget the answers of the last one."""
         self._answers.clear()
+
+    def pause(self) -> None:
+        """Leave the GPU alone until it is read again."""
+        self._lane.pause(self)
 
     def close(self) -> None:
         """Give back what the driver has handed out."""
-        self._sm_activity.close()
+        self._activity.close()
 
     def _once(self, function: Callable[..., ResultT], *arguments: object) -> ResultT:
-        try:
-            answer = self._answers[function]
-        except KeyError:
+        """Ask a cheap question, once a tick however many rows need it."""
+        answer: ResultT | Unavailable | None = self._answers.get(function)
+        if answer is None:
             try:
                 answer = call(function, self._handle, *arguments)
-            except Unavailable as missing:
-                answer = missing
+            except Unavailable as error:
+                answer = error
             self._answers[function] = answer
+        return self._given(answer)
+
+    def _slowly(self, period_s: float, function: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Ask a costly question beside the main path."""
+        ask: Callable[[], ResultT] | None = self._slow.get((function, arguments))
+        if ask is None:
+            ask = self._slow[function, arguments] = partial(function, self._handle, *arguments)
+        return self._from_lane(ask, period_s)
+
+    def _from_lane(self, ask: Callable[[], ResultT], period_s: float) -> ResultT:
+        try:
+            return self._lane.answer(self, ask, period_s)
+        except Unavailable as error:
+            return self._given(error)
+
+    def _given(self, answer: ResultT | Unavailable) -> ResultT:
         if isinstance(answer, Unavailable):
-            raise answer
-        return answer  # type: ignore[return-value]
+            raise Unavailable(self._missing) if answer.reason is Reason.NOT_SUPPORTED else answer
+        return answer
 
     def utilization(self) -> GpuUtilization:
-        """Percent busy."""
         rates = self._once(pynvml.nvmlDeviceGetUtilizationRates)
         return GpuUtilization(rates.gpu, rates.memory)
 
+    def _activities(self) -> Activity:
+        return self._from_lane(self._activity.read, EACH_SECOND)
+
     def sm_activity(self) -> float:
-        """Percent of time with at least one warp on a multiprocessor, averaged over all (NVML GPM)."""
-        return self._sm_activity.read()
+        return float(self._given(self._activities().sm))
+
+    def sm_occupancy(self) -> float:
+        return float(self._given(self._activities().occupancy))
+
+    def tensor_activity(self) -> float:
+        return float(self._given(self._activities().tensor))
+
+    def dram_activity(self) -> float:
+        return float(self._given(self._activities().dram))
 
     def memory(self) -> MemoryUse:
-        """Framebuffer memory without the driver's reserve.
-
-        Only version 2 of the structure tells the reserve apart (NVML manual, nvmlMemory_v2_t); the first version,
-        for drivers before R510, counts it as used.
-        """
+        """Bytes without the driver's reserve, which drivers before R510 count as used; the host's where shared."""
+        if self._host_memory is not None:
+            return self._host_memory()
         try:
-            info = self._once(self._memory_function)
-        except Unavailable as missing:
-            if missing.reason is not Reason.LIBRARY_TOO_OLD or self._memory_function is not _memory_v2:
+            info = self._once(queries.memory_v2)
+        except Unavailable as error:
+            # Drivers before R510 do not have it, the one of WSL fails at it; the older one answers.
+            if error.reason not in {Reason.LIBRARY_TOO_OLD, Reason.DRIVER_ERROR}:
                 raise
-            self._memory_function = pynvml.nvmlDeviceGetMemoryInfo
-            info = self._once(self._memory_function)
-        return MemoryUse(info.used, info.total, info.free)  # type: ignore[attr-defined]
+            info = self._once(pynvml.nvmlDeviceGetMemoryInfo)
+        return MemoryUse(info.used, info.total, info.free)
+
+    def reserved_memory(self) -> int:
+        if self._host_memory is not None:
+            raise Unavailable(Reason.UNIFIED_MEMORY)
+        return int(self._once(queries.memory_v2).reserved)
+
+    def bar1(self) -> MemoryUse:
+        return self._slowly(SELDOM, queries.bar1)
 
     def temperature(self) -> float:
-        """°C of the GPU core."""
         return float(self._once(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU))
 
+    def memory_temperature(self) -> float:
+        return self._slowly(EACH_SECOND, queries.memory_temperature)
+
+    def temperature_margin(self) -> float:
+        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetMarginTemperature))
+
+    def slowdown_temperature(self) -> float:
+        return self._slowly(RARELY, queries.slowdown_temperature)
+
+    def shutdown_temperature(self) -> float:
+        return self._slowly(RARELY, queries.shutdown_temperature)
+
     def power_usage(self) -> float:
-        """Watts drawn by the whole board."""
-        return float(self._once(pynvml.nvmlDeviceGetPowerUsage)) * MILLI
+        return float(self._once(pynvml.nvmlDeviceGetPowerUsage)) * queries.MILLI
+
+    def power_instant(self) -> float:
+        return self._slowly(EACH_SECOND, queries.power_instant)
+
+    def power_average(self) -> float:
+        return self._slowly(EACH_SECOND, queries.power_average)
 
     def power_limit(self) -> float:
-        """Watts the board is held to at present."""
-        return float(self._once(pynvml.nvmlDeviceGetEnforcedPowerLimit)) * MILLI
+        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetEnforcedPowerLimit)) * queries.MILLI
+
+    def default_power_limit(self) -> float:
+        return float(self._slowly(RARELY, pynvml.nvmlDeviceGetPowerManagementDefaultLimit)) * queries.MILLI
+
+    def power_limit_range(self) -> PowerRange:
+        return self._slowly(RARELY, queries.power_limit_range)
+
+    def energy(self) -> float:
+        return self._slowly(SELDOM, queries.energy)
+
+    def energy_rate(self) -> float:
+        return self._from_lane(self._energy.read, SELDOM)
 
     def fan_speed(self) -> float:
-        """Percent of the fan's maximum."""
-        return float(self._once(pynvml.nvmlDeviceGetFanSpeed))
+        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetFanSpeed))
 
-    def clocks(self) -> Clocks:
-        """Clocks now, MHz."""
-        return Clocks(self._once(_graphics_clock), self._once(_memory_clock))
+    def graphics_clock(self) -> float:
+        return self._once(queries.graphics_clock)
 
-    def max_clocks(self) -> Clocks:
-        """Clocks at most, MHz."""
-        return Clocks(self._once(_max_graphics_clock), self._once(_max_memory_clock))
+    def memory_clock(self) -> float:
+        return self._once(queries.memory_clock)
 
-    def pcie_link(self) -> PcieLink:
-        """The current link."""
-        return PcieLink(
-            self._once(pynvml.nvmlDeviceGetCurrPcieLinkGeneration), self._once(pynvml.nvmlDeviceGetCurrPcieLinkWidth)
-        )
+    def max_graphics_clock(self) -> float:
+        return self._slowly(RARELY, queries.max_graphics_clock)
+
+    def max_memory_clock(self) -> float:
+        return self._slowly(RARELY, queries.max_memory_clock)
+
+    def sm_clock(self) -> float:
+        return self._slowly(EACH_SECOND, queries.sm_clock)
+
+    def video_clock(self) -> float:
+        return self._slowly(EACH_SECOND, queries.video_clock)
+
+    def performance_state(self) -> int:
+        state = int(self._once(pynvml.nvmlDeviceGetPerformanceState))
+        if state > pynvml.NVML_PSTATE_15:
+            raise Unavailable(Reason.NOT_SUPPORTED)
+        return state
+
+    def clock_event_reasons(self) -> int:
+        """A set of bits; drivers before R535 know the question by its older name only."""
+        try:
+            return int(self._once(pynvml.nvmlDeviceGetCurrentClocksEventReasons))
+        except Unavailable as error:
+            if error.reason is not Reason.LIBRARY_TOO_OLD:
+                raise
+            return int(self._once(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons))
+
+    def pcie_generation(self) -> int:
+        return int(self._once(pynvml.nvmlDeviceGetCurrPcieLinkGeneration))
+
+    def pcie_width(self) -> int:
+        return int(self._once(pynvml.nvmlDeviceGetCurrPcieLinkWidth))
+
+    def pcie_max_generation(self) -> int:
+        return int(self._slowly(RARELY, pynvml.nvmlDeviceGetMaxPcieLinkGeneration))
+
+    def pcie_max_width(self) -> int:
+        return int(self._slowly(RARELY, pynvml.nvmlDeviceGetMaxPcieLinkWidth))
 
     def pcie_rates(self) -> ByteRates:
-        """PCIe traffic in bytes per second: from byte counters, else from the poller beside the main path."""
+        """Bytes per second; the ceiling of the link tells whether its counters can be trusted over a second."""
         try:
-            return self._once(self._counted_pcie_rates)
-        except Unavailable as missing:
-            if missing.reason is Reason.FIRST_READING:
-                raise
-        return self._throughput.rates(self._handle)
+            self._pcie.ceiling = pcie_bandwidth(self.pcie_generation(), self.pcie_width()) * 1e9
+        except Unavailable:
+            self._pcie.ceiling = None
+        return self._from_lane(self._pcie.read, EACH_SECOND)
 
-    def _counted_pcie_rates(self, handle: object) -> ByteRates:
-        sent, received = pynvml.nvmlDeviceGetFieldValues(handle, _PCIE_FIELDS)
-        for field in (sent, received):
-            if field.nvmlReturn != pynvml.NVML_SUCCESS:
-                raise Unavailable(reason_of(field.nvmlReturn))
-        counts = (sent.value.ullVal, received.value.ullVal)
-        last, self._pcie_last = self._pcie_last, (self._now, *counts)
-        if last is None or self._now <= last[0]:
-            raise Unavailable(Reason.FIRST_READING)
-        seconds = self._now - last[0]
-        sent_bytes, received_bytes = (
-            self._counted(then, now, seconds) for then, now in zip(last[1:], counts, strict=True)
-        )
-        return ByteRates(sent_bytes / seconds, received_bytes / seconds)
+    def pcie_replays(self) -> int:
+        return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetPcieReplayCounter))
 
-    def _counted(self, then: int, now: int, seconds: float) -> int:
-        """Return what a counter has counted; Unavailable(NOT_SUPPORTED) where it may have wrapped unseen.
+    def nvlinks(self) -> NvLinks:
+        return self._slowly(SELDOM, queries.nvlinks)
 
-        The counters may wrap (nvml.h, NVML_FI_DEV_PCIE_COUNT_TX_BYTES), and one that was never past 32 bits may do so
-        several times a second on a fast link.
-        """
-        if max(then, now) >= COUNTER_WRAP:
-            if now < then:
-                raise Unavailable(Reason.FIRST_READING)
-            return now - then
-        if pcie_bandwidth(self.pcie_link()) * 1e9 * seconds >= COUNTER_WRAP:
-            raise Unavailable(Reason.NOT_SUPPORTED)
-        return (now - then) % COUNTER_WRAP
+    def nvlink_rates(self) -> ByteRates:
+        return self._from_lane(self._nvlink.read, EACH_SECOND)
 
     def encoder_utilization(self) -> float:
-        """Percent busy."""
         return float(self._once(pynvml.nvmlDeviceGetEncoderUtilization)[0])
 
     def decoder_utilization(self) -> float:
-        """Percent busy."""
         return float(self._once(pynvml.nvmlDeviceGetDecoderUtilization)[0])
 
+    def jpeg_utilization(self) -> float:
+        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetJpgUtilization)[0])
+
+    def ofa_utilization(self) -> float:
+        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetOfaUtilization)[0])
+
+    def encoder_sessions(self) -> int:
+        return self._slowly(EACH_SECOND, queries.encoder_sessions)
+
+    def ecc_errors(self, *, corrected: bool, lifetime: bool) -> int:
+        return self._slowly(SELDOM, queries.ecc_errors, corrected, lifetime)
+
+    def retired_pages(self) -> RetiredPages:
+        return self._slowly(RARELY, queries.retired_pages)
+
+    def remapped_rows(self) -> RemappedRows:
+        return self._slowly(RARELY, queries.remapped_rows)
+
+    def compute_mode(self) -> int:
+        return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetComputeMode))
+
+    def persistence_mode(self) -> int:
+        return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetPersistenceMode))
+
+    def mig_mode(self) -> int:
+        return self._slowly(SELDOM, queries.mig_mode)
+
     def processes(self) -> tuple[GpuProcess, ...]:
-        """Every process with memory on this GPU, once, largest first; empty where no list can be had."""
-        found: dict[int, GpuProcess] = {}
-        for kind, function in _PROCESS_LISTS:
-            try:
-                entries = self._once(function)
-            except Unavailable:
-                continue
-            for entry in entries:
-                found[entry.pid] = _merge(found.get(entry.pid), kind, entry.pid, entry.usedGpuMemory)
-        return tuple(sorted(found.values(), key=lambda process: -(process.gpu_memory_bytes or 0)))
-
-
-def _merge(known: GpuProcess | None, kind: str, pid: int, memory: int | None) -> GpuProcess:
-    """Join a process that stands in several of NVML's lists: each list tells its whole memory, so they don't add up."""
-    if known is None:
-        return GpuProcess(pid=pid, kind=kind, gpu_memory_bytes=memory)
-    sizes = [size for size in (known.gpu_memory_bytes, memory) if size is not None]
-    return GpuProcess(pid=pid, kind=f"{known.kind}+{kind}", gpu_memory_bytes=max(sizes) if sizes else None)
-
-
-def _memory_v2(handle: object) -> object:
-    return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-
-
-def _graphics_clock(handle: object) -> float:
-    return float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_GRAPHICS))
-
-
-def _memory_clock(handle: object) -> float:
-    return float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))
-
-
-def _max_graphics_clock(handle: object) -> float:
-    return float(pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_GRAPHICS))
-
-
-def _max_memory_clock(handle: object) -> float:
-    return float(pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM))
+        """Processes with memory on this GPU; empty where there is no list (yet)."""
+        try:
+            return self._lane.answer(self, self._processes.read, EACH_SECOND)
+        except Unavailable:
+            return ()

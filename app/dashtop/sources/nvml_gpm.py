@@ -1,8 +1,9 @@
-"""SM activity through NVML's GPU Performance Monitoring (GPM): two samples and what happened between them."""
+"""What really runs on the GPU, through NVML's GPU Performance Monitoring (GPM): two samples and what lies between."""
 
 from __future__ import annotations
 
 import time
+from typing import Any, NamedTuple
 
 import pynvml
 
@@ -13,49 +14,65 @@ from dashtop.sources.nvml_gate import call, call_or_none, reason_of
 MINIMUM_GAP_S = 0.1
 
 
-class SmActivity:
+class Activity(NamedTuple):
+    """Percent since the last sample; see GpuDevice."""
+
+    sm: float | Unavailable
+    occupancy: float | Unavailable
+    tensor: float | Unavailable
+    dram: float | Unavailable
+
+
+METRIC_IDS = (
+    pynvml.NVML_GPM_METRIC_SM_UTIL,
+    pynvml.NVML_GPM_METRIC_SM_OCCUPANCY,
+    pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL,
+    pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL,
+)
+
+
+class ActivityMonitor:
     """Keeps the last GPM sample of one GPU. Hopper and later answer; others raise Unavailable(NOT_SUPPORTED)."""
 
-    def __init__(self, handle: object) -> None:
+    def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._older: object | None = None
-        self._newer: object | None = None
+        self._samples: list[Any] = []
         self._taken_s = 0.0
-        self._supported: bool | None = None
 
-    def read(self) -> float:
-        """Return percent of time with at least one warp on a multiprocessor since the last call."""
-        if self._supported is None:
-            self._supported = bool(call(pynvml.nvmlGpmQueryDeviceSupport, self._handle).isSupportedDevice)
-        if not self._supported:
-            raise Unavailable(Reason.NOT_SUPPORTED)
-        if self._older is None:
-            self._older = call(pynvml.nvmlGpmSampleAlloc)
-            self._newer = call(pynvml.nvmlGpmSampleAlloc)
-            self._take(self._older)
+    def read(self) -> Activity:
+        """Return the activity since the last call; FIRST_READING the first time, and after too short a time."""
+        if not self._samples:
+            if not call(pynvml.nvmlGpmQueryDeviceSupport, self._handle).isSupportedDevice:
+                raise Unavailable(Reason.NOT_SUPPORTED)
+            self._samples = [call(pynvml.nvmlGpmSampleAlloc), call(pynvml.nvmlGpmSampleAlloc)]
+            self._take()
             raise Unavailable(Reason.FIRST_READING)
-        if time.monotonic() - self._taken_s < MINIMUM_GAP_S:
+        if time.monotonic() - self._taken_s <= MINIMUM_GAP_S:
             raise Unavailable(Reason.FIRST_READING)
-        self._take(self._newer)
+        self._samples.reverse()
+        self._take()
+        newer, older = self._samples
         request = pynvml.c_nvmlGpmMetricsGet_t()
         request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
-        request.numMetrics = 1
-        request.sample1, request.sample2 = self._older, self._newer
-        request.metrics[0].metricId = pynvml.NVML_GPM_METRIC_SM_UTIL
-        self._older, self._newer = self._newer, self._older
+        request.numMetrics = len(METRIC_IDS)
+        request.sample1, request.sample2 = older, newer
+        for position, number in enumerate(METRIC_IDS):
+            request.metrics[position].metricId = number
         call(pynvml.nvmlGpmMetricsGet, request)
-        metric = request.metrics[0]
-        if metric.nvmlReturn != pynvml.NVML_SUCCESS:
-            raise Unavailable(reason_of(metric.nvmlReturn))
-        return float(metric.value)
+        return Activity(*(_value(request.metrics[position]) for position in range(len(METRIC_IDS))))
 
-    def _take(self, sample: object) -> None:
-        call(pynvml.nvmlGpmSampleGet, self._handle, sample)
+    def _take(self) -> None:
+        call(pynvml.nvmlGpmSampleGet, self._handle, self._samples[0])
         self._taken_s = time.monotonic()
 
     def close(self) -> None:
         """Free the samples."""
-        for sample in (self._older, self._newer):
-            if sample is not None:
-                call_or_none(pynvml.nvmlGpmSampleFree, sample)
-        self._older = self._newer = None
+        for sample in self._samples:
+            call_or_none(pynvml.nvmlGpmSampleFree, sample)
+        self._samples = []
+
+
+def _value(metric: Any) -> float | Unavailable:
+    if metric.nvmlReturn != pynvml.NVML_SUCCESS:
+        return Unavailable(reason_of(metric.nvmlReturn))
+    return float(metric.value)

@@ -1,0 +1,104 @@
+"""The slow lane: questions that cost the driver milliseconds, asked in a thread beside the main path.
+
+Reading is scheduled by cost: what takes a microsecond is asked every tick, serially (threads make it slower); process
+lists, byte counters, fans and energy take 0.1 to 20 ms each and would make a tick of eight GPUs late.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dashtop.catalog.walk import RETRY_S
+from dashtop.domain.errors import Reason, Unavailable
+from dashtop.sources.nvml_gate import call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ResultT = TypeVar("ResultT")
+
+STALE_S = 5.0
+LONGEST_REST_S = 0.25
+SECOND_READING_S = 1.0
+
+
+@dataclass(slots=True)
+class _Question(Generic[ResultT]):
+    ask: Callable[[], ResultT]
+    period_s: float
+    due: float = 0.0
+    answer: ResultT | Unavailable | None = None
+    answered_at: float = 0.0
+
+
+class SlowLane:
+    """Asks each question once a period and keeps the newest answer. The thread starts with the first question."""
+
+    def __init__(self) -> None:
+        self._questions: dict[tuple[object, object], _Question[Any]] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def answer(self, owner: object, ask: Callable[[], ResultT], period_s: float) -> ResultT:
+        """Return the newest answer to `ask` (identified by it and its `owner`); the first call only poses it.
+
+        Raises what the question raised; FIRST_READING before there is an answer; STALE when it is too old.
+        """
+        question = self._questions.get((owner, ask))
+        if question is None:
+            self._questions[owner, ask] = _Question(ask, period_s)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dashtop-slow-lane", daemon=True)
+                self._thread.start()
+            raise Unavailable(Reason.FIRST_READING)
+        answer = question.answer
+        if answer is None:
+            raise Unavailable(Reason.FIRST_READING)
+        if isinstance(answer, Unavailable):
+            raise Unavailable(answer.reason)
+        if time.monotonic() - question.answered_at > period_s + STALE_S:
+            raise Unavailable(Reason.STALE)
+        result: ResultT = answer
+        return result
+
+    def pause(self, owner: object) -> None:
+        """Ask nothing more about `owner` until it is asked about again: its answers are forgotten."""
+        for key in [key for key in self._questions if key[0] == owner]:
+            self._questions.pop(key, None)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            now = time.monotonic()
+            for question in list(self._questions.values()):
+                if self._stop.is_set():
+                    return
+                if now >= question.due:
+                    self._ask(question)
+            soonest = min((question.due for question in list(self._questions.values())), default=now + LONGEST_REST_S)
+            self._stop.wait(min(LONGEST_REST_S, max(0.01, soonest - time.monotonic())))
+
+    @staticmethod
+    def _ask(question: _Question[Any]) -> None:
+        started = time.monotonic()
+        try:
+            question.answer = call(question.ask)
+        except Unavailable as missing:
+            question.answer = missing
+            soon = min(question.period_s, SECOND_READING_S)
+            first = missing.reason is Reason.FIRST_READING
+            question.due = started + (soon if first else RETRY_S.get(missing.reason, question.period_s))
+        except Exception:  # noqa: BLE001 - a binding that stumbles over one answer must not end the lane
+            question.answer = Unavailable(Reason.DRIVER_ERROR)
+            question.due = started + question.period_s
+        else:
+            question.due = started + question.period_s
+        question.answered_at = time.monotonic()
+
+    def close(self) -> None:
+        """Stop the thread; a question under way is given a moment to be answered."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(0.5)
