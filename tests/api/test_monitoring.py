@@ -78,6 +78,9 @@ def client_of(latest: Pinned) -> FlaskClient:
     return server.test_client()
 
 
+PROCESS = ("pid", "process_name", "gpu_memory_mb", "cpu_percent", "type")
+
+
 @pytest.fixture
 def two_gpus() -> FlaskClient:
     process = GpuProcess(pid=12345, kind="C", gpu_memory_bytes=8192 * 2**20, name="python", cpu_percent=25.5)
@@ -112,7 +115,7 @@ def test_values_and_nulls(two_gpus: FlaskClient) -> None:
     assert body["gpu_metrics"]["clocks"]["gpu_mhz"] == 1800
     assert body["gpu_metrics"]["fan_speed"] is None
     assert body["system_metrics"]["cpu"]["usage_percent"] == 35.25
-    assert body["gpu_processes"] == [
+    assert [{name: process[name] for name in PROCESS} for process in body["gpu_processes"]] == [
         {"pid": 12345, "process_name": "python", "gpu_memory_mb": 8192.0, "cpu_percent": 25.5, "type": "C"},
         {"pid": 12346, "process_name": None, "gpu_memory_mb": None, "cpu_percent": None, "type": "G"},
     ]

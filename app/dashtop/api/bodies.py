@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashtop.catalog import GPU_METRICS, HOST_METRICS
 from dashtop.domain.metric import Unit
+from dashtop.domain.sample import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +34,7 @@ def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
         "gpu_list": [gpu_info(each.device) for each in sample.gpus],
         "gpu_metrics": gpu_metrics(gpu) if gpu is not None else None,
         "system_metrics": nested(HOST_METRICS, sample.host.values),
-        "gpu_processes": [process(each) for each in gpu.processes] if gpu is not None else [],
+        "gpu_processes": [process(each, sample.time_ms) for each in gpu.processes] if gpu is not None else [],
         "storage": [storage(mount) for mount in sample.host.mounts],
         "timestamp": sample.time_ms,
         "simulated": sample.simulated,
@@ -69,14 +70,29 @@ def gpu_metrics(gpu: Gpu) -> Json:
     }
 
 
-def process(of: GpuProcess) -> Json:
-    """One process with memory on a GPU."""
+def process(of: GpuProcess, now_ms: int) -> Json:
+    """One process with memory on a GPU; `now_ms` is the time of the sample, epoch milliseconds."""
+    owner = of.owner or Owner()
     return {
         "pid": of.pid,
         "process_name": of.name,
         "gpu_memory_mb": _scaled(of.gpu_memory_bytes, MIB),
-        "cpu_percent": of.cpu_percent,
+        "cpu_percent": _rounded(of.cpu_percent),
         "type": of.kind,
+        "username": owner.user,
+        "sm_percent": _rounded(of.sm_percent),
+        "memory_percent": _rounded(of.memory_percent),
+        "encoder_percent": _rounded(of.encoder_percent),
+        "decoder_percent": _rounded(of.decoder_percent),
+        "host_memory_mb": _scaled(of.host_memory_bytes, MIB),
+        "started": of.started_ms,
+        "running_seconds": max(0.0, (now_ms - of.started_ms) / 1000) if of.started_ms is not None else None,
+        "container": owner.container,
+        "container_runtime": owner.runtime,
+        "slurm_job": owner.slurm_job,
+        "kubernetes_pod": owner.kubernetes_pod,
+        "environment": owner.environment,
+        "foreign": of.foreign,
     }
 
 
@@ -86,7 +102,7 @@ def storage(mount: Mount) -> Json:
         "mount_point": mount.mount_point,
         "used_gb": _scaled(mount.used_bytes, GIB),
         "total_gb": _scaled(mount.total_bytes, GIB),
-        "used_percent": round(mount.used_percent, DIGITS) if mount.used_percent is not None else None,
+        "used_percent": _rounded(mount.used_percent),
         "filesystem": mount.filesystem,
     }
 
@@ -107,6 +123,10 @@ def _number(value: float | None, unit: Unit) -> float | int | None:
     if value is None:
         return None
     return round(value) if unit in {Unit.COUNT, Unit.MEGAHERTZ} else round(value, DIGITS)
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, DIGITS) if value is not None else None
 
 
 def _scaled(size: int | None, unit: float) -> float | None:

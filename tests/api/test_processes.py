@@ -1,0 +1,70 @@
+"""A process in the API: the driver's part, the host's part, and null for what neither tells."""
+
+from __future__ import annotations
+
+from dashtop.api.bodies import process
+from dashtop.domain.sample import GpuProcess, Owner
+
+NOW_MS = 1_800_000_000_000
+
+
+def test_a_process_with_everything() -> None:
+    owner = Owner(
+        user="ada",
+        container="31cb02944da7",
+        runtime="docker",
+        slurm_job="42",
+        kubernetes_pod="74ba62da-1a3d-11e7-bb11-080027cb0e22",
+        environment="train",
+    )
+    full = GpuProcess(
+        pid=4321,
+        kind="C+G",
+        gpu_memory_bytes=3 * 2**30,
+        sm_percent=97.0,
+        memory_percent=40.0,
+        encoder_percent=0.0,
+        decoder_percent=1.5,
+        name="python3",
+        cpu_percent=200 / 3,
+        host_memory_bytes=512 * 2**20,
+        started_ms=NOW_MS - 90_500,
+        owner=owner,
+    )
+    assert process(full, NOW_MS) == {
+        "pid": 4321,
+        "process_name": "python3",
+        "gpu_memory_mb": 3072.0,
+        "cpu_percent": 66.6667,
+        "type": "C+G",
+        "username": "ada",
+        "sm_percent": 97.0,
+        "memory_percent": 40.0,
+        "encoder_percent": 0.0,
+        "decoder_percent": 1.5,
+        "host_memory_mb": 512.0,
+        "started": NOW_MS - 90_500,
+        "running_seconds": 90.5,
+        "container": "31cb02944da7",
+        "container_runtime": "docker",
+        "slurm_job": "42",
+        "kubernetes_pod": "74ba62da-1a3d-11e7-bb11-080027cb0e22",
+        "environment": "train",
+        "foreign": False,
+    }
+
+
+def test_one_of_another_pid_namespace_is_said_to_be_so_and_nothing_else() -> None:
+    body = process(GpuProcess(pid=4321, kind="C", gpu_memory_bytes=None, foreign=True), NOW_MS)
+
+    assert {name: value for name, value in body.items() if value is not None} == {
+        "pid": 4321,
+        "type": "C",
+        "foreign": True,
+    }
+
+
+def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
+    young = GpuProcess(pid=1, kind="C", gpu_memory_bytes=None, started_ms=NOW_MS + 5_000)
+
+    assert process(young, NOW_MS)["running_seconds"] == 0.0
