@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ from tests.processes import eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.fake_nvml.fixtures import WorldFactory
 
@@ -21,8 +24,8 @@ ALL = "/api/v1/system/monitoring/all"
 MIB = 2**20
 # prctl(PR_SET_NAME) is what a program may call to take any name of 15 bytes.
 _RENAMED = (
-    "import ctypes, sys; name = bytes.fromhex(sys.argv[1]);"
-    "assert ctypes.CDLL(None).prctl(15, name, 0, 0, 0) == 0; print('ready', flush=True); sys.stdin.read()"
+    "import ctypes, sys, time; name = bytes.fromhex(sys.argv[1]);"
+    "assert ctypes.CDLL(None).prctl(15, name, 0, 0, 0) == 0; print('ready', flush=True); time.sleep(120)"
 )
 NAMES = {
     b"\x1b[31mred\r\nx": "\ufffd[31mred\ufffd\ufffdx",
@@ -33,28 +36,28 @@ NAMES = {
 
 
 @pytest.fixture
-def hostile() -> Iterator[dict[int, str]]:
+def hostile(tmp_path: Path) -> Iterator[dict[int, str]]:
     """Running processes with names that should do harm: by pid, what may be shown of them."""
-    started = {}
-    long = "n" * 4096
-    for name, shown in {**NAMES, long.encode(): "n" * 63 + "…"}.items():
-        # The kernel keeps 15 bytes; the program's own first argument tells the rest.
-        arguments = [long if len(name) > 15 else "python", "-c", _RENAMED, name.hex()]
-        process = subprocess.Popen(
-            arguments,
-            executable=sys.executable,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "VIRTUAL_ENV": "/nowhere/\x1b[2Jtrain", "CONDA_DEFAULT_ENV": "x"},
-        )
-        started[process] = shown
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-    yield {process.pid: shown for process, shown in started.items()}
-    for process in started:
-        process.kill()
-        process.communicate()
+    # The kernel keeps 15 bytes of a program's name; the first argument, 4 KiB here, tells the rest.
+    program = tmp_path / ("n" * 20)
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    env = {**os.environ, "VIRTUAL_ENV": "/nowhere/\x1b[2Jtrain", "CONDA_DEFAULT_ENV": "x"}
+    with ExitStack() as stack:
+        long = subprocess.Popen(["n" * 4096, "120"], executable=program, env=env)
+        stack.callback(end, long)
+        started = {long.pid: "n" * 63 + "…"}
+        for name, shown in NAMES.items():
+            process = subprocess.Popen([sys.executable, "-c", _RENAMED, name.hex()], stdout=subprocess.PIPE, env=env)
+            stack.callback(end, process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            started[process.pid] = shown
+        yield started
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def test_hostile_names_and_owners_arrive_cleaned(nvml_world: WorldFactory, hostile: dict[int, str]) -> None:
