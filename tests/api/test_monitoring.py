@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from flask import Flask
 
-from dashtop.api import routes
 from dashtop.catalog import ALL_METRICS
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import GpuProcess, Mount, Sample
-from dashtop.domain.services import Services
-from dashtop.history.memory import MemoryHistory
-from dashtop.sources.clock import SystemClock
-from tests.builders import make_gpu, make_sample
+from tests.api.pinned import Pinned, client_of
+from tests.builders import make_sample
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
 ALL = "/api/v1/system/monitoring/all"
 
+PROCESS = ("pid", "process_name", "gpu_memory_mb", "cpu_percent", "type")
 # Field names of the original document, section 3.2.
 FIELDS = {
     "": {"gpu_available", "gpu_list", "gpu_metrics", "system_metrics", "gpu_processes", "storage"},
@@ -45,55 +40,6 @@ FIELDS = {
     "gpu_processes.0": {"pid", "process_name", "gpu_memory_mb", "cpu_percent"},
     "storage.0": {"mount_point", "used_gb", "total_gb", "used_percent"},
 }  # fmt: skip
-
-
-@dataclass
-class Pinned:
-    """A collector that stands still."""
-
-    sample: Sample | None
-    is_alive: bool = True
-    interval_s: float = 1.0
-
-    def latest(self) -> Sample | None:
-        return self.sample
-
-    def alive(self) -> bool:
-        return self.is_alive
-
-
-def client_of(latest: Pinned) -> FlaskClient:
-    server = Flask("test")
-    services = Services(latest=latest, history=MemoryHistory(interval_s=1.0), clock=SystemClock())
-    routes.register(server, services)
-
-    @server.get("/<path:rest>")
-    def page(rest: str) -> str:
-        return f"<html>{rest}</html>"
-
-    @server.get("/api/v1/system/broken")
-    def broken() -> str:
-        raise RuntimeError("secret detail")
-
-    return server.test_client()
-
-
-PROCESS = ("pid", "process_name", "gpu_memory_mb", "cpu_percent", "type")
-
-
-@pytest.fixture
-def two_gpus() -> FlaskClient:
-    process = GpuProcess(pid=12345, kind="C", gpu_memory_bytes=8192 * 2**20, name="python", cpu_percent=25.5)
-    unknown = GpuProcess(pid=12346, kind="G", gpu_memory_bytes=None)
-    gpus = (
-        make_gpu(0, values={"gpu.utilization.gpu": 78.5, "gpu.clocks.gpu_mhz": 1800.0}, processes=(process, unknown)),
-        make_gpu(1, values={"gpu.utilization.gpu": 0.0}),
-    )
-    mounts = (
-        Mount(mount_point="/", filesystem="ext4", used_bytes=2**30, total_bytes=4 * 2**30, used_percent=25.0),
-        Mount(mount_point="/dead", filesystem="nfs", used_bytes=None, total_bytes=None, used_percent=None),
-    )
-    return client_of(Pinned(make_sample(gpus=gpus, host={"system.cpu.usage_percent": 35.25}, mounts=mounts)))
 
 
 def test_field_names_are_those_of_the_original_document(two_gpus: FlaskClient) -> None:

@@ -12,12 +12,15 @@ from dashtop.domain.sample import Owner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dashtop.domain.errors import Reason
     from dashtop.domain.metric import Metric
-    from dashtop.domain.sample import Device, Gpu, GpuProcess, Mount, Sample
+    from dashtop.domain.sample import Device, Gpu, GpuProcess, Host, Mount, Sample
 
 GIB = 2.0**30
 MIB = 2.0**20
 DIGITS = 4
+WHOLE = frozenset({Unit.COUNT, Unit.MEGAHERTZ})
+"""Units whose values are whole numbers."""
 
 Json = dict[str, Any]
 
@@ -33,17 +36,13 @@ def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
         "gpu_available": gpu is not None,
         "gpu_list": [gpu_info(each.device) for each in sample.gpus],
         "gpu_metrics": gpu_metrics(gpu) if gpu is not None else None,
-        "system_metrics": nested(HOST_METRICS, sample.host.values),
+        "system_metrics": system_metrics(sample.host),
         "gpu_processes": [process(each, sample.time_ms) for each in gpu.processes] if gpu is not None else [],
         "storage": [storage(mount) for mount in sample.host.mounts],
         "timestamp": sample.time_ms,
         "simulated": sample.simulated,
         "gpu_status": sample.gpu_trouble.value if sample.gpu_trouble is not None else None,
-        "unavailable": {
-            key: reason.value
-            for unavailable in (gpu.unavailable if gpu is not None else {}, sample.host.unavailable)
-            for key, reason in unavailable.items()
-        },
+        "unavailable": {**(_reasons(gpu.unavailable) if gpu is not None else {}), **_reasons(sample.host.unavailable)},
     }
 
 
@@ -57,6 +56,16 @@ def gpu_info(device: Device) -> Json:
         "driver_version": device.driver_version,
         "compute_capability": device.compute_capability,
         "uuid": device.uuid,
+        "pci_bus_id": device.pci_bus_id,
+        "serial": device.serial,
+        "vbios": device.vbios,
+        "architecture": device.architecture,
+        "power_limit_watts": device.power_limit_watts,
+        "slowdown_celsius": device.slowdown_celsius,
+        "shutdown_celsius": device.shutdown_celsius,
+        "mig_parent_uuid": device.mig_parent_uuid,
+        "mig_profile": device.mig_profile,
+        "shares_host_memory": device.shares_host_memory,
     }
 
 
@@ -66,8 +75,26 @@ def gpu_metrics(gpu: Gpu) -> Json:
         "gpu_id": gpu.device.index,
         "gpu_name": gpu.device.name,
         "gpu_uuid": gpu.device.uuid,
+        "state": gpu.state.value if gpu.state is not None else None,
         **nested(GPU_METRICS, gpu.values),
     }
+
+
+def gpu_metrics_explained(gpu: Gpu) -> Json:
+    """Every metric of one GPU, with the reason of each null."""
+    return {**gpu_metrics(gpu), "unavailable": _reasons(gpu.unavailable)}
+
+
+def system_metrics(host: Host) -> Json:
+    """Every metric of the machine."""
+    body = nested(HOST_METRICS, host.values)
+    body["cpu"]["per_core_percent"] = [round(core, DIGITS) for core in host.per_core]
+    return body
+
+
+def system_metrics_explained(host: Host) -> Json:
+    """Every metric of the machine, with the reason of each null."""
+    return {**system_metrics(host), "unavailable": _reasons(host.unavailable)}
 
 
 def process(of: GpuProcess, now_ms: int) -> Json:
@@ -96,6 +123,15 @@ def process(of: GpuProcess, now_ms: int) -> Json:
     }
 
 
+def processes(sample: Sample) -> list[Json]:
+    """Return the processes of every GPU, each with the GPU it is on."""
+    return [
+        {"gpu_id": gpu.device.index, "gpu_uuid": gpu.device.uuid, **process(each, sample.time_ms)}
+        for gpu in sample.gpus
+        for each in gpu.processes
+    ]
+
+
 def storage(mount: Mount) -> Json:
     """One mount point."""
     return {
@@ -119,10 +155,14 @@ def nested(metrics: Iterable[Metric[Any]], values: Mapping[str, float | None]) -
     return body
 
 
+def _reasons(unavailable: Mapping[str, Reason]) -> dict[str, str]:
+    return {key: reason.value for key, reason in unavailable.items()}
+
+
 def _number(value: float | None, unit: Unit) -> float | int | None:
     if value is None:
         return None
-    return round(value) if unit in {Unit.COUNT, Unit.MEGAHERTZ} else round(value, DIGITS)
+    return round(value) if unit in WHOLE else round(value, DIGITS)
 
 
 def _rounded(value: float | None) -> float | None:

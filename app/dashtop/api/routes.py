@@ -1,62 +1,62 @@
-"""The routes: what is asked is checked here, what is answered is made in bodies.py."""
+"""The routes: what is asked is checked here (query.py), what is answered is made by the calls (calls.py)."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, request
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound, ServiceUnavailable, UnprocessableEntity
+from flask import Blueprint, Response, redirect, render_template, request, url_for
+from werkzeug.exceptions import HTTPException, NotFound
 
-from dashtop.api.bodies import monitoring_all, to_json
+from dashtop.api import openapi, query
+from dashtop.api.bodies import to_json
+from dashtop.api.calls import CALLS, Call
+from dashtop.api.context import Context, answer
 
 if TYPE_CHECKING:
     from flask import Flask
+    from werkzeug.wrappers import Response as BaseResponse
 
-    from dashtop.domain.sample import Gpu, Sample
     from dashtop.domain.services import Services
 
 log = logging.getLogger(__name__)
 
-PREFIX = "/api/v1/system"
-LARGEST_ID_DIGITS = 6
+PREFIX = "api/v1/system"
+SHOWN = 200
 
 
-def register(server: Flask, services: Services) -> None:
-    """Add every route of the API, health checks included, and JSON errors under /api."""
-    server.register_blueprint(_system(services), url_prefix=PREFIX)
-    server.register_blueprint(_health(services))
-    server.register_blueprint(_unknown())
+def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
+    """Add every route of the API, health checks and documentation included, and JSON errors everywhere."""
+    server.register_blueprint(_system(Context(services=services)), url_prefix=url_prefix + PREFIX)
+    server.register_blueprint(_root(services, url_prefix), url_prefix=url_prefix)
     server.register_error_handler(HTTPException, _http_error)
     server.register_error_handler(Exception, _crash)
 
 
-def answer(body: object, status: int = 200) -> Response:
-    """Answer with JSON that no cache keeps."""
-    return _answer_bytes(to_json(body), status)
-
-
-def _answer_bytes(body: bytes, status: int = 200) -> Response:
-    response = Response(body, status=status, mimetype="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-def _system(services: Services) -> Blueprint:
+def _system(context: Context) -> Blueprint:
     routes = Blueprint("system", __name__)
-    cached = _PerSample()
-
-    @routes.get("/monitoring/all")
-    def _monitoring_all() -> Response:
-        sample, gpu = _asked_for(services, request.args.get("gpu_id"))
-        return _answer_bytes(cached.body(sample, gpu))
-
+    for call in CALLS:
+        routes.add_url_rule(_rule(call), call.name, _view(call, context), methods=["GET"])
     return routes
 
 
-def _health(services: Services) -> Blueprint:
-    routes = Blueprint("health", __name__)
+def _rule(call: Call) -> str:
+    return call.path.replace("{", "<").replace("}", ">")
+
+
+def _view(call: Call, context: Context) -> Any:
+    def view(**in_path: str) -> Response:
+        given = {**dict(request.args.lists()), **{name: [value] for name, value in in_path.items()}}
+        return call.run(context, query.parse(call.query, given))
+
+    return view
+
+
+def _root(services: Services, url_prefix: str) -> Blueprint:
+    """Return health checks, the API's description, and a 404 where Dash would answer any path with its page."""
+    routes = Blueprint("root", __name__, template_folder="templates")
+    document = openapi.document(url_prefix + PREFIX)
+    described = to_json(document)
 
     @routes.get("/healthz")
     def _healthz() -> Response:
@@ -69,63 +69,29 @@ def _health(services: Services) -> Blueprint:
         detail = "The first reading is under way." if services.latest.latest() is None else "Collection has stopped."
         return answer({"ready": False, "detail": detail}, 503)
 
+    @routes.get(f"/{PREFIX}/openapi.json")
+    def _openapi() -> Response:
+        return answer(described)
+
+    @routes.get("/docs")
+    def _docs() -> str:
+        return render_template("docs.html", document=document)
+
+    @routes.get(f"/{PREFIX}/docs")
+    def _docs_beside_the_calls() -> BaseResponse:
+        return redirect(url_for("root._docs"))
+
+    @routes.route("/api")
+    @routes.route("/api/", endpoint="_api_root")
+    @routes.route("/api/<path:_rest>")
+    @routes.route("/<path:_before>/api/<path:_rest>")
+    def _not_found(**_parts: str) -> Response:
+        raise NotFound(f"There is nothing at {request.path[:SHOWN]}.")
+
     return routes
 
 
-def _unknown() -> Blueprint:
-    """Answer 404 where Dash, which has a page for every path, would answer 200 with HTML."""
-    routes = Blueprint("unknown", __name__, url_prefix="/api")
-
-    @routes.route("/", defaults={"rest": ""}, strict_slashes=False)
-    @routes.route("/<path:rest>")
-    def _not_found(rest: str) -> Response:
-        raise NotFound(f"There is nothing at /api/{rest[:200]}.")
-
-    return routes
-
-
-def _asked_for(services: Services, gpu_id: str | None) -> tuple[Sample, Gpu | None]:
-    """Return the latest sample and the GPU that was asked for; None where the machine has no GPU at all."""
-    index = _gpu_index(gpu_id)
-    sample = services.latest.latest()
-    if sample is None:
-        raise ServiceUnavailable("The first reading is under way; ask again in a second.")
-    gpu = sample.gpu(index)
-    if gpu is None and sample.gpus:
-        raise BadRequest("Invalid GPU ID")
-    return sample, gpu
-
-
-def _gpu_index(text: str | None) -> int:
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= LARGEST_ID_DIGITS):
-        raise UnprocessableEntity("gpu_id must be a whole number, 0 or more.")
-    return int(text)
-
-
-class _PerSample:
-    """Answers are made once for each sample and GPU, however many clients ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sequence = -1
-        self._bodies: dict[int | None, bytes] = {}
-
-    def body(self, sample: Sample, gpu: Gpu | None) -> bytes:
-        key = gpu.device.index if gpu is not None else None
-        with self._lock:
-            if self._sequence != sample.sequence:
-                self._sequence, self._bodies = sample.sequence, {}
-            body = self._bodies.get(key)
-            if body is None:
-                body = self._bodies[key] = to_json(monitoring_all(sample, gpu))
-            return body
-
-
-def _http_error(error: HTTPException) -> Response | HTTPException:
-    if not request.path.startswith("/api"):
-        return error
+def _http_error(error: HTTPException) -> Response:
     response = answer({"detail": error.description}, error.code or 500)
     for name, value in error.get_headers():
         if name not in {"Content-Type", "Content-Length"}:

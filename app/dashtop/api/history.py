@@ -1,0 +1,93 @@
+"""Calls about the past: columns of buckets from the history."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from dashtop.api.bodies import DIGITS
+from dashtop.api.context import answer, one_gpu, shown_gpu
+from dashtop.api.query import GpuQuery, WholeNumber, known_metrics
+from dashtop.catalog import ALL_METRICS
+from dashtop.domain.sample import SeriesKey
+
+if TYPE_CHECKING:
+    from flask import Response
+    from numpy.typing import NDArray
+
+    from dashtop.api.context import Context
+    from dashtop.domain.sample import Sample, SeriesSet
+
+HOUR_MS = 3_600_000
+RANGES_MS = {"5m": HOUR_MS // 12, "15m": HOUR_MS // 4, "1h": HOUR_MS, "6h": 6 * HOUR_MS, "24h": 24 * HOUR_MS}
+FINEST_STEP_MS = 1000
+
+
+class HistoryQuery(GpuQuery):
+    """Which series, how far back, how fine."""
+
+    range: Annotated[Literal["5m", "15m", "1h", "6h", "24h"], Field(description="How far back from now.")] = "1h"
+    points: Annotated[
+        int,
+        WholeNumber,
+        Field(ge=2, le=5000, description="Buckets at most; a bucket is whole seconds.", examples=[300]),
+    ] = 300
+    metrics: Annotated[
+        str | None,
+        AfterValidator(known_metrics),
+        Field(
+            description="Metric keys, separated by commas; all where it is left out.",
+            examples=["gpu.utilization.gpu,system.cpu.usage_percent"],
+        ),
+    ] = None
+
+
+def history(context: Context, query: HistoryQuery) -> Response:
+    """Answer with the series of one GPU and the host."""
+    keys = series_keys(context.sample(), query)
+    span_ms = RANGES_MS[query.range]
+    seconds = -(-span_ms // (FINEST_STEP_MS * query.points))
+    # The bucket that now falls into is a part of the range, so one bucket less than asked may lie before it.
+    step_ms = FINEST_STEP_MS * max(1, seconds)
+    end_ms = (context.services.clock.now_ms() // step_ms + 1) * step_ms
+    found = context.services.history.query(list(keys.values()), end_ms - span_ms, end_ms, step_ms)
+    return answer(columns(found))
+
+
+def series_keys(sample: Sample, query: HistoryQuery) -> dict[str, SeriesKey]:
+    """Return the series asked for by metric key. Raises as `one_gpu` does where a GPU's are asked for by name."""
+    asked = query.metrics.split(",") if query.metrics is not None else None
+    names = dict.fromkeys(asked or [metric.key for metric in ALL_METRICS])
+    by_name = asked is not None and any(name.startswith("gpu.") for name in names)
+    gpu = one_gpu(sample, query.gpu_id) if by_name else shown_gpu(sample, query.gpu_id)
+    keys = {}
+    for name in names:
+        if not name.startswith("gpu."):
+            keys[name] = SeriesKey(name)
+        elif gpu is not None:
+            keys[name] = SeriesKey(name, gpu.device.uuid)
+    return keys
+
+
+def columns(found: SeriesSet) -> dict[str, object]:
+    """Return the body of an answer: NaN becomes null."""
+    return {
+        "timestamps": [found.start_ms + index * found.step_ms for index in range(found.count)],
+        "step_ms": found.step_ms,
+        "series": {
+            series.key.metric: {
+                "mean": _column(series.mean),
+                "min": _column(series.minimum),
+                "max": _column(series.maximum),
+            }
+            for series in found.series
+        },
+    }
+
+
+def _column(values: NDArray[np.float32]) -> list[float | None]:
+    rounded: list[float] = np.round(values.astype(np.float64), DIGITS).tolist()
+    return [None if math.isnan(value) else value for value in rounded]

@@ -1,0 +1,50 @@
+"""The API's routes on a Flask server of their own, over a sample that stands still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from dashtop.api import routes
+from dashtop.domain.services import Services
+from dashtop.history.memory import MemoryHistory
+from dashtop.sources.clock import SystemClock
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+    from dashtop.domain.ports import Clock, History
+    from dashtop.domain.sample import Sample
+
+
+@dataclass
+class Pinned:
+    """A collector that stands still."""
+
+    sample: Sample | None
+    is_alive: bool = True
+    interval_s: float = 1.0
+
+    def latest(self) -> Sample | None:
+        return self.sample
+
+    def alive(self) -> bool:
+        return self.is_alive
+
+
+def client_of(latest: Pinned, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:
+    server = Flask("test")
+    services = Services(latest=latest, history=history or MemoryHistory(interval_s=1.0), clock=clock or SystemClock())
+    routes.register(server, services)
+
+    @server.get("/<path:rest>")
+    def page(rest: str) -> str:
+        return f"<html>{rest}</html>"
+
+    @server.get("/api/v1/system/broken")
+    def broken() -> str:
+        raise RuntimeError("secret detail")
+
+    return server.test_client()
