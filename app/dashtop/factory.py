@@ -66,6 +66,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from flask import Flask  # noqa: PLC0415
 
     from dashtop.api import routes  # noqa: PLC0415
+    from dashtop.exporter import route as exporter  # noqa: PLC0415
     from dashtop.history.memory import MemoryHistory  # noqa: PLC0415
     from dashtop.ui.shell import create_dash  # noqa: PLC0415
 
@@ -81,6 +82,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     services = Services(latest=collector, history=history, clock=clock)
     server = Flask("dashtop", static_folder=None)
     routes.register(server, services)
+    exporter.register(server, services)
     dash = create_dash(services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval)
     atexit.register(collector.stop)
     collector.start()

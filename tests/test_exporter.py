@@ -1,0 +1,195 @@
+"""Prometheus' view: names and units by its rules, missing is absent, and a real Prometheus reads what the API says."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from flask import Flask
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from dashtop.catalog import ALL_METRICS, GPU_METRICS
+from dashtop.domain.errors import Reason
+from dashtop.domain.sample import CollectorRun, Mount
+from dashtop.domain.services import Services
+from dashtop.exporter import route
+from dashtop.exporter.dcgm import NAMES as DCGM_NAMES
+from dashtop.history.memory import MemoryHistory
+from tests.api.pinned import Pinned
+from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.clock import FakeClock
+from tests.processes import eventually, running
+from tests.prometheus import program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flask.testing import FlaskClient
+
+    from dashtop.domain.sample import Sample
+
+GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": "NVIDIA GeForce RTX 3090"}
+
+
+def client_of(sample: Sample | None) -> FlaskClient:
+    server = Flask("test")
+    services = Services(
+        latest=Pinned(sample), history=MemoryHistory(interval_s=1.0), clock=FakeClock(now_ms=NOON_MS + 3500)
+    )
+    route.register(server, services)
+    return server.test_client()
+
+
+def samples(client: FlaskClient, query: str = "") -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Return every value by name and labels."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in parse(client.get("/metrics" + query).text):
+        for each in family.samples:
+            found.setdefault(each.name, {})[tuple(sorted(each.labels.items()))] = each.value
+    return found
+
+
+def only(found: dict[str, dict[tuple[tuple[str, str], ...], float]], name: str) -> float:
+    (value,) = found[name].values()
+    return value
+
+
+def everything() -> Sample:
+    """A sample in which every metric has a value."""
+    gpus = tuple(make_gpu(index, values={metric.key: 2.0 for metric in GPU_METRICS}) for index in range(2))
+    mount = Mount(mount_point='/odd "name"\n', filesystem="ext4", used_bytes=3, total_bytes=9, used_percent=33.3)
+    sample = make_sample(3, gpus=gpus, host={metric.key: 2.0 for metric in ALL_METRICS}, mounts=(mount,))
+    return replace(sample, skipped_ticks=7, collectors=(CollectorRun(name="gpu", duration_s=0.25, failures=4),))
+
+
+def test_every_metric_is_there_in_base_units() -> None:
+    found = samples(client_of(everything()))
+    for metric in ALL_METRICS:
+        values = found[metric.prometheus]
+        assert set(values.values()) == {2.0 * metric.unit.factor}, metric.key
+        assert len(values) == (2 if metric.key.startswith("gpu.") else 1)
+    assert found["dashtop_gpu_utilization_ratio"][tuple(sorted(GPU0.items()))] == 0.02
+
+
+def test_what_is_missing_is_absent() -> None:
+    gpus = (make_gpu(0, values={"gpu.utilization.gpu": 0.0}), make_gpu(1))
+    found = samples(client_of(make_sample(gpus=gpus)))
+    assert found["dashtop_gpu_utilization_ratio"] == {tuple(sorted(GPU0.items())): 0.0}
+    assert not {metric.prometheus for metric in ALL_METRICS} - {"dashtop_gpu_utilization_ratio"} & set(found)
+
+
+def test_collection_is_told_too() -> None:
+    found = samples(client_of(everything()))
+    assert only(found, "dashtop_sample_age_seconds") == 0.5
+    assert only(found, "dashtop_skipped_ticks_total") == 7
+    assert found["dashtop_collector_duration_seconds"] == {(("collector", "gpu"),): 0.25}
+    assert found["dashtop_collector_failures_total"] == {(("collector", "gpu"),): 4}
+    assert only(found, "dashtop_build_info") == 1
+    assert only(found, "dashtop_filesystem_used_bytes") == 3
+
+
+def test_a_lost_gpu_is_down_and_says_nothing_of_processes() -> None:
+    found = samples(client_of(make_sample(gpus=(replace(make_gpu(0), state=Reason.GPU_LOST),))))
+    assert only(found, "dashtop_gpu_up") == 0
+    assert "dashtop_gpu_processes" not in found
+
+
+def test_before_the_first_reading_and_without_gpus() -> None:
+    assert set(samples(client_of(None))) == {"dashtop_build_info"}
+    assert not [name for name in samples(client_of(make_sample(trouble=Reason.NO_DEVICE))) if "_gpu_up" in name]
+
+
+def test_dcgm_names_carry_dcgm_units_beside_our_own() -> None:
+    values = {
+        "gpu.utilization.gpu": 78.0, "gpu.memory.used_gb": 8.0, "gpu.memory.total_gb": 24.0,
+        "gpu.memory.reserved_gb": 1.0, "gpu.energy.total_wh": 2.0, "gpu.utilization.compute": 50.0,
+    }  # fmt: skip
+    client = client_of(make_sample(gpus=(make_gpu(0, values=values),)))
+    found = samples(client, "?names=dcgm")
+    assert only(found, "DCGM_FI_DEV_GPU_UTIL") == 78.0
+    assert only(found, "DCGM_FI_DEV_FB_USED") == 8192.0
+    assert only(found, "DCGM_FI_DEV_FB_FREE") == 15 * 1024.0
+    assert only(found, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION") == 7_200_000.0
+    assert only(found, "DCGM_FI_PROF_SM_ACTIVE") == 0.5
+    ((labels, _),) = found["DCGM_FI_DEV_GPU_UTIL"].items()
+    assert {"gpu": "0", "device": "nvidia0", "modelName": GPU0["name"], "UUID": GPU0["uuid"]}.items() <= dict(
+        labels
+    ).items()
+    assert only(found, "dashtop_gpu_utilization_ratio") == 0.78
+    assert not [name for name in samples(client) if name.startswith("DCGM")]
+
+
+def test_every_dcgm_name_is_answered() -> None:
+    found = samples(client_of(everything()), "?names=dcgm")
+    assert {name for name in found if name.startswith("DCGM")} == {each[0] for each in DCGM_NAMES} | {
+        "DCGM_FI_DEV_FB_FREE"
+    }
+
+
+def test_an_unknown_naming_is_422() -> None:
+    assert client_of(None).get("/metrics?names=zabbix").status_code == 422
+
+
+def test_openmetrics_where_it_is_asked_for() -> None:
+    answer = client_of(everything()).get("/metrics?names=dcgm", headers={"Accept": "application/openmetrics-text"})
+    assert answer.content_type.startswith("application/openmetrics-text")
+    assert list(parse_openmetrics(answer.text))  # type: ignore[no-untyped-call]
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    text = client_of(everything()).get("/metrics").text
+    checked = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
+    prometheus = program("prometheus")
+    with running("--demo", "2") as dashtop, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+        probe.close()
+        target = urllib.parse.urlsplit(dashtop.url).netloc
+        job = {
+            "job_name": "dashtop",
+            "params": {"names": ["dcgm"]},
+            "static_configs": [{"targets": [target]}],
+        }
+        config = tmp_path / "prometheus.yml"
+        config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}))
+        process = subprocess.Popen(
+            [
+                prometheus,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path}",
+                f"--web.listen-address={listen}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+
+            def query(expression: str) -> list[dict[str, Any]]:
+                parameters = urllib.parse.urlencode({"query": expression})
+                with urllib.request.urlopen(f"http://{listen}/api/v1/query?{parameters}", timeout=5) as answer:
+                    result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+                return result
+
+            found = eventually(lambda: query("dashtop_gpu_memory_total_bytes"), timeout_s=30)
+            assert [each["metric"]["gpu"] for each in found] == ["0", "1"]
+            (gpu, _) = dashtop.json("/api/v1/system/gpu-metrics/all")
+            assert float(found[0]["value"][1]) == pytest.approx(gpu["memory"]["total_gb"] * 2**30, rel=1e-4)
+            assert float(query("up")[0]["value"][1]) == 1
+            assert len(query("DCGM_FI_DEV_GPU_UTIL")) == 2
+            assert eventually(lambda: query("rate(dashtop_gpu_energy_joules_total[10s])"), timeout_s=15)
+        finally:
+            process.terminate()
+            process.wait(15)
