@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from dashtop.domain.errors import DashtopError, SettingsError
@@ -66,13 +67,27 @@ def snapshot(settings: Settings) -> None:
     print(json.dumps(monitoring_all(sample, sample.gpu(0)), indent=2, ensure_ascii=False))
 
 
-COMMANDS: dict[str, Callable[[Settings], None]] = {"serve": serve, "snapshot": snapshot}
+def doctor(settings: Settings, *, as_json: bool = False) -> None:
+    """Say what was found and the command that mends each trouble. Exit status 1: there is one."""
+    from dashtop.doctor.examine import examine  # noqa: PLC0415
+
+    report = examine(settings)
+    print(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if as_json else report.as_text())
+    if report.troubles:
+        sys.exit(1)
+
+
+COMMANDS: dict[str, Callable[[Settings], None]] = {"serve": serve, "snapshot": snapshot, "doctor": doctor}
 
 
 def parse(arguments: Sequence[str]) -> tuple[Callable[[Settings], None], dict[str, object]]:
     """Return the command and the settings given with it, as text. Raises SettingsError."""
     given = vars(_parser().parse_args(_with_demo_count(arguments)))
-    command = COMMANDS[given.pop("command")]
+    command, as_json = COMMANDS[given.pop("command")], given.pop("json")
+    if as_json and command is not doctor:
+        raise SettingsError("--json is for dashtop doctor (dashtop --help lists everything)")
+    if as_json:
+        command = partial(doctor, as_json=True)
     return command, {name: value for name, value in given.items() if value is not None}
 
 
@@ -104,8 +119,10 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default="serve",
         choices=COMMANDS,
-        help="serve (default): collect and show in the browser; snapshot: print one reading as JSON",
+        help="serve (default): collect and show in the browser; snapshot: print one reading as JSON; "
+        "doctor: say what was found, what is missing and why, and what mends it",
     )
+    parser.add_argument("--json", action="store_true", help="doctor: print JSON")
     for name, option in options().items():
         text = f"{option.help} [{', '.join(option.env)}]"
         if option.stored is not None and not option.optional_value:

@@ -1,0 +1,69 @@
+"""Where dashtop keeps and serves: SQLite, and the port."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+import sqlite3
+from typing import TYPE_CHECKING
+
+from dashtop.doctor.report import Finding, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dashtop.settings import Settings
+
+HISTORY = "History"
+PAGE = "Page"
+ANSWER_TIMEOUT_S = 1.0
+
+
+def data_and_port(settings: Settings) -> Iterator[Finding]:
+    """Look at what `dashtop serve` will need."""
+    yield Finding(area=HISTORY, text=f"SQLite {sqlite3.sqlite_version}")
+    yield _port(settings.host, settings.port)
+
+
+def _port(host: str, port: int) -> Finding:
+    where = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+    if port == 0:
+        return Finding(area=PAGE, text=f"{host}: a free port will be taken")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            # As the server does, or a connection that has just been closed would count.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        return _taken(where, host, port, error)
+    return Finding(area=PAGE, text=f"{where} is free")
+
+
+def _taken(where: str, host: str, port: int, error: OSError) -> Finding:
+    if error.errno == errno.EADDRINUSE:
+        if _is_dashtop(host, port):
+            return Finding(area=PAGE, text=f"dashtop is running at {where}")
+        return Finding(area=PAGE, state=State.FAIL, text=f"{where} is in use", mend="dashtop --port 0")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        text = f"{where}: a port below 1024 needs more rights than this user has"
+        return Finding(area=PAGE, state=State.FAIL, text=text, mend="dashtop --port 8050")
+    text = f"cannot listen on {where}: {error.strerror or error}"
+    return Finding(area=PAGE, state=State.FAIL, text=text, mend="dashtop --host 127.0.0.1")
+
+
+def _is_dashtop(host: str, port: int) -> bool:
+    """Tell whether whoever listens there answers as dashtop's readiness check does."""
+    nearby = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = http.client.HTTPConnection(nearby, port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        body = json.loads(connection.getresponse().read(1_000))
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return isinstance(body, dict) and "ready" in body

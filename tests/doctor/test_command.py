@@ -1,0 +1,119 @@
+"""`dashtop doctor` as a command: words, exit status, JSON, and the port."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.doctor.places import data_and_port
+from dashtop.doctor.report import Finding, State
+from dashtop.settings import Settings
+from tests.processes import DASHTOP, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fake_nvml.fixtures import WorldFactory
+
+
+def doctor(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [DASHTOP, "doctor", "--port", "0", *arguments],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def test_well(nvml_world: WorldFactory) -> None:
+    done = doctor(env=nvml_world("rtx3090").env())
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("All is well.\n")
+    assert "GPU 0: NVIDIA GeForce RTX 3090" in done.stdout
+    assert "mend" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_not_well(tmp_path: Path) -> None:
+    done = doctor(env={"LD_LIBRARY_PATH": str(tmp_path)})
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "  fail  the NVIDIA driver library" in done.stdout
+    assert "mend it with:  " in done.stdout
+    assert done.stdout.endswith("1 trouble found.\n")
+
+
+def test_json(nvml_world: WorldFactory, tmp_path: Path) -> None:
+    well = doctor("--json", env=nvml_world("rtx3090").env())
+    body = json.loads(well.stdout)
+    assert (well.returncode, body["well"]) == (0, True)
+    (gpu,) = body["gpus"]
+    assert gpu["metrics_present"] > 20
+    assert gpu["missing"]["gpu.utilization.compute"] == "not supported by this device"
+    assert {finding["state"] for finding in body["findings"]} == {"ok"}
+
+    ill = doctor("--json", env={"LD_LIBRARY_PATH": str(tmp_path)})
+    body = json.loads(ill.stdout)
+    assert (ill.returncode, body["well"], body["gpus"]) == (1, False, [])
+    (trouble,) = [finding for finding in body["findings"] if finding["state"] != "ok"]
+    assert trouble["mend"]
+
+
+def test_json_belongs_to_doctor_alone() -> None:
+    done = subprocess.run([DASHTOP, "snapshot", "--json"], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 2
+    assert "--json" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def port(number: int, host: str = "127.0.0.1") -> Finding:
+    *_, finding = data_and_port(Settings(host=host, port=number))
+    return finding
+
+
+class TestPort:
+    def test_free(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            free = probe.getsockname()[1]
+        assert port(free) == Finding(area="Page", text=f"127.0.0.1:{free} is free")
+
+    def test_taken_by_a_silent_other(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            found = port(other.getsockname()[1])
+        assert (found.state, found.mend) == (State.FAIL, "dashtop --port 0")
+
+    def test_taken_by_another_server(self) -> None:
+        class Other(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"[1, 2]")
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), Other) as other:
+            answering = threading.Thread(target=other.handle_request)
+            answering.start()
+            found = port(other.server_port)
+            answering.join(5)
+        assert found.state is State.FAIL
+
+    def test_taken_by_dashtop_is_well(self) -> None:
+        with running("--no-gpu") as dashtop:
+            found = port(int(dashtop.url.rstrip("/").rpartition(":")[2]))
+        assert found.state is State.OK
+        assert "dashtop is running" in found.text
+
+    @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+    def test_an_address_that_is_not_ours(self, host: str) -> None:
+        found = port(8050, host)
+        assert (found.state, found.mend) == (State.FAIL, "dashtop --host 127.0.0.1")
