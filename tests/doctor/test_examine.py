@@ -215,7 +215,7 @@ def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Mach
     world = nvml_world("a100_mig")
     report = machine.examined(world)
 
-    assert troubles(report) == []
+    assert not [finding for finding in troubles(report) if finding.state is State.FAIL]
     text = report.as_text()
     assert "split into MIG instances: GPU" in text
     assert "of GPU 0" in text
