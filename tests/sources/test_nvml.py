@@ -2,81 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import signal
-import time
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dashtop.domain.errors import Reason
-from dashtop.sources import isolated
 from dashtop.sources.clock import SystemClock
 from dashtop.sources.isolated import IsolatedGpus
 from tests.processes import eventually
+from tests.sources.nvml_fixtures import GIB, of_size, reading, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dashtop.domain.sample import Gpu, GpuReading
-    from tests.fake_nvml import World
+    from dashtop.domain.sample import Gpu
     from tests.fake_nvml.fixtures import WorldFactory
-
-GIB = 2**30
-RATES = (
-    "gpu.pcie.tx_mbps", "gpu.pcie.rx_mbps", "gpu.nvlink.tx_mbps", "gpu.nvlink.rx_mbps", "gpu.energy.wh_per_hour",
-    "gpu.utilization.compute", "gpu.utilization.sm_occupancy", "gpu.utilization.tensor", "gpu.utilization.dram",
-)  # fmt: skip
-
-
-@contextmanager
-def reading(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedGpus]:
-    for name, value in world.env().items():
-        monkeypatch.setenv(name, value)
-    gpus = IsolatedGpus(clock=SystemClock())
-    try:
-        yield gpus
-    finally:
-        gpus.close()
-
-
-def settled(gpus: IsolatedGpus, *ignored: str) -> tuple[Gpu, ...]:
-    """Read until the questions beside the main path are answered too, save rates, which need a second reading."""
-
-    def read() -> tuple[Gpu, ...] | None:
-        found = gpus.read(20)
-        waiting = {key for gpu in found.gpus for key, why in gpu.unavailable.items() if why is Reason.FIRST_READING}
-        return found.gpus if found.gpus and not waiting - set(RATES) - set(ignored) else None
-
-    answer: tuple[Gpu, ...] = eventually(read)
-    return answer
-
-
-def children() -> list[int]:
-    """Pids of this process's children that are not zombies."""
-    me = os.getpid()
-    found = []
-    for tasks in Path(f"/proc/{me}/task").iterdir():
-        found += [int(pid) for pid in (tasks / "children").read_text().split()]
-    return found
-
-
-def of_size(world: World, count: int) -> World:
-    """Give the world `count` GPUs, each with values of its own."""
-    template = world.gpus[0]
-    world.data["gpus"] = [copy.deepcopy(template) for _ in range(count)]
-    for index, gpu in enumerate(world.gpus):
-        gpu["uuid"] = f"GPU-{index:08d}-1111-4222-8333-444455556666"
-        gpu["pci"]["bus_id"] = f"00000000:{index + 1:02X}:00.0"
-        gpu["utilization"] = {"gpu": 3 * index, "memory": index}
-        gpu["temperature"] = 30 + index
-        gpu["memory"]["used"] = (index + 1) * GIB
-        gpu["power"]["usage"] = 1000 * (100 + index)
-        gpu["processes"] = [{"pid": 4_000_000 + index, "used_memory": (index + 1) * 2**20, "type": "C"}]
-    return world
 
 
 def expected(gpu: dict[str, Any]) -> dict[str, float]:
@@ -198,57 +136,3 @@ def test_a_process_in_several_lists_is_one(nvml_world: WorldFactory, monkeypatch
         (77, "C+G", 5 * 2**20),
         (78, "G", None),
     ]
-
-
-def fresh(gpus: IsolatedGpus) -> GpuReading | None:
-    found = gpus.read(0.1)
-    return found if found.gpus and found.age_s == 0 and found.gpus[0].values["gpu.temperature"] is not None else None
-
-
-def test_a_crash_costs_the_child_alone(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = of_size(nvml_world("rtx3090"), 2)
-    with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).gpus
-        world.set_crash("nvmlDeviceGetTemperature").save()
-        eventually(lambda: gpus.read(0.1).gpus[0].unavailable.get("gpu.temperature") is Reason.DRIVER_ERROR)
-        assert gpus.failures() >= 1
-        world.clear_faults().save()
-        assert eventually(lambda: fresh(gpus), timeout_s=10).gpus[1].values["gpu.temperature"] == 31
-        assert len(children()) == 1
-
-
-@pytest.mark.parametrize("unkillable", [False, True])
-def test_a_hung_driver_never_blocks_and_is_left(
-    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, unkillable: bool
-) -> None:
-    monkeypatch.setattr(isolated, "HANG_S", 0.5)
-    monkeypatch.setattr(isolated, "STALE_S", 0.2)
-    world = of_size(nvml_world("rtx3090"), 1)
-    with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).gpus
-        world.set_hang("nvmlDeviceGetTemperature", unkillable=unkillable).save()
-        end = time.monotonic() + 3
-        reasons = set()
-        while time.monotonic() < end:
-            started = time.monotonic()
-            found = gpus.read(0.05)
-            assert time.monotonic() - started < 0.5
-            assert len(found.gpus) == 1
-            reasons |= set(found.gpus[0].unavailable.values())
-            assert len(children()) <= 2
-        assert {Reason.STALE, Reason.DRIVER_SILENT} <= reasons
-        world.clear_faults().save()
-        eventually(lambda: fresh(gpus), timeout_s=10)
-        eventually(lambda: fresh(gpus) and len(children()) == 1, timeout_s=10)
-
-
-def test_the_child_ends_with_its_parents_interest(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    with reading(of_size(nvml_world("rtx3090"), 1), monkeypatch) as gpus:
-        assert gpus.read(20).gpus
-        (child,) = children()
-        os.kill(child, signal.SIGINT)
-        assert gpus.read(20).age_s == 0
-        started = time.monotonic()
-        gpus.close()
-        assert time.monotonic() - started < 2
-        assert children() == []

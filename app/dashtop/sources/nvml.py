@@ -32,14 +32,25 @@ MEND_EVERY_S = 5.0
 MEND_SHARE = 0.1
 
 LOST = (Reason.GPU_LOST, Reason.GPU_RESET_REQUIRED)
+# How busy a GPU is, a GPU that is split does not tell (NVML manual, chapter on MIG); its instances' work is their own.
+WORK = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
 
 
 class Card:
     """One GPU or MIG instance of a session: its facts, its open device and the walk over the table."""
 
-    def __init__(self, device: Device, open_device: NvmlDevice | None, sleep: facts.SleepState, lost: Reason) -> None:
-        """`open_device` None: the GPU cannot be asked, for the reason `lost`."""
+    def __init__(
+        self,
+        device: Device,
+        open_device: NvmlDevice | None,
+        sleep: facts.SleepState,
+        *,
+        lost: Reason = Reason.GPU_LOST,
+        split: bool = False,
+    ) -> None:
+        """`open_device` None: the GPU cannot be asked, for the reason `lost`. `split`: it has MIG instances."""
         self.device = device
+        self._split = split
         self._open = open_device
         self._sleep = sleep
         self._lost = lost
@@ -55,6 +66,8 @@ class Card:
             return silent(self.device, Reason.ASLEEP)
         self._open.begin()
         values, unavailable = self._walk.read(self._open, now)
+        if self._split:
+            unavailable = {key: _split_reason(key, reason) for key, reason in unavailable.items()}
         state = next((reason for reason in LOST if reason in unavailable.values()), None)
         if state is None and all(value is None for value in values.values()):
             state = Reason.DRIVER_ERROR
@@ -65,6 +78,10 @@ class Card:
         """Give back what the driver has handed out."""
         if self._open is not None:
             self._open.close()
+
+
+def _split_reason(key: str, reason: Reason) -> Reason:
+    return Reason.MIG_PARENT if reason is Reason.NOT_SUPPORTED and key.startswith(WORK) else reason
 
 
 def silent(device: Device, reason: Reason) -> Gpu:
@@ -154,7 +171,9 @@ class NvmlGpus:
                 handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
                 device = facts.static_facts(handle, index, installed)
             except Unavailable as missing:
-                cards.append(Card(facts.unreadable(index), None, facts.SleepState(self._sys, None), missing.reason))
+                cards.append(
+                    Card(facts.unreadable(index), None, facts.SleepState(self._sys, None), lost=missing.reason)
+                )
                 continue
             parents.append((handle, device))
             cards.append(self._card(handle, device))
@@ -169,17 +188,16 @@ class NvmlGpus:
         open_device = NvmlDevice(
             handle,
             self._lane,
-            missing=self._meaning_of_missing(handle, device),
+            missing=self._meaning_of_missing(device),
             host_memory=self._host_memory() if device.shares_host_memory else None,
         )
-        return Card(device, open_device, facts.SleepState(self._sys, device.pci_bus_id), Reason.GPU_LOST)
+        split = device.mig_parent_uuid is None and call_or_none(mig_mode, handle) == 1
+        return Card(device, open_device, facts.SleepState(self._sys, device.pci_bus_id), split=split)
 
-    def _meaning_of_missing(self, handle: Any, device: Device) -> Reason:
+    def _meaning_of_missing(self, device: Device) -> Reason:
         if device.mig_parent_uuid is not None:
             return Reason.MIG_INSTANCE
-        if facts.runs_under_windows(self._proc):
-            return Reason.WDDM
-        return Reason.MIG_PARENT if call_or_none(mig_mode, handle) == 1 else Reason.NOT_SUPPORTED
+        return Reason.WDDM if facts.runs_under_windows(self._proc) else Reason.NOT_SUPPORTED
 
     def _host_memory(self) -> Callable[[], MemoryUse]:
         """Return how to read the memory of the host, for GPUs that have none of their own."""
@@ -214,4 +232,4 @@ class NvmlGpus:
 
 
 def _sleeper(device: Device, sys: Path) -> Card:
-    return Card(device, None, facts.SleepState(sys, device.pci_bus_id), Reason.ASLEEP)
+    return Card(device, None, facts.SleepState(sys, device.pci_bus_id), lost=Reason.ASLEEP)

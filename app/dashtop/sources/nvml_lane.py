@@ -39,7 +39,8 @@ class SlowLane:
 
     def __init__(self) -> None:
         self._questions: dict[tuple[object, object], _Question[Any]] = {}
-        self._stop = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
     def answer(self, owner: object, ask: Callable[[], ResultT], period_s: float) -> ResultT:
@@ -53,6 +54,7 @@ class SlowLane:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dashtop-slow-lane", daemon=True)
                 self._thread.start()
+            self._wake.set()
             raise Unavailable(Reason.FIRST_READING)
         answer = question.answer
         if answer is None:
@@ -70,15 +72,16 @@ class SlowLane:
             self._questions.pop(key, None)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopped:
+            self._wake.clear()
             now = time.monotonic()
             for question in list(self._questions.values()):
-                if self._stop.is_set():
+                if self._stopped:
                     return
                 if now >= question.due:
                     self._ask(question)
             soonest = min((question.due for question in list(self._questions.values())), default=now + LONGEST_REST_S)
-            self._stop.wait(min(LONGEST_REST_S, max(0.01, soonest - time.monotonic())))
+            self._wake.wait(min(LONGEST_REST_S, max(0.01, soonest - time.monotonic())))
 
     @staticmethod
     def _ask(question: _Question[Any]) -> None:
@@ -99,6 +102,7 @@ class SlowLane:
 
     def close(self) -> None:
         """Stop the thread; a question under way is given a moment to be answered."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(0.5)

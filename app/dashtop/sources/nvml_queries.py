@@ -35,6 +35,8 @@ def fields(handle: Handle, numbers: tuple[int | tuple[int, int], ...]) -> tuple[
     """Return several field values in one call to the driver; a field is its number, or (number, scope)."""
     found = []
     for value in pynvml.nvmlDeviceGetFieldValues(handle, numbers):
+        if value.nvmlReturn == pynvml.NVML_ERROR_INVALID_ARGUMENT:  # a field that this driver does not know
+            raise Unavailable(Reason.LIBRARY_TOO_OLD)
         if value.nvmlReturn != pynvml.NVML_SUCCESS:
             raise Unavailable(reason_of(value.nvmlReturn))
         narrow = value.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT

@@ -1,0 +1,99 @@
+"""Shared by the tests of the NVML reader: a reader in a world, and readings that have settled."""
+
+from __future__ import annotations
+
+import copy
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dashtop.domain.errors import Reason
+from dashtop.sources.clock import SystemClock
+from dashtop.sources.isolated import IsolatedGpus
+from tests.processes import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+    from dashtop.domain.sample import Gpu, GpuReading
+    from tests.fake_nvml import World
+
+GIB = 2**30
+RATES = (
+    "gpu.pcie.tx_mbps", "gpu.pcie.rx_mbps", "gpu.nvlink.tx_mbps", "gpu.nvlink.rx_mbps", "gpu.energy.wh_per_hour",
+    "gpu.utilization.compute", "gpu.utilization.sm_occupancy", "gpu.utilization.tensor", "gpu.utilization.dram",
+)  # fmt: skip
+
+
+@contextmanager
+def reading(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    proc: Path = Path("/proc"),
+    sys_root: Path = Path("/sys"),
+) -> Iterator[IsolatedGpus]:
+    """A reader whose children live in `world`."""
+    for name, value in world.env().items():
+        monkeypatch.setenv(name, value)
+    gpus = IsolatedGpus(clock=SystemClock(), proc=proc, sys_root=sys_root)
+    try:
+        yield gpus
+    finally:
+        gpus.close()
+
+
+def settled(gpus: IsolatedGpus) -> tuple[Gpu, ...]:
+    """Read until the questions beside the main path are answered too, save rates, which need a second reading."""
+
+    def read() -> tuple[Gpu, ...] | None:
+        found = gpus.read(20)
+        waiting = {key for gpu in found.gpus for key, why in gpu.unavailable.items() if why is Reason.FIRST_READING}
+        return found.gpus if found.gpus and not waiting - set(RATES) else None
+
+    answer: tuple[Gpu, ...] = eventually(read)
+    return answer
+
+
+def when(gpus: IsolatedGpus, condition: Callable[[GpuReading], Any], timeout_s: float = 10.0) -> GpuReading:
+    """Read ten times a second until the condition holds; return that reading."""
+
+    def read() -> GpuReading | None:
+        found = gpus.read(0.1)
+        return found if condition(found) else None
+
+    answer: GpuReading = eventually(read, timeout_s=timeout_s, every_s=0.1)
+    return answer
+
+
+def well(found: GpuReading) -> bool:
+    """Tell whether every GPU has a temperature now."""
+    return (
+        bool(found.gpus) and found.age_s == 0 and all(gpu.values["gpu.temperature"] is not None for gpu in found.gpus)
+    )
+
+
+def children() -> list[int]:
+    """Pids of this process's children."""
+    found = []
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def of_size(world: World, count: int) -> World:
+    """Give the world `count` GPUs, each with values of its own."""
+    template = world.gpus[0]
+    world.data["gpus"] = [copy.deepcopy(template) for _ in range(count)]
+    for index, gpu in enumerate(world.gpus):
+        gpu["uuid"] = f"GPU-{index:08d}-1111-4222-8333-444455556666"
+        gpu["pci"]["bus_id"] = f"00000000:{index + 1:02X}:00.0"
+        gpu["utilization"] = {"gpu": 3 * index, "memory": index}
+        gpu["temperature"] = 30 + index
+        gpu["memory"]["used"] = (index + 1) * GIB
+        gpu["power"]["usage"] = 1000 * (100 + index)
+        gpu["processes"] = [{"pid": 4_000_000 + index, "used_memory": (index + 1) * 2**20, "type": "C"}]
+    return world

@@ -1,0 +1,170 @@
+"""Whatever the driver does: one GPU's failure stays its own, one metric's stays its own, and what mends is seen."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import pynvml
+import pytest
+
+from dashtop.domain.errors import Reason
+from dashtop.domain.sample import Gpu
+from dashtop.sources import nvml_events, nvml_rates
+from dashtop.sources.nvml import NvmlGpus
+from dashtop.sources.nvml_gate import REASONS, reason_of
+from tests.processes import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.fake_nvml import World
+
+ILL = 3
+
+# Each function that a row of the table depends on, with a row that then has no value (its own reason shows there).
+ASKED = {
+    "nvmlDeviceGetUtilizationRates": "gpu.utilization.gpu",
+    "nvmlDeviceGetTemperature": "gpu.temperature",
+    "nvmlDeviceGetPowerUsage": "gpu.power.current_watts",
+    "nvmlDeviceGetEnforcedPowerLimit": "gpu.power.max_watts",
+    "nvmlDeviceGetClockInfo": "gpu.clocks.gpu_mhz",
+    "nvmlDeviceGetMaxClockInfo": "gpu.clocks.gpu_max_mhz",
+    "nvmlDeviceGetCurrPcieLinkGeneration": "gpu.pcie.generation",
+    "nvmlDeviceGetCurrPcieLinkWidth": "gpu.pcie.width",
+    "nvmlDeviceGetMaxPcieLinkGeneration": "gpu.pcie.max_generation",
+    "nvmlDeviceGetMaxPcieLinkWidth": "gpu.pcie.max_width",
+    "nvmlDeviceGetPcieReplayCounter": "gpu.pcie.replays",
+    "nvmlDeviceGetEncoderUtilization": "gpu.encoder_utilization",
+    "nvmlDeviceGetDecoderUtilization": "gpu.decoder_utilization",
+    "nvmlDeviceGetJpgUtilization": "gpu.jpeg_utilization",
+    "nvmlDeviceGetOfaUtilization": "gpu.ofa_utilization",
+    "nvmlDeviceGetEncoderStats": "gpu.encoder_sessions",
+    "nvmlDeviceGetBAR1MemoryInfo": "gpu.memory.bar1_used_gb",
+    "nvmlDeviceGetMarginTemperature": "gpu.temperature_margin",
+    "nvmlDeviceGetTemperatureThreshold": "gpu.temperature_slowdown",
+    "nvmlDeviceGetPowerManagementDefaultLimit": "gpu.power.limit_default_watts",
+    "nvmlDeviceGetPowerManagementLimitConstraints": "gpu.power.limit_max_watts",
+    "nvmlDeviceGetTotalEnergyConsumption": "gpu.energy.total_wh",
+    "nvmlDeviceGetPerformanceState": "gpu.performance_state",
+    "nvmlDeviceGetCurrentClocksEventReasons": "gpu.clocks.event_reasons",
+    "nvmlDeviceGetNvLinkState": "gpu.nvlink.active",
+    "nvmlDeviceGetTotalEccErrors": "gpu.ecc.volatile_corrected",
+    "nvmlDeviceGetRemappedRows": "gpu.remapped_rows.corrected",
+    "nvmlDeviceGetComputeMode": "gpu.compute_mode",
+    "nvmlDeviceGetPersistenceMode": "gpu.persistence_mode",
+    "nvmlDeviceGetMigMode": "gpu.mig_mode",
+    "nvmlDeviceGetFieldValues": "gpu.power.instant_watts",
+    "nvmlDeviceGetMemoryInfo_v2": "gpu.memory.reserved_gb",
+    "nvmlGpmQueryDeviceSupport": "gpu.utilization.compute",
+    "nvmlGpmSampleGet": "gpu.utilization.compute",
+}
+# Without a row of their own: processes, facts, events. Their failure must take no value with it at all.
+ALSO_ASKED = (
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetGraphicsRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetPciInfo_v3",
+    "nvmlDeviceGetSerial",
+    "nvmlDeviceGetVbiosVersion",
+    "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetSupportedEventTypes",
+    "nvmlDeviceRegisterEvents",
+)
+CODES = (1, 2, 3, 4, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 999)
+LOST_CODES = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
+
+
+@pytest.fixture(scope="module")
+def hopper(tmp_path_factory: pytest.TempPathFactory, fake_nvml_cache: Path) -> Iterator[World]:
+    """Eight Hopper GPUs, with the library loaded into this very process: a thousand readings would need a thousand
+    children otherwise."""
+    from tests.fake_nvml import World
+
+    world = World.load("h100x8", tmp_path_factory.mktemp("world") / "world.txt", fake_nvml_cache)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in world.env().items():
+            patch.setenv(name, value)
+        patch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(world.library.path)))
+        patch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        patch.setattr(nvml_events, "WAIT_MS", 5)
+        patch.setattr(nvml_rates, "WINDOW_S", 0.001)
+        world.save()
+        yield world
+
+
+@pytest.mark.parametrize("function", [*ASKED, *ALSO_ASKED])
+def test_every_function_with_every_error_on_one_of_eight(hopper: World, function: str) -> None:
+    sound = read_one_session(hopper)
+    session = NvmlGpus()
+    try:
+        for code in CODES:
+            hopper.clear_faults().set_return(function, code, gpu=ILL).save()
+            session.close()
+            session._open_at = 0.0
+            gpus = first_answers(session)
+            assert len(gpus) == 8
+            for index, gpu in enumerate(gpus):
+                if index != ILL:
+                    assert set(gpu.unavailable) == sound[index], (function, code, index)
+            if function in ASKED:
+                found = gpus[ILL].unavailable.get(ASKED[function])
+                assert found in allowed(function, code), (function, code, found)
+            elif code not in LOST_CODES:
+                assert set(gpus[ILL].unavailable) <= sound[ILL], (function, code)
+    finally:
+        session.close()
+        hopper.clear_faults().save()
+
+
+def allowed(function: str, code: int) -> set[Reason | None]:
+    """What may be said of the value: its reason, or its value where another call tells it as well."""
+    reasons: set[Reason | None] = {reason_of(code)}
+    if function == "nvmlDeviceGetCurrentClocksEventReasons" and reason_of(code) is Reason.LIBRARY_TOO_OLD:
+        reasons.add(None)
+    return reasons
+
+
+def read_one_session(world: World) -> list[set[str]]:
+    """Return the keys that a GPU without any fault has no value for."""
+    world.clear_faults().save()
+    session = NvmlGpus()
+    try:
+        return [set(gpu.unavailable) for gpu in first_answers(session)]
+    finally:
+        session.close()
+
+
+def first_answers(session: NvmlGpus) -> tuple[Gpu, ...]:
+    """Read until everything but rates has had its first answer; rates are left out of what is compared."""
+
+    def read() -> tuple[Gpu, ...] | None:
+        gpus = session.read().gpus
+        waiting = [
+            key
+            for gpu in gpus
+            for key, reason in gpu.unavailable.items()
+            if reason is Reason.FIRST_READING and not key.endswith(("_mbps", "wh_per_hour"))
+            and not key.startswith("gpu.utilization.")
+        ]  # fmt: skip
+        return gpus if gpus and not waiting else None
+
+    answer: tuple[Gpu, ...] = eventually(read, every_s=0.005)
+    return tuple(without_rates(gpu) for gpu in answer)
+
+
+def without_rates(gpu: Gpu) -> Gpu:
+    """Leave out the reasons of rates, which depend on how long was waited for them."""
+    kept = {key: reason for key, reason in gpu.unavailable.items() if reason is not Reason.FIRST_READING}
+    return Gpu(device=gpu.device, values=gpu.values, unavailable=kept, processes=gpu.processes, state=gpu.state)
+
+
+def test_each_documented_code_has_the_right_reason() -> None:
+    assert reason_of(pynvml.NVML_ERROR_NO_PERMISSION) is Reason.NO_PERMISSION
+    assert reason_of(pynvml.NVML_ERROR_GPU_IS_LOST) is Reason.GPU_LOST
+    assert reason_of(12345) is Reason.DRIVER_ERROR
+    assert set(REASONS.values()) <= set(Reason)
