@@ -116,15 +116,11 @@
   function painted(frame) {
     state.asked = null;
     state.received = now();
-    if (frame.error && frame.error.type !== "gpu") {
-      state.frame = { ...frame, drawn: frame.drawn };
-      dashtop.paint(frame);
-      failed(frame.error);
-      return;
-    }
     state.frame = frame;
     dashtop.paint(frame);
-    succeeded(frame);
+    for (const [chart, figure] of Object.entries(frame.figures || {})) setProps(chart, { figure });
+    if (frame.error && frame.error.type !== "gpu") failed(frame.error);
+    else succeeded(frame);
   }
 
   function succeeded(frame) {

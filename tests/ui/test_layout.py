@@ -96,23 +96,18 @@ def test_the_page_comes_from_here_alone_and_runs_no_code_of_its_own() -> None:
 def test_the_callback_answers_over_http() -> None:
     app = served()
     client = app.server.test_client()
-    tick = next(each for each in client.get("/_dash-dependencies").get_json() if "live.data" in each["output"])
-    outputs = [
-        {"id": name, "property": prop}
-        for name, prop in (each.split(".") for each in tick["output"].strip(".").split("..."))
-    ]
     body: dict[str, Any] = {
-        "output": tick["output"],
-        "outputs": outputs,
+        "output": "live.data",
+        "outputs": {"id": "live", "property": "data"},
         "inputs": [{"id": "ask", "property": "data", "value": {"width": 400}}],
         "changedPropIds": ["ask.data"],
     }
-    response = client.post("/_dash-update-component", json=body).get_json()["response"]
-    assert response["live"]["data"]["values"]["gpu.temperature"] == 91.0
-    assert set(response) == {"live", "chart-utilization", "chart-memory", "chart-temperature"}
-    drawn = response["live"]["data"]["drawn"]
-    body["inputs"][0]["value"] = {"width": 400, "drawn": drawn}
-    assert set(client.post("/_dash-update-component", json=body).get_json()["response"]) == {"live"}
+    frame = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
+    assert frame["values"]["gpu.temperature"] == 91.0
+    assert set(frame["figures"]) == {"chart-utilization", "chart-memory", "chart-temperature"}
+    body["inputs"][0]["value"] = {"width": 400, "drawn": frame["drawn"]}
+    again = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
+    assert again["figures"] == {}
     for coding in ("gzip", "zstd"):
         packed = client.post("/_dash-update-component", json=body, headers={"Accept-Encoding": coding})
         assert packed.headers["Content-Encoding"] == coding

@@ -11,10 +11,8 @@ DEFAULT = ViewRequest()
 
 def test_a_whole_request() -> None:
     drawn = {"view": "a", "first": 1, "end": 2}
-    request = ViewRequest.parse(
-        {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "utc": -120, "width": 375, "drawn": drawn}
-    )
-    assert request == ViewRequest(3, "5m", True, -120, 375, Drawn("a", 1, 2))
+    request = ViewRequest.parse({"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "drawn": drawn})
+    assert request == ViewRequest(3, "5m", True, 375, Drawn("a", 1, 2))
 
 
 @pytest.mark.parametrize("data", [None, 7, "x", [], {}, {"gpu": "0; rm"}, {"gpu": True}, {"gpu": 1.5}, {"gpu": None}])
@@ -29,7 +27,6 @@ def test_nonsense_is_the_default(data: object) -> None:
         ("range", ["5m"]),
         ("range", {}),
         ("theme", 5),
-        ("utc", "x"),
         ("width", "400"),
         ("drawn", "x"),
         ("drawn", {"view": 1, "first": 2, "end": 3}),
@@ -41,5 +38,5 @@ def test_a_bad_field_is_its_default(field: str, value: object) -> None:
 
 
 def test_numbers_are_kept_within_reason() -> None:
-    request = ViewRequest.parse({"gpu": -5, "utc": 10**9, "width": 10**12})
-    assert (request.gpu, request.utc_offset_minutes, request.width_px) == (0, 1440, 8000)
+    request = ViewRequest.parse({"gpu": -5, "width": 10**12})
+    assert (request.gpu, request.width_px) == (0, 8000)

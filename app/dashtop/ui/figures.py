@@ -36,7 +36,6 @@ class Canvas:
     """How and for whom a chart is drawn."""
 
     look: Look
-    utc_offset_minutes: int
     width_px: int
     revision: str
 
@@ -128,9 +127,8 @@ def _figure(
     right: int = 12,
 ) -> Figure:
     look, touch = canvas.look, canvas.width_px < _TOUCH_BELOW_PX
-    # Plotly reads numbers on a date axis as UTC: shifting them by the viewer's offset shows the viewer's local time.
-    shift = canvas.utc_offset_minutes * 60_000
-    start = data.start_ms + shift
+    # Plotly shows numbers on a date axis in the viewer's own time zone.
+    start = data.start_ms
     traces = [trace for line, axis in curves for trace in _traces(line, axis, start, data.step_ms, look)]
     base = {
         "gridcolor": look.grid,

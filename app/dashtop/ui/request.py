@@ -10,7 +10,6 @@ from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DAY_MINUTES = 24 * 60
 _WIDTHS = range(100, 8001)
 
 
@@ -30,7 +29,6 @@ class ViewRequest:
     gpu: int = 0
     range: str = DEFAULT_RANGE
     dark: bool = False
-    utc_offset_minutes: int = 0
     width_px: int = 400
     drawn: Drawn | None = None
 
@@ -44,7 +42,6 @@ class ViewRequest:
             gpu=_integer(data, "gpu", 0, 0, 4096),
             range=chosen if isinstance(chosen, str) and chosen in RANGES_MS else DEFAULT_RANGE,
             dark=data.get("theme") == "dark",
-            utc_offset_minutes=_integer(data, "utc", 0, -_DAY_MINUTES, _DAY_MINUTES),
             width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
             drawn=_drawn(data.get("drawn")),
         )
@@ -52,7 +49,7 @@ class ViewRequest:
     def view(self, gpu_uuid: str | None) -> str:
         """Name everything but time that a chart depends on: while it is the same, only time can make it new."""
         theme = "dark" if self.dark else "light"
-        return f"{gpu_uuid}|{self.range}|{theme}|{self.utc_offset_minutes}|{self.width_px}"
+        return f"{gpu_uuid}|{self.range}|{theme}|{self.width_px}"
 
 
 def _integer(data: Mapping[str, object], name: str, default: int, least: int, most: int) -> int:

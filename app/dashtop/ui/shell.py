@@ -25,7 +25,7 @@ _RANGE_NAMES: Final = {"5m": "5 min", "15m": "15 min", "1h": "1 h"}
 
 # The theme is applied by a small script before anything is painted; everything else loads after the body.
 _INDEX: Final = """<!DOCTYPE html>
-<html lang="en" data-live="loading">
+<html lang="en" data-live="loading" data-plotly="PLOTLY">
   <head>
     {%metas%}
     <title>{%title%}</title>
@@ -43,6 +43,13 @@ _INDEX: Final = """<!DOCTYPE html>
   </body>
 </html>"""
 
+# Files that the page loads at another time than Dash would (see assets/view.js for plotly.js).
+_NOT_BY_DASH: Final = {
+    "THEME_SCRIPT": "head/theme.js",
+    "ICON": "head/icon.svg",
+    "PLOTLY": "vendor/plotly-basic.min.js",
+}
+
 # Dash says nothing to the page when a request fails; this hook is told of every answer (assets/poll.js).
 _HOOKS: Final[Any] = {"callback_resolved": "function(callback, result) { window.dashtop.resolved(callback, result); }"}
 
@@ -57,7 +64,7 @@ def create_dash(
         name="dashtop",
         title="dashtop",
         assets_folder=assets_folder,
-        assets_path_ignore=["^head$"],
+        assets_path_ignore=["^head$", "^vendor$"],
         url_base_pathname=url_prefix,
         serve_locally=True,
         compress=True,
@@ -65,10 +72,9 @@ def create_dash(
         meta_tags=[{"name": "color-scheme", "content": "light dark"}, {"name": "robots", "content": "noindex"}],
         **unannotated,
     )
-    head = Path(assets_folder) / "head"
-    app.index_string = _INDEX.replace("THEME_SCRIPT", _fingerprinted(app, head / "theme.js")).replace(
-        "ICON", _fingerprinted(app, head / "icon.svg")
-    )
+    app.index_string = _INDEX
+    for mark, path in _NOT_BY_DASH.items():
+        app.index_string = app.index_string.replace(mark, _fingerprinted(app, path))
     app.layout = lambda: layout(services, interval_s)
     _gate(app)
     tick.register(app, services, metrics_in(layout(services, interval_s)))
@@ -78,9 +84,9 @@ def create_dash(
     return app
 
 
-def _fingerprinted(app: Dash, file: Path) -> str:
-    url: str = app.get_asset_url(f"head/{file.name}")
-    return f"{url}?m={int(file.stat().st_mtime)}"
+def _fingerprinted(app: Dash, path: str) -> str:
+    url: str = app.get_asset_url(path)
+    return f"{url}?m={int(Path(app.config.assets_folder, path).stat().st_mtime)}"
 
 
 def _gate(app: Dash) -> None:
@@ -197,11 +203,10 @@ def _banner() -> Component:
 
 
 def _skeleton() -> Component:
-    blocks = [html.Div(className="ghost ghost-chart") for _ in range(3)] + [
-        html.Div(className="ghost ghost-card") for _ in range(3)
-    ]
+    shapes = ("chart", "chart", "chart", "card wide", "card")
+    blocks = [html.Div(className=f"ghost ghost-{shape}") for shape in shapes]
     return html.Div(
-        [html.P("Waiting for the first reading", className="visually-hidden"), *blocks],
+        [*blocks, html.P("Waiting for the first reading", className="visually-hidden")],
         id=ids.LOADING_SKELETON,
         className="skeleton grid",
         role="status",

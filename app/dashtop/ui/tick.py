@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dash import Input, Output, no_update
+from dash import Input, Output
 
 from dashtop.ui import frame as frames
 from dashtop.ui import ids
@@ -26,29 +26,22 @@ if TYPE_CHECKING:
 
     from dashtop.domain.sample import Gpu, Sample, SeriesKey, SeriesSet
     from dashtop.domain.services import Services
-    from dashtop.ui.figures import Figure
-
-Drawing = dict[str, "Figure | None"]
 
 
 def register(app: Dash, services: Services, keys: Collection[str]) -> None:
     """Answer ticks on `app` with the metrics named in `keys`."""
 
-    @app.callback(
-        [Output(ids.LIVE, "data"), *(Output(chart.id, "figure") for chart in CHARTS)],
-        Input(ids.ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def tick(asked: object) -> list[Any]:
-        live, drawing = answer(services, keys, ViewRequest.parse(asked))
-        return [live, *(drawing.get(chart.id) or no_update for chart in CHARTS)]
+    # Charts travel in the frame: Dash would hold back an answer to them until all of plotly.js has been loaded.
+    @app.callback(Output(ids.LIVE, "data"), Input(ids.ASK, "data"), prevent_initial_call=True)
+    def tick(asked: object) -> dict[str, Any]:
+        return answer(services, keys, ViewRequest.parse(asked))
 
 
-def answer(services: Services, keys: Collection[str], request: ViewRequest) -> tuple[dict[str, Any], Drawing]:
-    """Return the live frame for `request` and the charts to draw anew (by id; the others stay as they are)."""
+def answer(services: Services, keys: Collection[str], request: ViewRequest) -> dict[str, Any]:
+    """Return the live frame for `request`; its `figures` are the charts to draw anew, by id, and often none."""
     sample, interval_s = services.latest.latest(), services.latest.interval_s
     if sample is None:
-        return frames.waiting(interval_s), {}
+        return frames.waiting(interval_s)
     gpu = frames.chosen_gpu(sample, request.gpu)
     live = frames.live_frame(
         sample,
@@ -61,12 +54,11 @@ def answer(services: Services, keys: Collection[str], request: ViewRequest) -> t
     for panel in PANELS:
         if panel.frame is not None:
             live |= panel.frame(sample)
-    drawn, drawing = _draw(services, sample, gpu, request)
-    return {**live, **drawn}, drawing
+    return live | _draw(services, sample, gpu, request)
 
 
-def _draw(services: Services, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> tuple[dict[str, Any], Drawing]:
-    """Return what the browser is to remember of its charts, and the charts to draw anew."""
+def _draw(services: Services, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> dict[str, Any]:
+    """Return the charts to draw anew, and what the browser is to remember of those it has."""
     interval_ms = round(services.latest.interval_s * 1000)
     range_ms = RANGES_MS[request.range]
     view = request.view(gpu.device.uuid if gpu is not None else None)
@@ -77,7 +69,7 @@ def _draw(services: Services, sample: Sample, gpu: Gpu | None, request: ViewRequ
 
     before = request.drawn if request.drawn is not None and request.drawn.view == view else None
     if before is not None and window(before.first_ms).end_ms == before.end_ms:
-        return _remembered(view, before.first_ms, before.end_ms, range_ms), {}
+        return {"figures": {}, **_remembered(view, before.first_ms, before.end_ms, range_ms)}
 
     keys = _keys(gpu)
     whole = window(0)
@@ -88,12 +80,12 @@ def _draw(services: Services, sample: Sample, gpu: Gpu | None, request: ViewRequ
         data = _query(services, keys, shown)
     canvas = Canvas(
         look=look(dark=request.dark),
-        utc_offset_minutes=request.utc_offset_minutes,
         width_px=request.width_px,
         revision=request.range,
     )
-    drawing = {chart.id: chart.draw(data, sample, gpu, canvas) for chart in CHARTS}
-    return _remembered(view, first_ms, shown.end_ms, range_ms), drawing
+    drawn = {chart.id: chart.draw(data, sample, gpu, canvas) for chart in CHARTS}
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    return {"figures": figures, **_remembered(view, first_ms, shown.end_ms, range_ms)}
 
 
 def _remembered(view: str, first_ms: int, end_ms: int, range_ms: int) -> dict[str, Any]:
