@@ -231,8 +231,11 @@ class World:
         """What the kernel says of these GPUs under /sys (`runtime_status`: `"suspended"`, `"active"`), under a root."""
         for gpu in self.gpus:
             bus_id = gpu["pci"]["bus_id"].lower()[-12:]
-            power = root / "bus" / "pci" / "devices" / bus_id / "power"
+            device = root / "bus" / "pci" / "devices" / bus_id
+            power = device / "power"
             power.mkdir(parents=True, exist_ok=True)
+            (device / "vendor").write_text("0x10de\n")
+            (device / "class").write_text("0x030000\n")
             (power / "runtime_status").write_text(gpu.get("runtime_status", "active") + "\n")
             (power / "control").write_text("auto\n")
         return root

@@ -228,9 +228,9 @@ def test_a_sleeping_laptop_gpu_is_left_asleep(
         world.write_sysfs(tmp_path)
         when(gpus, lambda found: found.gpus[0].state is Reason.ASLEEP)
         asked = world.calls()
-        hang_watched(gpus, seconds=1.5)
-        woken = {function: count for (function, uuid), count in (world.calls() - asked).items() if uuid}
-        assert not woken
+        for _ in range(20):
+            assert gpus.read(20).gpus[0].state is Reason.ASLEEP
+        assert not {function for function, uuid in world.calls() - asked if uuid}
 
 
 def test_mig_instances_are_devices_of_their_own(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,8 @@ def test_under_windows_what_is_missing_is_windows_doing(
     (tmp_path / "version").write_text("Linux version 5.15.153.1-microsoft-standard-WSL2 (root@x) #1 SMP\n")
     with reading(nvml_world("wsl"), monkeypatch, proc=tmp_path) as gpus:
         (gpu,) = settled(gpus)
-    assert gpu.unavailable["gpu.pcie.replays"] is Reason.WDDM
+    assert Reason.WDDM in gpu.unavailable.values()
+    assert Reason.NOT_SUPPORTED not in gpu.unavailable.values()
     assert gpu.values["gpu.memory.used_gb"] is not None
     assert {process.gpu_memory_bytes for process in gpu.processes} == {None}
 

@@ -21,7 +21,7 @@ from dashtop.sources.nvml_lane import SlowLane
 from dashtop.sources.nvml_queries import mig_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dashtop.domain.ports import GpuDevice
 
@@ -32,6 +32,8 @@ MEND_EVERY_S = 5.0
 MEND_SHARE = 0.1
 
 LOST = (Reason.GPU_LOST, Reason.GPU_RESET_REQUIRED)
+VITAL = ("gpu.temperature", "gpu.memory.used_gb", "gpu.power.current_watts", "gpu.utilization.gpu")
+HARMLESS = (Reason.NOT_SUPPORTED, Reason.MIG_INSTANCE, Reason.WDDM, Reason.LIBRARY_TOO_OLD, Reason.NO_PERMISSION)
 # How busy a GPU is, a GPU that is split does not tell (NVML manual, chapter on MIG); its instances' work is their own.
 WORK = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
 
@@ -61,23 +63,36 @@ class Card:
         if self._open is None:
             return silent(self.device, self._lost)
         if self._sleep.asleep():
-            self._open.pause()
-            self._walk = Walk(GPU_METRICS)
-            return silent(self.device, Reason.ASLEEP)
+            return self._silenced(Reason.ASLEEP)
         self._open.begin()
         values, unavailable = self._walk.read(self._open, now)
+        trouble = _whole_trouble(values, unavailable)
+        if trouble is not None:
+            return self._silenced(trouble)
         if self._split:
             unavailable = {key: _split_reason(key, reason) for key, reason in unavailable.items()}
-        state = next((reason for reason in LOST if reason in unavailable.values()), None)
-        if state is None and all(value is None for value in values.values()):
-            state = Reason.DRIVER_ERROR
-        processes = self._open.processes() if state is None else ()
-        return Gpu(device=self.device, values=values, unavailable=unavailable, processes=processes, state=state)
+        return Gpu(device=self.device, values=values, unavailable=unavailable, processes=self._open.processes())
+
+    def _silenced(self, reason: Reason) -> Gpu:
+        """Forget what was read, so that nothing old is shown when the GPU answers again."""
+        if self._open is not None:
+            self._open.pause()
+        self._walk = Walk(GPU_METRICS)
+        return silent(self.device, reason)
 
     def close(self) -> None:
         """Give back what the driver has handed out."""
         if self._open is not None:
             self._open.close()
+
+
+def _whole_trouble(values: Mapping[str, float | None], unavailable: Mapping[str, Reason]) -> Reason | None:
+    """Return why a GPU as a whole cannot be read: one call said that it is lost, or every vital one has failed."""
+    reasons = unavailable.values()
+    lost = next((reason for reason in LOST if reason in reasons), None)
+    if lost is not None or any(values[key] is not None for key in VITAL):
+        return lost
+    return next((unavailable[key] for key in VITAL if unavailable[key] not in HARMLESS), None)
 
 
 def _split_reason(key: str, reason: Reason) -> Reason:

@@ -75,10 +75,11 @@ class SlowLane:
         while not self._stopped:
             self._wake.clear()
             now = time.monotonic()
-            for question in list(self._questions.values()):
+            for key in list(self._questions):
                 if self._stopped:
                     return
-                if now >= question.due:
+                question = self._questions.get(key)  # gone: its GPU is to be left alone from now on
+                if question is not None and now >= question.due:
                     self._ask(question)
             soonest = min((question.due for question in list(self._questions.values())), default=now + LONGEST_REST_S)
             self._wake.wait(min(LONGEST_REST_S, max(0.01, soonest - time.monotonic())))
