@@ -95,7 +95,8 @@ def test_no_library_and_no_card(machine: Machine) -> None:
     [
         ('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n', "sudo ubuntu-drivers install"),
         ("ID=debian\n", "sudo apt install nvidia-driver"),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install akmod-nvidia"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install nvidia-driver"),
+        ("ID=fedora\n", "sudo dnf install akmod-nvidia"),
         ("ID=nixos\n", "xdg-open https://www.nvidia.com/drivers"),
     ],
 )
@@ -208,6 +209,7 @@ def test_one_gpu_that_is_lost(
     assert trouble.mend is not None
     assert trouble.mend.startswith("sudo nvidia-smi --gpu-reset -i ")
     assert words in trouble.mend
+    assert "temperature_slowdown" not in report.as_text().partition("GPU 3")[2].partition("GPU 4")[0]
     assert [gpu.present > 10 for gpu in report.gpus] == [True] * 3 + [False] + [True] * 4
 
 
@@ -219,6 +221,7 @@ def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Mach
     text = report.as_text()
     assert "split into MIG instances: GPU" in text
     assert "of GPU 0" in text
+    assert "1 GPU, 2 MIG instances" in text
     assert Reason.MIG_PARENT.value in text
 
 

@@ -78,7 +78,8 @@ def _driver(settings: Settings, sample: Sample, found: library.Library, around: 
         yield Finding(area=DRIVER, text="GPUs are left alone, as the settings say (--no-gpu)")
         return
     if found.path is not None:
-        yield Finding(area=DRIVER, text=f"library {found.path}, version {found.version or 'not told'}")
+        version = f", version {found.version}" if found.version is not None else ""
+        yield Finding(area=DRIVER, text=f"library {found.path}{version}")
     if around.module_version is not None:
         yield Finding(area=DRIVER, text=f"kernel module {around.module_version}")
     if around.device_files:
@@ -92,11 +93,11 @@ def _driver(settings: Settings, sample: Sample, found: library.Library, around: 
         )
         return
     first = sample.gpus[0].device
-    yield Finding(
-        area=DRIVER,
-        text=f"driver {first.driver_version or 'version not told'}, CUDA up to {first.cuda_version or '(not told)'}, "
-        f"{len(sample.gpus)} GPU{'s' if len(sample.gpus) > 1 else ''}",
-    )
+    instances = sum(gpu.device.mig_parent_uuid is not None for gpu in sample.gpus)
+    count = len(sample.gpus) - instances
+    counted = f"{count} GPU{'s' if count > 1 else ''}" + (f", {instances} MIG instances" if instances else "")
+    versions = f"driver {first.driver_version or 'version not told'}, CUDA up to {first.cuda_version or '(not told)'}"
+    yield Finding(area=DRIVER, text=f"{versions}; {counted}")
 
 
 def _circumstances(trouble: Reason, found: library.Library, around: Surroundings) -> Iterator[str]:

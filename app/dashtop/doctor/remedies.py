@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 RELOAD = "sudo modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia || sudo reboot"
 LOOK_INTO_LOG = "sudo dmesg | grep -E 'NVRM|Xid'"
 _LOST_ON_THE_WAY = {Reason.DRIVER_ERROR, Reason.NO_PERMISSION, Reason.DRIVER_MISMATCH}
+# Derived distributions name several (os-release(5), ID_LIKE): the nearest stands before what it came from.
 _INSTALL = {
     "ubuntu": "sudo ubuntu-drivers install",
     "debian": "sudo apt install nvidia-driver",
-    "fedora": "sudo dnf install akmod-nvidia",
     "rhel": "sudo dnf install nvidia-driver",
+    "fedora": "sudo dnf install akmod-nvidia",
     "suse": "sudo zypper install nvidia-driver",
-    "arch": "sudo pacman -S nvidia",
+    "arch": "sudo pacman -S nvidia-open",
 }
 _INSTALL_ELSEWHERE = "xdg-open https://www.nvidia.com/drivers"
 

@@ -99,10 +99,10 @@ class Report:
         return [finding for finding in self.findings if finding.area == area][-1]
 
     def _missing(self, area: str | None) -> list[str]:
-        """Return the metrics that a GPU lacks, those with the same reason together."""
-        missing = next((each.missing for each in self.gpus if gpu_area(each.device) == area), {})
+        """Return the metrics that a GPU lacks, those with the same reason together; none for one that has no other."""
+        gpu = next((each for each in self.gpus if gpu_area(each.device) == area), None)
         by_reason: dict[Reason, list[str]] = {}
-        for key, reason in missing.items():
+        for key, reason in gpu.missing.items() if gpu is not None and gpu.present else ():
             by_reason.setdefault(reason, []).append(key.partition(".")[2])
         lines = []
         for reason, names in by_reason.items():
