@@ -5,7 +5,6 @@ python3 tests/readme.py      writes them into README.md
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from dashtop.catalog import ALL_METRICS
@@ -26,7 +25,7 @@ def options_table() -> str:
 
 def shown_default(name: str) -> str:
     default = Settings.model_fields[name].default
-    if default is None or default == "" or default == ():
+    if default in {None, "", ()}:
         return "none"
     if isinstance(default, bool):
         return "on" if default else "off"
@@ -44,8 +43,11 @@ TABLES = {"options": options_table, "metrics": metrics_table}
 
 def with_tables(text: str) -> str:
     for name, table in TABLES.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda found, made=table(): f"{found.group(1)}{made}\n{found.group(2)}", text)  # type: ignore[misc]
+        before, opening, rest = text.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition(f"<!-- /{name} -->")
+        assert opening, name
+        assert closing, name
+        text = f"{before}{opening}{table()}\n{closing}{after}"
     return text
 
 

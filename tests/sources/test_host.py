@@ -11,7 +11,7 @@ import pytest
 from dashtop.catalog import HOST_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates, MemoryUse
+from dashtop.domain.readings import ByteRates, MemoryUse
 from dashtop.sources.clock import SystemClock
 from dashtop.sources.host import RECHECK_S, PsutilHost
 from tests.clock import FakeClock

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates
+from dashtop.domain.readings import ByteRates
 from dashtop.sources.rates import Rate, TrafficRates
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates, GpuUtilization, MemoryUse
+from dashtop.domain.readings import ByteRates, GpuUtilization, MemoryUse
 from dashtop.domain.sample import Device, Gpu, GpuProcess, GpuReading
 from dashtop.sources.demo_cards import HOPPER, ROLES, Clocks
 from dashtop.sources.demo_load import Noise

@@ -6,14 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import (
-    ByteRates,
-    MemoryUse,
-    NvLinks,
-    PowerRange,
-    RemappedRows,
-    RetiredPages,
-)
+from dashtop.domain.readings import ByteRates, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
 from dashtop.sources.demo_cards import HOPPER
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates, LoadAverage, MemoryUse
+from dashtop.domain.readings import ByteRates, LoadAverage, MemoryUse
 from dashtop.sources.counted import counted_disks, counted_interfaces
 from dashtop.sources.mounts import MountReader, statvfs_directory
 from dashtop.sources.processes import ProcessReader

@@ -11,7 +11,7 @@ import pynvml
 from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import MemoryUse
+from dashtop.domain.readings import MemoryUse
 from dashtop.domain.sample import Device, Gpu, GpuReading
 from dashtop.sources import nvml_facts as facts
 from dashtop.sources.nvml_device import NvmlDevice

@@ -9,7 +9,7 @@ import pynvml
 
 from dashtop.catalog.convert import pcie_bandwidth
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import (
+from dashtop.domain.readings import (
     ByteRates,
     GpuUtilization,
     MemoryUse,

@@ -7,14 +7,7 @@ from typing import Any
 import pynvml
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import (
-    ByteRates,
-    MemoryUse,
-    NvLinks,
-    PowerRange,
-    RemappedRows,
-    RetiredPages,
-)
+from dashtop.domain.readings import ByteRates, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
 from dashtop.sources.nvml_gate import call, reason_of
 
 MILLI = 1e-3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates
+from dashtop.domain.readings import ByteRates
 from dashtop.sources import nvml_queries as queries
 from dashtop.sources.rates import Rate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.ports import ByteRates
+from dashtop.domain.readings import ByteRates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
