@@ -46,7 +46,8 @@ def serve(settings: Settings) -> None:
     try:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
-        print(f"dashtop {__version__}{simulated}: {server.address}", flush=True)
+        address = server.address.rstrip("/") + dashtop.entrance
+        print(f"dashtop {__version__}{simulated}: {address}", flush=True)
         server.run()
     finally:
         dashtop.close()

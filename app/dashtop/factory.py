@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from dashtop.settings import Settings
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readers:
     """Where readings come from. `gpus` is None where GPU monitoring is switched off."""
@@ -41,6 +45,8 @@ class Dashtop:
     server: Flask
     services: Services
     close: Callable[[], None]
+    entrance: str
+    """Path to open in a browser: the URL prefix, and the token where one was made."""
 
 
 def make_readers(settings: Settings, clock: Clock) -> Readers:
@@ -68,6 +74,10 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from dashtop.api import routes  # noqa: PLC0415
     from dashtop.exporter import route as exporter  # noqa: PLC0415
     from dashtop.history.memory import MemoryHistory  # noqa: PLC0415
+    from dashtop.security import guard  # noqa: PLC0415
+    from dashtop.security.hosts import Hosts  # noqa: PLC0415
+    from dashtop.security.proxy import behind  # noqa: PLC0415
+    from dashtop.security.token import Token  # noqa: PLC0415
     from dashtop.ui.shell import create_dash  # noqa: PLC0415
 
     clock = clock or SystemClock()
@@ -81,9 +91,28 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
     services = Services(latest=collector, history=history, clock=clock)
     server = Flask("dashtop", static_folder=None)
-    routes.register(server, services)
-    exporter.register(server, services)
-    dash = create_dash(services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval)
+    prefix = settings.url_prefix
+    routes.register(server, services, url_prefix=prefix)
+    exporter.register(server, services, url_prefix=prefix)
+    dash = create_dash(
+        services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval, url_prefix=prefix
+    )
+    token = _token(settings)
+    guard.register(
+        server,
+        guard.Rules(
+            hosts=Hosts(bound_to=settings.host, allowed=settings.allowed_hosts),
+            token=Token(token, path=prefix) if token is not None else None,
+            rate_limit=settings.rate_limit,
+            url_prefix=prefix,
+            frame_ancestors=settings.frame_ancestors,
+            script_hashes=dash.csp_hashes(),
+            callbacks=dash.callback_map,
+        ),
+    )
+    server.wsgi_app = behind(  # type: ignore[method-assign, assignment]
+        server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
+    )
     atexit.register(collector.stop)
     collector.start()
 
@@ -91,7 +120,24 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         atexit.unregister(collector.stop)
         collector.stop()
 
-    return Dashtop(dash=dash, server=server, services=services, close=close)
+    return Dashtop(
+        dash=dash,
+        server=server,
+        services=services,
+        close=close,
+        entrance=prefix if token in {None, settings.token} else f"{prefix}?token={token}",
+    )
+
+
+def _token(settings: Settings) -> str | None:
+    """Return the token that clients must know: none on loopback unless it was set, one that is made elsewhere."""
+    from dashtop.security.hosts import is_loopback  # noqa: PLC0415
+    from dashtop.security.token import made  # noqa: PLC0415
+
+    if not settings.auth:
+        log.warning("--no-auth: everyone who can connect to %s sees this machine.", settings.host)
+        return None
+    return settings.token or (None if is_loopback(settings.host) else made())
 
 
 def assets_dir() -> Path:

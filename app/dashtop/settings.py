@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,6 +32,14 @@ class Option:
     stored: str | None = None
     """What the bare flag stands for; None: the flag takes a value."""
     optional_value: bool = False
+
+
+def _between_slashes(value: object) -> object:
+    return f"/{unquote(value).strip('/')}/".replace("//", "/") if isinstance(value, str) else value
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -83,6 +92,73 @@ class Settings(BaseSettings):
         ),
         Field(ge=0, le=64),
     ] = 0
+
+    url_prefix: Annotated[
+        str,
+        Option(
+            flag="--url-prefix",
+            env=("DASHTOP_URL_PREFIX", "JUPYTERHUB_SERVICE_PREFIX"),
+            metavar="PATH",
+            help="path that every address begins with, behind a proxy",
+        ),
+        BeforeValidator(_between_slashes),
+        Field(pattern=r"^/([\w.~@+-]+/)*$"),
+    ] = "/"
+    token: Annotated[
+        str | None,
+        Option(
+            flag="--token",
+            env=("DASHTOP_TOKEN",),
+            metavar="TOKEN",
+            help="what a client must know; made and printed where another machine can connect",
+        ),
+        Field(min_length=8, pattern=r"^[\w.~+/=-]+$", repr=False),
+    ] = None
+    auth: Annotated[
+        bool,
+        Option(flag="--no-auth", env=("DASHTOP_AUTH",), stored="false", help="let everyone in who can connect"),
+    ] = True
+    frame_ancestors: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^('self'|'none'|https?://[\w.*:\[\]-]+)$")], ...],
+        Option(
+            flag="--frame-ancestors",
+            env=("DASHTOP_FRAME_ANCESTORS",),
+            metavar="ORIGINS",
+            help="origins that may embed the pages, such as https://portal.example",
+        ),
+        BeforeValidator(_words),
+        Field(min_length=1),
+    ] = ("'self'",)
+    allowed_hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[\w.:-]+$")], ...],
+        Option(
+            flag="--allowed-hosts",
+            env=("DASHTOP_ALLOWED_HOSTS",),
+            metavar="NAMES",
+            help="names the server may be called by, beside loopback and its own host name",
+        ),
+        BeforeValidator(_words),
+    ] = ()
+    trusted_proxies: Annotated[
+        int,
+        Option(
+            flag="--trusted-proxies",
+            env=("DASHTOP_TRUSTED_PROXIES",),
+            metavar="N",
+            help="number of proxies in front whose forwarded headers count",
+        ),
+        Field(ge=0, le=16),
+    ] = 0
+    rate_limit: Annotated[
+        str,
+        Option(
+            flag="--rate-limit",
+            env=("DASHTOP_RATE_LIMIT",),
+            metavar="N/second",
+            help="API requests that one client may make",
+        ),
+        Field(pattern=r"^[1-9]\d{0,6}/(second|minute|hour)$"),
+    ] = "10/second"
 
     @field_validator("port", mode="before")
     @classmethod

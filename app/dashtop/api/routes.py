@@ -46,7 +46,9 @@ def _rule(call: Call) -> str:
 
 def _view(call: Call, context: Context) -> Any:
     def view(**in_path: str) -> Response:
-        given = {**dict(request.args.lists()), **{name: [value] for name, value in in_path.items()}}
+        given = dict(request.args.lists())
+        for name, value in in_path.items():
+            given[name] = [value, *given.get(name, [])]
         return call.run(context, query.parse(call.query, given))
 
     return view
