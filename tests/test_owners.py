@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -66,13 +67,13 @@ def test_hostile_names_and_owners_arrive_cleaned(nvml_world: WorldFactory, hosti
     world.save()
     with running(env=world.env()) as dashtop:
 
-        def described() -> dict[int, dict[str, Any]] | None:
-            found = {process["pid"]: process for process in dashtop.json(ALL)["gpu_processes"]}
-            complete = found and all(process["cpu_percent"] is not None for process in found.values())
-            return found if complete else None
+        def complete() -> bytes | None:
+            answer = dashtop.get(ALL)
+            found = json.loads(answer)["gpu_processes"]
+            return answer if found and all(process["cpu_percent"] is not None for process in found) else None
 
-        found = eventually(described)
-        raw = dashtop.get(ALL)
+        raw = eventually(complete, every_s=0.2)
+    found = {process["pid"]: process for process in json.loads(raw)["gpu_processes"]}
     assert {pid: process["process_name"] for pid, process in found.items()} == hostile
     for process in found.values():
         assert process["username"] == getpass.getuser()
