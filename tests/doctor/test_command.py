@@ -9,6 +9,7 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -73,8 +74,8 @@ def test_json_belongs_to_doctor_alone() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def port(number: int, host: str = "127.0.0.1") -> Finding:
-    *_, finding = data_and_port(Settings(host=host, port=number))
+def port(number: int, host: str = "127.0.0.1", url_prefix: str = "/") -> Finding:
+    *_, finding = data_and_port(Settings(host=host, port=number, url_prefix=url_prefix))
     return finding
 
 
@@ -108,8 +109,8 @@ class TestPort:
         assert found.state is State.FAIL
 
     def test_taken_by_dashtop_is_well(self) -> None:
-        with running("--no-gpu") as dashtop:
-            found = port(int(dashtop.url.rstrip("/").rpartition(":")[2]))
+        with running("--no-gpu", "--url-prefix", "/gpu/") as dashtop:
+            found = port(urlsplit(dashtop.url).port or 0, url_prefix="/gpu/")
         assert found.state is State.OK
         assert "dashtop is running" in found.text
 

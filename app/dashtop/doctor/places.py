@@ -24,10 +24,11 @@ ANSWER_TIMEOUT_S = 1.0
 def data_and_port(settings: Settings) -> Iterator[Finding]:
     """Look at what `dashtop serve` will need."""
     yield Finding(area=HISTORY, text=f"SQLite {sqlite3.sqlite_version}")
-    yield _port(settings.host, settings.port)
+    yield _port(settings)
 
 
-def _port(host: str, port: int) -> Finding:
+def _port(settings: Settings) -> Finding:
+    host, port = settings.host, settings.port
     where = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
     if port == 0:
         return Finding(area=PAGE, text=f"{host}: a free port will be taken")
@@ -39,13 +40,13 @@ def _port(host: str, port: int) -> Finding:
             listener.bind(address)
             listener.listen()
     except OSError as error:
-        return _taken(where, host, port, error)
+        return _taken(where, settings, error)
     return Finding(area=PAGE, text=f"{where} is free")
 
 
-def _taken(where: str, host: str, port: int, error: OSError) -> Finding:
+def _taken(where: str, settings: Settings, error: OSError) -> Finding:
     if error.errno == errno.EADDRINUSE:
-        if _is_dashtop(host, port):
+        if _is_dashtop(settings):
             return Finding(area=PAGE, text=f"dashtop is running at {where}")
         return Finding(area=PAGE, state=State.FAIL, text=f"{where} is in use", mend="dashtop --port 0")
     if error.errno in {errno.EACCES, errno.EPERM}:
@@ -55,12 +56,12 @@ def _taken(where: str, host: str, port: int, error: OSError) -> Finding:
     return Finding(area=PAGE, state=State.FAIL, text=text, mend="dashtop --host 127.0.0.1")
 
 
-def _is_dashtop(host: str, port: int) -> bool:
+def _is_dashtop(settings: Settings) -> bool:
     """Tell whether whoever listens there answers as dashtop's readiness check does."""
-    nearby = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    connection = http.client.HTTPConnection(nearby, port, timeout=ANSWER_TIMEOUT_S)
+    nearby = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    connection = http.client.HTTPConnection(nearby, settings.port, timeout=ANSWER_TIMEOUT_S)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", f"{settings.url_prefix}readyz")
         body = json.loads(connection.getresponse().read(1_000))
     except (OSError, ValueError, http.client.HTTPException):
         return False
