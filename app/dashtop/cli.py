@@ -48,7 +48,7 @@ def serve(settings: Settings) -> None:
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.entrance
         print(f"dashtop {__version__}{simulated}: {address}", flush=True)
-        server.run()
+        server.run(dashtop.close)
     finally:
         dashtop.close()
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import errno
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 import waitress
-from waitress.server import MultiSocketServer
+from waitress.server import BaseWSGIServer, MultiSocketServer
 
 from dashtop.domain.errors import ServerStartError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from wsgiref.types import WSGIApplication
 
-THREADS = 8
+THREADS = 32
+"""Streams hold one each (api.context.MOST_STREAMS); the rest answer pages and calls."""
+CONNECTIONS = 500
+LARGEST_BODY = 8 * 2**20
+LARGEST_HEADERS = 32 * 2**10
+MOST_UNSENT = 2 * 2**20
+UNREAD_MS = 20_000
 
 
 class Server:
@@ -25,12 +33,24 @@ class Server:
         """Listen on `host`:`port` (0: a free one). Raises ServerStartError, which names a way out."""
         try:
             self._server = waitress.create_server(
-                application, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True
+                application,
+                host=host,
+                port=port,
+                threads=THREADS,
+                ident=None,
+                connection_limit=CONNECTIONS,
+                asyncore_use_poll=True,
+                max_request_body_size=LARGEST_BODY,
+                max_request_header_size=LARGEST_HEADERS,
+                outbuf_high_watermark=MOST_UNSENT,
+                clear_untrusted_proxy_headers=False,  # security.proxy decides whom to trust
             )
         except OSError as error:
             raise ServerStartError(_way_out(error, host, port)) from error
         except ValueError as error:
             raise ServerStartError(f"{host} is not an address of this machine; try --host 127.0.0.1.") from error
+
+        _drop_the_unread(self._server)
 
     @property
     def address(self) -> str:
@@ -40,17 +60,27 @@ class Server:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         return f"http://{host}:{port}/"
 
-    def run(self) -> None:
-        """Answer until SIGTERM or Ctrl-C."""
-        signal.signal(signal.SIGTERM, _exit)
+    def run(self, on_end: Callable[[], None]) -> None:
+        """Answer until SIGTERM or Ctrl-C; then `on_end` ends open streams, and what is being sent is finished."""
+
+        def end(_signal: int, _frame: FrameType | None) -> None:
+            on_end()
+            raise SystemExit(0)
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
         try:
             self._server.run()
         finally:
             self._server.close()
 
 
-def _exit(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+def _drop_the_unread(server: BaseWSGIServer | MultiSocketServer) -> None:
+    """Have the kernel end a connection that is not read, so that nothing piles up; connections inherit it."""
+    listening = server.map.values() if isinstance(server, MultiSocketServer) else [server]
+    for each in listening:
+        if isinstance(each, BaseWSGIServer) and hasattr(socket, "TCP_USER_TIMEOUT"):
+            each.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
 
 
 def _way_out(error: OSError, host: str, port: int) -> str:

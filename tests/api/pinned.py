@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from dashtop.api import routes
+from dashtop.domain.errors import CollectionEndedError
 from dashtop.domain.services import Services
 from dashtop.history.memory import MemoryHistory
 from dashtop.sources.clock import SystemClock
@@ -32,6 +33,9 @@ class Pinned:
 
     def alive(self) -> bool:
         return self.is_alive
+
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        raise CollectionEndedError("nothing follows")
 
 
 def client_of(latest: Pinned, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:

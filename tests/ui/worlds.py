@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dashtop.domain.errors import CollectionEndedError
 from dashtop.domain.sample import Series, SeriesKey, SeriesSet
 from dashtop.domain.services import Services
 from tests.builders import NOON_MS, make_gpu, make_sample
@@ -45,6 +46,9 @@ class Pinned:
 
     def alive(self) -> bool:
         return self.is_alive
+
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        raise CollectionEndedError("nothing follows")
 
 
 @dataclass

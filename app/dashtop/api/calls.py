@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashtop.api import history, live, models
+from dashtop.api import history, live, models, stream
 from dashtop.api.query import GpuQuery, Query
 
 if TYPE_CHECKING:
@@ -111,5 +111,14 @@ CALLS = (
         query=history.HistoryQuery,
         answer=models.History,
         errors=OF_ONE_GPU,
+    ),
+    Call(
+        path="/stream",
+        summary="Server-Sent Events: what /monitoring/all answers, once per collection; `Last-Event-ID` is honoured.",
+        run=stream.stream,
+        query=GpuQuery,
+        answer=None,
+        media_type="text/event-stream",
+        errors=frozenset({400}),
     ),
 )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import Gpu, Sample
     from dashtop.domain.services import Services
 
+MOST_STREAMS = 24
+"""Each holds a thread: fewer than server.THREADS and the Procfile's, so that pages and calls always find one."""
 NO_GPU = "GPU monitoring not available on this system"
 NOT_THERE = frozenset({Reason.NO_LIBRARY, Reason.NO_DRIVER, Reason.NO_DEVICE, Reason.DISABLED})
 """No GPU to speak of, and no failure either."""
@@ -44,12 +46,30 @@ class PerSample:
             return body
 
 
+class Places:
+    """How many streams may be open at once. Thread-safe."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self._most = most
+        self._free = threading.BoundedSemaphore(most)
+
+    def take(self) -> None:
+        """Take a place. Raises ServiceUnavailable where there is none."""
+        if not self._free.acquire(blocking=False):
+            raise ServiceUnavailable(f"{self._most} streams are open, which is all there may be; poll, or ask later.")
+
+    def give_back(self) -> None:
+        """Give the place back."""
+        self._free.release()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
     """The services, and what calls share."""
 
     services: Services
     cached: PerSample = field(default_factory=PerSample)
+    places: Places = field(default_factory=Places)
 
     def sample(self) -> Sample:
         """Return the latest sample. Raises ServiceUnavailable before the first."""

@@ -8,6 +8,8 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dashtop.domain.errors import CollectionEndedError
+
 if TYPE_CHECKING:
     from dashtop.collect.sampler import Sampler
     from dashtop.domain.ports import Clock, History
@@ -42,6 +44,7 @@ class Collector:
         self._latest: Sample | None = None
         self._skipped = 0
         self._stop = threading.Event()
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="dashtop-collect", daemon=True)
 
     @property
@@ -60,13 +63,28 @@ class Collector:
             return False
         return self._clock.monotonic() - sample.monotonic_s < max(DEAD_AFTER_S, 3 * self._interval_s)
 
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        """Return the next sample, None when the time is over; see the Latest port."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or self._is_new(after_sequence), timeout_s)
+            if self._stop.is_set():
+                raise CollectionEndedError("dashtop is ending.")
+            return self._latest if self._is_new(after_sequence) else None
+
+    def _is_new(self, after_sequence: int) -> bool:
+        return self._latest is not None and self._latest.sequence != after_sequence
+
     def start(self) -> None:
         """Begin to collect."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End collection and the readers; returns within two seconds."""
+        """End collection, those who wait for it, and the readers; returns within two seconds. Once is enough."""
+        if self._stop.is_set():
+            return
         self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(1.0)
         self._sampler.close()
@@ -75,7 +93,9 @@ class Collector:
         """Take one sample, publish it and keep it."""
         sample = self._sampler.sample(min(GPU_TIMEOUT_S, self._interval_s / 2))
         sample = replace(sample, skipped_ticks=self._skipped)
-        self._latest = sample
+        with self._changed:
+            self._latest = sample
+            self._changed.notify_all()
         self._history.append(sample)
         return sample
 

@@ -4,6 +4,7 @@ DashtopError                  base of all; its message is a sentence that says w
 ├── SettingsError             a setting is unknown or impossible (command line: exit 2)
 ├── ServerStartError          the server cannot listen where it was told to (exit 1)
 ├── Unavailable               one reading is missing; carries the Reason
+├── CollectionEndedError      no sample will follow: dashtop is ending
 └── QueryError                a history question that cannot be answered as asked
 """
 
@@ -57,6 +58,10 @@ class Unavailable(DashtopError):  # noqa: N818 - an answer, not an error
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+
+class CollectionEndedError(DashtopError):
+    """Collection has been ended; who waits for the next sample waits in vain."""
 
 
 class QueryError(DashtopError):

@@ -258,6 +258,12 @@ class Latest(Protocol):
     def alive(self) -> bool:
         """Tell whether collection is going on."""
 
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        """Return the newest sample once it is another than that; None when the time is over.
+
+        Raises CollectionEndedError when collection has been ended: there will be no other.
+        """
+
 
 class Clock(Protocol):
     """Time as a parameter."""

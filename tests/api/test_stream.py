@@ -1,0 +1,161 @@
+"""Streams of the real server: a snapshot per collection, no place for too many, and an end with the server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from dashtop import server
+from dashtop.api import stream
+from dashtop.api.context import MOST_STREAMS, Context
+from dashtop.api.query import GpuQuery
+from dashtop.domain.errors import CollectionEndedError
+from dashtop.domain.services import Services
+from dashtop.history.memory import MemoryHistory
+from dashtop.sources.clock import SystemClock
+from tests.api.pinned import Pinned
+from tests.builders import make_gpu, make_sample
+from tests.processes import ROOT, Running, eventually, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedReader
+
+    from dashtop.domain.sample import Sample
+
+STREAM = "/api/v1/system/stream"
+FAST = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
+
+
+class Opened:
+    """One open stream, read as it comes."""
+
+    def __init__(self, connection: socket.socket, lines: BufferedReader) -> None:
+        self.connection = connection
+        self.lines = lines
+        self.status = int(lines.readline().split()[1])
+        self.headers = {}
+        while (line := lines.readline().strip()) != b"":
+            name, _, value = line.decode().partition(": ")
+            self.headers[name.lower()] = value
+
+    def event(self) -> tuple[str, dict[str, Any]]:
+        """Return id and data of the next event."""
+        event_id = ""
+        while line := self.lines.readline():
+            if line.startswith(b"id: "):
+                event_id = line[4:].strip().decode()
+            if line.startswith(b"data: "):
+                data: dict[str, Any] = json.loads(line[6:])
+                return event_id, data
+        raise EOFError
+
+
+@contextmanager
+def opened(dashtop: Running, query: str = "", **headers: str) -> Iterator[Opened]:
+    address = urlsplit(dashtop.url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=20) as connection:
+        extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        connection.sendall(f"GET {STREAM}{query} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode())
+        with connection.makefile("rb") as lines:
+            yield Opened(connection, lines)
+
+
+@pytest.fixture(scope="module")
+def dashtop() -> Iterator[Running]:
+    with running(*FAST) as server:
+        yield server
+
+
+def test_a_snapshot_per_collection(dashtop: Running) -> None:
+    with opened(dashtop, "?gpu_id=1", Accept_Encoding="gzip, br, zstd") as stream:
+        assert stream.status == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert "content-encoding" not in stream.headers
+        events = [stream.event() for _ in range(4)]
+    times = [data["timestamp"] for _, data in events]
+    assert [int(event_id) for event_id, _ in events] == times
+    assert all(later - earlier == pytest.approx(500, abs=250) for earlier, later in pairwise(times[1:]))
+    assert {data["gpu_metrics"]["gpu_id"] for _, data in events} == {1}
+
+
+def test_what_is_known_is_not_sent_again(dashtop: Running) -> None:
+    with opened(dashtop) as stream:
+        known, _ = stream.event()
+    with opened(dashtop, Last_Event_ID=known) as stream:
+        assert int(stream.event()[0]) > int(known)
+    with opened(dashtop, Last_Event_ID="a line from elsewhere") as stream:
+        assert stream.event()[1]["gpu_available"]
+
+
+def test_a_gpu_that_does_not_exist_is_400(dashtop: Running) -> None:
+    with opened(dashtop, "?gpu_id=7") as stream:
+        assert stream.status == 400
+
+
+def test_too_many_are_refused_and_leave_room_for_the_rest() -> None:
+    with running(*FAST) as dashtop:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(opened(dashtop)) for _ in range(MOST_STREAMS + 3)]
+            assert [each.status for each in streams] == [200] * MOST_STREAMS + [503] * 3
+            assert dashtop.status("/healthz") == (200, {"status": "ok"})
+            assert dashtop.json("/api/v1/system/monitoring/all")["gpu_available"]
+
+        def accepted() -> bool:
+            with opened(dashtop) as stream:
+                return stream.status == 200
+
+        eventually(accepted, timeout_s=15)
+
+
+def test_streams_leave_threads_for_pages_and_calls() -> None:
+    threads = re.search(r"--threads (\d+)", (ROOT / "Procfile").read_text())
+    assert threads is not None
+    assert min(int(threads[1]), server.THREADS) >= MOST_STREAMS + 8
+
+
+def test_open_streams_end_with_the_server() -> None:
+    with running(*FAST) as dashtop, ExitStack() as stack:
+        streams = [stack.enter_context(opened(dashtop)) for _ in range(10)]
+        for each in streams:
+            each.event()
+        started = time.monotonic()
+        assert dashtop.stop() == 0
+        assert time.monotonic() - started < 2
+        for each in streams:
+            assert each.lines.read().endswith(b"0\r\n\r\n"), "cut off in the middle"
+
+
+class Quiet(Pinned):
+    """Nothing new for two heartbeats, then the end."""
+
+    waits = 0
+
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        self.waits += 1
+        if self.waits > 2:
+            raise CollectionEndedError("over")
+        return None
+
+
+def test_a_heartbeat_where_nothing_is_new() -> None:
+    from flask import Flask
+
+    latest = Quiet(make_sample(gpus=(make_gpu(0),)))
+    services = Services(latest=latest, history=MemoryHistory(interval_s=1.0), clock=SystemClock())
+    context = Context(services=services)
+    with Flask("test").test_request_context():
+        response = stream.stream(context, GpuQuery())
+        parts = list(response.response)
+        response.close()
+    assert [part[:2] for part in parts] == [b"re", b"id", b": ", b": "]
+    for _ in range(MOST_STREAMS):
+        context.places.take()
