@@ -52,7 +52,7 @@
     mark(element, "severity", severity);
   }
 
-  // The host can be read while the driver is silent: the GPU's numbers then are its last ones.
+  // The host is read on while a driver is silent.
   function oldGpu(frame) {
     return frame.gpu_age > 3 * frame.interval;
   }
@@ -64,7 +64,7 @@
     return {
       gpuName: device ? device[1] : "GPU",
       gpuIndex: device ? `GPU ${device[0]}` : "",
-      gpuAge: oldGpu(frame) ? `values ${Math.round(frame.gpu_age)} s old` : "",
+      gpuAge: oldGpu(frame) ? `last answer ${Math.round(frame.gpu_age)} s ago` : "",
       since: since && `since ${since}`,
       "notice.title": notice.title,
       "notice.reason": notice.reason,

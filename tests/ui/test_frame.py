@@ -98,6 +98,19 @@ def test_a_switched_off_gpu_is_not_promised() -> None:
     assert notice(Reason.STARTING)["title"] == "Looking for GPUs"
 
 
+def test_a_gpu_that_tells_nothing_is_trouble_only_if_it_should() -> None:
+    def silent(reason: Reason) -> object:
+        mute = make_gpu()
+        return frame_of(make_sample(), replace(mute, unavailable=dict.fromkeys(mute.values, reason)))["error"]
+
+    assert silent(Reason.ASLEEP) is None
+    assert silent(Reason.GPU_LOST) == {
+        "type": "gpu",
+        "message": "The GPU has fallen off the bus. CPU and memory monitoring goes on.",
+    }
+    assert frame_of(make_sample(), gpu())["error"] is None
+
+
 def test_a_dead_collector_is_an_error() -> None:
     error = frame_of(make_sample(), None, alive=False)["error"]
     assert isinstance(error, dict)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Trouble with GPUs that are there, as against a machine without any.
 FAILING = frozenset(
     {
+        Reason.STALE,
         Reason.DRIVER_SILENT,
         Reason.DRIVER_ERROR,
         Reason.DRIVER_MISMATCH,
@@ -59,7 +60,7 @@ def live_frame(
         "gpu": device.index if device is not None else None,
         "devices": [[each.device.index, each.device.name] for each in sample.gpus],
         "notice": None if gpu is not None else notice(sample.gpu_trouble),
-        "error": error(sample.gpu_trouble, alive=alive),
+        "error": error(sample.gpu_trouble if gpu is None else _silence(gpu), alive=alive),
         "values": {metric.key: _rounded(values[metric.key]) for metric in shown},
         "missing": {metric.key: reasons[metric.key].value for metric in shown if metric.key in reasons},
         "levels": dict(_levels(shown, values, device)),
@@ -99,6 +100,13 @@ def level(limits: Thresholds | None, value: float | None) -> str:
     if limits is None or value is None or value < limits.elevated:
         return ""
     return "high" if value >= limits.high else "elevated"
+
+
+def _silence(gpu: Gpu) -> Reason | None:
+    """Return why this GPU tells nothing at all; None while it tells anything."""
+    if any(value is not None for value in gpu.values.values()):
+        return None
+    return next(iter(gpu.unavailable.values()), None)
 
 
 def _levels(

@@ -1,0 +1,114 @@
+"""What a person chooses and what a screen is: theme, GPU, range, no GPU, a telephone; and pictures of it all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from dashtop.ui.theme import DARK, LIGHT
+from tests.browser.conftest import POINTS, Watched
+from tests.processes import Running, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+THEME = "() => document.documentElement.dataset.bsTheme"
+THEMES: tuple[tuple[Literal["light", "dark"], str], ...] = (("light", LIGHT.grid), ("dark", DARK.grid))
+GRID = "() => document.querySelector('#chart-utilization .js-plotly-plot')._fullLayout.yaxis.gridcolor"
+FIRST_BODY = """() => new MutationObserver((_, observer) => {
+  if (!document.body) return;
+  window.themeAtFirstBody = document.documentElement.dataset.bsTheme;
+  observer.disconnect();
+}).observe(document, {childList: true, subtree: true})"""
+
+
+@pytest.fixture(scope="module")
+def without_gpu() -> Iterator[Running]:
+    with running("--no-gpu", "--interval", "0.5") as server:
+        yield server
+
+
+def test_the_theme_is_kept_and_is_there_before_anything_is_painted(
+    demo: Running, watch: Callable[..., Watched]
+) -> None:
+    seen = watch(color_scheme="light")
+    seen.page.add_init_script(f"({FIRST_BODY})()")
+    seen.open(demo.url)
+    for choice, following in (("system", "light"), ("light", "dark")):
+        seen.page.get_by_role("button", name=f"Theme: {choice}").click()
+        seen.true("choice => document.documentElement.dataset.themeChoice === choice", following)
+    seen.true(f"grid => ({GRID})() === grid", DARK.grid)
+    seen.page.reload()
+    seen.until("live")
+    assert seen.page.evaluate("window.themeAtFirstBody") == "dark"
+    seen.page.get_by_role("button", name="Theme: dark").click()
+    seen.page.emulate_media(color_scheme="dark")
+    assert seen.page.evaluate(THEME) == "dark"
+    seen.page.emulate_media(color_scheme="light")
+    seen.true(f"() => ({THEME})() === 'light'")
+    assert seen.errors == []
+
+
+def test_gpu_and_range_are_kept(demo: Running, watch: Callable[..., Watched]) -> None:
+    seen = watch().open(demo.url)
+    names = seen.page.locator("#gpu-selector option:not([value=''])").all_inner_texts()
+    assert len(names) == 8
+    seen.page.select_option("#gpu-selector", "5")
+    seen.page.click("label:has-text('15 min')")
+    name = names[5].partition(": ")[2]
+    seen.true("name => document.querySelector('#panel-utilization .card-name').textContent === name", name)
+    seen.page.reload()
+    seen.until("live")
+    seen.true("name => document.querySelector('#panel-utilization .card-name').textContent === name", name)
+    assert seen.page.input_value("#gpu-selector") == "5"
+    assert seen.page.locator(".btn-check:checked").input_value() == "15m"
+    # A stored GPU that is gone becomes the first.
+    seen.page.evaluate(
+        "() => Object.keys(localStorage).filter(key => key.includes('gpu-selector'))"
+        ".forEach(key => localStorage.setItem(key, localStorage.getItem(key).replaceAll('5', '55')))"
+    )
+    seen.page.reload()
+    seen.until("live")
+    seen.true("() => document.querySelector('#gpu-selector').value === '0'")
+    assert "GPU 0" in seen.text("#panel-utilization .card-aside")
+    assert seen.errors == []
+
+
+def test_without_a_gpu_the_notice_stands_and_cpu_and_ram_are_told(
+    without_gpu: Running, watch: Callable[..., Watched]
+) -> None:
+    seen = watch().open(without_gpu.url)
+    assert "No GPU Detected" in seen.text("#no-gpu-notice")
+    assert "CPU and memory monitoring goes on" in seen.text("#no-gpu-notice")
+    status = seen.text("#compact-status")
+    assert "CPU" in status
+    assert "RAM" in status
+    assert "VRAM" not in status
+    for hidden in ("#chart-temperature", "#panel-utilization", "#gpu-selector"):
+        assert not seen.page.locator(hidden).is_visible()
+    for chart in ("chart-utilization", "chart-memory"):
+        seen.true(f"chart => ({POINTS})(chart) > 2", chart)
+    assert seen.page.locator("main").get_by_text("GPU", exact=True).locator("visible=true").count() == 0
+    assert seen.errors == []
+
+
+def test_pictures(demo: Running, without_gpu: Running, watch: Callable[..., Watched], screenshots: Path) -> None:
+    fits = "() => document.querySelector('#chart-memory .main-svg').clientWidth === {}".format(
+        "document.querySelector('#chart-memory').clientWidth"
+    )
+    for name, server in (("demo8", demo), ("no-gpu", without_gpu)):
+        seen = watch().open(server.url)
+        seen.true(f"chart => ({POINTS})(chart) > 3", "chart-memory")
+        for width, height in ((1440, 900), (390, 844)):
+            seen.page.set_viewport_size({"width": width, "height": height})
+            for theme, grid in THEMES:
+                seen.page.emulate_media(color_scheme=theme)
+                seen.true(f"grid => ({GRID})() === grid", grid)
+                seen.true(fits)
+                picture = screenshots / f"{name}-{width}-{theme}.png"
+                seen.page.screenshot(path=picture, full_page=True)
+                assert picture.stat().st_size > 20_000
+        assert seen.errors == []
+        seen.page.context.close()
