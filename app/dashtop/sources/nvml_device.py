@@ -19,10 +19,11 @@ from dashtop.domain.readings import (
     RetiredPages,
 )
 from dashtop.sources import nvml_queries as queries
+from dashtop.sources.nvml_fields import FieldBatch, FieldReadings
 from dashtop.sources.nvml_gate import call
 from dashtop.sources.nvml_gpm import Activity, ActivityMonitor
 from dashtop.sources.nvml_processes import ProcessLists
-from dashtop.sources.nvml_rates import CounterRate, EnergyRate, PcieTraffic
+from dashtop.sources.nvml_rates import EnergyRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 # Seconds between two questions of the slow lane.
-EACH_SECOND, SELDOM, RARELY = 1.0, 10.0, 60.0
+EACH_SECOND, NOW_AND_THEN, SELDOM, RARELY = 1.0, 3.0, 10.0, 60.0
 
 
 class NvmlDevice:
@@ -59,8 +60,7 @@ class NvmlDevice:
         self._slow: dict[tuple[object, ...], Callable[[], Any]] = {}
         self._activity = ActivityMonitor(handle)
         self._processes = ProcessLists(handle)
-        self._pcie = PcieTraffic(handle)
-        self._nvlink = CounterRate(handle, queries.nvlink_bytes)
+        self._fields = FieldBatch(handle)
         self._energy = EnergyRate(handle)
 
     def begin(self) -> None:
@@ -103,6 +103,9 @@ class NvmlDevice:
         if isinstance(answer, Unavailable):
             raise Unavailable(self._missing) if answer.reason is Reason.NOT_SUPPORTED else answer
         return answer
+
+    def _field_readings(self) -> FieldReadings:
+        return self._from_lane(self._fields.read, EACH_SECOND)
 
     def utilization(self) -> GpuUtilization:
         rates = self._once(pynvml.nvmlDeviceGetUtilizationRates)
@@ -148,10 +151,10 @@ class NvmlDevice:
         return float(self._once(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU))
 
     def memory_temperature(self) -> float:
-        return self._slowly(EACH_SECOND, queries.memory_temperature)
+        return self._given(self._field_readings().memory_temperature)
 
     def temperature_margin(self) -> float:
-        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetMarginTemperature))
+        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetMarginTemperature))
 
     def slowdown_temperature(self) -> float:
         return self._slowly(RARELY, queries.slowdown_temperature)
@@ -163,13 +166,13 @@ class NvmlDevice:
         return float(self._once(pynvml.nvmlDeviceGetPowerUsage)) * queries.MILLI
 
     def power_instant(self) -> float:
-        return self._slowly(EACH_SECOND, queries.power_instant)
+        return self._given(self._field_readings().power_instant)
 
     def power_average(self) -> float:
-        return self._slowly(EACH_SECOND, queries.power_average)
+        return self._given(self._field_readings().power_average)
 
     def power_limit(self) -> float:
-        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetEnforcedPowerLimit)) * queries.MILLI
+        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetEnforcedPowerLimit)) * queries.MILLI
 
     def default_power_limit(self) -> float:
         return float(self._slowly(RARELY, pynvml.nvmlDeviceGetPowerManagementDefaultLimit)) * queries.MILLI
@@ -202,7 +205,7 @@ class NvmlDevice:
         return self._slowly(EACH_SECOND, queries.sm_clock)
 
     def video_clock(self) -> float:
-        return self._slowly(EACH_SECOND, queries.video_clock)
+        return self._slowly(NOW_AND_THEN, queries.video_clock)
 
     def performance_state(self) -> int:
         state = int(self._once(pynvml.nvmlDeviceGetPerformanceState))
@@ -234,10 +237,10 @@ class NvmlDevice:
     def pcie_rates(self) -> ByteRates:
         """Bytes per second; the ceiling of the link tells whether its counters can be trusted over a second."""
         try:
-            self._pcie.ceiling = pcie_bandwidth(self.pcie_generation(), self.pcie_width()) * 1e9
+            self._fields.pcie.ceiling = pcie_bandwidth(self.pcie_generation(), self.pcie_width()) * 1e9
         except Unavailable:
-            self._pcie.ceiling = None
-        return self._from_lane(self._pcie.read, EACH_SECOND)
+            self._fields.pcie.ceiling = None
+        return self._given(self._field_readings().pcie)
 
     def pcie_replays(self) -> int:
         return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetPcieReplayCounter))
@@ -246,7 +249,7 @@ class NvmlDevice:
         return self._slowly(SELDOM, queries.nvlinks)
 
     def nvlink_rates(self) -> ByteRates:
-        return self._from_lane(self._nvlink.read, EACH_SECOND)
+        return self._given(self._field_readings().nvlink)
 
     def encoder_utilization(self) -> float:
         return float(self._once(pynvml.nvmlDeviceGetEncoderUtilization)[0])
@@ -255,13 +258,13 @@ class NvmlDevice:
         return float(self._once(pynvml.nvmlDeviceGetDecoderUtilization)[0])
 
     def jpeg_utilization(self) -> float:
-        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetJpgUtilization)[0])
+        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetJpgUtilization)[0])
 
     def ofa_utilization(self) -> float:
-        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetOfaUtilization)[0])
+        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetOfaUtilization)[0])
 
     def encoder_sessions(self) -> int:
-        return self._slowly(EACH_SECOND, queries.encoder_sessions)
+        return self._slowly(NOW_AND_THEN, queries.encoder_sessions)
 
     def ecc_errors(self, *, corrected: bool, lifetime: bool) -> int:
         return self._slowly(SELDOM, queries.ecc_errors, corrected, lifetime)

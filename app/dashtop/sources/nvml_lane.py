@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 STALE_S = 5.0
-LONGEST_REST_S = 0.25
+LONGEST_REST_S = 1.0
 SECOND_READING_S = 1.0
+
+
+class Again(Exception):  # noqa: N818 - not an error: the answer needs a second look
+    """Raised by a question that is to be asked again after `seconds` before it has an answer."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 @dataclass(slots=True)
@@ -39,7 +47,7 @@ class SlowLane:
 
     def __init__(self) -> None:
         self._questions: dict[tuple[object, object], _Question[Any]] = {}
-        self._stopped = False
+        self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -72,38 +80,39 @@ class SlowLane:
             self._questions.pop(key, None)
 
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stop.is_set():
             self._wake.clear()
             now = time.monotonic()
             for key in list(self._questions):
-                if self._stopped:
+                if self._stop.is_set():
                     return
                 question = self._questions.get(key)  # gone: its GPU is to be left alone from now on
                 if question is not None and now >= question.due:
                     self._ask(question)
             soonest = min((question.due for question in list(self._questions.values())), default=now + LONGEST_REST_S)
-            self._wake.wait(min(LONGEST_REST_S, max(0.01, soonest - time.monotonic())))
+            self._wake.wait(min(LONGEST_REST_S, max(0.001, soonest - time.monotonic())))
 
     @staticmethod
     def _ask(question: _Question[Any]) -> None:
-        started = time.monotonic()
+        period_s = question.period_s
         try:
             question.answer = call(question.ask)
+        except Again as later:
+            question.due = time.monotonic() + later.seconds
+            return
         except Unavailable as missing:
             question.answer = missing
-            soon = min(question.period_s, SECOND_READING_S)
             first = missing.reason is Reason.FIRST_READING
-            question.due = started + (soon if first else RETRY_S.get(missing.reason, question.period_s))
+            period_s = min(period_s, SECOND_READING_S) if first else RETRY_S.get(missing.reason, period_s)
         except Exception:  # noqa: BLE001 - a binding that stumbles over one answer must not end the lane
             question.answer = Unavailable(Reason.DRIVER_ERROR)
-            question.due = started + question.period_s
-        else:
-            question.due = started + question.period_s
         question.answered_at = time.monotonic()
+        # On a grid common to all, so that the thread wakes once for many questions.
+        question.due = (question.answered_at // period_s + 1) * period_s
 
     def close(self) -> None:
         """Stop the thread; a question under way is given a moment to be answered."""
-        self._stopped = True
+        self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(0.5)

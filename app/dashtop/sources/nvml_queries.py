@@ -8,33 +8,13 @@ import pynvml
 
 from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.readings import ByteRates, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
-from dashtop.sources.nvml_gate import call, reason_of
+from dashtop.sources.nvml_gate import call
 
 MILLI = 1e-3
-KIB = 1024
 KILOBYTE = 1000.0
 MOST_NVLINKS = 36
 
 Handle = Any
-
-
-def field(handle: Handle, number: int) -> int:
-    """Return one field value, an unsigned number; raises Unavailable as the field itself answers."""
-    (value,) = fields(handle, (number,))
-    return value
-
-
-def fields(handle: Handle, numbers: tuple[int | tuple[int, int], ...]) -> tuple[int, ...]:
-    """Return several field values in one call to the driver; a field is its number, or (number, scope)."""
-    found = []
-    for value in pynvml.nvmlDeviceGetFieldValues(handle, numbers):
-        if value.nvmlReturn == pynvml.NVML_ERROR_INVALID_ARGUMENT:  # a field that this driver does not know
-            raise Unavailable(Reason.LIBRARY_TOO_OLD)
-        if value.nvmlReturn != pynvml.NVML_SUCCESS:
-            raise Unavailable(reason_of(value.nvmlReturn))
-        narrow = value.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
-        found.append(int(value.value.uiVal if narrow else value.value.ullVal))
-    return tuple(found)
 
 
 def memory_v2(handle: Handle) -> Any:
@@ -46,14 +26,6 @@ def bar1(handle: Handle) -> MemoryUse:
     """Bytes of the BAR1 window."""
     info = pynvml.nvmlDeviceGetBAR1MemoryInfo(handle)
     return MemoryUse(info.bar1Used, info.bar1Total, info.bar1Free)
-
-
-def memory_temperature(handle: Handle) -> float:
-    """°C of the memory's hottest junction; 0 is how some cards say that they have no such sensor."""
-    celsius = field(handle, pynvml.NVML_FI_DEV_MEMORY_TEMP)
-    if celsius == 0:
-        raise Unavailable(Reason.NOT_SUPPORTED)
-    return float(celsius)
 
 
 def slowdown_temperature(handle: Handle) -> float:
@@ -71,16 +43,6 @@ def _threshold(handle: Handle, kind: int) -> float:
     if not celsius:
         raise Unavailable(Reason.NOT_SUPPORTED)
     return float(celsius)
-
-
-def power_instant(handle: Handle) -> float:
-    """Watts at this moment."""
-    return field(handle, pynvml.NVML_FI_DEV_POWER_INSTANT) * MILLI
-
-
-def power_average(handle: Handle) -> float:
-    """Watts, mean of one second."""
-    return field(handle, pynvml.NVML_FI_DEV_POWER_AVERAGE) * MILLI
 
 
 def power_limit_range(handle: Handle) -> PowerRange:
@@ -114,19 +76,6 @@ def nvlinks(handle: Handle) -> NvLinks:
                 raise
             break
     return NvLinks(len(states), sum(states))
-
-
-def nvlink_bytes(handle: Handle) -> tuple[int, int]:
-    """Payload bytes sent and received over all links (scope: every link) since the driver was loaded."""
-    every_link = 2**32 - 1
-    sent, received = fields(
-        handle,
-        (
-            (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, every_link),
-            (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, every_link),
-        ),
-    )
-    return sent * KIB, received * KIB
 
 
 def ecc_errors(handle: Handle, corrected: bool, lifetime: bool) -> int:
