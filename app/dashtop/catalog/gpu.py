@@ -168,6 +168,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.GIGABYTE_PER_SECOND,
         read=lambda gpu: pcie_bandwidth(gpu.pcie_generation(), gpu.pcie_width()),
         aggregation=Aggregation.LAST,
+        period_s=2.0,
         prometheus="dashtop_gpu_pcie_bandwidth_bytes_per_second",
     ),
     Metric(
@@ -177,6 +178,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_generation(),
         aggregation=Aggregation.LAST,
+        period_s=2.0,
         prometheus="dashtop_gpu_pcie_generation",
     ),
     Metric(
@@ -186,6 +188,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_width(),
         aggregation=Aggregation.LAST,
+        period_s=2.0,
         prometheus="dashtop_gpu_pcie_lanes",
     ),
     Metric(

@@ -6,72 +6,17 @@ parent is gone, and leaves Ctrl-C to the parent.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dashtop.catalog import GPU_METRICS
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Gpu, GpuReading
-
-if TYPE_CHECKING:
-    from dashtop.domain.sample import Device, Event, GpuProcess
+from dashtop.sources.wire import Encoder
 
 REQUEST = b"read"
 OUTLIVED = (Reason.DRIVER_MISMATCH,)
 """Troubles that this process can never get over: it has loaded a library that does not fit the driver."""
-
-_KEYS = tuple(metric.key for metric in GPU_METRICS)
-
-# A reading on the wire: values in the order of the table, and static facts only when they differ from the last sent.
-Row = tuple[tuple["float | None", ...], "dict[str, Reason]", tuple["GpuProcess", ...], "Reason | None"]
-Wire = tuple["Reason | None", "tuple[Device, ...] | None", list[Row], tuple["Event", ...]]
-
-
-class Encoder:
-    """Packs readings for the socket."""
-
-    def __init__(self) -> None:
-        self._sent: tuple[Device, ...] | None = None
-
-    def encode(self, reading: GpuReading) -> bytes:
-        """Return the reading as bytes for one Decoder."""
-        devices = tuple(gpu.device for gpu in reading.gpus)
-        rows: list[Row] = [
-            (tuple(gpu.values[key] for key in _KEYS), dict(gpu.unavailable), gpu.processes, gpu.state)
-            for gpu in reading.gpus
-        ]
-        wire: Wire = (reading.trouble, None if devices == self._sent else devices, rows, reading.events)
-        self._sent = devices
-        return pickle.dumps(wire, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-class Decoder:
-    """Unpacks what one Encoder packed, in the same order."""
-
-    def __init__(self) -> None:
-        self._devices: tuple[Device, ...] = ()
-
-    def decode(self, message: bytes) -> GpuReading:
-        """Return the reading that the child packed."""
-        wire: Wire = pickle.loads(message)  # noqa: S301 - written by our own child over a private socket
-        trouble, devices, rows, events = wire
-        if devices is not None:
-            self._devices = devices
-        gpus = tuple(
-            Gpu(
-                device=device,
-                values=dict(zip(_KEYS, values, strict=True)),
-                unavailable=unavailable,
-                processes=processes,
-                state=state,
-            )
-            for device, (values, unavailable, processes, state) in zip(self._devices, rows, strict=True)
-        )
-        return GpuReading(gpus=gpus, trouble=trouble, events=events)
 
 
 def main(descriptor: int, proc: str, sys_root: str) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from dashtop.domain.errors import Reason
 from dashtop.domain.sample import Gpu, GpuReading
-from dashtop.sources.child import OUTLIVED, REQUEST, Decoder
+from dashtop.sources.child import OUTLIVED, REQUEST
+from dashtop.sources.wire import Decoder
 
 if TYPE_CHECKING:
     from dashtop.domain.ports import Clock

@@ -202,7 +202,7 @@ class NvmlDevice:
         return self._slowly(RARELY, queries.max_memory_clock)
 
     def sm_clock(self) -> float:
-        return self._slowly(EACH_SECOND, queries.sm_clock)
+        return self._slowly(NOW_AND_THEN, queries.sm_clock)
 
     def video_clock(self) -> float:
         return self._slowly(NOW_AND_THEN, queries.video_clock)
@@ -246,7 +246,7 @@ class NvmlDevice:
         return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetPcieReplayCounter))
 
     def nvlinks(self) -> NvLinks:
-        return self._slowly(SELDOM, queries.nvlinks)
+        return self._slowly(RARELY, queries.nvlinks)
 
     def nvlink_rates(self) -> ByteRates:
         return self._given(self._field_readings().nvlink)
