@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from dashtop.catalog import GPU_METRICS, HOST_METRICS
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Device, Gpu, GpuProcess, Host, Mount, Sample
+from dashtop.domain.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
+from dashtop.domain.timerange import DAY_MS
+from dashtop.history.store import HistoryStore
+from dashtop.sources.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 NOON_MS = 1_800_000_000_000
 
@@ -56,6 +60,7 @@ def make_sample(
     mounts: tuple[Mount, ...] = (),
     trouble: Reason | None = None,
     gpu_age_s: float = 0.0,
+    events: tuple[Event, ...] = (),
 ) -> Sample:
     given = dict(host or {})
     return Sample(
@@ -72,4 +77,12 @@ def make_sample(
         gpu_trouble=trouble,
         gpu_age_s=gpu_age_s,
         simulated=False,
+        events=events,
     )
+
+
+def make_history(
+    folder: Path | None = None, *, interval_s: float = 1.0, kept_ms: int = 730 * DAY_MS, most_bytes: int = 2**32
+) -> HistoryStore:
+    """A history in memory, or in that folder."""
+    return HistoryStore(folder, clock=SystemClock(), interval_s=interval_s, kept_ms=kept_ms, most_bytes=most_bytes)

@@ -18,7 +18,7 @@ import dashtop
 assert threading.active_count() == 1, threading.enumerate()
 assert "pynvml" not in sys.modules and "psutil" not in sys.modules and "dash" not in sys.modules
 assert set(os.listdir("/proc/self/fd")) == before
-import dashtop.factory, dashtop.cli, dashtop.settings, dashtop.history.memory, dashtop.ui.shell, dashtop.api.routes
+import dashtop.factory, dashtop.cli, dashtop.settings, dashtop.history.store, dashtop.ui.shell, dashtop.api.routes
 assert threading.active_count() == 1, threading.enumerate()
 assert "pynvml" not in sys.modules
 assert "libnvidia-ml" not in open("/proc/self/maps").read()

@@ -21,9 +21,8 @@ from dashtop.domain.sample import CollectorRun, Mount
 from dashtop.domain.services import Services
 from dashtop.exporter import route
 from dashtop.exporter.dcgm import NAMES as DCGM_NAMES
-from dashtop.history.memory import MemoryHistory
 from tests.api.pinned import Pinned
-from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.processes import eventually, running
 from tests.prometheus import program
@@ -40,9 +39,7 @@ GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": 
 
 def client_of(sample: Sample | None) -> FlaskClient:
     server = Flask("test")
-    services = Services(
-        latest=Pinned(sample), history=MemoryHistory(interval_s=1.0), clock=FakeClock(now_ms=NOON_MS + 3500)
-    )
+    services = Services(latest=Pinned(sample), history=make_history(), clock=FakeClock(now_ms=NOON_MS + 3500))
     route.register(server, services)
     return server.test_client()
 

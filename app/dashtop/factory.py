@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from dashtop.collect.loop import Collector
 from dashtop.collect.sampler import Sampler
 from dashtop.domain.services import Services
+from dashtop.domain.timerange import DAY_MS
 from dashtop.sources.clock import SystemClock
 from dashtop.sources.demo import DemoGpus
 from dashtop.sources.host import PsutilHost
@@ -73,7 +75,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     from dashtop.api import routes  # noqa: PLC0415
     from dashtop.exporter import route as exporter  # noqa: PLC0415
-    from dashtop.history.memory import MemoryHistory  # noqa: PLC0415
+    from dashtop.history.store import HistoryStore  # noqa: PLC0415
     from dashtop.security import guard  # noqa: PLC0415
     from dashtop.security.hosts import Hosts  # noqa: PLC0415
     from dashtop.security.proxy import behind  # noqa: PLC0415
@@ -82,7 +84,13 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     clock = clock or SystemClock()
     readers = readers or make_readers(settings, clock)
-    history = MemoryHistory(interval_s=settings.interval)
+    history = HistoryStore(
+        data_folder(settings),
+        clock=clock,
+        interval_s=settings.interval,
+        kept_ms=settings.keep_days * DAY_MS,
+        most_bytes=settings.keep_mb * 1_000_000,
+    )
     collector = Collector(
         sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
         history=history,
@@ -113,12 +121,14 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     server.wsgi_app = behind(  # type: ignore[method-assign, assignment]
         server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
     )
-    atexit.register(collector.stop)
-    collector.start()
 
     def close() -> None:
-        atexit.unregister(collector.stop)
+        atexit.unregister(close)
         collector.stop()
+        history.close()
+
+    atexit.register(close)
+    collector.start()
 
     return Dashtop(
         dash=dash,
@@ -138,6 +148,25 @@ def _token(settings: Settings) -> str | None:
         log.warning("--no-auth: everyone who can connect to %s sees this machine.", settings.host)
         return None
     return settings.token or (None if is_loopback(settings.host) else made())
+
+
+def data_folder(settings: Settings) -> Path | None:
+    """Return the folder of what is kept: the one of the settings, or dashtop's among the user's data (XDG).
+
+    None: nothing is to be kept, or this user has no home.
+    """
+    if not settings.persist or settings.demo:
+        return None
+    if settings.data_dir is not None:
+        return settings.data_dir
+    given = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if given.is_absolute():  # the XDG Base Directory Specification has relative paths ignored
+        return given / "dashtop"
+    try:
+        return Path.home() / ".local" / "share" / "dashtop"
+    except RuntimeError:
+        log.warning("This user has no home folder: the history is kept in memory only. Name a folder with --data-dir.")
+        return None
 
 
 def assets_dir() -> Path:

@@ -160,6 +160,45 @@ class Settings(BaseSettings):
         Field(pattern=r"^[1-9]\d{0,6}/(second|minute|hour)$"),
     ] = "10/second"
 
+    data_dir: Annotated[
+        Path | None,
+        Option(
+            flag="--data-dir",
+            env=("DASHTOP_DATA_DIR",),
+            metavar="FOLDER",
+            help="folder of the history (default: dashtop in the user's data folder)",
+        ),
+    ] = None
+    persist: Annotated[
+        bool,
+        Option(
+            flag="--no-persist",
+            env=("DASHTOP_PERSIST",),
+            stored="false",
+            help="keep the history in memory only; simulated GPUs' is never kept elsewhere",
+        ),
+    ] = True
+    keep_days: Annotated[
+        int,
+        Option(
+            flag="--keep-days",
+            env=("DASHTOP_KEEP_DAYS",),
+            metavar="DAYS",
+            help="how long the history goes back: single readings 2 days, means of 15 s 14, of 1 min 90 days at most",
+        ),
+        Field(ge=1, le=3650),
+    ] = 730
+    keep_mb: Annotated[
+        int,
+        Option(
+            flag="--keep-mb",
+            env=("DASHTOP_KEEP_MB",),
+            metavar="MB",
+            help="how large the history may grow; then the oldest single readings go first",
+        ),
+        Field(ge=50, le=1_000_000),
+    ] = 4000
+
     @field_validator("port", mode="before")
     @classmethod
     def _without_service_link(cls, value: object) -> object:

@@ -10,8 +10,8 @@ from flask import Flask
 from dashtop.api import routes
 from dashtop.domain.errors import CollectionEndedError
 from dashtop.domain.services import Services
-from dashtop.history.memory import MemoryHistory
 from dashtop.sources.clock import SystemClock
+from tests.builders import make_history
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -40,7 +40,7 @@ class Pinned:
 
 def client_of(latest: Pinned, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:
     server = Flask("test")
-    services = Services(latest=latest, history=history or MemoryHistory(interval_s=1.0), clock=clock or SystemClock())
+    services = Services(latest=latest, history=history or make_history(), clock=clock or SystemClock())
     routes.register(server, services)
 
     @server.get("/<path:rest>")

@@ -11,9 +11,8 @@ from pydantic import TypeAdapter
 from dashtop.api.calls import CALLS
 from dashtop.catalog import ALL_METRICS, GPU_METRICS
 from dashtop.domain.errors import Reason
-from dashtop.history.memory import MemoryHistory
 from tests.api.pinned import Pinned, client_of
-from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def test_before_the_first_reading(call: Any) -> None:
 
 
 def test_history_is_columns_with_gaps() -> None:
-    history = MemoryHistory(interval_s=1.0)
+    history = make_history()
     end = NOON_MS + 60_000
     for second in (10, 11, 12, 40):
         value = {"gpu.temperature": 50.0 + second}

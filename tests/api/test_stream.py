@@ -19,10 +19,9 @@ from dashtop.api.context import MOST_STREAMS, Context
 from dashtop.api.query import GpuQuery
 from dashtop.domain.errors import CollectionEndedError
 from dashtop.domain.services import Services
-from dashtop.history.memory import MemoryHistory
 from dashtop.sources.clock import SystemClock
 from tests.api.pinned import Pinned
-from tests.builders import make_gpu, make_sample
+from tests.builders import make_gpu, make_history, make_sample
 from tests.processes import ROOT, Running, eventually, running
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def test_a_heartbeat_where_nothing_is_new() -> None:
     from flask import Flask
 
     latest = Quiet(make_sample(gpus=(make_gpu(0),)))
-    services = Services(latest=latest, history=MemoryHistory(interval_s=1.0), clock=SystemClock())
+    services = Services(latest=latest, history=make_history(), clock=SystemClock())
     context = Context(services=services)
     with Flask("test").test_request_context():
         response = stream.stream(context, GpuQuery())

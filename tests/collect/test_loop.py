@@ -9,9 +9,8 @@ import pytest
 
 from dashtop.collect.loop import Collector, next_tick
 from dashtop.collect.sampler import Sampler
-from dashtop.history.memory import MemoryHistory
 from dashtop.sources.clock import SystemClock
-from tests.builders import make_sample
+from tests.builders import make_history, make_sample
 
 if TYPE_CHECKING:
     from dashtop.domain.sample import Sample
@@ -47,7 +46,7 @@ class FlakySampler(Sampler):
 
 def test_collection_survives_a_failing_reader_and_ends_when_told() -> None:
     sampler = FlakySampler()
-    history = MemoryHistory(interval_s=0.5)
+    history = make_history()
     collector = Collector(sampler=sampler, history=history, clock=SystemClock(), interval_s=0.01)
     assert not collector.alive()
     assert collector.latest() is None

@@ -1,56 +1,77 @@
-"""Buckets against a plain reading of what they mean."""
+"""Buckets against a plain reading of what they mean, for any sequence of samples and gaps."""
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING
+import math
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dashtop.domain.errors import QueryError
 from dashtop.domain.metric import Aggregation
-from dashtop.history.rollup import aggregate, aligned
+from dashtop.history.rollup import Readings, aggregate, aligned, joined
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
-def plainly(times: list[int], values: list[float], start: int, end: int) -> tuple[float, float, float, float]:
-    """Mean, minimum, maximum and last of one bucket, the slow way."""
-    held = [value for time, value in zip(times, values, strict=True) if start <= time < end and value == value]  # noqa: PLR0124
-    if not held:
-        return (np.nan,) * 4
-    return sum(held) / len(held), min(held), max(held), held[-1]
+GAP = math.nan
+FLAGS = st.integers(0, 0xFFF).map(float)
+LEVELS = st.one_of(st.just(0.0), FLAGS, st.floats(-1e6, 1e6, width=32))
+MOMENTS = st.lists(st.tuples(st.integers(0, 40_000), st.one_of(st.just(GAP), LEVELS)), max_size=80)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_bucket_equals_the_plain_computation(seed: int) -> None:
-    draw = random.Random(seed)
-    times = sorted(draw.sample(range(10_000, 40_000), draw.randint(0, 200)))
-    values = [draw.choice((draw.uniform(-5, 100), 0.0, np.nan)) for _ in times]
-    buckets = aligned(draw.randint(8_000, 20_000), draw.randint(21_000, 42_000), draw.choice((1, 7, 500, 1000, 9_999)))
-    stamps: NDArray[np.int64] = np.array(times, dtype=np.int64)
-    readings = np.array(values, dtype=np.float32)
-    mean = aggregate(stamps, readings, buckets, Aggregation.MEAN)
-    last = aggregate(stamps, readings, buckets, Aggregation.LAST)
-    filled = {(time - buckets.start_ms) // buckets.step_ms for time in times}
-    for position in [*sorted(place for place in filled if 0 <= place < buckets.count), 0, buckets.count - 1]:
-        start = buckets.start_ms + position * buckets.step_ms
-        expected = plainly(times, [float(value) for value in readings], start, start + buckets.step_ms)
-        got = (mean.mean[position], mean.minimum[position], mean.maximum[position], last.mean[position])
-        np.testing.assert_allclose(got, expected, rtol=1e-5, equal_nan=True)
+def raw(moments: list[tuple[int, float]]) -> Readings:
+    times = np.array([time for time, _ in moments], dtype=np.int64)
+    return Readings.raw(times, np.array([[value for _, value in moments]] * 2, dtype=np.float32))
+
+
+@given(moments=MOMENTS, start=st.integers(0, 30_000), span=st.integers(1, 30_000), step=st.integers(1, 9_999))
+def test_every_bucket_equals_the_plain_computation(
+    moments: list[tuple[int, float]], start: int, span: int, step: int
+) -> None:
+    moments.sort(key=lambda moment: moment[0])
+    buckets = aligned(start, start + span, max(step, span // 500 + 1))
+    found = aggregate(raw(moments), buckets, [Aggregation.MEAN, Aggregation.LAST])
+    for place, begin in enumerate(found.times_ms):
+        held = [value for time, value in moments if begin <= time < begin + buckets.step_ms and not math.isnan(value)]
+        assert found.weight[0, place] == len(held)
+        if held:
+            np.testing.assert_allclose(found.mean[0, place], math.fsum(held) / len(held), rtol=1e-5, atol=1e-2)
+            assert (found.minimum[0, place], found.maximum[0, place]) == (min(held), max(held))
+            assert found.mean[1, place] == held[-1]
+        else:
+            assert np.isnan([column[:, place] for column in found[1:4]]).all()
+
+
+@given(moments=st.lists(st.tuples(st.integers(0, 999), st.one_of(st.just(GAP), FLAGS)), max_size=20))
+def test_flags_are_joined_and_peaks_kept(moments: list[tuple[int, float]]) -> None:
+    moments.sort(key=lambda moment: moment[0])
+    found = aggregate(raw(moments), aligned(0, 1000, 1000), [Aggregation.OR, Aggregation.MAX])
+    held = [value for _, value in moments if not math.isnan(value)]
+    if held:
+        assert found.mean[0, 0] == reduce(or_, map(int, held))
+        assert found.mean[1, 0] == max(held)
+    else:
+        assert np.isnan(found.mean).all()
+
+
+@given(moments=MOMENTS, cut=st.integers(0, 80))
+def test_rolling_up_in_steps_and_in_parts_gives_what_one_step_gives(moments: list[tuple[int, float]], cut: int) -> None:
+    moments.sort(key=lambda moment: moment[0])
+    kinds = [Aggregation.MEAN, Aggregation.OR if all(value >= 0 for _, value in moments) else Aggregation.LAST]
+    whole = aggregate(raw(moments), aligned(0, 60_000, 6_000), kinds)
+    parts = [aggregate(raw(part), aligned(0, 60_000, 500), kinds) for part in (moments[cut:], moments[:cut])]
+    stepped = aggregate(joined(parts), aligned(0, 60_000, 6_000), kinds)
+    np.testing.assert_array_equal(stepped.weight, whole.weight)
+    np.testing.assert_array_equal(stepped.minimum, whole.minimum)
+    np.testing.assert_array_equal(stepped.maximum, whole.maximum)
+    np.testing.assert_allclose(stepped.mean[0], whole.mean[0], rtol=1e-4, atol=1.0)
 
 
 def test_buckets_lie_on_the_epochs_grid_and_cover_the_range() -> None:
     buckets = aligned(12_345, 19_999, 5_000)
     assert (buckets.start_ms, buckets.count) == (10_000, 2)
-
-
-def test_flags_are_joined() -> None:
-    times = np.array([0, 1, 2], dtype=np.int64)
-    flags = np.array([0b001, 0b100, np.nan], dtype=np.float32)
-    assert aggregate(times, flags, aligned(0, 10, 10), Aggregation.OR).mean[0] == 0b101
 
 
 @pytest.mark.parametrize(("start", "end", "step"), [(10, 10, 1), (10, 5, 1), (0, 10, 0), (0, 10**9, 1)])

@@ -16,7 +16,7 @@ from tests.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.domain.sample import Gpu, Sample
+    from dashtop.domain.sample import Event, Gpu, ProcessSpan, Sample
 
 GPU_VALUES = {
     "gpu.utilization.gpu": 97.5,
@@ -71,6 +71,18 @@ class Recorded:
         mean = np.where(known, (starts - self.first_ms) / 1000 % 90, np.nan).astype(np.float32)
         series = tuple(Series(key=key, mean=mean, minimum=mean - 2, maximum=mean + 3) for key in keys)
         return SeriesSet(start_ms=start_ms, step_ms=step_ms, count=len(starts), series=series)
+
+    def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+        return ()
+
+    def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+        return ()
+
+    def trouble(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        pass
 
 
 def gpu(index: int = 0) -> Gpu:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         RemappedRows,
         RetiredPages,
     )
-    from dashtop.domain.sample import GpuProcess, GpuReading, Mount, Sample, SeriesKey, SeriesSet
+    from dashtop.domain.sample import Event, GpuProcess, GpuReading, Mount, ProcessSpan, Sample, SeriesKey, SeriesSet
 
 
 class GpuDevice(Protocol):
@@ -243,6 +243,18 @@ class History(Protocol):
 
         A key that was never seen is a series of gaps. Raises QueryError for an empty or immense range.
         """
+
+    def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+        """Return the newest 10 000 events in [start_ms, end_ms), in the order of time."""
+
+    def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+        """Return what processes held on one GPU in [start_ms, end_ms), in the order of their start."""
+
+    def trouble(self) -> str | None:
+        """Say in a sentence why the history is not kept as it should be, or None."""
+
+    def close(self) -> None:
+        """Write what is still waiting, for a second at most, and let go."""
 
 
 class Latest(Protocol):

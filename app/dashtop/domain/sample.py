@@ -101,6 +101,27 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSpan:
+    """A stretch of time [start_ms, end_ms] in which one process held about the same memory (within 5 %) on one GPU.
+
+    `gpu_memory_bytes` is what it held when the stretch began. The end of a stretch that goes on is up to 15 s behind.
+    """
+
+    gpu_uuid: str
+    pid: int
+    start_ms: int
+    end_ms: int
+    gpu_memory_bytes: int | None
+    peak_gpu_memory_bytes: int | None
+    peak_sm_percent: float | None
+    name: str | None
+    kind: str
+    started_ms: int | None
+    foreign: bool
+    owner: Owner | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
     """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`.
 

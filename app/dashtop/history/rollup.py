@@ -1,4 +1,9 @@
-"""Pure aggregation of readings into equal buckets. No clock, no store."""
+"""Pure aggregation of readings into equal buckets. No clock, no store.
+
+Readings of several series at the same times stand in arrays with a row a series and a column a time. A raw reading is
+its own mean, minimum and maximum; a rolled-up one knows how many raw readings it stands for, so that rolling up in
+several steps gives what one step would.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ from dashtop.domain.errors import QueryError
 from dashtop.domain.metric import Aggregation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 MOST_BUCKETS = 100_000
@@ -23,6 +30,11 @@ class Buckets:
     start_ms: int
     step_ms: int
     count: int
+
+    @property
+    def end_ms(self) -> int:
+        """Where the last bucket ends."""
+        return self.start_ms + self.count * self.step_ms
 
 
 def aligned(start_ms: int, end_ms: int, step_ms: int) -> Buckets:
@@ -38,36 +50,76 @@ def aligned(start_ms: int, end_ms: int, step_ms: int) -> Buckets:
     return Buckets(first * step_ms, step_ms, count)
 
 
-class Aggregates(NamedTuple):
-    """One array per statistic, a value per bucket, NaN for a bucket without readings."""
+class Readings(NamedTuple):
+    """Series by rows, times by columns. `weight`: raw readings behind one; 0 (all else NaN) where there is none."""
 
+    times_ms: NDArray[np.int64]
     mean: NDArray[np.float32]
     minimum: NDArray[np.float32]
     maximum: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def raw(cls, times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Readings:
+        """Take readings as they were made; NaN counts as none."""
+        return cls(times_ms, values, values, values, (~np.isnan(values)).astype(np.float32))
 
 
-def aggregate(
-    times_ms: NDArray[np.int64], values: NDArray[np.float32], buckets: Buckets, kind: Aggregation
-) -> Aggregates:
-    """Aggregate readings at ascending times; NaN readings count as none. `kind` decides what `mean` holds."""
-    mean, minimum, maximum = (np.full(buckets.count, np.nan, dtype=np.float32) for _ in range(3))
-    valid = ~np.isnan(values)
-    times, readings = times_ms[valid], values[valid].astype(np.float64)
-    edges = buckets.start_ms + buckets.step_ms * np.arange(buckets.count + 1, dtype=np.int64)
-    positions = np.searchsorted(times, edges)
+def joined(parts: Sequence[Readings]) -> Readings:
+    """Put parts of the same series together in the order of time, which overlapping parts (a clock set back) break."""
+    if len(parts) == 1:
+        return parts[0]
+    times = np.concatenate([part.times_ms for part in parts])
+    mean, minimum, maximum, count = (np.concatenate(columns, axis=1) for columns in list(zip(*parts, strict=True))[1:])
+    if (np.diff(times) < 0).any():
+        order = np.argsort(times, kind="stable")
+        return Readings(times[order], mean[:, order], minimum[:, order], maximum[:, order], count[:, order])
+    return Readings(times, mean, minimum, maximum, count)
+
+
+def aggregate(readings: Readings, buckets: Buckets, kinds: Sequence[Aggregation]) -> Readings:
+    """Aggregate readings at ascending times; `kinds` (one a series) decides what a bucket's `mean` holds."""
+    shape = (len(kinds), buckets.count)
+    times = buckets.start_ms + buckets.step_ms * np.arange(buckets.count, dtype=np.int64)
+    mean, minimum, maximum = (np.full(shape, np.nan, dtype=np.float32) for _ in range(3))
+    count = np.zeros(shape, dtype=np.float32)
+    positions = np.searchsorted(readings.times_ms, np.append(times, buckets.end_ms))
     filled = positions[:-1] < positions[1:]
-    if not filled.any():
-        return Aggregates(mean, minimum, maximum)
-    starts, ends = positions[:-1][filled], positions[1:][filled]
-    readings = readings[: ends[-1]]
-    minimum[filled] = np.minimum.reduceat(readings, starts)
-    maximum[filled] = np.maximum.reduceat(readings, starts)
-    if kind is Aggregation.MEAN:
-        mean[filled] = np.add.reduceat(readings, starts) / (ends - starts)
-    elif kind is Aggregation.LAST:
-        mean[filled] = readings[ends - 1]
-    elif kind is Aggregation.MAX:
-        mean[filled] = maximum[filled]
-    else:
-        mean[filled] = np.bitwise_or.reduceat(readings.astype(np.int64), starts)
-    return Aggregates(mean, minimum, maximum)
+    if filled.any():
+        first, last = int(positions[0]), int(positions[-1])
+        part = Readings(readings.times_ms[first:last], *(columns[:, first:last] for columns in readings[1:]))
+        starts = positions[:-1][filled] - first
+        minimum[:, filled] = np.fmin.reduceat(part.minimum, starts, axis=1)
+        maximum[:, filled] = np.fmax.reduceat(part.maximum, starts, axis=1)
+        count[:, filled] = np.add.reduceat(part.weight, starts, axis=1)
+        mean[:, filled] = _means(part, starts)
+        for row, kind in enumerate(kinds):
+            if kind is not Aggregation.MEAN:
+                mean[row, filled] = _REDUCE[kind](part, row, starts)
+    return Readings(times, mean, minimum, maximum, count)
+
+
+def _means(part: Readings, starts: NDArray[np.intp]) -> NDArray[np.float64]:
+    sums = np.add.reduceat(np.where(part.weight > 0, part.mean.astype(np.float64) * part.weight, 0), starts, axis=1)
+    counts = np.add.reduceat(part.weight, starts, axis=1, dtype=np.float64)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def _last(part: Readings, row: int, starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    seen = np.where(part.weight[row] > 0, np.arange(part.weight.shape[1]), -1)
+    latest = np.maximum.reduceat(seen, starts)
+    return np.where(latest >= starts, part.mean[row][latest], np.float32(np.nan))
+
+
+def _maximum(part: Readings, row: int, starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.fmax.reduceat(part.maximum[row], starts)
+    return found
+
+
+def _or(part: Readings, row: int, starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    there = part.weight[row] > 0
+    bits = np.bitwise_or.reduceat(np.where(there, part.mean[row], 0).astype(np.int64), starts)
+    return np.where(np.logical_or.reduceat(there, starts), bits, np.nan).astype(np.float32)
+
+
+_REDUCE = {Aggregation.LAST: _last, Aggregation.MAX: _maximum, Aggregation.OR: _or}

@@ -8,23 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dashtop.catalog import METRICS
-from dashtop.domain.metric import Aggregation
-from dashtop.domain.sample import Series, SeriesKey, SeriesSet
-from dashtop.history.rollup import aggregate, aligned
+from dashtop.history.rollup import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from dashtop.domain.sample import Sample
+    from dashtop.domain.sample import Sample, SeriesKey
 
 SPAN_S = 3600.0
 
 
-class MemoryHistory:
-    """Implements History. Float32 values, 4 bytes a reading: 8 GPUs at one second take about 3 MB."""
+class Ring:
+    """Float32 values, 4 bytes a reading: 8 GPUs at one second take about 3 MB."""
 
     def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
         self._capacity = math.ceil(span_s / interval_s) + 1
@@ -54,34 +51,27 @@ class MemoryHistory:
             self._written += 1
             self._oldest = max(self._oldest, self._written - self._capacity)
 
-    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
-        """Return each series in buckets; see the History port."""
-        buckets = aligned(start_ms, end_ms, step_ms)
+    def covers(self, start_ms: int) -> bool:
+        """Tell whether every sample since `start_ms` that was ever appended is here."""
+        with self._lock:
+            return self._oldest < self._written and self._time(self._oldest) <= start_ms
+
+    def readings(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int) -> Readings:
+        """Return the readings in [start_ms, end_ms), a row a key; a key that was never seen has none."""
         with self._lock:
             order = np.arange(self._oldest, self._written) % self._capacity
             times = self._times[order]
-            first, last = np.searchsorted(times, (buckets.start_ms, buckets.start_ms + buckets.count * step_ms))
+            first, last = np.searchsorted(times, (start_ms, end_ms))
             times, order = times[first:last], order[first:last]
-            readings = [self._readings(key, order) for key in keys]
-        return SeriesSet(
-            start_ms=buckets.start_ms,
-            step_ms=step_ms,
-            count=buckets.count,
-            series=tuple(
-                Series(key, *aggregate(times, values, buckets, _aggregation(key)))
-                for key, values in zip(keys, readings, strict=True)
-            ),
-        )
+            values = np.full((len(keys), len(order)), np.nan, dtype=np.float32)
+            for row, key in enumerate(keys):
+                column = self._columns.get(key.gpu_uuid, {}).get(key.metric)
+                if column is not None:
+                    values[row] = self._rows[order, column]
+        return Readings.raw(times, values)
 
     def _time(self, row: int) -> int:
         return int(self._times[row % self._capacity])
-
-    def _readings(self, key: SeriesKey, order: NDArray[np.int64]) -> NDArray[np.float32]:
-        column = self._columns.get(key.gpu_uuid, {}).get(key.metric)
-        if column is None:
-            return np.full(len(order), np.nan, dtype=np.float32)
-        readings: NDArray[np.float32] = self._rows[order, column]
-        return readings
 
     def _write(self, slot: int, scope: str | None, values: Mapping[str, float | None]) -> None:
         columns = self._columns.get(scope)
@@ -103,8 +93,3 @@ class MemoryHistory:
         wider[:, :first] = self._rows
         self._rows = wider
         return {key: first + offset for offset, key in enumerate(keys)}
-
-
-def _aggregation(key: SeriesKey) -> Aggregation:
-    metric = METRICS.get(key.metric)
-    return metric.aggregation if metric is not None else Aggregation.MEAN

@@ -1,0 +1,175 @@
+"""What is written of one sample: a row of numbers, the events, and what processes hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from dashtop.catalog import METRICS
+from dashtop.domain.sample import ProcessSpan, SeriesKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dashtop.domain.sample import Event, GpuProcess, Sample
+
+Number = TypeVar("Number", int, float)
+
+CHANGE = 0.05
+"""A process whose memory has changed by more than this part begins a new span."""
+REWRITE_MS = 15_000
+"""How often the end of a span that goes on is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One sample as it is written. `values`: float32, one for each of `keys`, NaN where there is no reading."""
+
+    time_ms: int
+    keys: tuple[SeriesKey, ...]
+    values: bytes
+    events: tuple[Event, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(slots=True)
+class Span:
+    """A span that may go on."""
+
+    process: GpuProcess
+    gpu_uuid: str
+    start_ms: int
+    end_ms: int
+    memory: int | None
+    peak_memory: int | None
+    peak_sm: float | None
+
+    def frozen(self) -> ProcessSpan:
+        """Return the span as others see it."""
+        process = self.process
+        return ProcessSpan(
+            gpu_uuid=self.gpu_uuid,
+            pid=process.pid,
+            start_ms=self.start_ms,
+            end_ms=self.end_ms,
+            gpu_memory_bytes=self.memory,
+            peak_gpu_memory_bytes=self.peak_memory,
+            peak_sm_percent=self.peak_sm,
+            name=process.name,
+            kind=process.kind,
+            started_ms=process.started_ms,
+            foreign=process.foreign,
+            owner=process.owner,
+        )
+
+    def row(self) -> tuple[object, ...]:
+        """Return the columns of table `process` but its id."""
+        process = self.process
+        facts = {
+            "name": process.name,
+            "kind": process.kind,
+            "started_ms": process.started_ms,
+            "foreign": process.foreign,
+            "owner": asdict(process.owner) if process.owner is not None else None,
+        }
+        return (
+            self.gpu_uuid,
+            process.pid,
+            self.start_ms,
+            self.end_ms,
+            self.memory,
+            self.peak_memory,
+            self.peak_sm,
+            json.dumps(facts, ensure_ascii=True),
+        )
+
+
+class Recorder:
+    """Turns samples into records; knows which spans go on. For one thread."""
+
+    def __init__(self) -> None:
+        self._columns: dict[tuple[str | None, ...], tuple[tuple[SeriesKey, ...], tuple[tuple[str, ...], ...]]] = {}
+        self._open: dict[tuple[str, int], Span] = {}
+        self._written_ms: dict[tuple[str, int], int] = {}
+
+    def record(self, sample: Sample) -> Record:
+        """Return what is to be written. Values of the GPUs that are only the last ones repeated are none."""
+        fresh = sample.gpu_age_s == 0
+        scopes: dict[str | None, Mapping[str, float | None]] = {None: sample.host.values}
+        if fresh:
+            scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
+        keys, metrics = self._layout(scopes)
+        row = [values[metric] for values, names in zip(scopes.values(), metrics, strict=True) for metric in names]
+        return Record(
+            time_ms=sample.time_ms,
+            keys=keys,
+            values=np.array(row, dtype=np.float32).tobytes(),
+            events=sample.events,
+            spans=self._spans(sample) if fresh else (),
+        )
+
+    def _layout(
+        self, scopes: Mapping[str | None, Mapping[str, float | None]]
+    ) -> tuple[tuple[SeriesKey, ...], tuple[tuple[str, ...], ...]]:
+        known = self._columns.get(tuple(scopes))
+        if known is None:
+            # What never changes on a device is said by the device itself, not by a series.
+            metrics = tuple(
+                tuple(name for name in values if not (name in METRICS and METRICS[name].constant))
+                for values in scopes.values()
+            )
+            keys = tuple(SeriesKey(name, uuid) for uuid, names in zip(scopes, metrics, strict=True) for name in names)
+            known = self._columns[tuple(scopes)] = (keys, metrics)
+        return known
+
+    def _spans(self, sample: Sample) -> tuple[Span, ...]:
+        seen: dict[tuple[str, int], tuple[str, GpuProcess]] = {
+            (gpu.device.uuid, process.pid): (gpu.device.uuid, process)
+            for gpu in sample.gpus
+            for process in gpu.processes
+        }
+        due = [self._ended(place) for place in list(self._open) if place not in seen]
+        for place, (gpu_uuid, process) in seen.items():
+            span = self._open.get(place)
+            if span is None or _changed(span, process):
+                if span is not None:
+                    due.append(span)
+                span = self._open[place] = Span(
+                    process=process,
+                    gpu_uuid=gpu_uuid,
+                    start_ms=sample.time_ms,
+                    end_ms=sample.time_ms,
+                    memory=process.gpu_memory_bytes,
+                    peak_memory=process.gpu_memory_bytes,
+                    peak_sm=process.sm_percent,
+                )
+                self._written_ms[place] = -REWRITE_MS
+            span.process = process
+            span.end_ms = max(span.end_ms, sample.time_ms)
+            span.peak_memory = _most(span.peak_memory, process.gpu_memory_bytes)
+            span.peak_sm = _most(span.peak_sm, process.sm_percent)
+            if abs(sample.time_ms - self._written_ms[place]) >= REWRITE_MS:
+                self._written_ms[place] = sample.time_ms
+                due.append(span)
+        return tuple(replace(span) for span in due)
+
+    def _ended(self, place: tuple[str, int]) -> Span:
+        del self._written_ms[place]
+        return self._open.pop(place)
+
+
+def _changed(span: Span, process: GpuProcess) -> bool:
+    """Tell whether another process has the pid, or it holds another amount of memory."""
+    if span.process.started_ms is not None and process.started_ms not in {None, span.process.started_ms}:
+        return True
+    before, now = span.memory, process.gpu_memory_bytes
+    if before is None or now is None:
+        return before is not now
+    return abs(now - before) > CHANGE * before
+
+
+def _most(one: Number | None, other: Number | None) -> Number | None:
+    return other if one is None or (other is not None and other > one) else one

@@ -1,0 +1,167 @@
+"""Sealing and pruning: rows of the head become compressed chunks and roll-ups, the oldest windows go.
+
+Both work on the transaction of the caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dashtop.catalog import METRICS
+from dashtop.domain.metric import Aggregation
+from dashtop.history.codec import pack, pack_times
+from dashtop.history.rollup import Readings, aggregate, aligned
+from dashtop.history.tiers import TIERS, Tier
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# With each window sealed at most so many old ones go: a clock that leaps ahead by years wipes next to nothing before
+# it is set right, and no single step takes long.
+WINDOWS_A_STEP = 2
+VACUUM_PAGES = 1000
+COLUMNS = 4
+"""Mean, minimum, maximum and count of a rolled-up reading; a raw one has its value alone."""
+
+
+def aggregation(metric: str) -> Aggregation:
+    """Return how readings of a metric are rolled up; one that this version does not know is averaged."""
+    known = METRICS.get(metric)
+    return known.aggregation if known is not None else Aggregation.MEAN
+
+
+def seal(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Seal every window but the ones that `now_ms` falls into."""
+    for tier in TIERS:
+        windows = connection.execute(
+            "SELECT DISTINCT time_ms / ?1 FROM head WHERE tier = ?2 AND time_ms / ?1 <> ?3 ORDER BY 1",
+            (tier.window_ms, tier.number, now_ms // tier.window_ms),
+        ).fetchall()
+        for (window,) in windows:
+            _seal_window(connection, tier, window * tier.window_ms)
+
+
+def layout_number(connection: sqlite3.Connection, series: NDArray[np.int64]) -> int:
+    """Return the number under which this order of series is known, made where it is new."""
+    blob = series.tobytes()
+    connection.execute("INSERT OR IGNORE INTO layout (series) VALUES (?)", (blob,))
+    number: int = connection.execute("SELECT id FROM layout WHERE series = ?", (blob,)).fetchone()[0]
+    return number
+
+
+def head(
+    connection: sqlite3.Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], Readings]:
+    """Return the unsealed readings in [start_ms, end_ms) of those series (all that are there, where None)."""
+    rows = connection.execute(
+        "SELECT time_ms, layout, data FROM head WHERE tier = ? AND time_ms >= ? AND time_ms < ? ORDER BY time_ms, id",
+        (tier.number, start_ms, end_ms),
+    ).fetchall()
+    numbers = sorted({layout for _, layout, _ in rows})
+    orders = {
+        number: np.frombuffer(
+            connection.execute("SELECT series FROM layout WHERE id = ?", (number,)).fetchone()[0], dtype=np.int64
+        )
+        for number in numbers
+    }
+    if series is None:
+        series = np.unique(np.concatenate([*orders.values(), np.zeros(0, dtype=np.int64)]))
+    columns = 1 if tier.width_ms == 0 else COLUMNS
+    values = np.full((columns, len(series), len(rows)), np.nan, dtype=np.float32)
+    for number, order in orders.items():
+        places = [place for place, row in enumerate(rows) if row[1] == number]
+        found = np.frombuffer(b"".join(rows[place][2] for place in places), dtype=np.float32)
+        table = found.reshape(len(places), columns, len(order)).transpose(1, 2, 0)
+        where = {int(one): position for position, one in enumerate(order)}
+        kept = [(row, where[int(one)]) for row, one in enumerate(series) if int(one) in where]
+        if kept:
+            into, out_of = (np.array(side) for side in zip(*kept, strict=True))
+            values[:, into[:, None], np.array(places)] = table[:, out_of]
+    times = np.array([row[0] for row in rows], dtype=np.int64)
+    return series, readings(times, values)
+
+
+def readings(times: NDArray[np.int64], columns: NDArray[np.float32]) -> Readings:
+    """Return the readings that lie in an array of (columns, series, times)."""
+    if len(columns) == 1:
+        return Readings.raw(times, columns[0])
+    mean, minimum, maximum, count = columns
+    return Readings(times, mean, minimum, maximum, np.nan_to_num(count))
+
+
+def _seal_window(connection: sqlite3.Connection, tier: Tier, start_ms: int) -> None:
+    end_ms = start_ms + tier.window_ms
+    series, found = head(connection, tier, start_ms, end_ms)
+    window = connection.execute(
+        "INSERT INTO window (tier, start_ms, times) VALUES (?, ?, ?)",
+        (tier.number, start_ms, pack_times(found.times_ms)),
+    ).lastrowid
+    columns = np.stack([found.mean] if tier.width_ms == 0 else list(found[1:]))
+    connection.executemany(
+        "INSERT INTO chunk (series, window, data) VALUES (?, ?, ?)",
+        [
+            (int(number), window, pack(columns[:, row]))
+            for row, number in enumerate(series)
+            if found.weight[row].any()  # a series without any reading is known by having no chunk
+        ],
+    )
+    connection.execute(
+        "DELETE FROM head WHERE tier = ? AND time_ms >= ? AND time_ms < ?", (tier.number, start_ms, end_ms)
+    )
+    if tier.width_ms == 0:
+        _roll_up(connection, series, found, start_ms, end_ms)
+
+
+def _roll_up(
+    connection: sqlite3.Connection, series: NDArray[np.int64], raw: Readings, start_ms: int, end_ms: int
+) -> None:
+    metrics: dict[int, str] = dict(connection.execute("SELECT id, metric FROM series"))
+    kinds = [aggregation(metrics[int(number)]) for number in series]
+    layout = layout_number(connection, series)
+    for tier in TIERS[1:]:
+        rolled = aggregate(raw, aligned(start_ms, end_ms, tier.width_ms), kinds)
+        columns = np.stack(list(rolled[1:]))
+        filled = np.flatnonzero(rolled.weight.any(axis=0))
+        connection.executemany(
+            "INSERT INTO head (tier, time_ms, layout, data) VALUES (?, ?, ?, ?)",
+            [(tier.number, int(rolled.times_ms[place]), layout, columns[:, :, place].tobytes()) for place in filled],
+        )
+
+
+def prune(connection: sqlite3.Connection, now_ms: int, *, kept_ms: int, most_bytes: int) -> None:
+    """Delete what is older than its tier is kept; where the file is too large, also the oldest of the finest tier."""
+    for tier in TIERS:
+        oldest = now_ms - min(kept_ms, tier.kept_ms or kept_ms)
+        _drop(
+            connection,
+            connection.execute(
+                "SELECT id FROM window WHERE tier = ? AND start_ms <= ? ORDER BY start_ms LIMIT ?",
+                (tier.number, oldest - tier.window_ms, WINDOWS_A_STEP),
+            ).fetchall(),
+        )
+    old = (now_ms - kept_ms,)
+    connection.execute("DELETE FROM event WHERE id IN (SELECT id FROM event WHERE time_ms < ? LIMIT 100)", old)
+    connection.execute("DELETE FROM process WHERE id IN (SELECT id FROM process WHERE end_ms < ? LIMIT 100)", old)
+    if used_bytes(connection) > most_bytes:
+        oldest_windows = "SELECT id FROM window ORDER BY tier, start_ms LIMIT ?"
+        _drop(connection, connection.execute(oldest_windows, (2 * WINDOWS_A_STEP,)).fetchall())
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return the bytes of the file that hold something."""
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+def _drop(connection: sqlite3.Connection, windows: Sequence[tuple[int]]) -> None:
+    for window in windows:
+        connection.execute("DELETE FROM chunk WHERE series IN (SELECT id FROM series) AND window = ?", window)
+        connection.execute("DELETE FROM window WHERE id = ?", window)

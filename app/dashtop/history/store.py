@@ -1,0 +1,113 @@
+"""The History port: the ring of the last hour in front, the file (or the same tables in memory) behind it."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, TypeVar
+
+from dashtop.domain.sample import Series, SeriesSet
+from dashtop.history import read
+from dashtop.history.record import Recorder
+from dashtop.history.ring import Ring
+from dashtop.history.rollup import aggregate, aligned, joined
+from dashtop.history.seal import aggregation
+from dashtop.history.sqlite import Database, is_damage
+from dashtop.history.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dashtop.domain.ports import Clock
+    from dashtop.domain.sample import Event, ProcessSpan, Sample, SeriesKey
+    from dashtop.history.rollup import Readings
+
+log = logging.getLogger(__name__)
+
+FILE = "history.sqlite"
+AnswerT = TypeVar("AnswerT")
+
+
+class HistoryStore:
+    """Implements History. `folder` None: everything stays in memory, and ends with the process."""
+
+    def __init__(self, folder: Path | None, *, clock: Clock, interval_s: float, kept_ms: int, most_bytes: int) -> None:
+        self._ring = Ring(interval_s=interval_s)
+        self._recorder = Recorder()
+        database = Database(folder / FILE if folder is not None else None, kept_ms=kept_ms, most_bytes=most_bytes)
+        self._writer = Writer(database, folder=folder, clock=clock)
+        self._writer.start()
+
+    def append(self, sample: Sample) -> None:
+        """Keep a sample; see the History port."""
+        self._ring.append(sample)
+        self._writer.put(self._recorder.record(sample))
+
+    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+        """Return each series in buckets; see the History port."""
+        buckets = aligned(start_ms, end_ms, step_ms)
+        found = self._readings(keys, buckets.start_ms, buckets.end_ms, step_ms)
+        rolled = aggregate(found, buckets, [aggregation(key.metric) for key in keys])
+        return SeriesSet(
+            start_ms=buckets.start_ms,
+            step_ms=step_ms,
+            count=buckets.count,
+            series=tuple(
+                Series(key, rolled.mean[row], rolled.minimum[row], rolled.maximum[row]) for row, key in enumerate(keys)
+            ),
+        )
+
+    def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+        """Return events; see the History port."""
+        waiting = [event for record in self._writer.pending() for event in record.events]
+        written = self._read(lambda connection: read.events(connection, start_ms, end_ms)) or ()
+        return tuple(dict.fromkeys([*written, *(event for event in waiting if start_ms <= event.time_ms < end_ms)]))
+
+    def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+        """Return what processes held; see the History port."""
+        waiting = [span.frozen() for record in self._writer.pending() for span in record.spans]
+        written = self._read(lambda connection: read.processes(connection, gpu_uuid, start_ms, end_ms)) or ()
+        here = [
+            span for span in waiting if span.gpu_uuid == gpu_uuid and span.end_ms >= start_ms and span.start_ms < end_ms
+        ]
+        newest = {(span.pid, span.start_ms): span for span in (*written, *here)}
+        return tuple(sorted(newest.values(), key=lambda span: span.start_ms))
+
+    def trouble(self) -> str | None:
+        """Say why the history is not kept as it should be, or None."""
+        return self._writer.trouble()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until every sample appended so far is in the file. False where that takes too long."""
+        return self._writer.flush(timeout_s)
+
+    def close(self) -> None:
+        """Write what is still waiting and let go; see the History port."""
+        self._writer.close()
+
+    def _readings(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> Readings:
+        if self._ring.covers(start_ms):
+            return self._ring.readings(keys, start_ms, end_ms)
+        written = self._read(
+            lambda connection: (
+                read.readings(connection, keys, start_ms, end_ms, step_ms),
+                read.newest_ms(connection),
+            )
+        )
+        if written is None:
+            return self._ring.readings(keys, start_ms, end_ms)
+        found, newest_ms = written
+        # What was not written yet (moments, or all since the disk is full) is in the ring.
+        return joined([found, self._ring.readings(keys, max(start_ms, newest_ms + 1), end_ms)])
+
+    def _read(self, question: Callable[[sqlite3.Connection], AnswerT]) -> AnswerT | None:
+        """Ask the file; None where it does not answer: what is in memory must do."""
+        try:
+            with self._writer.database.reading() as connection:
+                return question(connection)
+        except (sqlite3.Error, ValueError) as error:
+            if is_damage(error):
+                self._writer.doubt()
+            log.info("The history in the file was not read: %s", error)
+            return None

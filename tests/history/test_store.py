@@ -1,0 +1,68 @@
+"""The store as its users see it: what was appended comes back, in any range, after a restart, with spikes and gaps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dashtop.domain.sample import SeriesKey
+from dashtop.domain.timerange import DAY_MS, HOUR_MS, RANGES
+from tests.builders import make_device, make_gpu, make_history, make_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from dashtop.history.store import HistoryStore
+
+CPU = SeriesKey("system.cpu.usage_percent")
+LOAD = SeriesKey("gpu.utilization.gpu", make_device(0).uuid)
+REASONS = SeriesKey("gpu.clocks.event_reasons", make_device(0).uuid)
+MIDNIGHT_MS = 1_800_057_600_000
+
+
+def fill(history: HistoryStore, times: Iterable[int], *, spike_at: int = -1) -> None:
+    for count, time_ms in enumerate(times):
+        history.append(
+            make_sample(
+                count,
+                time_ms=time_ms,
+                host={CPU.metric: time_ms // 1000 % 100},
+                gpus=(make_gpu(values={LOAD.metric: 100 if time_ms == spike_at else 0, REASONS.metric: 4}),),
+            )
+        )
+        if count % 2000 == 1999:
+            assert history.flush(20)
+    assert history.flush(20)
+
+
+@pytest.mark.parametrize("persist", [True, False])
+@pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
+def test_a_second_at_full_load_in_an_idle_day_is_seen_in_every_range(name: str, persist: bool, tmp_path: Path) -> None:
+    history = make_history(tmp_path if persist else None)
+    span = min(RANGES[name].span_ms, DAY_MS)
+    now = MIDNIGHT_MS + span
+    spike = now - span // 2 // 3000 * 3000
+    fill(history, range(MIDNIGHT_MS, now, 3000), spike_at=spike)
+    start, end, step = RANGES[name].ending(now)
+    found = history.query([LOAD, REASONS], start, end, step)
+    load, reasons = found.series
+    places = np.flatnonzero(load.maximum == 100)
+    assert [found.start_ms + place * step <= spike < found.start_ms + (place + 1) * step for place in places] == [True]
+    assert load.minimum[places[0]] == (0 if step > 3000 else 100)
+    assert np.nanmax(reasons.mean) == np.nanmin(reasons.mean) == 4
+    history.close()
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    for part in range(3):
+        history = make_history(tmp_path)
+        fill(history, range(MIDNIGHT_MS + part * HOUR_MS, MIDNIGHT_MS + part * HOUR_MS + 30 * 60_000, 1000))
+        history.close()
+    history = make_history(tmp_path)
+    found = history.query([CPU], MIDNIGHT_MS, MIDNIGHT_MS + 3 * HOUR_MS, 1000).series[0].mean.reshape(6, 1800)
+    np.testing.assert_array_equal(found[0::2], np.arange(3 * 3600).reshape(6, 1800)[0::2] % 100)
+    assert np.isnan(found[1::2]).all()
+    history.close()
