@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DASHTOP = Path(sys.executable).parent / "dashtop"
 START_TIMEOUT_S = 30.0
+UNHURRIED = "1000/second"
+"""Tests ask over and over until something is so."""
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float = 10.0, every_s: float = 0.02) -> Any:
@@ -85,7 +87,7 @@ def running(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=cwd,
-        env={**inherited, **(env or {})},
+        env={**inherited, "DASHTOP_RATE_LIMIT": UNHURRIED, **(env or {})},
     )
     lines: list[str] = []
     addresses: queue.Queue[str] = queue.Queue()
