@@ -150,3 +150,13 @@ def test_the_documentation_page_needs_nothing_from_outside(two_gpus: FlaskClient
     for call in CALLS:
         assert f"GET {V1}{call.path}" in page
     assert two_gpus.get(V1 + "/docs").headers["Location"] == "/docs"
+
+
+def test_history_is_as_fine_as_is_of_use_unless_points_are_asked_for() -> None:
+    client = client_of(Pinned(make_sample(gpus=(make_gpu(0),))))
+    steps = [ask(client, f"/history?range={name}&metrics=gpu.temperature")["step_ms"] for name in ("1h", "6h", "24h")]
+    assert steps == [1000, 5000, 15_000]
+    for points in (2, 7, 300, 5000):
+        body = ask(client, f"/history?range=1y&points={points}&metrics=gpu.temperature")
+        assert len(body["timestamps"]) <= points
+    assert len(ask(client, "/history?range=24h")["timestamps"]) <= 300

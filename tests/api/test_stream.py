@@ -82,7 +82,7 @@ def test_a_snapshot_per_collection(dashtop: Running) -> None:
         events = [stream.event() for _ in range(4)]
     times = [data["timestamp"] for _, data in events]
     assert [int(event_id) for event_id, _ in events] == times
-    assert all(later - earlier == pytest.approx(500, abs=250) for earlier, later in pairwise(times[1:]))
+    assert all(later > earlier for earlier, later in pairwise(times))
     assert {data["gpu_metrics"]["gpu_id"] for _, data in events} == {1}
 
 

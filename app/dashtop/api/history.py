@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -13,6 +13,7 @@ from dashtop.api.context import answer, one_gpu, shown_gpu
 from dashtop.api.query import GpuQuery, WholeNumber, known_metrics
 from dashtop.catalog import ALL_METRICS
 from dashtop.domain.sample import SeriesKey
+from dashtop.domain.timerange import RANGES
 
 if TYPE_CHECKING:
     from flask import Response
@@ -21,20 +22,34 @@ if TYPE_CHECKING:
     from dashtop.api.context import Context
     from dashtop.domain.sample import Sample, SeriesSet
 
-HOUR_MS = 3_600_000
-RANGES_MS = {"5m": HOUR_MS // 12, "15m": HOUR_MS // 4, "1h": HOUR_MS, "6h": 6 * HOUR_MS, "24h": 24 * HOUR_MS}
-FINEST_STEP_MS = 1000
+POINTS_OF_ALL = 300
+"""Points at most where neither they nor metrics are named: every metric second by second is megabytes."""
+
+
+def _known_range(name: str) -> str:
+    if name not in RANGES:
+        raise ValueError(f"must be one of {', '.join(RANGES)}")
+    return name
 
 
 class HistoryQuery(GpuQuery):
     """Which series, how far back, how fine."""
 
-    range: Annotated[Literal["5m", "15m", "1h", "6h", "24h"], Field(description="How far back from now.")] = "1h"
+    range: Annotated[
+        str,
+        AfterValidator(_known_range),
+        Field(description="How far back from now.", json_schema_extra={"enum": list(RANGES)}),
+    ] = "1h"
     points: Annotated[
-        int,
+        int | None,
         WholeNumber,
-        Field(ge=2, le=5000, description="Buckets at most; a bucket is whole seconds.", examples=[300]),
-    ] = 300
+        Field(
+            ge=2,
+            le=5000,
+            description=f"Buckets at most; left out, as fine as is of use, or {POINTS_OF_ALL} for all metrics.",
+            examples=[300],
+        ),
+    ] = None
     metrics: Annotated[
         str | None,
         AfterValidator(known_metrics),
@@ -48,12 +63,12 @@ class HistoryQuery(GpuQuery):
 def history(context: Context, query: HistoryQuery) -> Response:
     """Answer with the series of one GPU and the host."""
     keys = series_keys(context.sample(), query)
-    span_ms = RANGES_MS[query.range]
-    seconds = -(-span_ms // (FINEST_STEP_MS * query.points))
-    # The bucket that now falls into is a part of the range, so one bucket less than asked may lie before it.
-    step_ms = FINEST_STEP_MS * max(1, seconds)
-    end_ms = (context.services.clock.now_ms() // step_ms + 1) * step_ms
-    found = context.services.history.query(list(keys.values()), end_ms - span_ms, end_ms, step_ms)
+    chosen = RANGES[query.range]
+    points = query.points or (POINTS_OF_ALL if query.metrics is None else None)
+    start_ms, end_ms, step_ms = chosen.ending(
+        context.services.clock.now_ms(), chosen.step_for(points) if points is not None else None
+    )
+    found = context.services.history.query(list(keys.values()), start_ms, end_ms, step_ms)
     return answer(columns(found))
 
 
