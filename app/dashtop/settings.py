@@ -184,7 +184,7 @@ class Settings(BaseSettings):
             flag="--keep-days",
             env=("DASHTOP_KEEP_DAYS",),
             metavar="DAYS",
-            help="how long the history goes back: single readings 2 days, means of 15 s 14, of 1 min 90 days at most",
+            help="how many days of running it goes back: single readings 2, means of 15 s 14, of 1 min 90 days at most",
         ),
         Field(ge=1, le=3650),
     ] = 730

@@ -17,14 +17,14 @@ from dashtop.history.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-# With each window sealed at most so many old ones go: a clock that leaps ahead by years wipes next to nothing before
-# it is set right, and no single step takes long.
-WINDOWS_A_STEP = 2
+# So many windows go at most with each one sealed, so that no single step takes long.
+WINDOWS_A_STEP = 4
 VACUUM_PAGES = 1000
+MOST_ROWS = 500_000
+"""Events kept, and spans of processes."""
 COLUMNS = 4
 """Mean, minimum, maximum and count of a rolled-up reading; a raw one has its value alone."""
 
@@ -133,23 +133,19 @@ def _roll_up(
         )
 
 
-def prune(connection: sqlite3.Connection, now_ms: int, *, kept_ms: int, most_bytes: int) -> None:
-    """Delete what is older than its tier is kept; where the file is too large, also the oldest of the finest tier."""
+def prune(connection: sqlite3.Connection, *, kept_ms: int, most_bytes: int) -> None:
+    """Delete what was sealed before the newest windows of each tier; where the file is too large, also finest first.
+
+    Windows are counted, in the order in which they were written: no clock is asked, so none that is wrong, be it by
+    decades, wipes anything. `kept_ms` is therefore time in which dashtop ran.
+    """
     for tier in TIERS:
-        oldest = now_ms - min(kept_ms, tier.kept_ms or kept_ms)
-        _drop(
-            connection,
-            connection.execute(
-                "SELECT id FROM window WHERE tier = ? AND start_ms <= ? ORDER BY start_ms LIMIT ?",
-                (tier.number, oldest - tier.window_ms, WINDOWS_A_STEP),
-            ).fetchall(),
-        )
-    old = (now_ms - kept_ms,)
-    connection.execute("DELETE FROM event WHERE id IN (SELECT id FROM event WHERE time_ms < ? LIMIT 100)", old)
-    connection.execute("DELETE FROM process WHERE id IN (SELECT id FROM process WHERE end_ms < ? LIMIT 100)", old)
+        most = -(-min(kept_ms, tier.kept_ms or kept_ms) // tier.window_ms)
+        _drop(connection, "SELECT id FROM window WHERE tier = ? ORDER BY id DESC LIMIT ? OFFSET ?", tier.number, most)
+    for table in ("event", "process"):
+        connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - {MOST_ROWS}")  # noqa: S608
     if used_bytes(connection) > most_bytes:
-        oldest_windows = "SELECT id FROM window ORDER BY tier, start_ms LIMIT ?"
-        _drop(connection, connection.execute(oldest_windows, (2 * WINDOWS_A_STEP,)).fetchall())
+        _drop(connection, "SELECT id FROM window ORDER BY tier, id LIMIT ? OFFSET ?", 0)
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -161,7 +157,8 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return (pages - free) * size
 
 
-def _drop(connection: sqlite3.Connection, windows: Sequence[tuple[int]]) -> None:
-    for window in windows:
+def _drop(connection: sqlite3.Connection, question: str, *arguments: int) -> None:
+    *which, skipped = arguments
+    for window in connection.execute(question, (*which, WINDOWS_A_STEP, skipped)).fetchall():
         connection.execute("DELETE FROM chunk WHERE series IN (SELECT id FROM series) AND window = ?", window)
         connection.execute("DELETE FROM window WHERE id = ?", window)

@@ -142,7 +142,7 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
         if any(sealed):
-            self._prune(connection, records[-1].time_ms)
+            self._prune(connection)
 
     def _add(self, connection: sqlite3.Connection, record: Record) -> bool:
         window = record.time_ms // TIERS[0].window_ms
@@ -189,11 +189,11 @@ class Database:
         self._layouts[keys] = layout
         return layout
 
-    def _prune(self, connection: sqlite3.Connection, now_ms: int) -> None:
+    def _prune(self, connection: sqlite3.Connection) -> None:
         with self._turn:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                seal.prune(connection, now_ms, kept_ms=self._kept_ms, most_bytes=self._most_bytes)
+                seal.prune(connection, kept_ms=self._kept_ms, most_bytes=self._most_bytes)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:

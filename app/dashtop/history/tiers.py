@@ -12,7 +12,8 @@ from dashtop.domain.timerange import DAY_MS, HOUR_MS, KEPT_MS, MINUTE_MS
 class Tier:
     """One width. Readings are sealed `window_ms` at a time, a multiple of the widths of all coarser tiers' buckets.
 
-    `kept_ms`: how far back it goes; None: as long as history is kept at all. `width_ms` 0: as they were read.
+    `kept_ms`: how much of dashtop's running time it goes back; None: as long as history is kept at all. `width_ms` 0:
+    as they were read.
     """
 
     number: int

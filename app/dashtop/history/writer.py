@@ -6,7 +6,6 @@ import errno
 import fcntl
 import logging
 import os
-import sqlite3
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -115,7 +114,7 @@ class Writer:
                     self._batch.append(self._waiting.popleft())
             if self._batch:
                 self.database.write(self._batch)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - a writer that ends would end the history with it
             self._opened = False
             return self._failed(error)
         with self._changed:

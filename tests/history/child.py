@@ -1,0 +1,88 @@
+"""Run by the tests in a process of its own, which they kill or starve: `python -m tests.history.child WHAT FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dashtop.domain.sample import SeriesKey
+from tests.builders import make_gpu, make_history, make_sample
+
+if TYPE_CHECKING:
+    from dashtop.history.store import HistoryStore
+
+CPU = SeriesKey("system.cpu.usage_percent")
+AT_ONCE = 100
+
+
+def append(history: HistoryStore, second: int) -> None:
+    values = {"gpu.utilization.gpu": second * 7 % 101, "gpu.clocks.event_reasons": 1 << second % 9}
+    history.append(
+        make_sample(
+            second, time_ms=second * 1000, host={CPU.metric: second * 31 % 101}, gpus=(make_gpu(values=values),)
+        )
+    )
+
+
+def write_until_killed(folder: Path, first: int) -> None:
+    """Write at full speed; say each second up to which everything was acknowledged."""
+    history = make_history(folder)
+    second = first
+    while True:
+        for _ in range(AT_ONCE):
+            append(history, second)
+            second += 1
+        if history.flush(20):
+            print(second - 1, flush=True)
+
+
+def survive_a_full_disk(folder: Path) -> None:
+    """Write, with no room, and with room again; say what was seen on the way."""
+    history = make_history(folder)
+    fill(history, 0, 500)
+    assert history.flush(20)
+    assert history.trouble() is None
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
+    fill(history, 500, 2500)
+    wait_until(lambda: history.trouble() is not None)
+    trouble, seen = history.trouble(), known(history, 2500)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    began = time.monotonic()
+    written = history.flush(20) and history.trouble() is None
+    took = time.monotonic() - began
+    history.close()
+    reopened = make_history(folder)
+    print(
+        json.dumps({"trouble": trouble, "seen": seen, "written": written, "took": took, "kept": known(reopened, 2500)})
+    )
+
+
+def fill(history: HistoryStore, first: int, last: int) -> None:
+    for second in range(first, last):
+        append(history, second)
+
+
+def known(history: HistoryStore, seconds: int) -> int:
+    return int((~np.isnan(history.query([CPU], 0, seconds * 1000, 1000).series[0].mean)).sum())
+
+
+def wait_until(condition: object, timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    what, where, *more = sys.argv[1:]
+    if what == "write":
+        write_until_killed(Path(where), int(more[0]))
+    else:
+        survive_a_full_disk(Path(where))

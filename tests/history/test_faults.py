@@ -1,0 +1,272 @@
+"""Kills, full disks, broken files, wrong clocks, two writers: what was acknowledged stays, and the trouble is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dashtop.catalog import METRICS
+from dashtop.domain.metric import Aggregation
+from dashtop.domain.sample import SeriesKey
+from dashtop.domain.timerange import DAY_MS, HOUR_MS
+from dashtop.history.rollup import Readings, aggregate, aligned
+from dashtop.history.store import FILE
+from tests.builders import make_device, make_history, make_sample
+from tests.history.child import CPU, append, fill, known
+from tests.processes import ROOT, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dashtop.history.store import HistoryStore
+
+ROUNDS = 20
+GPU = make_device(0).uuid
+KEYS = [CPU, SeriesKey("gpu.utilization.gpu", GPU), SeriesKey("gpu.clocks.event_reasons", GPU)]
+
+
+def child(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.history.child", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def acknowledged_until_killed(folder: Path, first: int, draw: random.Random) -> int:
+    """Let a child write, kill it at any moment, and return the last second that it said was written."""
+    with child("write", str(folder), str(first)) as writer:
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline()]
+        time.sleep(draw.uniform(0, 0.3))
+        writer.send_signal(signal.SIGKILL)
+        lines += writer.stdout.read().splitlines()
+    return max(int(line) for line in lines if line.strip())
+
+
+@pytest.mark.timeout(240)
+def test_killed_twenty_times_at_full_speed_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    draw = random.Random(4)
+    last = 0
+    for _ in range(ROUNDS):
+        acknowledged = acknowledged_until_killed(tmp_path, last + 1, draw)
+        with sqlite3.connect(tmp_path / FILE) as file:
+            assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            last = file.execute("SELECT max(time_ms) FROM head WHERE tier = 0").fetchone()[0] // 1000
+        file.close()
+        assert last >= acknowledged
+        first = max(0, last - 2000)
+        began = time.monotonic()
+        history = make_history(tmp_path)
+        tail = history.query(KEYS, first * 1000, (last + 1) * 1000, 1000)
+        assert time.monotonic() - began < 2
+        seconds = np.arange(first, last + 1)
+        np.testing.assert_array_equal(tail.series[0].mean[seconds > 0], (seconds * 31 % 101)[seconds > 0])
+        history.close()
+    assert last > 3 * 1200, "no window was ever sealed"
+    assert_roll_ups_match_raw(tmp_path, last)
+
+
+def assert_roll_ups_match_raw(folder: Path, last: int) -> None:
+    history = make_history(folder)
+    end = last * 1000 // 600_000 * 600_000
+    raw = history.query(KEYS, 0, end, 1000)
+    times = np.arange(raw.count, dtype=np.int64) * 1000
+    readings = Readings.raw(times, np.stack([series.mean for series in raw.series]))
+    kinds = [METRICS[key.metric].aggregation for key in KEYS]
+    assert Aggregation.OR in kinds
+    for step in (15_000, 60_000, 600_000):
+        expected = aggregate(readings, aligned(0, end, step), kinds)
+        for row, series in enumerate(history.query(KEYS, 0, end, step).series):
+            np.testing.assert_allclose(series.mean, expected.mean[row], rtol=1e-5)
+            np.testing.assert_array_equal(series.minimum, expected.minimum[row])
+            np.testing.assert_array_equal(series.maximum, expected.maximum[row])
+    history.close()
+
+
+def test_a_full_disk_costs_nothing_and_writing_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    with child("full", str(tmp_path)) as process:
+        output, _ = process.communicate(timeout=60)
+    said = json.loads(output)
+    assert "Free some space" in said["trouble"]
+    assert (said["seen"], said["written"], said["kept"]) == (2500, True, 2500)
+    assert said["took"] < 10
+
+
+def filled(folder: Path) -> Path:
+    history = make_history(folder)
+    fill(history, 0, 3000)
+    assert history.flush(20)
+    history.close()
+    return folder / FILE
+
+
+def foreign(path: Path) -> None:
+    path.write_bytes(b"photographs of a cat " * 1000)
+
+
+def of_another_program(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE bookmarks (address TEXT)")
+    file.close()
+
+
+def truncated(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(random.Random(1).randbytes(path.stat().st_size - 8192))
+
+
+@pytest.mark.parametrize("spoil", [foreign, of_another_program, truncated, overwritten])
+def test_a_file_of_no_use_is_set_aside_and_said(
+    spoil: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = filled(tmp_path)
+    spoil(path)  # type: ignore[operator]
+    spoiled = path.read_bytes()
+    history = make_history(tmp_path)
+    fill(history, 4000, 4100)
+    assert history.flush(20)
+    (aside,) = tmp_path.glob(f"{FILE}.unusable-*[0-9]")
+    assert aside.read_bytes() == spoiled
+    assert any(aside.name in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert history.trouble() is None
+    history.close()
+    reopened = make_history(tmp_path)
+    assert known(reopened, 5000) == 100
+    reopened.close()
+
+
+def test_damage_found_while_running_is_set_aside_too(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    history = make_history(tmp_path)
+    append(history, 3000)
+    assert history.flush(20)
+    overwritten(path)
+
+    def set_aside() -> bool:
+        history.query(KEYS, 0, 10_000, 1000)
+        append(history, 3001)
+        return any(tmp_path.glob(f"{FILE}.unusable-*"))
+
+    eventually(set_aside)
+    assert eventually(lambda: history.flush(1))
+    assert history.trouble() is None
+    history.close()
+
+
+def test_a_folder_that_cannot_be_written_means_memory_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    history = make_history(in_the_way / "dashtop")
+    for first in range(0, 5000, 1000):
+        fill(history, first, first + 1000)
+        assert history.flush(20)
+    trouble = history.trouble()
+    assert trouble is not None
+    assert "--data-dir" in trouble
+    assert [record.getMessage() for record in caplog.records] == [trouble]
+    assert known(history, 5000) == 5000
+    history.close()
+
+
+def at(history: HistoryStore, time_ms: int, value: float) -> None:
+    history.append(make_sample(time_ms=time_ms, host={CPU.metric: value}))
+
+
+def test_an_hour_back_and_forth_keeps_both_passes_and_orders_them(tmp_path: Path) -> None:
+    history = make_history(tmp_path)
+    start = 1_800_000_000_000 // HOUR_MS * HOUR_MS
+    passes = ((0, 7200, 1.0), (3600, 5400, 3.0), (9000, 10_000, 5.0))  # back by an hour, then forth by one
+    for first, last, value in passes:
+        for second in range(first, last):
+            at(history, start + second * 1000, value)
+            assert second % 1000 or history.flush(20)
+    assert history.flush(20)
+    found = history.query([CPU], start, start + 10_800_000, 600_000).series[0]
+    assert found.mean[:6].tolist() == [1.0] * 6
+    assert found.mean[6:9].tolist() == [2.0] * 3
+    assert (found.minimum[6:9].tolist(), found.maximum[6:9].tolist()) == ([1.0] * 3, [3.0] * 3)
+    assert found.mean[9:12].tolist() == [1.0] * 3
+    assert np.isnan(found.mean[12:15]).all()
+    assert found.mean[15] == 5.0
+    history.close()
+
+
+@pytest.mark.parametrize("wrong_ms", [0, 1_000_000, 1_800_000_000_000 + 20 * 365 * DAY_MS])
+def test_a_clock_wrong_by_decades_wipes_nothing(wrong_ms: int, tmp_path: Path) -> None:
+    start = 1_800_000_000_000
+    for first in (start, wrong_ms, start + 2 * HOUR_MS):
+        history = make_history(tmp_path)
+        for second in range(3600):
+            at(history, first + second * 1000, 7.0)
+        assert history.flush(20)
+        history.close()
+    history = make_history(tmp_path)
+    hours = history.query([CPU], start, start + 3 * HOUR_MS, 60_000).series[0].mean.reshape(3, 60)
+    assert np.isnan(hours[1]).all()
+    assert (hours[2] == 7.0).all()
+    assert (hours[0] == 7.0).all()
+    history.close()
+
+
+def test_the_second_on_one_folder_reads_says_so_and_takes_over(tmp_path: Path) -> None:
+    with child("write", str(tmp_path), "1") as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        second = make_history(tmp_path)
+        at(second, 900_000_000, 1.0)
+        said = eventually(second.trouble)
+        assert "Another dashtop" in said
+        assert known(second, 50) == 49  # from second 1 on
+        first.kill()
+        last = max(int(line) for line in first.stdout.read().split()) if first.wait() else 0
+    killed = time.monotonic()
+    append(second, last + 1_000_000)
+    assert eventually(lambda: second.trouble() is None)
+    assert time.monotonic() - killed < 5
+    with sqlite3.connect(tmp_path / FILE) as file:
+        newest = file.execute("SELECT max(time_ms) FROM head WHERE tier = 0").fetchone()
+    file.close()
+    assert newest == ((last + 1_000_000) * 1000,)
+    second.close()
+
+
+def test_old_windows_go_by_time_and_by_size_and_roll_ups_stay(tmp_path: Path) -> None:
+    history = make_history(tmp_path, interval_s=10)
+    draw = random.Random(2)
+    for tick in range(0, 4 * 86_400, 10):
+        at(history, tick * 1000, draw.random())
+        if tick % 10_000 == 0:
+            assert history.flush(20)
+    assert history.flush(20)
+    with sqlite3.connect(tmp_path / FILE) as file:
+        raw = file.execute("SELECT min(start_ms), max(start_ms) FROM window WHERE tier = 0").fetchone()
+        assert raw[1] - raw[0] < 2 * DAY_MS + HOUR_MS
+    file.close()
+    found = history.query([CPU], 0, 4 * DAY_MS, 15_000).series[0]
+    assert not np.isnan(found.mean).any()
+    history.close()
+    small = make_history(tmp_path, most_bytes=1)
+    at(small, 4 * DAY_MS + HOUR_MS, 1.0)
+    assert small.flush(20)
+    small.close()
+    with sqlite3.connect(tmp_path / FILE) as file:
+        assert file.execute("SELECT min(start_ms) FROM window WHERE tier = 0").fetchone() > raw[:1]
+    file.close()
