@@ -125,7 +125,7 @@ def _exists(pid: int) -> bool:
 def test_values_of_the_api_are_the_worlds(nvml_world: WorldFactory) -> None:
     world = nvml_world("h100x8")
     with running(env=world.env()) as dashtop:
-        eventually(lambda: dashtop.json(ALL)["gpu_available"])
+        eventually(lambda: dashtop.status(f"{ALL}?gpu_id=7")[1].get("gpu_processes"))
         for index, gpu in enumerate(world.gpus):
             body = dashtop.json(f"{ALL}?gpu_id={index}")
             metrics = body["gpu_metrics"]
