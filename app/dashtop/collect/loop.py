@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dashtop.collect.events import between
 from dashtop.domain.errors import CollectionEndedError
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Collector:
     def collect(self) -> Sample:
         """Take one sample, publish it and keep it."""
         sample = self._sampler.sample(min(GPU_TIMEOUT_S, self._interval_s / 2))
-        sample = replace(sample, skipped_ticks=self._skipped)
+        events = (*sample.events, *between(self._latest, sample))
+        sample = replace(sample, skipped_ticks=self._skipped, events=events)
         with self._changed:
             self._latest = sample
             self._changed.notify_all()

@@ -44,6 +44,7 @@ class Sampler:
             gpu_trouble=reading.trouble,
             gpu_age_s=reading.age_s,
             simulated=self._gpus is not None and self._gpus.simulated,
+            events=reading.events,
             collectors=(
                 CollectorRun(name="host", duration_s=host_done - started, failures=0),
                 CollectorRun(
