@@ -8,9 +8,11 @@ import logging
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dashtop.domain.errors import DashtopError, SettingsError
+from dashtop.export.request import OPTIONS as EXPORT_OPTIONS
+from dashtop.export.request import add_options as add_export_options
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
 from dashtop.version import __version__
 
@@ -65,31 +67,60 @@ def snapshot(settings: Settings) -> None:
         sample = sampler.sample(SNAPSHOT_GPU_TIMEOUT_S)
     finally:
         sampler.close()
-    print(json.dumps(monitoring_all(sample, sample.gpu(0)), indent=2, ensure_ascii=False))
+    print(_text(monitoring_all(sample, sample.gpu(0))))
 
 
-def doctor(settings: Settings, *, as_json: bool = False) -> None:
+def doctor(settings: Settings, *, json: bool = False) -> None:
     """Say what was found and the command that mends each trouble. Exit status 1: there is one."""
     from dashtop.doctor.examine import examine  # noqa: PLC0415
 
     report = examine(settings)
-    print(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if as_json else report.as_text())
+    print(_text(report.as_json()) if json else report.as_text())
     if report.troubles:
         sys.exit(1)
 
 
-COMMANDS: dict[str, Callable[[Settings], None]] = {"serve": serve, "snapshot": snapshot, "doctor": doctor}
+def export(settings: Settings, **asked: Any) -> None:
+    """Write stored history to a file; no server is needed, and one that runs is not disturbed."""
+    from dashtop.export import command  # noqa: PLC0415
+    from dashtop.export.request import Request  # noqa: PLC0415
+    from dashtop.factory import make_history  # noqa: PLC0415
+    from dashtop.sources.clock import SystemClock  # noqa: PLC0415
+
+    clock = SystemClock()
+    history = make_history(settings, clock)
+    try:
+        command.run(Request(**asked), history, clock)
+    finally:
+        history.close()
+
+
+def _text(body: object) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "serve": serve,
+    "snapshot": snapshot,
+    "export": export,
+    "doctor": doctor,
+}
+OWN_OPTIONS = {"export": EXPORT_OPTIONS, "doctor": ("json",)}
 
 
 def parse(arguments: Sequence[str]) -> tuple[Callable[[Settings], None], dict[str, object]]:
     """Return the command and the settings given with it, as text. Raises SettingsError."""
-    given = vars(_parser().parse_args(_with_demo_count(arguments)))
-    command, as_json = COMMANDS[given.pop("command")], given.pop("json")
-    if as_json and command is not doctor:
-        raise SettingsError("--json is for dashtop doctor (dashtop --help lists everything)")
-    if as_json:
-        command = partial(doctor, as_json=True)
-    return command, {name: value for name, value in given.items() if value is not None}
+    everything = vars(_parser().parse_args(_with_demo_count(arguments)))
+    given = {name: value for name, value in everything.items() if value is not None}
+    command = given.pop("command")
+    own = {}
+    for owner, names in OWN_OPTIONS.items():
+        for name in set(names) & set(given):
+            if owner != command:
+                flag = name.partition("_")[0]
+                raise SettingsError(f"--{flag} is for dashtop {owner} (dashtop --help lists everything)")
+            own[name] = given.pop(name)
+    return partial(COMMANDS[command], **own), given
 
 
 def _with_demo_count(arguments: Sequence[str]) -> list[str]:
@@ -121,9 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         default="serve",
         choices=COMMANDS,
         help="serve (default): collect and show in the browser; snapshot: print one reading as JSON; "
+        "export: write stored history to a file; "
         "doctor: say what was found, what is missing and why, and what mends it",
     )
-    parser.add_argument("--json", action="store_true", help="doctor: print JSON")
+    parser.add_argument("--json", action="store_const", const=True, help="doctor: print JSON")
+    add_export_options(parser)
     for name, option in options().items():
         text = f"{option.help} [{', '.join(option.env)}]"
         if option.stored is not None and not option.optional_value:

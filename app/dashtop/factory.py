@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from dashtop.domain.ports import Clock, GpuReader, HostReader
+    from dashtop.history.store import HistoryStore
     from dashtop.settings import Settings
 
 
@@ -68,6 +69,19 @@ def make_sampler(settings: Settings) -> Sampler:
     return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
 
 
+def make_history(settings: Settings, clock: Clock) -> HistoryStore:
+    """Return the history that the settings call for. The caller closes it; until it is added to, nothing is written."""
+    from dashtop.history.store import HistoryStore  # noqa: PLC0415
+
+    return HistoryStore(
+        data_folder(settings),
+        clock=clock,
+        interval_s=settings.interval,
+        kept_ms=settings.keep_days * DAY_MS,
+        most_bytes=settings.keep_mb * 1_000_000,
+    )
+
+
 def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clock | None = None) -> Dashtop:
     """Wire one dashtop and start collecting. It ends with the process, or when its `close` is called."""
     # Dash takes a second to import: a single reading on the command line does without it.
@@ -75,7 +89,6 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     from dashtop.api import routes  # noqa: PLC0415
     from dashtop.exporter import route as exporter  # noqa: PLC0415
-    from dashtop.history.store import HistoryStore  # noqa: PLC0415
     from dashtop.security import guard  # noqa: PLC0415
     from dashtop.security.hosts import Hosts  # noqa: PLC0415
     from dashtop.security.proxy import behind  # noqa: PLC0415
@@ -84,13 +97,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     clock = clock or SystemClock()
     readers = readers or make_readers(settings, clock)
-    history = HistoryStore(
-        data_folder(settings),
-        clock=clock,
-        interval_s=settings.interval,
-        kept_ms=settings.keep_days * DAY_MS,
-        most_bytes=settings.keep_mb * 1_000_000,
-    )
+    history = make_history(settings, clock)
     collector = Collector(
         sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
         history=history,

@@ -72,6 +72,9 @@ class Recorded:
         series = tuple(Series(key=key, mean=mean, minimum=mean - 2, maximum=mean + 3) for key in keys)
         return SeriesSet(start_ms=start_ms, step_ms=step_ms, count=len(starts), series=series)
 
+    def series(self) -> tuple[SeriesKey, ...]:
+        return ()
+
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
         return ()
 

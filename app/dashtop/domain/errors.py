@@ -5,6 +5,7 @@ DashtopError                  base of all; its message is a sentence that says w
 ├── ServerStartError          the server cannot listen where it was told to (exit 1)
 ├── Unavailable               one reading is missing; carries the Reason
 ├── CollectionEndedError      no sample will follow: dashtop is ending
+├── ExportError               an export cannot be made; says what to do
 └── QueryError                a history question that cannot be answered as asked
 """
 
@@ -66,3 +67,7 @@ class CollectionEndedError(DashtopError):
 
 class QueryError(DashtopError):
     """A question to the history that cannot be answered as asked; the message says what is allowed."""
+
+
+class ExportError(DashtopError):
+    """An export that cannot be made as asked; the message names a way out."""

@@ -244,6 +244,9 @@ class History(Protocol):
         A key that was never seen is a series of gaps. Raises QueryError for an empty or immense range.
         """
 
+    def series(self) -> tuple[SeriesKey, ...]:
+        """Return every series that something was ever kept of, those of the host first."""
+
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
         """Return the newest 10 000 events in [start_ms, end_ms), in the order of time."""
 

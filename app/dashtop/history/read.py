@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dashtop.domain.metric import Severity
-from dashtop.domain.sample import Event, Owner, ProcessSpan
+from dashtop.domain.sample import Event, Owner, ProcessSpan, SeriesKey
 from dashtop.history import seal
 from dashtop.history.codec import unpack, unpack_times
 from dashtop.history.rollup import Readings, joined
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from dashtop.domain.sample import SeriesKey
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +47,12 @@ def readings(
         if end_ms <= start_ms:
             break
     return joined(parts)
+
+
+def series(connection: sqlite3.Connection) -> list[SeriesKey]:
+    """Return every series that was ever written."""
+    rows = connection.execute("SELECT metric, gpu FROM series").fetchall()
+    return [SeriesKey(metric, gpu or None) for metric, gpu in rows]
 
 
 def newest_ms(connection: sqlite3.Connection) -> int:

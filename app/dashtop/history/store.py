@@ -58,6 +58,12 @@ class HistoryStore:
             ),
         )
 
+    def series(self) -> tuple[SeriesKey, ...]:
+        """Return every series kept; see the History port."""
+        waiting = [key for record in self._writer.pending() for key in record.keys]
+        known = dict.fromkeys([*(self._read(read.series) or ()), *waiting])
+        return tuple(sorted(known, key=lambda key: (key.gpu_uuid or "", key.metric)))
+
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
         """Return events; see the History port."""
         waiting = [event for record in self._writer.pending() for event in record.events]
