@@ -20,25 +20,20 @@
   }
 
   function paintValue(element, frame) {
-    const key = element.dataset.metric;
-    const value = frame.values[key];
-    if (value === null || value === undefined) {
-      write(element, "N/A");
-      element.title = frame.missing[key] || "no GPU";
-      element.classList.add("missing");
-      return;
-    }
-    write(element, value.toFixed(Number(element.dataset.digits)));
-    if (element.title) element.removeAttribute("title");
-    element.classList.remove("missing");
-    mark(element, "level", level(frame, key));
+    const { metric, digits, help } = element.dataset;
+    const value = frame.values[metric];
+    const missing = value === null || value === undefined;
+    write(element, missing ? "N/A" : value.toFixed(Number(digits)));
+    element.classList.toggle("missing", missing);
+    const title = missing ? frame.missing[metric] || "no GPU" : help;
+    if (element.title !== title) element.title = title;
   }
 
-  // The fill is as long as its bar and is moved: that costs no layout, and its end stays round.
+  // What fills a bar is as long as the bar and is moved: that costs no layout, and its end stays round.
   function fill(bar, percent, kind) {
     const known = percent !== null && percent !== undefined;
     const shown = known ? Math.min(Math.max(percent, 0), 100) : 0;
-    bar.firstElementChild.style.transform = `translateX(${(shown - 100).toFixed(1)}%)`;
+    bar.style.setProperty("--fill", `${(shown - 100).toFixed(1)}%`);
     if (known) bar.setAttribute("aria-valuenow", String(Math.round(shown)));
     else bar.removeAttribute("aria-valuenow");
     bar.classList.toggle("empty", shown === 0);

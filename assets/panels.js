@@ -39,21 +39,19 @@
 
   function buildMount(list) {
     const item = make("li", "metric-row", list);
-    const head = make("div", "row-head", item);
-    make("span", "label mount-point", head);
-    make("span", "filesystem", head);
-    const value = make("span", "value", head);
+    const name = make("span", "label", item);
+    make("span", "mount-point", name);
+    make("span", "filesystem", name);
+    const value = make("span", "value", item);
     make("span", "number mount-used", value);
-    make("span", "of", value).textContent = "/";
-    make("span", "number mount-total", value);
-    make("span", "unit", value).textContent = "GiB";
+    value.append(" / ");
+    make("span", "number whole mount-total", value).dataset.unit = "GiB";
     make("span", "mount-percent", value);
-    make("span", "mount-silent", head).textContent = "not answering";
+    make("span", "mount-silent", value).textContent = "not answering";
     const bar = make("div", "bar", item);
     bar.setAttribute("role", "meter");
     bar.setAttribute("aria-valuemin", "0");
     bar.setAttribute("aria-valuemax", "100");
-    make("div", "fill", bar);
   }
 
   function size(gib) {

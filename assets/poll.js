@@ -108,13 +108,13 @@
   // Called by Dash for every callback that has ended (see shell.py); an answer already given up counts no more.
   dashtop.resolved = function (callback, result) {
     if (state.asked === null || !result || !callback.output.includes("live.data")) return;
+    state.asked = null;
     if (result.error) failed(judge(result.error));
-    else if (!result.data || !result.data.live) failed({ type: "general", message: "The server sent an empty answer." });
+    else if (result.data && result.data.live) arrived(result.data.live.data);
+    else failed({ type: "general", message: "The server sent an empty answer." });
   };
 
-  // Called by Dash when an answer has reached the page.
-  function painted(frame) {
-    state.asked = null;
+  function arrived(frame) {
     state.received = now();
     state.frame = frame;
     dashtop.paint(frame);
@@ -142,7 +142,8 @@
       if (frame.sequence !== null) state.lastGood = new Date(Date.now() - frame.age * 1000);
     }
     show();
-    if (state.again) ask();
+    // Not from within the hook: Dash has yet to put this answer away.
+    if (state.again) setTimeout(ask);
   }
 
   function failed(failure) {
@@ -260,6 +261,6 @@
   }, 500);
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.dashtop = { gate, painted };
+  window.dash_clientside.dashtop = { gate };
   dashtop.ask = ask;
 })();

@@ -192,7 +192,7 @@ def _traces(line: Line, axis: str, start: int, step: int, look: Look) -> list[di
             _packed(_closed(values, present, series.mean)[first:last], grain)
             for values in (series.minimum, series.maximum)
         )
-        fill = {"fill": "tonexty", "fillcolor": translucent(colour, 0.2)}
+        fill = {"fill": "tonexty", "fillcolor": translucent(colour, 0.16)}
         traces += [{**quiet, "y": low}, {**quiet, **fill, "y": high}]
     symbol = f" {unit.symbol}" if unit.symbol else ""
     curve: dict[str, Any] = {

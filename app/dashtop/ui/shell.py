@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dashtop.domain.services import Services
 
-_RANGE_NAMES: Final = {"5m": "5 min", "15m": "15 min", "1h": "1 h"}
+_RANGE_NAMES: Final = {"5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h"}
 
 # The theme is applied by a small script before anything is painted; everything else loads after the body.
 _INDEX: Final = """<!DOCTYPE html>
@@ -50,7 +50,7 @@ _NOT_BY_DASH: Final = {
     "PLOTLY": "vendor/plotly-basic.min.js",
 }
 
-# Dash says nothing to the page when a request fails; this hook is told of every answer (assets/poll.js).
+# Dash says nothing to the page when a request fails. This hook is told of every answer, and paints it (assets/poll.js).
 _HOOKS: Final[Any] = {"callback_resolved": "function(callback, result) { window.dashtop.resolved(callback, result); }"}
 
 
@@ -90,7 +90,7 @@ def _fingerprinted(app: Dash, path: str) -> str:
 
 
 def _gate(app: Dash) -> None:
-    """Let the browser decide when to ask (one request at a time), and paint what is answered."""
+    """Let the browser decide when to ask: one request at a time."""
     in_browser: Any = app.clientside_callback
     in_browser(
         ClientsideFunction("dashtop", "gate"),
@@ -99,7 +99,6 @@ def _gate(app: Dash) -> None:
         Input(ids.GPU_SELECTOR, "value"),
         Input(ids.TIME_RANGE, "value"),
     )
-    in_browser(ClientsideFunction("dashtop", "painted"), Input(ids.LIVE, "data"), prevent_initial_call=True)
 
 
 def layout(services: Services, interval_s: float) -> Component:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 SECOND: Final = 1000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
 
-RANGES_MS: Final = {"5m": 300 * SECOND, "15m": 900 * SECOND, "1h": 3600 * SECOND}
+RANGES_MS: Final = {"5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": HOUR, "6h": 6 * HOUR, "24h": 24 * HOUR}
 DEFAULT_RANGE: Final = "1h"
 
 # Round steps only: buckets begin on whole minutes and hours, and are multiples of what history keeps.

@@ -26,8 +26,15 @@ def card(
         [html.H3(title, className="card-name"), *([] if aside is None else [aside])], className="card-top"
     )
     framed: Component = dbc.Card(
-        dbc.CardBody([heading, *body]),
+        [heading, *body],
         className=f"panel {shape}".strip(),
         **({"id": id} if id else {}),
     )
     return framed
+
+
+def halves(rows: Sequence[Component], facts: Sequence[Component]) -> Component:
+    """Return bars and small facts: beside each other in a card that is wide enough, else one above the other."""
+    return html.Div(
+        [html.Div(list(rows), className="rows"), html.Dl(list(facts), className="facts")], className="halves"
+    )

@@ -68,8 +68,9 @@ def _legend(*keys: str) -> Component:
     return html.Div(
         [
             html.Span(
-                [html.Span(className="dot", style={"background": METRICS[key].colour}), _NAMES[key], value(key)],
+                [f"{_NAMES[key]} ", value(key, shape="percent")],
                 className="legend-item needs-gpu" if key.startswith("gpu.") else "legend-item",
+                style={"--series": METRICS[key].colour},
             )
             for key in keys
         ],

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def _item(label: str, shown: Component, visibility: str) -> Component:
-    return html.Span([html.Span(label, className="label"), shown], className=f"compact-item {visibility}")
+    return html.Span([f"{label} ", shown], className=f"compact-item {visibility}")
 
 
 def layout(_services: Services) -> Component:
     """Return the status line."""
     return html.Div(
         [
-            _item("GPU", value("gpu.utilization.gpu", width=3), "needs-gpu"),
+            _item("GPU", value("gpu.utilization.gpu", shape="percent"), "needs-gpu"),
             _item("VRAM", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), "needs-gpu"),
-            _item("Temp", value("gpu.temperature", width=3), "needs-gpu"),
-            _item("CPU", value("system.cpu.usage_percent", width=3), "no-gpu"),
+            _item("Temp", value("gpu.temperature", shape="percent"), "needs-gpu"),
+            _item("CPU", value("system.cpu.usage_percent", shape="percent"), "no-gpu"),
             _item("RAM", ratio("system.memory.used_gb", "system.memory.total_gb"), "no-gpu"),
         ],
         id=ids.COMPACT_STATUS,
