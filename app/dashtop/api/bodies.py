@@ -51,7 +51,7 @@ def gpu_info(device: Device) -> Json:
     return {
         "id": device.index,
         "name": device.name,
-        "memory_total_gb": _scaled(device.memory_total_bytes, GIB),
+        "memory_total_gb": scaled(device.memory_total_bytes, GIB),
         "cuda_version": device.cuda_version,
         "driver_version": device.driver_version,
         "compute_capability": device.compute_capability,
@@ -103,7 +103,7 @@ def process(of: GpuProcess, now_ms: int) -> Json:
     return {
         "pid": of.pid,
         "process_name": of.name,
-        "gpu_memory_mb": _scaled(of.gpu_memory_bytes, MIB),
+        "gpu_memory_mb": scaled(of.gpu_memory_bytes, MIB),
         "cpu_percent": _rounded(of.cpu_percent),
         "type": of.kind,
         "username": owner.user,
@@ -111,7 +111,7 @@ def process(of: GpuProcess, now_ms: int) -> Json:
         "memory_percent": _rounded(of.memory_percent),
         "encoder_percent": _rounded(of.encoder_percent),
         "decoder_percent": _rounded(of.decoder_percent),
-        "host_memory_mb": _scaled(of.host_memory_bytes, MIB),
+        "host_memory_mb": scaled(of.host_memory_bytes, MIB),
         "started": of.started_ms,
         "running_seconds": max(0.0, (now_ms - of.started_ms) / 1000) if of.started_ms is not None else None,
         "container": owner.container,
@@ -136,8 +136,8 @@ def storage(mount: Mount) -> Json:
     """One mount point."""
     return {
         "mount_point": mount.mount_point,
-        "used_gb": _scaled(mount.used_bytes, GIB),
-        "total_gb": _scaled(mount.total_bytes, GIB),
+        "used_gb": scaled(mount.used_bytes, GIB),
+        "total_gb": scaled(mount.total_bytes, GIB),
         "used_percent": _rounded(mount.used_percent),
         "filesystem": mount.filesystem,
     }
@@ -169,5 +169,6 @@ def _rounded(value: float | None) -> float | None:
     return round(value, DIGITS) if value is not None else None
 
 
-def _scaled(size: int | None, unit: float) -> float | None:
+def scaled(size: int | None, unit: float) -> float | None:
+    """Return a size in bytes as so many units, None where it is not known."""
     return round(size / unit, DIGITS) if size is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashtop.api import history, live, models, stream
+from dashtop.api import history, live, models, past, stream
 from dashtop.api.query import GpuQuery, Query
 
 if TYPE_CHECKING:
@@ -111,6 +111,21 @@ CALLS = (
         query=history.HistoryQuery,
         answer=models.History,
         errors=OF_ONE_GPU,
+    ),
+    Call(
+        path="/processes/history",
+        summary="Which processes held how much memory of one GPU, and when; the newest 10 000 stretches.",
+        run=past.processes,
+        query=past.PastProcessesQuery,
+        answer=list[models.ProcessSpan],
+        errors=OF_ONE_GPU,
+    ),
+    Call(
+        path="/events",
+        summary="What happened, in plain words, the oldest first; the newest 10 000 events.",
+        run=past.events,
+        query=past.EventsQuery,
+        answer=list[models.Event],
     ),
     Call(
         path="/stream",

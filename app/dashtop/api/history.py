@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field
 from dashtop.api.bodies import DIGITS
 from dashtop.api.context import answer, one_gpu, shown_gpu
 from dashtop.api.query import GpuQuery, WholeNumber, known_metrics
+from dashtop.api.stretch import StretchQuery
 from dashtop.catalog import ALL_METRICS
 from dashtop.domain.sample import SeriesKey
-from dashtop.domain.timerange import RANGES
 
 if TYPE_CHECKING:
     from flask import Response
@@ -26,20 +26,9 @@ POINTS_OF_ALL = 300
 """Points at most where neither they nor metrics are named: every metric second by second is megabytes."""
 
 
-def _known_range(name: str) -> str:
-    if name not in RANGES:
-        raise ValueError(f"must be one of {', '.join(RANGES)}")
-    return name
-
-
-class HistoryQuery(GpuQuery):
+class HistoryQuery(StretchQuery, GpuQuery):
     """Which series, how far back, how fine."""
 
-    range: Annotated[
-        str,
-        AfterValidator(_known_range),
-        Field(description="How far back from now.", json_schema_extra={"enum": list(RANGES)}),
-    ] = "1h"
     points: Annotated[
         int | None,
         WholeNumber,
@@ -63,11 +52,8 @@ class HistoryQuery(GpuQuery):
 def history(context: Context, query: HistoryQuery) -> Response:
     """Answer with the series of one GPU and the host."""
     keys = series_keys(context.sample(), query)
-    chosen = RANGES[query.range]
     points = query.points or (POINTS_OF_ALL if query.metrics is None else None)
-    start_ms, end_ms, step_ms = chosen.ending(
-        context.services.clock.now_ms(), chosen.step_for(points) if points is not None else None
-    )
+    start_ms, end_ms, step_ms = query.stretch(context.services.clock, points)
     found = context.services.history.query(list(keys.values()), start_ms, end_ms, step_ms)
     return answer(columns(found))
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dashtop.api.bodies import WHOLE
 from dashtop.catalog import GPU_METRICS, HOST_METRICS
-from dashtop.domain.metric import Unit
+from dashtop.domain.metric import Severity, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -195,6 +195,39 @@ class History(Answer):
     timestamps: list[int] = Field(description="Start of each bucket.", json_schema_extra=EPOCH_MS)
     step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
     series: dict[str, Statistics] = Field(description="By metric key, in the unit of the metric.")
+
+
+class Event(Answer):
+    """Something that happened."""
+
+    timestamp: int = Field(json_schema_extra=EPOCH_MS)
+    kind: str = Field(examples=["throttle_begin"])
+    severity: str = Field(json_schema_extra={"enum": [each.value for each in Severity]})
+    text: str
+    advice: str = Field(description="What to do; empty where nothing can be done.")
+    gpu_uuid: str | None = Field(description="null: it is about the host, the driver or dashtop itself.")
+    gpu_id: int | None = Field(description="The GPU's index now; null where it is not there.")
+    code: int | None = Field(description="The XID, or the pid.")
+
+
+class ProcessSpan(Answer):
+    """A stretch of time in which one process held about the same memory (within 5 %)."""
+
+    start: int = Field(json_schema_extra=EPOCH_MS)
+    end: int = Field(description="Up to 15 s behind while it goes on.", json_schema_extra=EPOCH_MS)
+    pid: int = Field(ge=0)
+    process_name: str | None
+    type: str
+    gpu_memory_mb: float | None = Field(ge=0, json_schema_extra=MIB)
+    peak_gpu_memory_mb: float | None = Field(ge=0, json_schema_extra=MIB)
+    peak_sm_percent: Percent
+    username: str | None
+    container: str | None
+    slurm_job: str | None
+    kubernetes_pod: str | None
+    environment: str | None
+    started: int | None = Field(json_schema_extra=EPOCH_MS)
+    foreign: bool
 
 
 class Error(Answer):

@@ -10,6 +10,9 @@ MINUTE_MS: Final = 60 * SECOND_MS
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
+MOST_POINTS: Final = 5000
+"""Where nobody asks for a number: no screen is wider."""
+
 # The widths in which the history keeps the past, from the raw readings to the coarsest roll-up.
 KEPT_MS: Final = (SECOND_MS, 15 * SECOND_MS, MINUTE_MS, 10 * MINUTE_MS)
 
@@ -20,6 +23,12 @@ class TimeRange:
 
     span_ms: int
     step_ms: int
+
+    @classmethod
+    def spanning(cls, span_ms: int) -> TimeRange:
+        """Return a stretch of that length, with the buckets of the shortest named one that is as long."""
+        step_ms = next((named.step_ms for named in RANGES.values() if span_ms <= named.span_ms), None)
+        return cls(span_ms, step_ms or cls(span_ms, 0).step_for(MOST_POINTS))
 
     def ending(self, now_ms: int, step_ms: int | None = None) -> tuple[int, int, int]:
         """Return start, end and step of the stretch whose last bucket is the one that `now_ms` falls into."""
