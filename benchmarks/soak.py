@@ -9,6 +9,7 @@ of a straight line through the readings, per hour.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,9 @@ EVERY_S = 2.0
 def family(pid: int) -> list[int]:
     members = [pid]
     for tasks in Path(f"/proc/{pid}/task").iterdir():
-        for child in (tasks / "children").read_text().split():
-            members += family(int(child))
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            for child in (tasks / "children").read_text().split():
+                members += family(int(child))
     return members
 
 
