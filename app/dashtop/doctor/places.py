@@ -5,26 +5,46 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import os
+import shutil
 import socket
 import sqlite3
 from typing import TYPE_CHECKING
 
 from dashtop.doctor.report import Finding, State
+from dashtop.factory import data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dashtop.settings import Settings
 
 HISTORY = "History"
 PAGE = "Page"
 ANSWER_TIMEOUT_S = 1.0
+LITTLE_BYTES = 2**30
 
 
 def data_and_port(settings: Settings) -> Iterator[Finding]:
     """Look at what `dashtop serve` will need."""
     yield Finding(area=HISTORY, text=f"SQLite {sqlite3.sqlite_version}")
+    yield _folder(data_folder(settings))
     yield _port(settings)
+
+
+def _folder(folder: Path | None) -> Finding:
+    if folder is None:
+        return Finding(area=HISTORY, text="kept in memory only: nothing outlives the process")
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        text = f"{folder} cannot be written to: history would be kept in memory only"
+        return Finding(area=HISTORY, state=State.FAIL, text=text, mend="dashtop --data-dir DIRECTORY")
+    free = shutil.disk_usage(there).free
+    text = f"{folder} can be written to; {free / 2**30:.1f} GiB free"
+    if free < LITTLE_BYTES:
+        return Finding(area=HISTORY, state=State.WARN, text=text, mend="dashtop --keep-mb 50")
+    return Finding(area=HISTORY, text=text)
 
 
 def _port(settings: Settings) -> Finding:
