@@ -8,8 +8,10 @@ import pytest
 
 from dashtop.catalog import GPU_METRICS, METRICS
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.sources.demo import DemoDevice, DemoGpus
-from dashtop.sources.demo_cards import ROLES
+from dashtop.sources.demo import DemoGpus
+from dashtop.sources.demo_cards import ROLES, Recording, recorded_world
+from dashtop.sources.demo_device import DemoDevice
+from dashtop.sources.demo_engine import Engine
 from dashtop.sources.demo_load import Noise, overheating
 from tests.clock import FakeClock
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import Gpu
 
 TRAINING, INFERENCE, OVERHEATING, IDLE = 0, 1, 2, 3
-L4 = 5
+TRANSCODING, AT_REST = 5, 6
+SPLIT, LOST, ASLEEP = 8, 9, 11
 
 
 def film(count: int, seconds: int, *, step: float = 1.0, seed: int = 0) -> list[tuple[Gpu, ...]]:
@@ -32,6 +35,12 @@ def film(count: int, seconds: int, *, step: float = 1.0, seed: int = 0) -> list[
         clock.advance(step)
     gpus.close()
     return frames
+
+
+def engine_of(index: int, seed: int) -> tuple[Recording, Engine]:
+    role = ROLES[index]
+    recording = Recording(recorded_world(role.world)["gpus"][role.position])
+    return recording, Engine(role, recording, Noise(seed))
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +65,12 @@ def test_simulated_is_said_and_nothing_fails() -> None:
 def test_as_many_gpus_as_asked_for_each_with_an_identity(count: int) -> None:
     frame = film(count, 1)[0]
 
-    assert [gpu.device.index for gpu in frame] == list(range(count))
-    assert len({gpu.device.uuid for gpu in frame}) == count
-    assert len({gpu.device.pci_bus_id for gpu in frame}) == count
-    pids = [process.pid for gpu in frame for process in gpu.processes]
+    whole = [gpu for gpu in frame if gpu.device.mig_parent_uuid is None]
+    assert [gpu.device.index for gpu in frame] == list(range(len(frame)))
+    assert [gpu.device.index for gpu in whole] == list(range(count))
+    assert len({gpu.device.uuid for gpu in frame}) == len(frame)
+    assert len({gpu.device.pci_bus_id for gpu in whole}) == count
+    pids = [process.pid for gpu in whole for process in gpu.processes]
     assert len(set(pids)) == len(pids)
 
 
@@ -83,10 +94,10 @@ def test_same_seed_and_times_same_values() -> None:
 
 def test_values_at_a_time_do_not_depend_on_when_one_looked_before() -> None:
     def look(*times: float) -> list[object]:
-        device = DemoDevice(ROLES[OVERHEATING], Noise(5))
+        _, engine = engine_of(OVERHEATING, 5)
         for time in times:
-            device.begin(time)
-        return [device.temperature(), device.power_usage(), device.clocks(), device.utilization(), device.memory()]
+            engine.begin(time)
+        return [engine.celsius, engine.watts, engine.clocks, engine.throttle, engine.load]
 
     expected = look(5_000.0)
     assert look(*range(4_000, 5_001)) == expected
@@ -103,12 +114,47 @@ def test_every_row_has_a_value_or_a_reason(quarter_hour: list[tuple[Gpu, ...]]) 
         assert set(gpu.unavailable.values()) <= {Reason.NOT_SUPPORTED}
 
 
-def test_data_centre_cards_have_no_fan_and_only_hopper_has_sm_activity(
-    quarter_hour: list[tuple[Gpu, ...]],
-) -> None:
-    for gpu in quarter_hour[-1]:
-        assert ("gpu.fan_speed" not in gpu.unavailable) == ("GeForce" in gpu.device.name)
-        assert ("gpu.utilization.compute" not in gpu.unavailable) == ("H100" in gpu.device.name)
+def test_a_card_tells_what_its_recording_tells_and_nothing_more(quarter_hour: list[tuple[Gpu, ...]]) -> None:
+    for gpu, role in zip(quarter_hour[-1], ROLES, strict=False):
+        recorded = recorded_world(role.world)["gpus"][role.position]
+        assert gpu.device.name == recorded["name"]
+        assert gpu.device.memory_total_bytes == recorded["memory"]["total"]
+        assert gpu.values["gpu.pcie.width"] == recorded["pcie"]["width"]
+        for key, told in {
+            "gpu.fan_speed": "fan_speed",
+            "gpu.utilization.compute": "gpm",
+            "gpu.nvlink.active": "nvlink",
+            "gpu.memory_temperature": "memory_temperature",
+            "gpu.remapped_rows.pending": "remapped_rows",
+            "gpu.retired_pages.pending": "retired_pages",
+        }.items():
+            assert (key in gpu.unavailable) == (told not in recorded), (key, role)
+
+
+def test_the_first_four_differ(quarter_hour: list[tuple[Gpu, ...]]) -> None:
+    four = quarter_hour[-1][:4]
+    assert len({gpu.device.name for gpu in four}) == 4
+    assert len({gpu.device.architecture for gpu in four}) == 4
+    assert len({frozenset(gpu.unavailable) for gpu in four}) == 4
+
+
+def test_a_big_demo_shows_a_split_a_lost_and_a_sleeping_gpu() -> None:
+    frame = film(12, 1)[0]
+    instances = frame[12:]
+
+    assert frame[SPLIT].unavailable["gpu.utilization.gpu"] is Reason.MIG_PARENT
+    assert frame[SPLIT].values["gpu.power.current_watts"] is not None
+    assert [gpu.device.mig_parent_uuid for gpu in instances] == [frame[SPLIT].device.uuid] * 2
+    for instance in instances:
+        assert instance.device.mig_profile == "3g.20gb"
+        assert instance.values["gpu.memory.used_gb"] is not None
+        assert instance.processes
+        assert set(instance.unavailable.values()) == {Reason.MIG_INSTANCE}
+    for index, reason in ((LOST, Reason.GPU_LOST), (ASLEEP, Reason.ASLEEP)):
+        assert frame[index].state is reason
+        assert set(frame[index].unavailable.values()) == {reason}
+        assert set(frame[index].values.values()) == {None}
+    assert all(frame[index].state is None for index in range(12) if index not in {LOST, ASLEEP})
 
 
 def test_values_stay_within_what_the_card_can_do(quarter_hour: list[tuple[Gpu, ...]]) -> None:
@@ -156,15 +202,15 @@ def test_inference_is_bursts(quarter_hour: list[tuple[Gpu, ...]]) -> None:
 
     assert 0.2 < sum(value > 45 for value in busy) / len(busy) < 0.8
     assert 0.2 < sum(value < 10 for value in busy) / len(busy) < 0.8
-    assert max(column(quarter_hour, L4, "gpu.decoder_utilization")) > 20
-    assert max(column(quarter_hour, L4, "gpu.encoder_utilization")) > 10
+    assert max(column(quarter_hour, TRANSCODING, "gpu.decoder_utilization")) > 20
+    assert max(column(quarter_hour, TRANSCODING, "gpu.encoder_utilization")) > 10
 
 
 def test_idle_is_cool_slow_and_narrow(quarter_hour: list[tuple[Gpu, ...]]) -> None:
     assert max(column(quarter_hour, IDLE, "gpu.utilization.gpu")) <= 5
     assert max(column(quarter_hour, IDLE, "gpu.temperature")) < 40
     assert max(column(quarter_hour, IDLE, "gpu.power.usage_percent")) < 25
-    assert set(column(quarter_hour, IDLE, "gpu.clocks.gpu_mhz")) == {300.0}
+    assert set(column(quarter_hour, IDLE, "gpu.clocks.gpu_mhz")) == {210.0}
     assert set(column(quarter_hour, IDLE, "gpu.pcie.generation")) == {1.0}
 
 
@@ -201,7 +247,7 @@ def test_the_fan_follows_the_temperature_and_may_stand_still(quarter_hour: list[
     speed = column(quarter_hour, OVERHEATING, "gpu.fan_speed")
     assert max(speed) == 100
     assert min(speed) < 60
-    assert set(column(quarter_hour, 6, "gpu.fan_speed")) == {0.0}
+    assert set(column(quarter_hour, AT_REST, "gpu.fan_speed")) == {0.0}
 
 
 def test_the_interval_changes_what_is_seen_but_not_what_is() -> None:
@@ -212,18 +258,18 @@ def test_the_interval_changes_what_is_seen_but_not_what_is() -> None:
 
 
 def test_nothing_grows_while_time_goes_on() -> None:
-    device = DemoDevice(ROLES[TRAINING], Noise(1))
+    _, engine = engine_of(TRAINING, 1)
     for n in range(2_000):
-        device.begin(float(n))
-    kept = len(device._powers)
+        engine.begin(float(n))
+    kept = len(engine._powers)
     for n in range(2_000, 4_000):
-        device.begin(float(n))
+        engine.begin(float(n))
 
-    assert len(device._powers) == kept < 30
+    assert len(engine._powers) == kept < 30
 
 
 def test_the_device_is_a_gpu_device() -> None:
-    device: GpuDevice = DemoDevice(ROLES[IDLE], Noise(0))
+    device: GpuDevice = DemoDevice(*engine_of(IDLE, 0))
 
     assert device.max_graphics_clock() == 1_590
     for question in (device.fan_speed, device.sm_activity):

@@ -1,159 +1,108 @@
-"""The simulated cards: what kinds there are, and what each one does."""
+"""The simulated cards: which recorded GPU each one is, and what it does."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
+from dashtop.domain.errors import Reason, Unavailable
+from dashtop.domain.sample import Device
 from dashtop.sources.demo_load import Load, Noise, idle, inference, overheating, training
+from dashtop.sources.describe import ARCHITECTURES, cuda_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-HOPPER = "9.0"
-
-
-class Clocks(NamedTuple):
-    """MHz."""
-
-    gpu: float
-    memory: float
+MILLI = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
-    """A card as its driver describes it: `clocks` and `resting` in MHz (graphics, memory), `rise` in °C at full load.
-
-    Memory, clocks, limits and thresholds are what nvidia-smi reports of these cards, power limits NVIDIA's defaults.
-    `rise` is a plausible cooler.
-    """
-
-    name: str
-    memory_mib: int
-    watts: float
-    idle_watts: float
-    clocks: Clocks
-    resting: Clocks
-    capability: str
-    pcie_generation: int
-    rise: float
-    fan: bool
-    slowdown: float | None
-    shutdown: float | None
-
-
-_RTX_4090 = Model(
-    name="NVIDIA GeForce RTX 4090",
-    memory_mib=24564,
-    watts=450.0,
-    idle_watts=17.0,
-    clocks=Clocks(3105, 10501),
-    resting=Clocks(210, 405),
-    capability="8.9",
-    pcie_generation=4,
-    rise=42.0,
-    fan=True,
-    slowdown=97.0,
-    shutdown=100.0,
-)
-_RTX_3090 = Model(
-    name="NVIDIA GeForce RTX 3090",
-    memory_mib=24576,
-    watts=350.0,
-    idle_watts=21.0,
-    clocks=Clocks(2100, 9751),
-    resting=Clocks(210, 405),
-    capability="8.6",
-    pcie_generation=4,
-    rise=52.0,
-    fan=True,
-    slowdown=95.0,
-    shutdown=98.0,
-)
-_H100 = Model(
-    name="NVIDIA H100 80GB HBM3",
-    memory_mib=81559,
-    watts=700.0,
-    idle_watts=70.0,
-    clocks=Clocks(1980, 2619),
-    resting=Clocks(345, 2619),
-    capability=HOPPER,
-    pcie_generation=5,
-    rise=40.0,
-    fan=False,
-    slowdown=89.0,
-    shutdown=95.0,
-)
-_A100 = Model(
-    name="NVIDIA A100-SXM4-80GB",
-    memory_mib=81920,
-    watts=400.0,
-    idle_watts=58.0,
-    clocks=Clocks(1410, 1593),
-    resting=Clocks(210, 1593),
-    capability="8.0",
-    pcie_generation=4,
-    rise=36.0,
-    fan=False,
-    slowdown=89.0,
-    shutdown=92.0,
-)
-_T4 = Model(
-    name="Tesla T4",
-    memory_mib=15360,
-    watts=70.0,
-    idle_watts=9.0,
-    clocks=Clocks(1590, 5001),
-    resting=Clocks(300, 405),
-    capability="7.5",
-    pcie_generation=3,
-    rise=50.0,
-    fan=False,
-    slowdown=93.0,
-    shutdown=96.0,
-)
-_L4 = Model(
-    name="NVIDIA L4",
-    memory_mib=23034,
-    watts=72.0,
-    idle_watts=12.0,
-    clocks=Clocks(2040, 6251),
-    resting=Clocks(210, 405),
-    capability="8.9",
-    pcie_generation=4,
-    rise=48.0,
-    fan=False,
-    slowdown=None,  # tells its thresholds as a distance to the limit only
-    shutdown=None,
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Role:
-    """What one card does: its job, and the (name, kind, share of the used memory, CPU percent at full load) of its
-    processes. `encoder` and `decoder` are percent at full load."""
+    """What one card does, and the GPU it is: the position in a recorded world (`worlds/*.json`, which name their
+    sources)."""
 
-    model: Model
+    world: str
+    position: int
     job: Callable[[Noise, float], Load]
-    processes: tuple[tuple[str, str, float, float], ...]
-    encoder: float = 0.0
-    decoder: float = 0.0
 
 
-_DESKTOP = (("Xorg", "G", 0.3, 40.0), ("gnome-shell", "G", 0.7, 120.0))
 ROLES = (
-    Role(model=_RTX_4090, job=training, processes=(("python3", "C", 0.97, 104.0), ("Xorg", "G", 0.03, 2.0))),
-    Role(model=_H100, job=inference, processes=(("VLLM::EngineCore", "C", 1.0, 135.0),)),
-    Role(model=_RTX_3090, job=overheating, processes=(("blender", "C", 0.96, 230.0), ("Xorg", "G", 0.04, 3.0))),
-    Role(model=_T4, job=idle, processes=(("python3", "C", 1.0, 20.0),)),
-    Role(model=_A100, job=training, processes=(("torchrun", "C", 0.94, 118.0), ("python3", "C", 0.06, 30.0))),
-    Role(
-        model=_L4,
-        job=inference,
-        processes=(("tritonserver", "C", 0.8, 90.0), ("ffmpeg", "C", 0.2, 160.0)),
-        encoder=34.0,
-        decoder=58.0,
-    ),
-    Role(model=_RTX_4090, job=idle, processes=_DESKTOP),
-    Role(model=_H100, job=training, processes=(("pt_main_thread", "C", 1.0, 112.0),)),
+    Role("rtx4090", 0, training),
+    Role("h100x8", 0, inference),
+    Role("rtx3090", 0, overheating),
+    Role("t4", 0, idle),
+    Role("v100", 0, training),
+    Role("t4", 0, inference),
+    Role("rtx4090", 0, idle),
+    Role("h100x8", 1, training),
+    Role("a100_mig", 0, training),
+    Role("lost_gpu", 1, idle),
+    Role("rtx4090_laptop_awake", 0, inference),
+    Role("rtx4090_laptop_asleep", 0, idle),
 )
+
+
+def recorded_world(name: str) -> dict[str, Any]:
+    """Read a recorded world: what NVML told on some machine, where a key that is not there is not supported."""
+    world: dict[str, Any] = json.loads((files("dashtop.sources") / "worlds" / f"{name}.json").read_text())
+    return world
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A GPU or MIG instance of a recorded world. What it does not tell is missing for the reason `missing`."""
+
+    facts: Mapping[str, Any]
+    missing: Reason = Reason.NOT_SUPPORTED
+
+    def told(self, *path: str) -> Any:
+        """Return what stands under these keys. Raises Unavailable where nothing does."""
+        found: Any = self.facts
+        try:
+            for key in path:
+                found = found[key]
+        except KeyError:
+            raise Unavailable(self.missing) from None
+        return found
+
+    def told_or_none(self, *path: str) -> Any:
+        """Return what stands under these keys, or None."""
+        try:
+            return self.told(*path)
+        except Unavailable:
+            return None
+
+    def silence(self) -> Reason | None:
+        """Return why this GPU answers nothing at all, or None."""
+        if self.facts.get("runtime_status") == "suspended":
+            return Reason.ASLEEP
+        return Reason.GPU_LOST if "*" in self.facts.get("returns", ()) else None
+
+    def instances(self) -> tuple[Recording, ...]:
+        """Return the MIG instances that the GPU is split into."""
+        split = self.told_or_none("mig", "instances") or ()
+        return tuple(Recording(instance, Reason.MIG_INSTANCE) for instance in split)
+
+
+def static_facts(recording: Recording, world: Mapping[str, Any], index: int, uuid: str) -> Device:
+    """Return the static facts of a GPU; each has a place of its own on the bus."""
+    fact = recording.told_or_none
+    capability = recording.told("compute_capability")
+    return Device(
+        uuid=uuid,
+        index=index,
+        name=recording.told("name"),
+        memory_total_bytes=recording.told("memory", "total"),
+        driver_version=world["driver_version"],
+        cuda_version=cuda_version(world["cuda_driver_version"]),
+        compute_capability=f"{capability[0]}.{capability[1]}",
+        pci_bus_id=f"00000000:{index + 1:02X}:00.0",
+        power_limit_watts=recording.told("power", "enforced_limit") * MILLI,
+        slowdown_celsius=fact("temperature_thresholds", "slowdown"),
+        shutdown_celsius=fact("temperature_thresholds", "shutdown"),
+        serial=fact("serial"),
+        vbios=fact("vbios"),
+        architecture=ARCHITECTURES[recording.told("architecture")],
+    )

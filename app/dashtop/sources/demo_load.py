@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import NamedTuple
 
 _MASK = 2**64 - 1
@@ -36,6 +37,10 @@ class Noise:
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
         return (mixed ^ (mixed >> 31)) / 2.0**64
+
+    def identity(self, n: int) -> uuid.UUID:
+        """Return the n-th UUID of this key."""
+        return uuid.UUID(int=int(self.dice(8, 2 * n) * 2**64) << 64 | int(self.dice(8, 2 * n + 1) * 2**64), version=4)
 
     def wave(self, channel: int, t: float, period_s: float) -> float:
         """Return a smooth line through throws `period_s` apart, -1 to 1."""
@@ -81,7 +86,7 @@ def overheating(noise: Noise, t: float) -> Load:
     """A long rendering on a card whose cooling fails more and more, until somebody stops it for a minute."""
     cycle_s = 420.0
     into = (t + cycle_s * noise.dice(0, 1)) % cycle_s
-    creep = 1.0 + 0.6 * min(1.0, into / (0.8 * cycle_s))
+    creep = 1.2 + 0.7 * min(1.0, into / (0.8 * cycle_s))
     if into > cycle_s - 50.0:
         return Load(1.0 + noise.wave(1, t, 3.0), 0.0, 0.08, 0.11)
     busy = 98.5 + 1.4 * noise.wave(1, t, 2.0)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Gpu, GpuReading
+from dashtop.domain.sample import GpuReading
 from dashtop.sources.child import OUTLIVED, REQUEST
+from dashtop.sources.describe import silent
 from dashtop.sources.wire import Decoder
 
 if TYPE_CHECKING:
@@ -193,15 +194,4 @@ def silenced(reading: GpuReading, reason: Reason) -> GpuReading:
     """Return the reading with every value gone for `reason`; with no GPUs known, it is the reading's trouble."""
     if not reading.gpus:
         return GpuReading(trouble=reason)
-    return GpuReading(
-        gpus=tuple(
-            Gpu(
-                device=gpu.device,
-                values=dict.fromkeys(gpu.values),
-                unavailable=dict.fromkeys(gpu.values, reason),
-                processes=(),
-                state=reason,
-            )
-            for gpu in reading.gpus
-        )
-    )
+    return GpuReading(gpus=tuple(silent(gpu.device, reason) for gpu in reading.gpus))

@@ -14,6 +14,7 @@ from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.readings import MemoryUse
 from dashtop.domain.sample import Device, Gpu, GpuReading
 from dashtop.sources import nvml_facts as facts
+from dashtop.sources.describe import silent, split_reason
 from dashtop.sources.nvml_device import NvmlDevice
 from dashtop.sources.nvml_events import EventWatcher
 from dashtop.sources.nvml_gate import call, call_or_none
@@ -34,8 +35,6 @@ MEND_SHARE = 0.1
 LOST = (Reason.GPU_LOST, Reason.GPU_RESET_REQUIRED)
 VITAL = ("gpu.temperature", "gpu.memory.used_gb", "gpu.power.current_watts", "gpu.utilization.gpu")
 HARMLESS = (Reason.NOT_SUPPORTED, Reason.MIG_INSTANCE, Reason.WDDM, Reason.LIBRARY_TOO_OLD, Reason.NO_PERMISSION)
-# How busy a GPU is, a GPU that is split does not tell (NVML manual, chapter on MIG); its instances' work is their own.
-WORK = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
 
 
 class Card:
@@ -70,7 +69,7 @@ class Card:
         if trouble is not None:
             return self._silenced(trouble)
         if self._split:
-            unavailable = {key: _split_reason(key, reason) for key, reason in unavailable.items()}
+            unavailable = {key: split_reason(key, reason) for key, reason in unavailable.items()}
         return Gpu(device=self.device, values=values, unavailable=unavailable, processes=self._open.processes())
 
     def _silenced(self, reason: Reason) -> Gpu:
@@ -93,22 +92,6 @@ def _whole_trouble(values: Mapping[str, float | None], unavailable: Mapping[str,
     if lost is not None or any(values[key] is not None for key in VITAL):
         return lost
     return next((unavailable[key] for key in VITAL if unavailable[key] not in HARMLESS), None)
-
-
-def _split_reason(key: str, reason: Reason) -> Reason:
-    return Reason.MIG_PARENT if reason is Reason.NOT_SUPPORTED and key.startswith(WORK) else reason
-
-
-def silent(device: Device, reason: Reason) -> Gpu:
-    """Return a GPU without any value, for one reason."""
-    keys = [metric.key for metric in GPU_METRICS]
-    return Gpu(
-        device=device,
-        values=dict.fromkeys(keys),
-        unavailable=dict.fromkeys(keys, reason),
-        processes=(),
-        state=reason,
-    )
 
 
 class NvmlGpus:

@@ -9,6 +9,7 @@ import pynvml
 
 from dashtop.domain.sample import Device
 from dashtop.domain.text import printable
+from dashtop.sources.describe import ARCHITECTURES, cuda_version, instance_of
 from dashtop.sources.nvml_gate import call, call_or_none
 from dashtop.sources.nvml_queries import MILLI, memory_v2, mig_mode
 
@@ -16,14 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ARCHITECTURES = {
-    2: "Kepler", 3: "Maxwell", 4: "Pascal", 5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada", 9: "Hopper",
-    10: "Blackwell", 13: "Rubin",
-}  # fmt: skip
-
 # Parts that have no memory of their own and use the host's (NVIDIA's DGX Spark and Jetson documentation).
 _INTEGRATED = re.compile(r"\b(GB10|N1X|Thor|Orin|Xavier|Tegra)\b", re.IGNORECASE)
-_MIG_PROFILE = re.compile(r"MIG (\S+)")
 _NVIDIA_VENDOR = "0x10de"
 
 
@@ -39,7 +34,7 @@ def driver() -> Driver:
     cuda = call_or_none(pynvml.nvmlSystemGetCudaDriverVersion)
     return Driver(
         call_or_none(pynvml.nvmlSystemGetDriverVersion),
-        f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda is not None else None,
+        cuda_version(cuda) if cuda is not None else None,
     )
 
 
@@ -75,25 +70,9 @@ def static_facts(handle: Any, index: int, installed: Driver) -> Device:
 
 
 def instance_facts(handle: Any, index: int, parent: Device, installed: Driver) -> Device:
-    """Ask for the facts of a MIG instance of `parent`; what belongs to the whole GPU is not the instance's."""
+    """Ask for the facts of a MIG instance of `parent`."""
     own = static_facts(handle, index, installed)
-    profile = _MIG_PROFILE.search(own.name)
-    return Device(
-        uuid=own.uuid,
-        index=index,
-        name=own.name,
-        memory_total_bytes=own.memory_total_bytes,
-        driver_version=installed.version,
-        cuda_version=installed.cuda,
-        compute_capability=parent.compute_capability,
-        pci_bus_id=parent.pci_bus_id,
-        power_limit_watts=None,
-        slowdown_celsius=None,
-        shutdown_celsius=None,
-        architecture=parent.architecture,
-        mig_parent_uuid=parent.uuid,
-        mig_profile=profile.group(1) if profile is not None else None,
-    )
+    return instance_of(parent, index, own.uuid, own.name, own.memory_total_bytes)
 
 
 def mig_instances(handle: Any) -> Iterator[Any]:
