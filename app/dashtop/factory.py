@@ -17,6 +17,7 @@ from dashtop.sources.clock import SystemClock
 from dashtop.sources.demo import DemoGpus
 from dashtop.sources.host import PsutilHost
 from dashtop.sources.isolated import IsolatedGpus
+from dashtop.ui.request import INTERVALS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ def make_history(settings: Settings, clock: Clock) -> HistoryStore:
     return HistoryStore(
         data_folder(settings),
         clock=clock,
-        interval_s=settings.interval,
+        interval_s=min(settings.interval, *INTERVALS_S),  # collection follows viewers
         kept_ms=settings.keep_days * DAY_MS,
         most_bytes=settings.keep_mb * 1_000_000,
     )

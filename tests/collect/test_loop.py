@@ -11,6 +11,7 @@ from dashtop.collect.loop import Collector, next_tick
 from dashtop.collect.sampler import Sampler
 from dashtop.sources.clock import SystemClock
 from tests.builders import make_history, make_sample
+from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from dashtop.domain.sample import Sample
@@ -58,3 +59,41 @@ def test_collection_survives_a_failing_reader_and_ends_when_told() -> None:
     assert latest.sequence >= 3
     assert sampler.closed
     assert not collector.alive()
+
+
+class CountingSampler(Sampler):
+    """Lets a test wait for the n-th sample."""
+
+    def __init__(self) -> None:
+        self.taken = threading.Semaphore(0)
+
+    def sample(self, gpu_timeout_s: float) -> Sample:
+        self.taken.release()
+        return make_sample(1)
+
+    def close(self) -> None:
+        pass
+
+
+def test_collection_keeps_up_with_the_fastest_viewer_and_falls_back_ten_seconds_later() -> None:
+    clock = FakeClock()
+    collector = Collector(sampler=CountingSampler(), history=make_history(), clock=clock, interval_s=5.0)
+    assert collector.follow(2.0) == 2.0
+    assert collector.follow(0.5) == 0.5
+    assert collector.follow(60.0) == 0.5
+    clock.advance(9.9)
+    assert collector.follow(2.0) == 0.5
+    clock.advance(0.2)
+    assert collector.follow(60.0) == 2.0
+    clock.advance(10)
+    assert collector.follow(60.0) == 5.0
+
+
+def test_a_fast_viewer_is_not_kept_waiting_for_the_slow_schedule() -> None:
+    sampler = CountingSampler()
+    collector = Collector(sampler=sampler, history=make_history(), clock=SystemClock(), interval_s=3600.0)
+    collector.start()
+    assert sampler.taken.acquire(timeout=10)
+    collector.follow(0.01)
+    assert all(sampler.taken.acquire(timeout=10) for _ in range(3))
+    collector.stop()

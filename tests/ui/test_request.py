@@ -11,8 +11,8 @@ DEFAULT = ViewRequest()
 
 def test_a_whole_request() -> None:
     drawn = {"view": "a", "first": 1, "end": 2}
-    request = ViewRequest.parse({"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "drawn": drawn})
-    assert request == ViewRequest(3, "5m", True, 375, Drawn("a", 1, 2))
+    asked = {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "interval": 0.5, "drawn": drawn}
+    assert ViewRequest.parse(asked) == ViewRequest(3, "5m", True, 375, 0.5, Drawn("a", 1, 2))
 
 
 @pytest.mark.parametrize("data", [None, 7, "x", [], {}, {"gpu": "0; rm"}, {"gpu": True}, {"gpu": 1.5}, {"gpu": None}])
@@ -28,6 +28,8 @@ def test_nonsense_is_the_default(data: object) -> None:
         ("range", {}),
         ("theme", 5),
         ("width", "400"),
+        ("interval", 0.0001),
+        ("interval", "1"),
         ("drawn", "x"),
         ("drawn", {"view": 1, "first": 2, "end": 3}),
         ("drawn", {"view": "v", "first": "2", "end": 3}),

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 GPU_TIMEOUT_S = 0.25
 DEAD_AFTER_S = 10.0
+FOLLOWED_S = 10.0
+"""How long collection keeps up with a viewer who has not asked again."""
 
 
 def next_tick(due: float, now: float, interval: float) -> tuple[float, int]:
@@ -44,14 +46,32 @@ class Collector:
         self._interval_s = interval_s
         self._latest: Sample | None = None
         self._skipped = 0
+        self._followed: dict[float, float] = {}  # when somebody last looked, by how often they look
         self._stop = threading.Event()
+        self._woken = threading.Event()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="dashtop-collect", daemon=True)
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two collections."""
+        """Seconds between two collections while nobody looks more often."""
         return self._interval_s
+
+    def follow(self, interval_s: float) -> float:
+        """Collect as often as this viewer looks, for the next ten seconds; see the Latest port."""
+        faster = interval_s < self._period_s()
+        # A new dict each time: the loop reads while requests write.
+        self._followed = {**self._recent(), interval_s: self._clock.monotonic()}
+        if faster:
+            self._woken.set()
+        return self._period_s()
+
+    def _period_s(self) -> float:
+        return min((self._interval_s, *self._recent()))
+
+    def _recent(self) -> dict[float, float]:
+        now = self._clock.monotonic()
+        return {interval: seen for interval, seen in self._followed.items() if now - seen < FOLLOWED_S}
 
     def latest(self) -> Sample | None:
         """Return the newest sample; None before the first."""
@@ -84,6 +104,7 @@ class Collector:
         if self._stop.is_set():
             return
         self._stop.set()
+        self._woken.set()
         with self._changed:
             self._changed.notify_all()
         if self._thread.is_alive():
@@ -92,7 +113,7 @@ class Collector:
 
     def collect(self) -> Sample:
         """Take one sample, publish it and keep it."""
-        sample = self._sampler.sample(min(GPU_TIMEOUT_S, self._interval_s / 2))
+        sample = self._sampler.sample(min(GPU_TIMEOUT_S, self._period_s() / 2))
         events = (*sample.events, *between(self._latest, sample))
         sample = replace(sample, skipped_ticks=self._skipped, events=events)
         with self._changed:
@@ -102,11 +123,18 @@ class Collector:
         return sample
 
     def _run(self) -> None:
-        due = self._clock.monotonic()
-        while not self._stop.wait(max(0.0, due - self._clock.monotonic())):
+        before = due = self._clock.monotonic()
+        while True:
+            if self._woken.wait(max(0.0, due - self._clock.monotonic())):
+                self._woken.clear()
+                if self._stop.is_set():
+                    return
+                due = min(due, max(before + self._period_s(), self._clock.monotonic()))
+                continue
             try:
                 self.collect()
             except Exception:
-                log.exception("A collection failed; the next one comes in %g s", self._interval_s)
-            due, skipped = next_tick(due, self._clock.monotonic(), self._interval_s)
+                log.exception("A collection failed; the next one comes in %g s", self._period_s())
+            before = due
+            due, skipped = next_tick(due, self._clock.monotonic(), self._period_s())
             self._skipped += skipped

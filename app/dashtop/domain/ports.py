@@ -265,7 +265,13 @@ class Latest(Protocol):
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two collections."""
+        """Seconds between two collections while nobody looks more often."""
+
+    def follow(self, interval_s: float) -> float:
+        """Collect at least every `interval_s` for the next ten seconds: somebody looks as often as that.
+
+        Returns the seconds between two collections as they are now.
+        """
 
     def latest(self) -> Sample | None:
         """Return the newest sample; None before the first."""

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 _WIDTHS = range(100, 8001)
 
+INTERVALS_S = (0.5, 1.0, 2.0, 5.0)
+"""How often a page may ask, beside as often as the server collects by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -30,6 +33,7 @@ class ViewRequest:
     range: str = DEFAULT_RANGE
     dark: bool = False
     width_px: int = 400
+    interval_s: float | None = None
     drawn: Drawn | None = None
 
     @classmethod
@@ -43,6 +47,7 @@ class ViewRequest:
             range=chosen if isinstance(chosen, str) and chosen in RANGES_MS else DEFAULT_RANGE,
             dark=data.get("theme") == "dark",
             width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
+            interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             drawn=_drawn(data.get("drawn")),
         )
 

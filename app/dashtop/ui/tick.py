@@ -39,7 +39,8 @@ def register(app: Dash, services: Services, keys: Collection[str]) -> None:
 
 def answer(services: Services, keys: Collection[str], request: ViewRequest) -> dict[str, Any]:
     """Return the live frame for `request`; its `figures` are the charts to draw anew, by id, and often none."""
-    sample, interval_s = services.latest.latest(), services.latest.interval_s
+    interval_s = services.latest.follow(request.interval_s or services.latest.interval_s)
+    sample = services.latest.latest()
     if sample is None:
         return frames.waiting(interval_s)
     gpu = frames.chosen_gpu(sample, request.gpu)
