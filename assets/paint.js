@@ -4,6 +4,7 @@
 
   const dashtop = window.dashtop;
   const root = document.documentElement;
+  const COLOURS = 8; // of GPUs, in tokens.css
 
   function write(element, text) {
     if (element.textContent !== text) element.textContent = text;
@@ -87,6 +88,7 @@
     root.dataset.gpu = frame.gpu === null ? "none" : frame.devices.length > 1 ? "many" : "one";
     root.dataset.simulated = String(frame.simulated);
     root.dataset.gpuOld = String(oldGpu(frame));
+    root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);
     const words = texts(frame);
     for (const element of document.querySelectorAll("[data-metric]")) paintValue(element, frame);
     for (const element of document.querySelectorAll("[data-bar]")) {

@@ -118,7 +118,7 @@
     state.received = now();
     state.frame = frame;
     dashtop.paint(frame);
-    for (const [chart, figure] of Object.entries(frame.figures || {})) setProps(chart, { figure });
+    dashtop.plots.draw(frame);
     if (frame.error && frame.error.type !== "gpu") failed(frame.error);
     else succeeded(frame);
   }

@@ -25,6 +25,7 @@
   function choose(gpu, range) {
     const index = Number(gpu);
     const changed = chosen.gpu !== index || chosen.range !== range;
+    if (chosen.range !== range) dashtop.plots.forget();
     chosen.gpu = index;
     chosen.range = range;
     return changed;
@@ -37,6 +38,7 @@
       range: chosen.range,
       theme: dashtop.theme.resolved(),
       width,
+      zoom: dashtop.plots.zoom(),
     };
   }
 

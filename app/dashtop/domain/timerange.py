@@ -15,6 +15,8 @@ MOST_POINTS: Final = 5000
 
 # The widths in which the history keeps the past, from the raw readings to the coarsest roll-up.
 KEPT_MS: Final = (SECOND_MS, 15 * SECOND_MS, MINUTE_MS, 10 * MINUTE_MS)
+# How far back each of them goes; None: as far as history is kept at all.
+KEPT_FOR_MS: Final = (2 * DAY_MS, 14 * DAY_MS, 90 * DAY_MS, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dashtop.domain.timerange import DAY_MS, HOUR_MS, KEPT_MS, MINUTE_MS
+from dashtop.domain.timerange import DAY_MS, HOUR_MS, KEPT_FOR_MS, KEPT_MS, MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Tier:
 
 # Windows hold some hundred readings: fewer cost more bytes a value, more leave more rows unsealed to walk through.
 TIERS: Final = (
-    Tier(0, 0, 20 * MINUTE_MS, 2 * DAY_MS),
-    Tier(1, KEPT_MS[1], HOUR_MS, 14 * DAY_MS),
-    Tier(2, KEPT_MS[2], 4 * HOUR_MS, 90 * DAY_MS),
-    Tier(3, KEPT_MS[3], 2 * DAY_MS, None),
+    Tier(0, 0, 20 * MINUTE_MS, KEPT_FOR_MS[0]),
+    Tier(1, KEPT_MS[1], HOUR_MS, KEPT_FOR_MS[1]),
+    Tier(2, KEPT_MS[2], 4 * HOUR_MS, KEPT_FOR_MS[2]),
+    Tier(3, KEPT_MS[3], 2 * DAY_MS, KEPT_FOR_MS[3]),
 )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dashtop.domain.metric import Metric, Thresholds
     from dashtop.domain.sample import Series, SeriesSet
     from dashtop.ui.theme import Look
+    from dashtop.ui.timeline import Span
 
 Figure = dict[str, Any]
 
@@ -38,15 +39,17 @@ class Canvas:
     look: Look
     width_px: int
     revision: str
+    zoom: Span | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One curve: its values, what they mean, and its short name. `total`: the level at which it would be full."""
+    """One curve: its values, what they mean, its short name and colour. `total`: the level at which it would be full."""
 
     series: Series
     metric: Metric[Any]
     name: str
+    colour: str
     total: float | None = None
 
 
@@ -70,7 +73,7 @@ def memory(data: SeriesSet, lines: Sequence[Line], canvas: Canvas) -> Figure:
             "range": [0, ceiling * 1.17],
             "tickvals": marks,
             "ticktext": [_short(mark) for mark in marks],
-            **({"tickfont": {"color": _colour(line, canvas.look)}} if several else {}),
+            **({"tickfont": {"color": line.colour}} if several else {}),
             **({"overlaying": "y", "side": "right", "showgrid": False} if axis == "y2" else {}),
         }
         if line.total is not None:
@@ -81,8 +84,10 @@ def memory(data: SeriesSet, lines: Sequence[Line], canvas: Canvas) -> Figure:
     return _figure(data, curves, axes, canvas, shapes=rules[:1], notes=notes, right=38 if several else 12)
 
 
-def temperature(data: SeriesSet, line: Line, limits: Thresholds | None, canvas: Canvas) -> Figure:
-    """°C, with lines where it becomes a warning and where it becomes critical."""
+def temperature(
+    data: SeriesSet, line: Line, limits: Thresholds | None, canvas: Canvas, *, critical: str = "critical"
+) -> Figure:
+    """°C, with lines where it becomes a warning and where it becomes critical, which has a name of its own."""
     marks = (
         []
         if limits is None
@@ -90,7 +95,7 @@ def temperature(data: SeriesSet, line: Line, limits: Thresholds | None, canvas: 
             (name, level, colour)
             for name, level, colour in (
                 ("warning", limits.warning, canvas.look.warning),
-                ("critical", limits.critical, canvas.look.critical),
+                (critical, limits.critical, canvas.look.critical),
             )
             if level is not None
         ]
@@ -104,9 +109,20 @@ def temperature(data: SeriesSet, line: Line, limits: Thresholds | None, canvas: 
         canvas,
         shapes=[_rule(level, colour) for _, level, colour in marks],
         notes=[
-            _note(f"{name} {level:.0f} °C", level, colour, above=name == "critical") for name, level, colour in marks
+            _note(f"{name} {level:.0f} °C", level, colour, above=name == critical) for name, level, colour in marks
         ],
     )
+
+
+def power(data: SeriesSet, line: Line, limit: float | None, canvas: Canvas) -> Figure:
+    """Watts from nothing to the limit that the board is held to at present, which has a line."""
+    top = max(_peak(line.series) * 1.1, (limit or 0) * 1.17, 10.0)
+    axis = {"range": [0, top], "nticks": 5}
+    rules, notes = [], []
+    if limit is not None:
+        rules.append(_rule(limit, canvas.look.warning))
+        notes.append(_note(f"limit {limit:.0f} W", limit, canvas.look.warning))
+    return _figure(data, [(line, "y")], {"yaxis": axis}, canvas, shapes=rules, notes=notes)
 
 
 def empty() -> Figure:
@@ -129,7 +145,7 @@ def _figure(
     look, touch = canvas.look, canvas.width_px < _TOUCH_BELOW_PX
     # Plotly shows numbers on a date axis in the viewer's own time zone.
     start = data.start_ms
-    traces = [trace for line, axis in curves for trace in _traces(line, axis, start, data.step_ms, look)]
+    traces = [trace for line, axis in curves for trace in _traces(line, axis, start, data.step_ms)]
     base = {
         "gridcolor": look.grid,
         "zeroline": False,
@@ -140,7 +156,7 @@ def _figure(
     x_axis = {
         **base,
         "type": "date",
-        "range": [start, start + max(data.count - 1, 1) * data.step_ms],
+        "range": _shown(data, canvas.zoom),
         "hoverformat": "%b %d, %H:%M:%S",
         "showgrid": False,
         "showline": True,
@@ -176,10 +192,10 @@ def _figure(
     return {"data": traces, "layout": layout}
 
 
-def _traces(line: Line, axis: str, start: int, step: int, look: Look) -> list[dict[str, Any]]:
+def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]]:
     series, unit = line.series, line.metric.unit
-    colour = _colour(line, look)
-    place = {"type": "scatter", "x0": start, "dx": step, "yaxis": axis}
+    colour = line.colour
+    place = {"type": "scatter", "x0": start, "dx": step, "yaxis": axis, "legendgroup": line.metric.key}
     quiet = {**place, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     grain = _GRAIN.get(unit, 16)
     traces: list[dict[str, Any]] = []
@@ -204,6 +220,11 @@ def _traces(line: Line, axis: str, start: int, step: int, look: Look) -> list[di
         "line": {"color": colour, "width": 1.75},
         "hovertemplate": f"%{{y:.1f}}{symbol}",
     }
+    if traces:
+        curve |= {
+            "customdata": _pairs(series.minimum, series.maximum, grain),
+            "hovertemplate": f"%{{y:.1f}}{symbol}  (%{{customdata[0]:.1f}} to %{{customdata[1]:.1f}})",
+        }
     alone = _alone(present)
     if alone.any():
         # A line needs two points; a reading between two gaps would be invisible without a dot.
@@ -229,8 +250,15 @@ def _packed(values: NDArray[np.float32], grain: int) -> dict[str, str]:
     return {"dtype": "f4", "bdata": base64.b64encode(rounded.tobytes()).decode()}
 
 
-def _colour(line: Line, look: Look) -> str:
-    return line.metric.colour or look.neutral
+def _pairs(low: NDArray[np.float32], high: NDArray[np.float32], grain: int) -> dict[str, str]:
+    """Pack minimum and maximum of each bucket, for the text under the pointer."""
+    return {**_packed(np.stack([low, high], axis=1), grain), "shape": f"{len(low)},2"}
+
+
+def _shown(data: SeriesSet, zoom: Span | None) -> list[int]:
+    if zoom is not None:
+        return [zoom.start_ms, zoom.end_ms]
+    return [data.start_ms, data.start_ms + max(data.count - 1, 1) * data.step_ms]
 
 
 def _peak(series: Series) -> float:

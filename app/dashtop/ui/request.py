@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
+from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS, SECOND, Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WIDTHS = range(100, 8001)
+_ZOOMS_MS = range(2 * SECOND, 366 * 86_400 * SECOND)
 
 INTERVALS_S = (0.5, 1.0, 2.0, 5.0)
 """How often a page may ask, beside as often as the server collects by itself."""
@@ -35,6 +36,7 @@ class ViewRequest:
     width_px: int = 400
     interval_s: float | None = None
     drawn: Drawn | None = None
+    zoom: Span | None = None
 
     @classmethod
     def parse(cls, data: object) -> ViewRequest:
@@ -49,12 +51,18 @@ class ViewRequest:
             width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             drawn=_drawn(data.get("drawn")),
+            zoom=_zoom(data.get("zoom")),
         )
 
     def view(self, gpu_uuid: str | None) -> str:
         """Name everything but time that a chart depends on: while it is the same, only time can make it new."""
         theme = "dark" if self.dark else "light"
-        return f"{gpu_uuid}|{self.range}|{theme}|{self.width_px}"
+        return f"{gpu_uuid}|{self.stretch}|{theme}|{self.width_px}"
+
+    @property
+    def stretch(self) -> str:
+        """Name the stretch of time that is looked at."""
+        return self.range if self.zoom is None else f"{self.zoom.start_ms}-{self.zoom.end_ms}"
 
 
 def _integer(data: Mapping[str, object], name: str, default: int, least: int, most: int) -> int:
@@ -71,3 +79,11 @@ def _drawn(data: object) -> Drawn | None:
     if isinstance(view, str) and isinstance(first, int) and isinstance(end, int):
         return Drawn(view, first, end)
     return None
+
+
+def _zoom(data: object) -> Span | None:
+    """Read a zoom: whole milliseconds, two seconds to a year."""
+    if not isinstance(data, list) or len(data) != 2 or not all(type(edge) is int for edge in data):  # noqa: PLR2004
+        return None
+    start, end = data
+    return Span(start, end) if start >= 0 and end - start in _ZOOMS_MS else None

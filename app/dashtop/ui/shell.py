@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from dashtop.domain.services import Services
 
-_RANGE_NAMES: Final = {"5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h"}
+_RANGE_NAMES: Final = {
+    "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"
+}  # fmt: skip
 
 # The theme is applied by a small script before anything is painted; everything else loads after the body.
 _INDEX: Final = """<!DOCTYPE html>
@@ -202,12 +204,12 @@ def _banner() -> Component:
 
 
 def _skeleton() -> Component:
-    shapes = ("chart", "chart", "chart", "card wide", "card")
+    shapes = ("chart", "chart", "chart", "chart", "card wide", "card wide")
     blocks = [html.Div(className=f"ghost ghost-{shape}") for shape in shapes]
     return html.Div(
         [*blocks, html.P("Waiting for the first reading", className="visually-hidden")],
         id=ids.LOADING_SKELETON,
-        className="skeleton grid",
+        className="skeleton grid trends",
         role="status",
     )
 
@@ -225,11 +227,12 @@ def _sections(services: Services) -> list[Component]:
         persistence_type="local",
     )
     since = html.Span(className="since", **attributes(data_text="since"))
+    unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double click on a chart")
     return [
         html.Section(
             [
-                html.Div([html.H2("History"), since, ranges], className="section-head"),
-                html.Div(_placed(Place.TRENDS, services), className="grid"),
+                html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
+                html.Div(_placed(Place.TRENDS, services), className="grid trends"),
             ],
             **attributes(aria_label="History"),
         ),

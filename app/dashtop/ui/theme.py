@@ -22,6 +22,18 @@ class Look:
     critical: str
 
 
+HOST: Final = "#2f7ed8"
+# One GPU has one colour everywhere (assets/tokens.css has the same ones). Any two of these, and HOST, differ by at
+# least 15 in CIELAB for people without and with protanopia, deuteranopia and tritanopia, and stand out from either
+# ground by 3:1; a test holds that.
+GPUS: Final = ("#8b5cf6", "#54a01b", "#f74180", "#91551c", "#b71fa7", "#dd6f63", "#dd6cbb", "#ae4250")
+
+
+def gpu_colour(index: int) -> str:
+    """Return the colour of the GPU with that index."""
+    return GPUS[index % len(GPUS)]
+
+
 LIGHT: Final = Look(
     text="#16191f",
     muted="#586174",

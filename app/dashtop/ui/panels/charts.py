@@ -12,7 +12,8 @@ from dashtop.ui import figures, ids
 from dashtop.ui.figures import Line
 from dashtop.ui.panels.base import Chart, Panel, Place
 from dashtop.ui.panels.card import card
-from dashtop.ui.value import value
+from dashtop.ui.theme import HOST, gpu_colour
+from dashtop.ui.value import attributes, value
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -25,9 +26,15 @@ _GPU_BUSY, _CPU_BUSY = "gpu.utilization.gpu", "system.cpu.usage_percent"
 _VRAM, _RAM = "gpu.memory.used_gb", "system.memory.used_gb"
 _VRAM_TOTAL, _RAM_TOTAL = "gpu.memory.total_gb", "system.memory.total_gb"
 _TEMPERATURE: Final = "gpu.temperature"
+_POWER, _POWER_LIMIT = "gpu.power.current_watts", "gpu.power.max_watts"
 
-_NAMES: Final = {_GPU_BUSY: "GPU", _CPU_BUSY: "CPU", _VRAM: "VRAM", _RAM: "RAM", _TEMPERATURE: "GPU"}
-_CONFIG: Final[Any] = {"displayModeBar": False, "responsive": True, "showTips": False, "scrollZoom": False}
+_NAMES: Final = {
+    _GPU_BUSY: "GPU", _CPU_BUSY: "CPU", _VRAM: "VRAM", _RAM: "RAM", _TEMPERATURE: "GPU", _POWER: "GPU"
+}  # fmt: skip
+# A double click is ours: it leaves the zoom of all charts (assets/plots.js).
+_CONFIG: Final[Any] = {
+    "displayModeBar": False, "responsive": True, "showTips": False, "scrollZoom": False, "doubleClick": False
+}  # fmt: skip
 
 
 def _lines(data: SeriesSet, gpu: Gpu | None, *keys: str, totals: tuple[float | None, ...] = ()) -> list[Line]:
@@ -37,7 +44,9 @@ def _lines(data: SeriesSet, gpu: Gpu | None, *keys: str, totals: tuple[float | N
         series = by_key.get(series_key(key, gpu))
         if series is not None:
             total = totals[position] if totals else None
-            found.append(Line(series=series, metric=METRICS[key], name=_NAMES[key], total=total))
+            of_gpu = gpu is not None and key.startswith("gpu.")
+            colour = gpu_colour(gpu.device.index) if gpu is not None and of_gpu else HOST
+            found.append(Line(series=series, metric=METRICS[key], name=_NAMES[key], colour=colour, total=total))
     return found
 
 
@@ -61,16 +70,28 @@ def _temperature(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canv
     lines = _lines(data, gpu, _TEMPERATURE)
     if gpu is None or not lines:
         return None
-    return figures.temperature(data, lines[0], METRICS[_TEMPERATURE].thresholds_for(gpu.device), canvas)
+    limits = METRICS[_TEMPERATURE].thresholds_for(gpu.device)
+    own = gpu.device.slowdown_celsius is not None
+    return figures.temperature(data, lines[0], limits, canvas, critical="slowdown" if own else "critical")
+
+
+def _power(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+    lines = _lines(data, gpu, _POWER)
+    if gpu is None or not lines:
+        return None
+    return figures.power(data, lines[0], gpu.values.get(_POWER_LIMIT), canvas)
 
 
 def _legend(*keys: str) -> Component:
+    """Return the present values, each of which hides its line and shows it again (assets/plots.js)."""
     return html.Div(
         [
-            html.Span(
+            html.Button(
                 [f"{_NAMES[key]} ", value(key, shape="percent")],
-                className="legend-item needs-gpu" if key.startswith("gpu.") else "legend-item",
-                style={"--series": METRICS[key].colour},
+                className="legend-item of-gpu needs-gpu" if key.startswith("gpu.") else "legend-item",
+                type="button",
+                title="Hide or show this line",
+                **attributes(data_line=key, aria_pressed="true"),
             )
             for key in keys
         ],
@@ -91,4 +112,5 @@ PANELS: Final[tuple[Panel, ...]] = (
     _panel("Utilization", Chart(id=ids.CHART_UTILIZATION, metrics=(_GPU_BUSY, _CPU_BUSY), draw=_utilization)),
     _panel("Memory", Chart(id=ids.CHART_MEMORY, metrics=(_VRAM, _RAM), draw=_memory)),
     _panel("Temperature", Chart(id=ids.CHART_TEMPERATURE, metrics=(_TEMPERATURE,), draw=_temperature)),
+    _panel("Power", Chart(id=ids.CHART_POWER, metrics=(_POWER,), draw=_power)),
 )

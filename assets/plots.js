@@ -1,0 +1,90 @@
+// What the charts do together: one pointer, one zoom, and lines that stay hidden while new figures arrive.
+(function () {
+  "use strict";
+
+  const dashtop = window.dashtop;
+  const root = document.documentElement;
+  const hidden = new Set(); // "chart metric"
+  const figures = {};
+  let zoom = null; // [start, end] in epoch ms
+  let pointed = null;
+
+  const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
+  const chartOf = (plot) => plot.closest("[id^='chart-']").id;
+
+  function show(chart) {
+    const figure = figures[chart];
+    if (!figure) return;
+    const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
+    window.dash_clientside.set_props(chart, { figure: { ...figure, data } });
+  }
+
+  function draw(frame) {
+    root.dataset.zoomed = String(zoom !== null);
+    for (const [chart, figure] of Object.entries(frame.figures || {})) {
+      figures[chart] = figure;
+      show(chart);
+    }
+    plots().forEach(listen);
+  }
+
+  function listen(plot) {
+    if (plot.dataset.heard || !plot.on) return;
+    plot.dataset.heard = "true";
+    plot.on("plotly_hover", (event) => point(plot, event.xvals && event.xvals[0]));
+    plot.on("plotly_unhover", () => point(plot, null));
+    plot.on("plotly_relayout", zoomed);
+    plot.on("plotly_doubleclick", unzoom);
+  }
+
+  // Plotly announces what it is told to show as well: only the chart under the pointer leads the others.
+  function point(leader, time) {
+    if (!leader.matches(":hover") || pointed === time) return;
+    pointed = time;
+    for (const plot of plots()) {
+      if (plot === leader || !plot.offsetParent || !plot._fullLayout || !plot._fullLayout._plots.xy) continue;
+      if (time === null || time === undefined) window.Plotly.Fx.unhover(plot);
+      else window.Plotly.Fx.hover(plot, { xval: time }, "xy");
+    }
+  }
+
+  // Plotly tells local times, as it shows them.
+  function moment(text) {
+    return typeof text === "number" ? text : new Date(text.replace(" ", "T")).getTime();
+  }
+
+  function zoomed(change) {
+    const [start, end] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+    if (start === undefined || end === undefined) return;
+    const edges = [moment(start), moment(end)].map(Math.round);
+    if (edges[1] - edges[0] < 2000) edges[1] = edges[0] + 2000;
+    if (!edges.every(Number.isFinite)) return;
+    zoom = edges;
+    dashtop.ask();
+  }
+
+  function unzoom() {
+    if (zoom === null) return;
+    zoom = null;
+    dashtop.ask();
+  }
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#zoom-reset")) unzoom();
+    const item = event.target.closest("[data-line]");
+    if (!item) return;
+    const chart = item.closest(".panel").querySelector("[id^='chart-']").id;
+    const name = `${chart} ${item.dataset.line}`;
+    if (!hidden.delete(name)) hidden.add(name);
+    item.setAttribute("aria-pressed", String(!hidden.has(name)));
+    show(chart);
+  });
+
+  dashtop.plots = {
+    draw,
+    zoom: () => zoom,
+    forget: () => {
+      zoom = null;
+    },
+  };
+})();
