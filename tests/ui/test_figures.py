@@ -15,6 +15,7 @@ from dashtop.domain.sample import Series, SeriesKey, SeriesSet
 from dashtop.ui import figures
 from dashtop.ui.figures import Canvas, Figure, Line
 from dashtop.ui.theme import DARK, LIGHT
+from dashtop.ui.timeline import Span
 
 START = 1_800_000_000_000
 NAN = float("nan")
@@ -29,7 +30,9 @@ def series(metric: str, values: list[float], *, spread: float = 1.0) -> Series:
 def line(
     metric: str, values: list[float], *, name: str = "GPU", spread: float = 1.0, total: float | None = None
 ) -> Line:
-    return Line(series=series(metric, values, spread=spread), metric=METRICS[metric], name=name, total=total)
+    return Line(
+        series=series(metric, values, spread=spread), metric=METRICS[metric], name=name, colour="#8b5cf6", total=total
+    )
 
 
 def over(*lines: Line) -> SeriesSet:
@@ -91,7 +94,11 @@ def test_hover_names_day_second_value_and_unit() -> None:
     figure = utilization([1.0, 2.0])
     assert figure["layout"]["hovermode"] == "x unified"
     assert figure["layout"]["xaxis"]["hoverformat"] == "%b %d, %H:%M:%S"
-    assert figure["data"][-1]["hovertemplate"] == "%{y:.1f} %"
+    assert figure["data"][-1]["hovertemplate"].startswith("%{y:.1f} %")
+    pairs = figure["data"][-1]["customdata"]
+    assert pairs["shape"] == "2,2"
+    assert np.frombuffer(base64.b64decode(pairs["bdata"]), dtype="<f4").tolist() == [0.0, 2.0, 1.0, 3.0]
+    assert "customdata" not in utilization([1.0, 2.0], spread=0.0)["data"][-1]["hovertemplate"]
     assert all(trace["hoverinfo"] == "skip" for trace in figure["data"][:-1])
 
 
@@ -124,6 +131,22 @@ def test_temperature_has_the_devices_own_lines() -> None:
     assert [shape["y0"] for shape in layout["shapes"]] == [83, 88]
     assert [note["text"] for note in layout["annotations"]] == ["warning 83 °C", "critical 88 °C"]
     assert layout["yaxis"]["range"][1] > 88
+
+
+def test_power_is_shown_against_its_limit() -> None:
+    curve = line("gpu.power.current_watts", [100.0, 120.0])
+    layout = figures.power(over(curve), curve, 350.0, CANVAS)["layout"]
+    assert [shape["y0"] for shape in layout["shapes"]] == [350.0]
+    assert [note["text"] for note in layout["annotations"]] == ["limit 350 W"]
+    assert layout["yaxis"]["range"][1] > 350
+    unlimited = figures.power(over(curve), curve, None, CANVAS)["layout"]
+    assert unlimited["shapes"] == unlimited["annotations"] == []
+    assert unlimited["yaxis"]["range"][1] > 121
+
+
+def test_a_zoomed_chart_shows_exactly_what_was_chosen() -> None:
+    zoomed = Canvas(look=LIGHT, width_px=400, revision="z", zoom=Span(START + 500, START + 3100))
+    assert utilization([1.0, 2.0, 3.0], zoomed)["layout"]["xaxis"]["range"] == [START + 500, START + 3100]
 
 
 def test_figures_are_json_without_a_template() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "compact-status", "live-indicator", "gpu-selector", "time-range", "theme-toggle", "error-banner", "retry-button",
-    "loading-skeleton", "no-gpu-notice", "chart-utilization", "chart-memory", "chart-temperature",
+    "loading-skeleton", "no-gpu-notice", "chart-utilization", "chart-memory", "chart-temperature", "chart-power",
     "panel-utilization", "panel-system", "panel-storage",
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_the_callback_answers_over_http() -> None:
     }
     frame = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
     assert frame["values"]["gpu.temperature"] == 91.0
-    assert set(frame["figures"]) == {"chart-utilization", "chart-memory", "chart-temperature"}
+    assert set(frame["figures"]) == {"chart-utilization", "chart-memory", "chart-temperature", "chart-power"}
     body["inputs"][0]["value"] = {"width": 400, "drawn": frame["drawn"]}
     again = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
     assert again["figures"] == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dashtop.ui.request import Drawn, ViewRequest
+from dashtop.ui.timeline import Span
 
 DEFAULT = ViewRequest()
 
@@ -42,3 +43,11 @@ def test_a_bad_field_is_its_default(field: str, value: object) -> None:
 def test_numbers_are_kept_within_reason() -> None:
     request = ViewRequest.parse({"gpu": -5, "width": 10**12})
     assert (request.gpu, request.width_px) == (0, 8000)
+
+
+@pytest.mark.parametrize(
+    "zoom", [None, 5, [], [1], [1, 2], [5000, 1000], [-5000, 5000], [0, 10**14], [0.0, 5e3], ["a", 2]]
+)
+def test_a_zoom_is_a_stretch_that_can_be(zoom: object) -> None:
+    assert ViewRequest.parse({"zoom": zoom}).zoom is None
+    assert ViewRequest.parse({"zoom": [1000, 5000]}).zoom == Span(1000, 5000)

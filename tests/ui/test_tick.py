@@ -6,10 +6,13 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from flask import Flask
+
 from dashtop.ui import ids
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.tick import answer
+from dashtop.ui.trends import Trends
 from tests.builders import make_sample
 from tests.ui.worlds import HOST_VALUES, Pinned, gpu, world
 
@@ -20,10 +23,19 @@ KEYS = frozenset({"gpu.temperature", "system.cpu.usage_percent"})
 ALL = {chart.id for chart in CHARTS}
 
 
+def trends_of(services: Services) -> Trends:
+    """One for each machine, as in a server."""
+    history: Any = services.history
+    if not hasattr(history, "trends"):
+        history.trends = Trends(services, Flask("test"))
+    found: Trends = history.trends
+    return found
+
+
 def ask(services: Services, frame: dict[str, Any] | None = None, **changes: Any) -> tuple[dict[str, Any], set[str]]:
     """Ask as a browser does that has `frame` on screen; return the new frame and the charts drawn."""
     request = ViewRequest.parse({"width": 400, "drawn": frame["drawn"] if frame else None, **changes})
-    live = answer(services, KEYS, request)
+    live = answer(services, trends_of(services), KEYS, request)
     return live, set(live.get("figures", ()))
 
 
@@ -93,7 +105,7 @@ def test_a_young_history_is_shown_in_a_window_that_grows() -> None:
         go_on(latest, 10)
         history.last_ms += 10_000
         request = ViewRequest.parse({"width": 400, "drawn": frame["drawn"]})
-        frame = answer(services, KEYS, request)
+        frame = answer(services, trends_of(services), KEYS, request)
         figure = frame["figures"].get(ids.CHART_UTILIZATION)
         if figure is not None:
             left, right = figure["layout"]["xaxis"]["range"]
@@ -129,5 +141,29 @@ def test_the_first_reading_alone_is_drawn_as_a_dot() -> None:
     services, latest, history = world(recorded_s=0)
     latest.sample = make_sample(7201, host=HOST_VALUES)
     history.first_ms = history.last_ms = latest.sample.time_ms - 1500
-    figure = answer(services, KEYS, ViewRequest(width_px=400))["figures"][ids.CHART_UTILIZATION]
+    figure = answer(services, trends_of(services), KEYS, ViewRequest(width_px=400))["figures"][ids.CHART_UTILIZATION]
     assert figure["data"][-1]["mode"] == "lines+markers"
+
+
+def test_all_who_look_at_the_same_are_drawn_for_once() -> None:
+    services, _, history = world(gpus=(gpu(0), gpu(1)))
+    frames = [ask(services)[0] for _ in range(20)]
+    assert all(frame["figures"] == frames[0]["figures"] for frame in frames)
+    assert history.queries == 1
+    ask(services, gpu=1)
+    assert history.queries == 2
+
+
+def test_a_zoom_is_answered_with_finer_buckets_and_left_alone_while_time_goes_on() -> None:
+    services, latest, history = world(gpus=(gpu(),))
+    whole, _ = ask(services)
+    now = history.last_ms
+    zoom = [now - 600_000, now - 300_000]
+    zoomed, drawn = ask(services, whole, zoom=zoom)
+    assert drawn == ALL
+    wide, fine = (frame["figures"][ids.CHART_POWER]["data"][-1]["dx"] for frame in (whole, zoomed))
+    assert fine <= 2000 < wide
+    assert zoomed["figures"][ids.CHART_POWER]["layout"]["xaxis"]["range"] == zoom
+    go_on(latest, 60)
+    assert ask(services, zoomed, zoom=zoom)[1] == set()
+    assert ask(services, zoomed)[1] == ALL

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dashtop.ui.timeline import RANGES_MS, span_for, window_ending
+from dashtop.domain.timerange import DAY_MS
+from dashtop.ui.timeline import RANGES_MS, Span, span_for, window_ending, window_within
 
 HOUR = 3_600_000
 NOW = 1_800_000_007_123
@@ -36,3 +37,17 @@ def test_a_young_history_fills_its_chart(recorded_s: int, shown_s: int) -> None:
 
 def test_a_slow_collection_is_shown_over_at_least_ten_readings() -> None:
     assert span_for(HOUR, 0, 60_000) == 600_000
+
+
+@pytest.mark.parametrize(("age_days", "least_s"), [(1, 2), (3, 15), (20, 60), (100, 600)])
+def test_a_zoom_is_as_fine_as_history_still_is(age_days: int, least_s: int) -> None:
+    start = NOW - age_days * DAY_MS
+    window = window_within(Span(start, start + 60_000), NOW, 400, 1000)
+    assert window.step_ms == least_s * 1000
+    assert window.start_ms <= start
+    assert window.end_ms >= start + 60_000
+
+
+def test_a_zoom_shows_complete_buckets_alone() -> None:
+    window = window_within(Span(NOW - 60_000, NOW + 60_000), NOW, 400, 1000)
+    assert window.end_ms <= NOW

@@ -44,7 +44,7 @@ class Canvas:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One curve: its values, what they mean, its short name and colour. `total`: the level at which it would be full."""
+    """One curve: its values, what they mean, its short name and colour. `total`: the level where it would be full."""
 
     series: Series
     metric: Metric[Any]
@@ -108,9 +108,7 @@ def temperature(
         {"yaxis": axis},
         canvas,
         shapes=[_rule(level, colour) for _, level, colour in marks],
-        notes=[
-            _note(f"{name} {level:.0f} °C", level, colour, above=name == critical) for name, level, colour in marks
-        ],
+        notes=[_note(f"{name} {level:.0f} °C", level, colour, above=name == critical) for name, level, colour in marks],
     )
 
 

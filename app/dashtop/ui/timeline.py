@@ -19,7 +19,29 @@ DEFAULT_RANGE: Final = "1h"
 # Round steps only: buckets begin on whole minutes and hours, and are multiples of what history keeps.
 _STEPS_MS: Final = tuple(
     s * SECOND
-    for s in (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400)
+    for s in (
+        1,
+        2,
+        5,
+        10,
+        15,
+        20,
+        30,
+        60,
+        120,
+        300,
+        600,
+        900,
+        1200,
+        1800,
+        3600,
+        7200,
+        10800,
+        14400,
+        21600,
+        43200,
+        86400,
+    )
 )
 # Right after the start a chart shows the last minute and widens in these stages until the range is full.
 _STAGES_MS: Final = tuple(
@@ -65,9 +87,7 @@ def window_ending(now_ms: int, span_ms: int, width_px: int, interval_ms: int) ->
 def window_within(span: Span, now_ms: int, width_px: int, interval_ms: int) -> Window:
     """Return the complete buckets that cover `span`, as fine as `width_px` can show and history still keeps them."""
     age = now_ms - span.start_ms
-    kept = next(
-        width for width, kept_ms in zip(KEPT_MS, KEPT_FOR_MS, strict=True) if kept_ms is None or age < kept_ms
-    )
+    kept = next(width for width, kept_ms in zip(KEPT_MS, KEPT_FOR_MS, strict=True) if kept_ms is None or age < kept_ms)
     step = _step(span.end_ms - span.start_ms, width_px, interval_ms, lambda step: step % kept == 0)
     start = span.start_ms // step * step
     end = min(-(-span.end_ms // step), now_ms // step) * step

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from flask_caching import Cache
 
-from dashtop.domain.sample import SeriesKey
 from dashtop.ui.figures import Canvas
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.panels.charts import series_key
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
-    from dashtop.domain.sample import Gpu, Sample, SeriesSet
+    from dashtop.domain.sample import Gpu, Sample, SeriesKey, SeriesSet
     from dashtop.domain.services import Services
     from dashtop.ui.request import ViewRequest
 
@@ -52,15 +51,24 @@ class Trends:
         if before is not None and window(before.first_ms).end_ms == before.end_ms:
             return {"figures": {}, **_remembered(view, before.first_ms, window(before.first_ms), request)}
         with self._drawing:  # whoever else looks at the same waits for it instead of drawing it as well
-            first_ms = self._cache.get(view)
-            shown = window(first_ms) if first_ms is not None else None
-            figures = self._cache.get(f"{view}|{shown}") if shown is not None else None
-            if figures is None:
-                first_ms, shown, data = self._read(sample, gpu, window)
-                figures = _figures(data, sample, gpu, request)
-                self._cache.set(view, first_ms)
-                self._cache.set(f"{view}|{shown}", figures)
+            first_ms, shown, figures = self._rendering(view, sample, gpu, request)
         return {"figures": figures, **_remembered(view, first_ms, shown, request)}
+
+    def _rendering(
+        self, view: str, sample: Sample, gpu: Gpu | None, request: ViewRequest
+    ) -> tuple[int, Window, dict[str, Any]]:
+        """Return when the history begins, the buckets shown, and the figures; kept ones where there are any."""
+        window = self._windows(sample, request)
+        begun_ms: int | None = self._cache.get(view)
+        if begun_ms is not None:
+            figures: dict[str, Any] | None = self._cache.get(f"{view}|{window(begun_ms)}")
+            if figures is not None:
+                return begun_ms, window(begun_ms), figures
+        first_ms, shown, data = self._read(sample, gpu, window)
+        drawn = _figures(data, sample, gpu, request)
+        self._cache.set(view, first_ms)
+        self._cache.set(f"{view}|{shown}", drawn)
+        return first_ms, shown, drawn
 
     def _windows(self, sample: Sample, request: ViewRequest) -> Callable[[int], Window]:
         """Return which buckets to show, as a function of when the history begins."""
@@ -76,9 +84,7 @@ class Trends:
 
         return window
 
-    def _read(
-        self, sample: Sample, gpu: Gpu | None, window: Callable[[int], Window]
-    ) -> tuple[int, Window, SeriesSet]:
+    def _read(self, sample: Sample, gpu: Gpu | None, window: Callable[[int], Window]) -> tuple[int, Window, SeriesSet]:
         """Return when the history begins, the buckets to show and what is in them.
 
         A young history begins somewhere within the first of its wide buckets: looking closer says where.
