@@ -4,19 +4,21 @@
 
   const dashtop = window.dashtop;
   const root = document.documentElement;
+  const finger = window.matchMedia("(pointer: coarse)");
   const hidden = new Set(); // "chart metric"
   const figures = {};
   let zoom = null; // [start, end] in epoch ms
   let pointed = null;
 
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
-  const chartOf = (plot) => plot.closest("[id^='chart-']").id;
 
   function show(chart) {
     const figure = figures[chart];
     if (!figure) return;
     const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
-    window.dash_clientside.set_props(chart, { figure: { ...figure, data } });
+    // A finger that moves up the page shall move the page, not zoom.
+    const layout = finger.matches ? { ...figure.layout, dragmode: false } : figure.layout;
+    window.dash_clientside.set_props(chart, { figure: { data, layout } });
   }
 
   function draw(frame) {
@@ -31,7 +33,7 @@
   function listen(plot) {
     if (plot.dataset.heard || !plot.on) return;
     plot.dataset.heard = "true";
-    plot.on("plotly_hover", (event) => point(plot, event.xvals && event.xvals[0]));
+    plot.on("plotly_hover", (event) => point(plot, event.xvals ? event.xvals[0] : null));
     plot.on("plotly_unhover", () => point(plot, null));
     plot.on("plotly_relayout", zoomed);
     plot.on("plotly_doubleclick", unzoom);
@@ -39,12 +41,12 @@
 
   // Plotly announces what it is told to show as well: only the chart under the pointer leads the others.
   function point(leader, time) {
-    if (!leader.matches(":hover") || pointed === time) return;
+    if (pointed === time || (time !== null && !leader.matches(":hover"))) return;
     pointed = time;
     for (const plot of plots()) {
       if (plot === leader || !plot.offsetParent || !plot._fullLayout || !plot._fullLayout._plots.xy) continue;
-      if (time === null || time === undefined) window.Plotly.Fx.unhover(plot);
-      else window.Plotly.Fx.hover(plot, { xval: time }, "xy");
+      if (time === null) window.Plotly.Fx.unhover(plot);
+      else window.Plotly.Fx.hover(plot, { xval: plot._fullLayout.xaxis.d2c(time) }, "xy");
     }
   }
 

@@ -156,10 +156,3 @@ def test_figures_are_json_without_a_template() -> None:
         assert "template" not in figure["layout"]
         assert look.text in text
     json.dumps(figures.empty(), allow_nan=False)
-
-
-def test_a_small_screen_scrolls_instead_of_zooming() -> None:
-    narrow = Canvas(look=LIGHT, width_px=300, revision="1h")
-    layout = utilization([1.0, 2.0], narrow)["layout"]
-    assert layout["dragmode"] is False
-    assert layout["xaxis"]["fixedrange"] is True

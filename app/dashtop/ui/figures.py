@@ -29,7 +29,6 @@ Figure = dict[str, Any]
 
 # Dyadic fractions far below what a chart can show: the freed mantissa bits make the arrays compress to about a third.
 _GRAIN = {Unit.PERCENT: 16, Unit.CELSIUS: 16, Unit.GIBIBYTE: 64}
-_TOUCH_BELOW_PX = 480
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +139,7 @@ def _figure(
     notes: Sequence[dict[str, Any]] = (),
     right: int = 12,
 ) -> Figure:
-    look, touch = canvas.look, canvas.width_px < _TOUCH_BELOW_PX
+    look = canvas.look
     # Plotly shows numbers on a date axis in the viewer's own time zone.
     start = data.start_ms
     traces = [trace for line, axis in curves for trace in _traces(line, axis, start, data.step_ms)]
@@ -169,7 +168,7 @@ def _figure(
         "spikecolor": look.neutral,
         "spikedash": "solid",
         "spikethickness": -2,  # Plotly adds 2 px of contrast around a spike; this leaves one thin line
-        "fixedrange": touch,
+        "fixedrange": False,
     }
     layout = {
         "margin": {"l": 38, "r": right, "t": 6, "b": 24},
@@ -179,7 +178,7 @@ def _figure(
         "showlegend": False,
         "hovermode": "x unified",
         "hoverlabel": {"bgcolor": look.surface, "bordercolor": look.border, "font": {"color": look.text, "size": 12}},
-        "dragmode": False if touch else "zoom",
+        "dragmode": "zoom",
         "uirevision": canvas.revision,
         "xaxis": x_axis,
         "shapes": list(shapes),
