@@ -24,12 +24,23 @@ REWRITE_MS = 15_000
 """How often the end of a span that goes on is written."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Which series the numbers of a record are, in their order. One object for each set of devices.
+
+    It is known by identity: to hash hundreds of keys with every sample would take longer than to write it.
+    """
+
+    keys: tuple[SeriesKey, ...]
+    metrics: tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One sample as it is written. `values`: float32, one for each of `keys`, NaN where there is no reading."""
+    """One sample as it is written. `values`: float32, one for each series of the layout, NaN for no reading."""
 
     time_ms: int
-    keys: tuple[SeriesKey, ...]
+    layout: Layout
     values: bytes
     events: tuple[Event, ...]
     spans: tuple[Span, ...]
@@ -91,7 +102,7 @@ class Recorder:
     """Turns samples into records; knows which spans go on. For one thread."""
 
     def __init__(self) -> None:
-        self._columns: dict[tuple[str | None, ...], tuple[tuple[SeriesKey, ...], tuple[tuple[str, ...], ...]]] = {}
+        self._layouts: dict[tuple[str | None, ...], Layout] = {}
         self._open: dict[tuple[str, int], Span] = {}
         self._written_ms: dict[tuple[str, int], int] = {}
 
@@ -101,20 +112,20 @@ class Recorder:
         scopes: dict[str | None, Mapping[str, float | None]] = {None: sample.host.values}
         if fresh:
             scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
-        keys, metrics = self._layout(scopes)
-        row = [values[metric] for values, names in zip(scopes.values(), metrics, strict=True) for metric in names]
+        layout = self._layout(scopes)
+        row = [
+            values[metric] for values, names in zip(scopes.values(), layout.metrics, strict=True) for metric in names
+        ]
         return Record(
             time_ms=sample.time_ms,
-            keys=keys,
+            layout=layout,
             values=np.array(row, dtype=np.float32).tobytes(),
             events=sample.events,
             spans=self._spans(sample) if fresh else (),
         )
 
-    def _layout(
-        self, scopes: Mapping[str | None, Mapping[str, float | None]]
-    ) -> tuple[tuple[SeriesKey, ...], tuple[tuple[str, ...], ...]]:
-        known = self._columns.get(tuple(scopes))
+    def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]]) -> Layout:
+        known = self._layouts.get(tuple(scopes))
         if known is None:
             # What never changes on a device is said by the device itself, not by a series.
             metrics = tuple(
@@ -122,7 +133,7 @@ class Recorder:
                 for values in scopes.values()
             )
             keys = tuple(SeriesKey(name, uuid) for uuid, names in zip(scopes, metrics, strict=True) for name in names)
-            known = self._columns[tuple(scopes)] = (keys, metrics)
+            known = self._layouts[tuple(scopes)] = Layout(keys, metrics)
         return known
 
     def _spans(self, sample: Sample) -> tuple[Span, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ class Ring:
         self._capacity = math.ceil(span_s / interval_s) + 1
         self._times: NDArray[np.int64] = np.zeros(self._capacity, dtype=np.int64)
         self._rows: NDArray[np.float32] = np.full((self._capacity, 0), np.nan, dtype=np.float32)
-        self._columns: dict[str | None, dict[str, int]] = {}
+        self._columns: dict[str | None, Columns] = {}
         self._last_seen: dict[str | None, int] = {}
         self._written = 0
         self._oldest = 0
@@ -65,9 +66,9 @@ class Ring:
             times, order = times[first:last], order[first:last]
             values = np.full((len(keys), len(order)), np.nan, dtype=np.float32)
             for row, key in enumerate(keys):
-                column = self._columns.get(key.gpu_uuid, {}).get(key.metric)
-                if column is not None:
-                    values[row] = self._rows[order, column]
+                columns = self._columns.get(key.gpu_uuid)
+                if columns is not None and key.metric in columns.positions:
+                    values[row] = self._rows[order, columns.positions[key.metric]]
         return Readings.raw(times, values)
 
     def _time(self, row: int) -> int:
@@ -76,20 +77,32 @@ class Ring:
     def _write(self, slot: int, scope: str | None, values: Mapping[str, float | None]) -> None:
         columns = self._columns.get(scope)
         if columns is None:
-            columns = self._columns[scope] = self._new_columns(list(values))
+            columns = self._columns[scope] = Columns(self._room_for(len(values)), values)
         self._last_seen[scope] = self._written
-        self._rows[slot, list(columns.values())] = [
-            np.nan if value is None else value for value in (values[key] for key in columns)
-        ]
+        self._rows[slot, columns.place] = columns.row(values)
 
-    def _new_columns(self, keys: list[str]) -> dict[str, int]:
+    def _room_for(self, count: int) -> int:
         """Find room for a scope not seen before: where one was that has left the ring, else in new columns."""
         for scope, seen in list(self._last_seen.items()):
-            if seen < self._oldest and len(self._columns[scope]) == len(keys):
+            if seen < self._oldest and len(self._columns[scope].positions) == count:
                 del self._last_seen[scope]
-                return dict(zip(keys, self._columns.pop(scope).values(), strict=True))
-        first = self._rows.shape[1]
-        wider = np.full((self._capacity, first + len(keys)), np.nan, dtype=np.float32)
+                return self._columns.pop(scope).first
+        first: int = self._rows.shape[1]
+        wider = np.full((self._capacity, first + count), np.nan, dtype=np.float32)
         wider[:, :first] = self._rows
         self._rows = wider
-        return {key: first + offset for offset, key in enumerate(keys)}
+        return first
+
+
+class Columns:
+    """Where the values of one scope (two or more) stand, side by side."""
+
+    def __init__(self, first: int, values: Mapping[str, float | None]) -> None:
+        self.first = first
+        self.place = slice(first, first + len(values))
+        self.positions = {key: first + offset for offset, key in enumerate(values)}
+        self._pick = itemgetter(*values)
+
+    def row(self, values: Mapping[str, float | None]) -> NDArray[np.float32]:
+        """Return the values in the order of the columns; None becomes NaN."""
+        return np.array(self._pick(values), dtype=np.float32)

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from dashtop.domain.sample import SeriesKey
-    from dashtop.history.record import Record
+    from dashtop.history.record import Layout, Record
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         # In memory there is but one connection, so readers and the writer take turns.
         self._turn = threading.Lock()
-        self._layouts: dict[tuple[SeriesKey, ...], int] = {}
+        self._layouts: dict[Layout, int] = {}
         self._window = -1
 
     def in_memory(self) -> Database:
@@ -150,7 +149,7 @@ class Database:
         if turned:
             seal.seal(connection, record.time_ms)
             self._window = window
-        layout = self._layouts.get(record.keys) or self._layout(connection, record.keys)
+        layout = self._layouts.get(record.layout) or self._layout(connection, record.layout)
         connection.execute(
             "INSERT INTO head (tier, time_ms, layout, data) VALUES (0, ?, ?, ?)",
             (record.time_ms, layout, record.values),
@@ -181,12 +180,12 @@ class Database:
             )
         return turned
 
-    def _layout(self, connection: sqlite3.Connection, keys: tuple[SeriesKey, ...]) -> int:
-        rows = [(key.metric, key.gpu_uuid or "") for key in keys]
+    def _layout(self, connection: sqlite3.Connection, new: Layout) -> int:
+        rows = [(key.metric, key.gpu_uuid or "") for key in new.keys]
         connection.executemany("INSERT OR IGNORE INTO series (metric, gpu) VALUES (?, ?)", rows)
         numbers = {(metric, gpu): number for number, metric, gpu in connection.execute("SELECT * FROM series")}
         layout = seal.layout_number(connection, np.array([numbers[row] for row in rows], dtype=np.int64))
-        self._layouts[keys] = layout
+        self._layouts[new] = layout
         return layout
 
     def _prune(self, connection: sqlite3.Connection) -> None:

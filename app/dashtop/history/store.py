@@ -60,7 +60,7 @@ class HistoryStore:
 
     def series(self) -> tuple[SeriesKey, ...]:
         """Return every series kept; see the History port."""
-        waiting = [key for record in self._writer.pending() for key in record.keys]
+        waiting = [key for record in self._writer.pending() for key in record.layout.keys]
         known = dict.fromkeys([*(self._read(read.series) or ()), *waiting])
         return tuple(sorted(known, key=lambda key: (key.gpu_uuid or "", key.metric)))
 
