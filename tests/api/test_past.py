@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dashtop.api.context import MOST_STREAMS
+from dashtop.catalog import METRICS
 from dashtop.domain.metric import Severity
 from dashtop.domain.sample import Event, GpuProcess, Owner
 from tests.api.pinned import Pinned, client_of
@@ -85,3 +87,40 @@ def test_trouble_with_the_history_is_said_and_dashtop_stays_ready(monkeypatch: p
     monkeypatch.setattr(history, "trouble", lambda: "The disk is full.")
     ready = client_of(Pinned(make_sample()), history=history).get("/readyz")
     assert (ready.status_code, ready.get_json()) == (200, {"ready": True, "detail": "The disk is full."})
+
+
+STRETCH = f"start={NOON_MS}&end={NOON_MS + 10_000}&metrics=system.cpu.usage_percent"
+
+
+def test_an_export_is_a_file_with_units_in_its_header() -> None:
+    answer = client().get(f"/api/v1/system/export?{STRETCH}")
+    assert answer.mimetype == "text/csv"
+    assert answer.headers["Content-Disposition"] == (f'attachment; filename="dashtop-{NOON_MS}-{NOON_MS + 10_000}.csv"')
+    header, *rows = answer.get_data(as_text=True).splitlines()
+    assert header.startswith("time (UTC),system.cpu.usage_percent mean (%),")
+    assert rows[3] == "2027-01-15T08:00:03Z,3.0,3.0,3.0"
+    assert len(rows) == 10
+
+
+def test_an_export_of_everything_holds_what_was_kept_and_nothing_else() -> None:
+    body = ask(client(), "/export?format=json&range=5m")
+    kept = {column["metric"] for column in body["columns"]}
+    assert {"system.cpu.usage_percent", "gpu.temperature"} <= kept
+    assert not any(METRICS[metric].constant for metric in kept), "what never changes is no series"
+    assert len(body["rows"]) == 10
+
+
+def test_a_download_that_is_left_gives_its_place_back() -> None:
+    served = client()
+    for _ in range(2 * MOST_STREAMS):
+        answer = served.get(f"/api/v1/system/export?{STRETCH}", buffered=False)
+        assert answer.status_code == 200
+        answer.close()
+
+
+def test_more_downloads_than_places_are_refused() -> None:
+    served = client()
+    held = [served.get(f"/api/v1/system/export?{STRETCH}", buffered=False) for _ in range(MOST_STREAMS)]
+    assert served.get(f"/api/v1/system/export?{STRETCH}").status_code == 503
+    for answer in held:
+        answer.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashtop.api import history, live, models, past, stream
+from dashtop.api import export, history, live, models, past, stream
 from dashtop.api.query import GpuQuery, Query
+from dashtop.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from dashtop.api.context import Context
 
+JSON = "application/json"
 ERRORS = {
     400: "A GPU that does not exist: `Invalid GPU ID`.",
     401: "The server asks for a token: `Authorization: Bearer TOKEN`.",
@@ -37,10 +39,10 @@ class Call:
     summary: str
     run: Callable[[Context, Any], Response]
     answer: Any
-    """The type of the JSON body; None where it is not JSON."""
+    """The type of the JSON body; None where there is no JSON."""
     query: type[Query] = Query
     errors: frozenset[int] = frozenset()
-    media_type: str = "application/json"
+    media_types: tuple[str, ...] = (JSON,)
 
     @property
     def name(self) -> str:
@@ -113,6 +115,15 @@ CALLS = (
         errors=OF_ONE_GPU,
     ),
     Call(
+        path="/export",
+        summary="Series of the past as a file: a row for each bucket with a reading, units in the header.",
+        run=export.export,
+        query=export.ExportQuery,
+        answer=models.Export,
+        media_types=tuple(each.media_type for each in FORMATS.values()),
+        errors=OF_ONE_GPU,
+    ),
+    Call(
         path="/processes/history",
         summary="Which processes held how much memory of one GPU, and when; the newest 10 000 stretches.",
         run=past.processes,
@@ -133,7 +144,7 @@ CALLS = (
         run=stream.stream,
         query=GpuQuery,
         answer=None,
-        media_type="text/event-stream",
+        media_types=("text/event-stream",),
         errors=frozenset({400}),
     ),
 )

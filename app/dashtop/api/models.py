@@ -197,6 +197,23 @@ class History(Answer):
     series: dict[str, Statistics] = Field(description="By metric key, in the unit of the metric.")
 
 
+class ExportColumn(Answer):
+    """What a column of an export holds."""
+
+    metric: str
+    statistic: str = Field(json_schema_extra={"enum": ["mean", "min", "max"]})
+    unit: str
+    gpu_uuid: str | None = Field(description="null: it is about the host.")
+
+
+class Export(Answer):
+    """Each row is the start of a bucket in ms since 1970, then a value for each column; null where there is none."""
+
+    step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
+    columns: list[ExportColumn]
+    rows: list[list[float | None]]
+
+
 class Event(Answer):
     """Something that happened."""
 

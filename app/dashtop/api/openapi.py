@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from dashtop.api.calls import CALLS, ERRORS, EVERYWHERE
+from dashtop.api.calls import CALLS, ERRORS, EVERYWHERE, JSON
 from dashtop.api.models import Error
 from dashtop.version import __version__
 
@@ -48,12 +48,14 @@ def document(url: str) -> dict[str, Any]:
 
 
 def _operation(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
-    content = {call.media_type: {"schema": schemas.get(call.name, {"type": "string"})}}
+    content = {
+        kind: {"schema": schemas[call.name] if kind == JSON else {"type": "string"}} for kind in call.media_types
+    }
     responses: dict[str, Any] = {"200": {"description": call.summary, "content": content}}
     for status in sorted(EVERYWHERE | call.errors):
         responses[str(status)] = {
             "description": ERRORS[status],
-            "content": {"application/json": {"schema": schemas["error"]}},
+            "content": {JSON: {"schema": schemas["error"]}},
         }
     responses["429"]["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
     return {

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from dashtop.domain.ports import Clock, History
     from dashtop.export.request import Request
 
-MOST_ROWS = 5000
-"""Of a stretch that has no name, where no step is asked for."""
-
 
 def run(request: Request, history: History, clock: Clock) -> None:
     """Write the file, whole or not at all. Raises ExportError and SettingsError."""
@@ -52,7 +49,7 @@ def asked(request: Request, history: History, now_ms: int) -> Table:
         start_ms, end_ms = request.start_ms, now_ms if request.end_ms is None else request.end_ms
         if end_ms <= start_ms:
             raise SettingsError("--end must be later than --start.")
-        step_ms = step_ms or TimeRange(end_ms - start_ms, SECOND_MS).step_for(MOST_ROWS)
+        step_ms = step_ms or TimeRange.spanning(end_ms - start_ms).step_ms
     return Table(history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms)
 
 

@@ -68,7 +68,9 @@ class Table:
 
     def pieces(self) -> Iterator[Piece]:
         """Give the rows in the order of time. Buckets without any reading are left out."""
-        rows = max(1, CELLS_AT_ONCE // max(1, len(self.columns)))
+        if not self.columns:
+            return
+        rows = max(1, CELLS_AT_ONCE // len(self.columns))
         for start_ms in range(self._start_ms, self._end_ms, rows * self.step_ms):
             end_ms = min(self._end_ms, start_ms + rows * self.step_ms)
             found = self._history.query(self._keys, start_ms, end_ms, self.step_ms)
