@@ -90,7 +90,7 @@
     root.dataset.gpuOld = String(oldGpu(frame));
     root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);
     const words = texts(frame);
-    for (const element of document.querySelectorAll("[data-metric]")) paintValue(element, frame);
+    for (const element of document.querySelectorAll("[data-metric]:not(.of-card)")) paintValue(element, frame);
     for (const element of document.querySelectorAll("[data-bar]")) {
       const key = element.dataset.bar;
       fill(element, frame.values[key], level(frame, key));

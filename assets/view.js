@@ -39,6 +39,8 @@
       theme: dashtop.theme.resolved(),
       width,
       zoom: dashtop.plots.zoom(),
+      view: document.documentElement.dataset.view || "single",
+      ...dashtop.compare.held,
     };
   }
 
@@ -51,7 +53,15 @@
   });
   dashtop.theme.onChange(() => dashtop.ask());
 
+  // Looks at one GPU, wherever that was asked for.
+  function open(gpu) {
+    document.documentElement.dataset.view = "single";
+    window.dash_clientside.set_props("gpu-selector", { value: String(gpu) });
+    dashtop.ask();
+  }
+
   dashtop.view = {
+    open,
     choose,
     current,
     intervalSeconds: () => Number(document.querySelector(".app").dataset.interval),

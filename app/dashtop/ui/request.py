@@ -28,7 +28,10 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """One browser's view: which GPU, how much history, and how charts are to be drawn for it."""
+    """One browser's view: which GPU, how much history, and how charts are to be drawn for it.
+
+    `strips` and `sparks` name what the cards of the compare view have drawn already.
+    """
 
     gpu: int = 0
     range: str = DEFAULT_RANGE
@@ -37,6 +40,9 @@ class ViewRequest:
     interval_s: float | None = None
     drawn: Drawn | None = None
     zoom: Span | None = None
+    compare: bool = False
+    strips: str = ""
+    sparks: str = ""
 
     @classmethod
     def parse(cls, data: object) -> ViewRequest:
@@ -52,6 +58,9 @@ class ViewRequest:
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             drawn=_drawn(data.get("drawn")),
             zoom=_zoom(data.get("zoom")),
+            compare=data.get("view") == "compare",
+            strips=str(data.get("strips")),
+            sparks=str(data.get("sparks")),
         )
 
     def view(self, gpu_uuid: str | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import charts, compact, notice, storage, system, utilization
+from dashtop.ui.panels import charts, compact, compare, notice, storage, system, utilization
 from dashtop.ui.panels.base import Chart, Panel, Place
 
 PANELS: Final[tuple[Panel, ...]] = (
     compact.PANEL,
     *charts.PANELS,
+    compare.PANEL,
     notice.PANEL,
     utilization.PANEL,
     system.PANEL,
