@@ -59,8 +59,8 @@ class ViewRequest:
             drawn=_drawn(data.get("drawn")),
             zoom=_zoom(data.get("zoom")),
             compare=data.get("view") == "compare",
-            strips=str(data.get("strips")),
-            sparks=str(data.get("sparks")),
+            strips=_name(data.get("strips")),
+            sparks=_name(data.get("sparks")),
         )
 
     def view(self, gpu_uuid: str | None) -> str:
@@ -96,3 +96,7 @@ def _zoom(data: object) -> Span | None:
         return None
     start, end = data
     return Span(start, end) if start >= 0 and end - start in _ZOOMS_MS else None
+
+
+def _name(data: object) -> str:
+    return data if isinstance(data, str) else ""
