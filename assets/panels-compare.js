@@ -35,6 +35,7 @@
 
   function field(position, parent) {
     const [key, unit, , shape] = FIELDS[position];
+    if (shape === "whole") parent.append(" / ");
     const element = make("span", `number of-card ${shape}`, parent);
     element.dataset.metric = key;
     if (unit) element.dataset.unit = unit;

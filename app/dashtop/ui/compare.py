@@ -71,7 +71,7 @@ def state(gpu: Gpu) -> str:
     if gpu.unavailable.get(_BUSY) is Reason.MIG_PARENT:
         return Reason.MIG_PARENT.value
     if any(gpu.values.get(key) for key in _PENDING):
-        return "reset it when its work is done: memory waits to be repaired"
+        return "needs a reset when its work is done"
     if gpu.device.mig_profile is not None:
         return f"MIG instance {gpu.device.mig_profile}"
     return ""
