@@ -41,6 +41,26 @@
     mark(bar, "level", kind);
   }
 
+  // Percent of the bar: the value itself, or its share of the metric that stands for a full bar.
+  function share(bar, frame) {
+    const { bar: key, of } = bar.dataset;
+    const value = frame.values[key];
+    if (!of || value === null || value === undefined) return value;
+    return frame.values[of] ? (100 * value) / frame.values[of] : null;
+  }
+
+  function make(tag, className, parent) {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    parent.append(element);
+    return element;
+  }
+
+  function fit(list, count, build) {
+    while (list.children.length > count) list.lastElementChild.remove();
+    while (list.children.length < count) build(list);
+  }
+
   function paintWarning(element, frame) {
     const [severity, message] = frame.warnings[element.dataset.warning] || ["", ""];
     write(element, message);
@@ -89,17 +109,17 @@
     root.dataset.simulated = String(frame.simulated);
     root.dataset.gpuOld = String(oldGpu(frame));
     root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);
-    const words = texts(frame);
-    for (const element of document.querySelectorAll("[data-metric]:not(.of-card)")) paintValue(element, frame);
+    const words = { ...texts(frame), ...frame.words };
+    for (const element of document.querySelectorAll("[data-metric]")) paintValue(element, frame);
     for (const element of document.querySelectorAll("[data-bar]")) {
       const key = element.dataset.bar;
-      fill(element, frame.values[key], level(frame, key));
+      fill(element, share(element, frame), level(frame, key));
     }
     for (const element of document.querySelectorAll("[data-warning]")) paintWarning(element, frame);
-    for (const element of document.querySelectorAll("[data-text]")) write(element, words[element.dataset.text]);
+    for (const element of document.querySelectorAll("[data-text]")) write(element, words[element.dataset.text] || "");
     for (const painter of dashtop.painters) painter(frame);
     offerDevices(frame);
   };
 
-  dashtop.parts = { write, mark, fill };
+  dashtop.parts = { write, mark, fill, make, fit };
 })();

@@ -4,25 +4,14 @@
   "use strict";
 
   const { painters, parts } = window.dashtop;
+  const { make, fit } = parts;
   const MOST_BARS = 32;
-
-  function make(tag, className, parent) {
-    const element = document.createElement(tag);
-    element.className = className;
-    parent.append(element);
-    return element;
-  }
-
-  function fit(list, count, build) {
-    while (list.children.length > count) list.lastElementChild.remove();
-    while (list.children.length < count) build(list);
-  }
 
   // Few cores are bars, many are a heat map: both are read at a glance, and neither grows past a few lines.
   function paintCores(frame) {
     const strip = document.querySelector("[data-cores]");
     if (!strip) return;
-    const cores = frame.cores;
+    const cores = frame.cores || [];
     strip.hidden = cores.length === 0;
     strip.dataset.form = cores.length > MOST_BARS ? "heat" : "bars";
     fit(strip, cores.length, (parent) => make("i", "", make("span", "core", parent)));
@@ -60,7 +49,7 @@
 
   function paintMounts(frame) {
     const list = document.querySelector("[data-mounts]");
-    if (!list) return;
+    if (!list || !frame.mounts) return;
     fit(list, frame.mounts.length, buildMount);
     frame.mounts.forEach(([point, filesystem, used, total, percent, level], index) => {
       const item = list.children[index];

@@ -114,7 +114,8 @@
     else failed({ type: "general", message: "The server sent an empty answer." });
   };
 
-  function arrived(frame) {
+  function arrived(answer) {
+    const frame = dashtop.held.whole(answer);
     state.received = now();
     state.frame = frame;
     dashtop.paint(frame);

@@ -69,9 +69,9 @@ def test_a_killed_server_is_said_to_be_gone_and_found_again(watch: Callable[...,
             seen.until("live")
             assert not seen.page.locator("#error-banner").is_visible()
             assert seen.asked <= asked + 2, "polling had stopped: the server was looked for at /healthz"
-            power = seen.metric("gpu.power.current_watts", "#panel-utilization")
+            power = seen.metric("gpu.power.current_watts", "#panel-power")
             seen.true(
-                "old => document.querySelector('#panel-utilization [data-metric=\"gpu.power.current_watts\"]')"
+                "old => document.querySelector('#panel-power [data-metric=\"gpu.power.current_watts\"]')"
                 ".textContent !== old",
                 power,
             )
@@ -123,15 +123,15 @@ def test_a_silent_driver_is_gpu_trouble_and_the_host_goes_on(
         seen.page.wait_for_selector("html[data-gpu=one]")
         world.set_hang("nvmlDeviceGetUtilizationRates").save()
         assert "CPU and memory monitoring goes on" in banner(seen, "gpu")
-        temperature = seen.page.locator("#panel-utilization [data-metric='gpu.temperature']")
+        temperature = seen.page.locator("#panel-temperature [data-metric='gpu.temperature']")
         assert temperature.inner_text() == "N/A"
         assert temperature.get_attribute("title")
-        assert "last answer" in seen.text("#panel-utilization .card-aside")
+        assert "last answer" in seen.text("#gpu-heading .old")
         assert "Live" in seen.text("#live-indicator")
         asked = seen.asked
         world.clear_faults().save()
         seen.page.wait_for_selector("#error-banner", state="hidden")
-        seen.true("() => document.querySelector('#panel-utilization [data-metric]').textContent !== 'N/A'")
+        seen.true("() => document.querySelector('#panel-temperature [data-metric]').textContent !== 'N/A'")
         assert seen.asked > asked
         assert seen.errors == []
 

@@ -26,12 +26,12 @@ def test_values_on_the_page_are_the_apis(nvml_world: WorldFactory, watch: Callab
     with running("--interval", "0.5", env=world.env()) as server:
         seen = watch().open(server.url)
         seen.page.select_option("#gpu-selector", "3")
-        seen.true("() => document.querySelector('#panel-utilization .card-aside').innerText.includes('GPU 3')")
+        seen.true("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 3')")
         body = server.json("/api/v1/system/monitoring/all?gpu_id=3")
-        assert seen.text("#panel-utilization .card-name") == body["gpu_metrics"]["gpu_name"]
+        assert seen.text("#gpu-heading .card-name") == body["gpu_metrics"]["gpu_name"]
         assert body["gpu_metrics"]["gpu_name"].startswith("<img")
         assert seen.page.evaluate("window.harm") is None
-        assert seen.metric("gpu.temperature", "#panel-utilization") == "91"
+        assert seen.metric("gpu.temperature", "#panel-temperature") == "91"
         # What changes from one moment to the next is compared in the unit tests of the frame.
         still = {
             "gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.power.max_watts", "gpu.clocks.gpu_max_mhz",
@@ -46,7 +46,7 @@ def test_values_on_the_page_are_the_apis(nvml_world: WorldFactory, watch: Callab
             assert seen.metric(key, "main") == expected, key
         mounts = seen.page.locator("#panel-storage .mount-point").all_inner_texts()
         assert mounts == [mount["mount_point"] for mount in body["storage"]]
-        missing = seen.page.locator("#panel-utilization [data-metric='gpu.fan_speed']")
+        missing = seen.page.locator("#panel-fan [data-metric='gpu.fan_speed']")
         assert missing.inner_text() == "N/A"
         assert missing.get_attribute("title") == body["unavailable"]["gpu.fan_speed"]
         assert seen.text("[data-warning='gpu.temperature']") != ""
@@ -73,9 +73,9 @@ def test_a_slow_server_is_asked_once_at_a_time(interval: str, watch: Callable[..
         wire.send("Network.emulateNetworkConditions", slow)
         asked = seen.asked
         for _ in range(2):
-            power = seen.metric("gpu.power.current_watts", "#panel-utilization")
+            power = seen.metric("gpu.power.current_watts", "#panel-power")
             seen.true(
-                "old => document.querySelector('#panel-utilization [data-metric=\"gpu.power.current_watts\"]')"
+                "old => document.querySelector('#panel-power [data-metric=\"gpu.power.current_watts\"]')"
                 ".textContent !== old",
                 power,
             )

@@ -40,7 +40,7 @@ def test_charts_gain_points_and_numbers_change_while_the_page_is_open(look: Watc
     for chart in CHARTS:
         look.true(f"chart => ({POINTS})(chart) > 0", chart)
     before = {chart: look.points(chart) for chart in CHARTS}
-    texts = "() => [...document.querySelectorAll('#panel-utilization [data-metric]')].map(e => e.textContent).join()"
+    texts = "() => [...document.querySelectorAll('#panel-power [data-metric]')].map(e => e.textContent).join()"
     for _ in range(3):
         shown = look.page.evaluate(texts)
         look.true(f"shown => ({texts})() !== shown", shown)
@@ -51,7 +51,7 @@ def test_charts_gain_points_and_numbers_change_while_the_page_is_open(look: Watc
 
 def test_nothing_moves_when_values_change(look: Watched) -> None:
     settled = look.page.evaluate("performance.now()")
-    tick = "() => document.querySelector('#panel-utilization .rows').innerText"
+    tick = "() => document.querySelector('#panel-power').innerText"
     for _ in range(6):
         look.true(f"old => ({tick})() !== old", look.page.evaluate(tick))
     shifts = look.page.evaluate("since => window.shifts.filter(([, at]) => at > since)", settled)

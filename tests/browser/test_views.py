@@ -58,10 +58,10 @@ def test_gpu_and_range_are_kept(demo: Running, watch: Callable[..., Watched]) ->
     seen.page.select_option("#gpu-selector", "5")
     seen.page.click("label:has-text('15 min')")
     name = names[5].partition(": ")[2]
-    seen.true("name => document.querySelector('#panel-utilization .card-name').textContent === name", name)
+    seen.true("name => document.querySelector('#gpu-heading .card-name').textContent === name", name)
     seen.page.reload()
     seen.until("live")
-    seen.true("name => document.querySelector('#panel-utilization .card-name').textContent === name", name)
+    seen.true("name => document.querySelector('#gpu-heading .card-name').textContent === name", name)
     assert seen.page.input_value("#gpu-selector") == "5"
     assert seen.page.locator(".btn-check:checked").input_value() == "15m"
     # A stored GPU that is gone becomes the first.
@@ -72,7 +72,7 @@ def test_gpu_and_range_are_kept(demo: Running, watch: Callable[..., Watched]) ->
     seen.page.reload()
     seen.until("live")
     seen.true("() => document.querySelector('#gpu-selector').value === '0'")
-    assert "GPU 0" in seen.text("#panel-utilization .card-aside")
+    assert "GPU 0" in seen.text("#gpu-heading .card-aside")
     assert seen.errors == []
 
 

@@ -140,7 +140,7 @@ def test_mounts_and_cores() -> None:
         Mount(mount_point="/dead", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None),
     )
     sample = make_sample(mounts=mounts)
-    assert storage.frame(sample) == {
+    assert storage.frame(sample, None) == {
         "mounts": [("/", "ext4", 1.0, 8.0, 96.0, "high"), ("/dead", "nfs4", None, None, None, "")]
     }
-    assert system.frame(sample) == {"cores": [10, 20]}
+    assert system.frame(sample, None) == {"cores": [10, 20]}

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 PUBLIC = {
     "compact-status", "live-indicator", "gpu-selector", "time-range", "theme-toggle", "error-banner", "retry-button",
     "loading-skeleton", "no-gpu-notice", "chart-utilization", "chart-memory", "chart-temperature", "chart-power",
-    "panel-utilization", "panel-system", "panel-storage",
+    "panel-utilization", "panel-temperature", "panel-power", "panel-fan", "panel-hardware", "panel-system",
+    "panel-storage", "panel-processes", "panel-information",
 }  # fmt: skip
 
 
@@ -105,7 +106,12 @@ def test_the_callback_answers_over_http() -> None:
     frame = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
     assert frame["values"]["gpu.temperature"] == 91.0
     assert set(frame["figures"]) == {"chart-utilization", "chart-memory", "chart-temperature", "chart-power"}
-    body["inputs"][0]["value"] = {"width": 400, "drawn": frame["drawn"]}
+    body["inputs"][0]["value"] = {
+        "width": 400,
+        "drawn": frame["drawn"],
+        "held": frame["tags"],
+        "trail": frame["trail"]["gpu"],
+    }
     again = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
     assert again["figures"] == {}
     for coding in ("gzip", "zstd"):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dashtop.domain.metric import Metric, Thresholds
     from dashtop.domain.sample import Device, Gpu, Sample
 
+# Metrics read this seldom travel in a part of their own, which a browser that has it is not sent again.
+_SELDOM_S = 10.0
+
 # Trouble with GPUs that are there, as against a machine without any.
 FAILING = frozenset(
     {
@@ -61,7 +64,8 @@ def live_frame(
         "devices": [[each.device.index, each.device.name] for each in sample.gpus],
         "notice": None if gpu is not None else notice(sample.gpu_trouble),
         "error": error(sample.gpu_trouble if gpu is None else _silence(gpu), alive=alive),
-        "values": {metric.key: _rounded(values[metric.key]) for metric in shown},
+        "values": {metric.key: _rounded(values[metric.key]) for metric in shown if metric.period_s < _SELDOM_S},
+        "seldom": {metric.key: _rounded(values[metric.key]) for metric in shown if metric.period_s >= _SELDOM_S},
         "missing": {metric.key: reasons[metric.key].value for metric in shown if metric.key in reasons},
         "levels": dict(_levels(shown, values, device)),
         "warnings": dict(_warnings(shown, values, device)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS, SECOND, Span
@@ -30,7 +30,8 @@ class Drawn:
 class ViewRequest:
     """One browser's view: which GPU, how much history, and how charts are to be drawn for it.
 
-    `strips` and `sparks` name what the cards of the compare view have drawn already.
+    `trail`: UUID of the GPU whose last minutes it has; `shown`: ids of the panels that are seen (None: all of them);
+    `held`: tags of the parts of a frame that it has (see ui.held).
     """
 
     gpu: int = 0
@@ -40,9 +41,9 @@ class ViewRequest:
     interval_s: float | None = None
     drawn: Drawn | None = None
     zoom: Span | None = None
-    compare: bool = False
-    strips: str = ""
-    sparks: str = ""
+    trail: str = ""
+    shown: frozenset[str] | None = None
+    held: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, data: object) -> ViewRequest:
@@ -58,9 +59,9 @@ class ViewRequest:
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             drawn=_drawn(data.get("drawn")),
             zoom=_zoom(data.get("zoom")),
-            compare=data.get("view") == "compare",
-            strips=_name(data.get("strips")),
-            sparks=_name(data.get("sparks")),
+            trail=trail if isinstance(trail := data.get("trail"), str) else "",
+            shown=_names(data.get("shown")),
+            held=_tags(data.get("held")),
         )
 
     def view(self, gpu_uuid: str | None) -> str:
@@ -81,6 +82,18 @@ def _integer(data: Mapping[str, object], name: str, default: int, least: int, mo
     return min(max(value, least), most)
 
 
+def _names(data: object) -> frozenset[str] | None:
+    if not isinstance(data, list):
+        return None
+    return frozenset(name for name in data if isinstance(name, str))
+
+
+def _tags(data: object) -> Mapping[str, int]:
+    if not isinstance(data, dict):
+        return {}
+    return {name: tag for name, tag in data.items() if isinstance(name, str) and isinstance(tag, int)}
+
+
 def _drawn(data: object) -> Drawn | None:
     if not isinstance(data, dict):
         return None
@@ -96,7 +109,3 @@ def _zoom(data: object) -> Span | None:
         return None
     start, end = data
     return Span(start, end) if start >= 0 and end - start in _ZOOMS_MS else None
-
-
-def _name(data: object) -> str:
-    return data if isinstance(data, str) else ""

@@ -40,28 +40,36 @@ def ratio(part: str, whole: str) -> Component:
     return html.Span([value(part, unit=False), " / ", value(whole, shape="whole")], className="value")
 
 
-def bar(key: str) -> Component:
-    """Return a bar that the value of a metric (0 to 100) fills and colours."""
+def bar(key: str, *, of: str = "") -> Component:
+    """Return a bar that the value of a metric fills and colours; it is full at 100, or at the value of metric `of`."""
+    whole = attributes(data_of=of) if of else {}
     return html.Div(
         className="bar",
         role="meter",
         **attributes(data_bar=key, aria_label=METRICS[key].title, aria_valuemin="0", aria_valuemax="100"),
+        **whole,
     )
 
 
-def row(label: str, shown: Component, *, fill: str) -> Component:
+def warning(key: str) -> Component:
+    """Return the place where a threshold that a metric has reached is told."""
+    return html.Span(className="warning", **attributes(data_warning=key))
+
+
+def row(label: str, shown: Component, *, fill: str, of: str = "") -> Component:
     """Return a line of a card: label, warning if there is one, value, and the bar beneath."""
-    warning = html.Span(className="warning", **attributes(data_warning=fill))
     return html.Div(
-        [html.Span(label, className="label", title=METRICS[fill].help), warning, shown, bar(fill)],
+        [html.Span(label, className="label", title=METRICS[fill].help), warning(fill), shown, bar(fill, of=of)],
         className="metric-row",
     )
 
 
 def fact(key: str, label: str = "") -> Component:
-    """Return a small fact: its name above, its value below."""
+    """Return a small fact: its name, its value, and what threshold it has reached, if it has any."""
+    of = METRICS[key]
+    told = [warning(key)] if of.thresholds is not None else []
     return html.Div(
-        [html.Dt(label or METRICS[key].title), html.Dd(PLACEHOLDER, className="number", **metric(key))],
+        [html.Dt([label or of.title, *told]), html.Dd(PLACEHOLDER, className="number", **metric(key))],
         className="fact",
     )
 
@@ -78,5 +86,5 @@ def metrics_in(part: object) -> frozenset[str]:
     if not isinstance(part, Component):
         return frozenset()
     own = vars(part)
-    names = ("data-metric", "data-bar", "data-warning")
+    names = ("data-metric", "data-bar", "data-of", "data-warning", "data-spark")
     return metrics_in(own.get("children")) | {own[name] for name in names if name in own}

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import charts, compact, compare, notice, storage, system, utilization
+from dashtop.ui.panels import (
+    charts,
+    compact,
+    gauges,
+    hardware,
+    heading,
+    information,
+    notice,
+    processes,
+    storage,
+    system,
+)
 from dashtop.ui.panels.base import Chart, Panel, Place
 
 PANELS: Final[tuple[Panel, ...]] = (
     compact.PANEL,
     *charts.PANELS,
-    compare.PANEL,
     notice.PANEL,
-    utilization.PANEL,
+    heading.PANEL,
+    gauges.UTILIZATION,
+    gauges.TEMPERATURE,
     system.PANEL,
+    gauges.POWER,
+    gauges.FAN,
+    hardware.PANEL,
+    information.PANEL,
+    processes.PANEL,
     storage.PANEL,
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)

@@ -25,7 +25,6 @@ class Place(Enum):
     HEADER = "header"
     TRENDS = "trends"
     CARDS = "cards"
-    COMPARE = "compare"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +41,15 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """A part of the page: where it stands, what it looks like, and what it adds to each live frame."""
+    """A part of the page: where it stands, what it looks like, and what it adds to each live frame.
+
+    A panel with an `id` adds to the frame only while a browser shows the element of that id. What it adds under "words"
+    is text by the name that stands in an element's data-text.
+    """
 
     place: Place
+    id: str = ""
     layout: Callable[[Services], Component]
-    frame: Callable[[Sample], Mapping[str, Json]] | None = None
+    frame: Callable[[Sample, Gpu | None], Mapping[str, Json]] | None = None
     charts: tuple[Chart, ...] = ()
     register: Callable[[Dash, Services], None] | None = None

@@ -16,7 +16,7 @@ from dashtop.ui.value import attributes
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Mount, Sample
+    from dashtop.domain.sample import Gpu, Mount, Sample
     from dashtop.domain.services import Services
 
 _GIB: Final = 2**30
@@ -26,11 +26,14 @@ _FILL: Final = Thresholds(elevated=85, high=95)
 def layout(_services: Services) -> Component:
     """Return the card; the browser fills it, since mounts come and go."""
     return card(
-        "Storage", [html.Ul(className="mounts", **attributes(data_mounts=""))], id=ids.PANEL_STORAGE, shape="wide"
+        "Storage",
+        [html.Ul(className="mounts", **attributes(data_mounts=""))],
+        id=ids.PANEL_STORAGE,
+        shape="row only-single",
     )
 
 
-def frame(sample: Sample) -> dict[str, Any]:
+def frame(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
     """Add every mount: where, of what kind, used and total in GiB, percent as df has it, level; null where unknown."""
     return {"mounts": [_mount(mount) for mount in sample.host.mounts]}
 
@@ -48,7 +51,7 @@ def _mount(mount: Mount) -> tuple[str, str, float | None, float | None, float | 
 
 
 def _gib(size: int | None) -> float | None:
-    return None if size is None else round(size / _GIB, 3)
+    return None if size is None else round(size / _GIB, 1)
 
 
-PANEL: Final = Panel(place=Place.CARDS, layout=layout, frame=frame)
+PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_STORAGE, layout=layout, frame=frame)

@@ -14,7 +14,7 @@ from dashtop.ui.value import attributes, fact, facts, ratio, row, value
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Sample
+    from dashtop.domain.sample import Gpu, Sample
     from dashtop.domain.services import Services
 
 _CPU: Final = "system.cpu.usage_percent"
@@ -44,12 +44,12 @@ def layout(_services: Services) -> Component:
         fact("system.disk_io.write_mbps"),
     ]
     count = html.Span([value("system.cpu.core_count"), " cores"], className="card-aside")
-    return card("System", [halves(rows, small)], id=ids.PANEL_SYSTEM, aside=count, shape="tall")
+    return card("System", [halves(rows, small)], id=ids.PANEL_SYSTEM, aside=count, shape="tall only-single")
 
 
-def frame(sample: Sample) -> dict[str, Any]:
+def frame(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
     """Add each core's use in whole percent."""
     return {"cores": [round(core) for core in sample.host.per_core]}
 
 
-PANEL: Final = Panel(place=Place.CARDS, layout=layout, frame=frame)
+PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_SYSTEM, layout=layout, frame=frame)

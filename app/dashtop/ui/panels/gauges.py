@@ -1,0 +1,84 @@
+"""The four cards of the chosen GPU: how busy, how hot, how hungry, how loud; each with its last minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from dash import html
+
+from dashtop.catalog import METRICS
+from dashtop.ui import ids
+from dashtop.ui.panels.base import Panel, Place
+from dashtop.ui.panels.card import card
+from dashtop.ui.trail import TRAIL_METRICS, TRAIL_MS
+from dashtop.ui.value import attributes, bar, fact, facts, metric, ratio, row, value, warning
+
+if TYPE_CHECKING:
+    from dash.development.base_component import Component
+
+    from dashtop.domain.services import Services
+
+_BUSY, _HOT, _POWER, _FAN = TRAIL_METRICS
+_SLOWDOWN, _LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
+
+
+def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", limit: Component | None = None) -> Panel:
+    """Return a card: value (and `limit`), bar, sparkline, `rest`; full is 100, or the value of metric `of`."""
+
+    def layout(_services: Services) -> Component:
+        peak = html.Span(className="number", **attributes(data_peak=key), **_unit(key))
+        whole = attributes(data_of=of) if of else {}
+        spark = html.Div(className="spark", **attributes(data_spark=key, aria_hidden="true"), **whole)
+        told = [value(key, unit=limit is None, shape="big")] + ([] if limit is None else [limit])
+        shown = html.Div(
+            [html.Span(told, className="value"), html.Span(className="why", **attributes(data_why=key)), warning(key)],
+            className="gauge-head",
+        )
+        aside = html.Span([f"Peak, {TRAIL_MS // 60_000} min ", peak], className="card-aside")
+        body = [shown, bar(key, of=of), spark, *rest]
+        return card(title, body, id=panel, aside=aside, shape="needs-gpu only-single gauge")
+
+    return Panel(place=Place.CARDS, layout=layout)
+
+
+def _unit(key: str) -> dict[str, Any]:
+    of = metric(key)
+    return {name: of[name] for name in ("data-unit", "data-digits")}
+
+
+def _small(*shown: Component) -> Component:
+    return html.Dl(list(shown), className="facts")
+
+
+UTILIZATION: Final = _gauge(
+    ids.PANEL_UTILIZATION,
+    METRICS[_BUSY].title,
+    _BUSY,
+    row("Memory", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), fill="gpu.memory.used_percent"),
+    _small(fact("gpu.utilization.compute"), fact("gpu.utilization.memory")),
+)
+TEMPERATURE: Final = _gauge(
+    ids.PANEL_TEMPERATURE,
+    "Temperature",
+    _HOT,
+    row("Memory", value("gpu.memory_temperature"), fill="gpu.memory_temperature"),
+    _small(
+        facts("Slows down, switches off", ratio(_SLOWDOWN, "gpu.temperature_shutdown")),
+        fact("gpu.temperature_margin"),
+    ),
+    of=_SLOWDOWN,
+)
+POWER: Final = _gauge(
+    ids.PANEL_POWER,
+    "Power",
+    _POWER,
+    _small(
+        fact("gpu.energy.wh_per_hour"),
+        fact("gpu.energy.total_wh", "Since the driver was loaded"),
+        fact("gpu.power.average_watts", "Mean of one second"),
+        fact("gpu.power.limit_default_watts"),
+    ),
+    of=_LIMIT,
+    limit=value(_LIMIT, shape="whole limit"),
+)
+FAN: Final = _gauge(ids.PANEL_FAN, "Fan", _FAN)

@@ -1,0 +1,146 @@
+"""The view of one GPU: what travels for it and how seldom, and the words for what is out of the ordinary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from dashtop.domain.errors import Reason
+from dashtop.domain.sample import Device, Gpu, GpuProcess, Owner
+from dashtop.ui import ids
+from dashtop.ui.held import withhold
+from dashtop.ui.panels import hardware, heading, information, processes
+from dashtop.ui.request import ViewRequest
+from dashtop.ui.tick import answer
+from dashtop.ui.trail import TRAIL_METRICS
+from dashtop.ui.trends import Trends
+from tests.builders import make_device, make_gpu, make_sample
+from tests.ui.worlds import gpu, world
+
+GIB = 2**30
+ROOT = Owner(user="root", runtime="docker", container="3fa9c1d2e4b5", slurm_job="4711")
+
+
+def test_a_part_travels_until_it_is_held_and_again_when_it_differs() -> None:
+    frame = {"sequence": 1, "values": {"a": 1}, "devices": [[0, "A"]], "words": {"x": "y"}, "error": None}
+    first = withhold(frame, {})
+    assert {name: first[name] for name in frame} == frame
+    assert set(first["tags"]) == {"devices", "words"}
+    second = withhold(frame, first["tags"])
+    assert second == {"sequence": 1, "values": {"a": 1}, "error": None, "tags": {}}
+    changed = withhold(frame | {"words": {"x": "z"}}, first["tags"])
+    assert changed["words"] == {"x": "z"}
+    assert "devices" not in changed
+
+
+def ask(asked: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
+    services, _, _ = world(gpus=gpus or (gpu(),))
+    return answer(services, Trends(services, Flask("test")), frozenset(), ViewRequest.parse(asked))
+
+
+def test_the_last_minutes_are_sent_once_and_for_each_gpu() -> None:
+    pair = (gpu(0), gpu(1))
+    trail = ask({}, *pair)["trail"]
+    assert trail["gpu"] == pair[0].device.uuid
+    assert set(trail["highest"]) == set(TRAIL_METRICS)
+    series = trail["highest"]["gpu.temperature"]
+    assert len(series) * trail["step"] == trail["span"]
+    # The recorded world counts seconds, and its highest reading is 3 above: the last bucket holds the newest of it.
+    assert all(0 <= value <= 92 for value in series)
+    assert len(set(series)) > 20
+    assert "trail" not in ask({"trail": trail["gpu"]}, *pair)
+    assert ask({"trail": trail["gpu"], "gpu": 1}, *pair)["trail"]["gpu"] == pair[1].device.uuid
+
+
+def test_what_is_not_shown_does_not_travel() -> None:
+    parts = {"processes", "loads", "totals", "facts", "limits", "mounts", "cores"}
+    assert parts <= set(ask({}))
+    assert parts & set(ask({"shown": []})) == set()
+    assert parts & set(ask({"shown": [ids.PANEL_INFORMATION]})) == {"facts"}
+    assert parts <= set(ask({"shown": "nonsense"}))
+
+
+def holding(*held: GpuProcess, used_gib: float = 10.0) -> dict[str, Any]:
+    return processes.frame(make_sample(), make_gpu(values={"gpu.memory.used_gb": used_gib}, processes=held))
+
+
+def test_processes_and_their_totals() -> None:
+    first = GpuProcess(
+        pid=41, kind="C", gpu_memory_bytes=6 * GIB, sm_percent=71.0, name="<b>x", cpu_percent=103.46,
+        host_memory_bytes=3 * GIB, started_ms=5, owner=ROOT,
+    )  # fmt: skip
+    other = GpuProcess(pid=7, kind="C+G", gpu_memory_bytes=None, foreign=True)
+    frame = holding(first, other)
+    assert frame["processes"] == [
+        [7, "C+G", None, None, "outside this container", None, True],
+        [41, "C", "<b>x", "root", "docker 3fa9c1d2e4b5, Slurm job 4711", 5, False],
+    ]
+    assert frame["loads"] == [[None, None, None, None], [6144, 71, 103.5, 3072]]
+    assert frame["totals"] == [6.0, 1, 10.0, 2]
+    json.dumps(frame, allow_nan=False)
+
+
+def test_of_very_many_processes_the_largest_are_listed_and_all_are_counted() -> None:
+    crowd = [GpuProcess(pid=pid, kind="C", gpu_memory_bytes=pid * 2**20) for pid in range(1, 513)]
+    frame = holding(*crowd)
+    pids = [row[0] for row in frame["processes"]]
+    assert pids == list(range(512 - processes.MOST_ROWS + 1, 513))
+    assert frame["totals"][3] == 512
+    assert frame["totals"][0] == pytest.approx(sum(range(1, 513)) / 1024, abs=0.01)
+
+
+def test_what_holds_the_clocks_down_is_told_in_words() -> None:
+    def limits(flags: float | None) -> Any:
+        values = {} if flags is None else {"gpu.clocks.event_reasons": flags}
+        return hardware.frame(make_sample(), make_gpu(values=values))["limits"]
+
+    assert limits(None) is None
+    assert limits(0.0) == []
+    found = limits(float(0x004 | 0x080))
+    assert [(name, severity) for name, _, severity in found] == [("Power cap", "info"), ("Power brake", "critical")]
+    assert all(meaning.endswith(".") for _, meaning, _ in found)
+
+
+def test_modes_have_names() -> None:
+    values = {"gpu.compute_mode": 3.0, "gpu.persistence_mode": 0.0}
+    assert hardware.frame(make_sample(), make_gpu(values=values))["words"] == {
+        "gpu.compute_mode": "one process",
+        "gpu.persistence_mode": "off",
+        "gpu.mig_mode": "N/A",
+    }
+
+
+def facts(device: Device | None) -> dict[str, str | None]:
+    shown = make_gpu(device=device) if device is not None else None
+    return dict(information.frame(make_sample(), shown)["facts"])
+
+
+def test_information_of_the_gpu_and_of_the_machine() -> None:
+    known = facts(make_device(serial="1320922000123", vbios=None))
+    assert known["UUID"] == make_device().uuid
+    assert known["VBIOS"] is None
+    assert known["Serial"] == "•••0123"
+    alone = facts(None)
+    assert alone.keys() < known.keys()
+    assert {"Host", "Kernel", "Python", "dashtop"} == alone.keys()
+
+
+def test_states_are_told_in_words() -> None:
+    well = gpu()
+    assert heading.state(well) == ""
+    assert heading.state(dataclasses.replace(well, state=Reason.GPU_LOST)) == "The GPU has fallen off the bus."
+    split = dataclasses.replace(well, unavailable={"gpu.utilization.gpu": Reason.MIG_PARENT})
+    assert heading.state(split) == "Split into MIG instances: see each of them."
+
+
+def test_an_instance_names_the_gpu_it_is_a_part_of() -> None:
+    parent = gpu(0)
+    device = make_device(1, mig_parent_uuid=parent.device.uuid, mig_profile="3g.40gb")
+    instance = dataclasses.replace(gpu(1), device=device)
+    assert heading.part(make_sample(gpus=(parent, instance)), instance) == "MIG instance 3g.40gb of GPU 0"
+    assert heading.part(make_sample(gpus=(instance,)), instance) == f"MIG instance 3g.40gb of {parent.device.uuid}"
+    assert heading.part(make_sample(gpus=(parent,)), parent) == ""
