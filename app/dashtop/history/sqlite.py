@@ -103,7 +103,7 @@ class Database:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         (ours,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if (ours, version) == (APPLICATION_ID, VERSION):
             _check(connection)
         elif tables or ours:
