@@ -110,7 +110,7 @@
     root.dataset.gpuOld = String(oldGpu(frame));
     root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);
     const words = { ...texts(frame), ...frame.words };
-    for (const element of document.querySelectorAll("[data-metric]")) paintValue(element, frame);
+    for (const element of document.querySelectorAll("[data-metric]:not(.of-card)")) paintValue(element, frame);
     for (const element of document.querySelectorAll("[data-bar]")) {
       const key = element.dataset.bar;
       fill(element, share(element, frame), level(frame, key));

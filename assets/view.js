@@ -39,6 +39,8 @@
       theme: dashtop.theme.resolved(),
       width,
       zoom: dashtop.plots.zoom(),
+      view: document.documentElement.dataset.view || "single",
+      ...dashtop.compare.held,
       trail: dashtop.trail(),
       shown: [...document.querySelectorAll(".panel[id]")].filter((panel) => panel.offsetParent).map((panel) => panel.id),
       held: dashtop.held.tags(),
@@ -54,7 +56,15 @@
   });
   dashtop.theme.onChange(() => dashtop.ask());
 
+  // Looks at one GPU, wherever that was asked for.
+  function open(gpu) {
+    document.documentElement.dataset.view = "single";
+    window.dash_clientside.set_props("gpu-selector", { value: String(gpu) });
+    dashtop.ask();
+  }
+
   dashtop.view = {
+    open,
     choose,
     current,
     intervalSeconds: () => Number(document.querySelector(".app").dataset.interval),

@@ -72,7 +72,8 @@ def test_a_gpus_own_limits_come_before_the_general_ones() -> None:
     assert temperature.thresholds_for(make_device(slowdown_celsius=None)) is temperature.thresholds
     power = METRICS["gpu.power.current_watts"].thresholds_for(make_device(power_limit_watts=400.0))
     assert power is not None
-    assert power.high == pytest.approx(380.0)
+    assert power.elevated == pytest.approx(360.0)
+    assert power.info == pytest.approx(398.0)
 
 
 @pytest.mark.parametrize(

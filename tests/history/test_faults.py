@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,17 @@ from dashtop.domain.metric import Aggregation
 from dashtop.domain.sample import SeriesKey
 from dashtop.domain.timerange import DAY_MS, HOUR_MS
 from dashtop.history.rollup import Readings, aggregate, aligned
+from dashtop.history.sqlite import Database
 from dashtop.history.store import FILE
 from tests.builders import make_device, make_history, make_sample
 from tests.history.child import CPU, append, fill, known
 from tests.processes import ROOT, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from dashtop.history.record import Record
     from dashtop.history.store import HistoryStore
 
 ROUNDS = 20
@@ -183,6 +187,26 @@ def test_a_folder_that_cannot_be_written_means_memory_with_a_warning(
     assert "--data-dir" in trouble
     assert [record.getMessage() for record in caplog.records] == [trouble]
     assert known(history, 5000) == 5000
+    history.close()
+
+
+def test_a_disk_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    write = Database.write
+
+    def hang(database: Database, records: Sequence[Record]) -> None:
+        assert goes_on.wait(30)
+        write(database, records)
+
+    monkeypatch.setattr(Database, "write", hang)
+    history = make_history(tmp_path)
+    began = time.monotonic()
+    fill(history, 0, 300)
+    assert known(history, 300) == 300
+    assert time.monotonic() - began < 2
+    assert not history.flush(0.01)
+    goes_on.set()
+    assert history.flush(20)
     history.close()
 
 

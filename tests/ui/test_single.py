@@ -11,11 +11,12 @@ from flask import Flask
 
 from dashtop.domain.errors import Reason
 from dashtop.domain.sample import Device, Gpu, GpuProcess, Owner
-from dashtop.ui import ids
+from dashtop.ui import ids, tick
+from dashtop.ui.compare import Fleet
 from dashtop.ui.held import withhold
 from dashtop.ui.panels import hardware, heading, information, processes
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.tick import answer
+from dashtop.ui.shared import Shared
 from dashtop.ui.trail import TRAIL_METRICS
 from dashtop.ui.trends import Trends
 from tests.builders import make_device, make_gpu, make_sample
@@ -39,7 +40,9 @@ def test_a_part_travels_until_it_is_held_and_again_when_it_differs() -> None:
 
 def ask(asked: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
     services, _, _ = world(gpus=gpus or (gpu(),))
-    return answer(services, Trends(services, Flask("test")), frozenset(), ViewRequest.parse(asked))
+    shared = Shared(Flask("test"))
+    request = ViewRequest.parse(asked)
+    return tick.answer(services, Trends(services, shared), Fleet(services, shared), frozenset(), request)
 
 
 def test_the_last_minutes_are_sent_once_and_for_each_gpu() -> None:

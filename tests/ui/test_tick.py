@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from dashtop.ui import ids
+from dashtop.ui import ids, tick
+from dashtop.ui.compare import Fleet
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.tick import answer
+from dashtop.ui.shared import Shared
 from dashtop.ui.trends import Trends
 from tests.builders import make_device, make_sample
 from tests.ui.worlds import HOST_VALUES, Pinned, gpu, world
@@ -23,20 +24,19 @@ KEYS = frozenset({"gpu.temperature", "system.cpu.usage_percent"})
 ALL = {chart.id for chart in CHARTS}
 
 
-def trends_of(services: Services) -> Trends:
-    """One for each machine, as in a server."""
+def answer(services: Services, keys: frozenset[str], request: ViewRequest) -> dict[str, Any]:
+    """What one server answers: everything asked of the same machine shares what is made once for all."""
     history: Any = services.history
-    if not hasattr(history, "trends"):
-        history.trends = Trends(services, Flask("test"))
-    found: Trends = history.trends
-    return found
+    if not hasattr(history, "shared"):
+        history.shared = Shared(Flask("test"))
+    return tick.answer(services, Trends(services, history.shared), Fleet(services, history.shared), keys, request)
 
 
 def ask(services: Services, frame: dict[str, Any] | None = None, **changes: Any) -> tuple[dict[str, Any], set[str]]:
     """Ask as a browser does that has `frame` on screen; return the new frame and the charts drawn."""
     has = {"drawn": frame["drawn"] if frame else None, "trail": make_device(changes.get("gpu", 0)).uuid}
     request = ViewRequest.parse({"width": 400, **has, **changes})
-    live = answer(services, trends_of(services), KEYS, request)
+    live = answer(services, KEYS, request)
     return live, set(live.get("figures", ()))
 
 
@@ -106,7 +106,7 @@ def test_a_young_history_is_shown_in_a_window_that_grows() -> None:
         go_on(latest, 10)
         history.last_ms += 10_000
         request = ViewRequest.parse({"width": 400, "drawn": frame["drawn"]})
-        frame = answer(services, trends_of(services), KEYS, request)
+        frame = answer(services, KEYS, request)
         figure = frame["figures"].get(ids.CHART_UTILIZATION)
         if figure is not None:
             left, right = figure["layout"]["xaxis"]["range"]
@@ -142,7 +142,7 @@ def test_the_first_reading_alone_is_drawn_as_a_dot() -> None:
     services, latest, history = world(recorded_s=0)
     latest.sample = make_sample(7201, host=HOST_VALUES)
     history.first_ms = history.last_ms = latest.sample.time_ms - 1500
-    figure = answer(services, trends_of(services), KEYS, ViewRequest(width_px=400))["figures"][ids.CHART_UTILIZATION]
+    figure = answer(services, KEYS, ViewRequest(width_px=400))["figures"][ids.CHART_UTILIZATION]
     assert figure["data"][-1]["mode"] == "lines+markers"
 
 
@@ -150,9 +150,9 @@ def test_all_who_look_at_the_same_are_drawn_for_once() -> None:
     services, _, history = world(gpus=(gpu(0), gpu(1)))
     frames = [ask(services)[0] for _ in range(20)]
     assert all(frame["figures"] == frames[0]["figures"] for frame in frames)
-    assert history.queries == 1
+    assert history.queries == 2  # where the history begins, and what the charts show
     ask(services, gpu=1)
-    assert history.queries == 2
+    assert history.queries == 4
 
 
 def test_a_zoom_is_answered_with_finer_buckets_and_left_alone_while_time_goes_on() -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 BUSY = Thresholds(elevated=70, high=85, info=95, message="Nearly always busy")
 MEMORY_FILL = Thresholds(elevated=70, high=90, warning=95, message="Memory is nearly full")
 TEMPERATURE = Thresholds(elevated=75, high=85, warning=85, critical=95, message="Running hot")
-POWER_FILL = Thresholds(elevated=80, high=95, info=99.5, message="At its power limit")
+# A board at its power limit is what full load looks like: it is said, and never red.
+POWER_FILL = Thresholds(elevated=90, high=110, info=99.5, message="At its power limit")
 SWAP_FILL = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly full")
 # HBM and GDDR6X slow down from about 105 °C on (vendors' data sheets give 95 to 110 °C).
 MEMORY_TEMPERATURE = Thresholds(elevated=85, high=95, warning=95, critical=105, message="Memory is running hot")

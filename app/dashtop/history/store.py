@@ -115,5 +115,5 @@ class HistoryStore:
         except (sqlite3.Error, ValueError) as error:
             if is_damage(error):
                 self._writer.doubt()
-            log.info("The history in the file was not read: %s", error)
+            log.debug("The history in the file was not read: %s", error)
             return None

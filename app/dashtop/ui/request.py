@@ -30,6 +30,7 @@ class Drawn:
 class ViewRequest:
     """One browser's view: which GPU, how much history, and how charts are to be drawn for it.
 
+    `strips` and `sparks` name what the cards of the compare view have drawn already.
     `trail`: UUID of the GPU whose last minutes it has; `shown`: ids of the panels that are seen (None: all of them);
     `held`: tags of the parts of a frame that it has (see ui.held).
     """
@@ -41,6 +42,9 @@ class ViewRequest:
     interval_s: float | None = None
     drawn: Drawn | None = None
     zoom: Span | None = None
+    compare: bool = False
+    strips: str = ""
+    sparks: str = ""
     trail: str = ""
     shown: frozenset[str] | None = None
     held: Mapping[str, int] = field(default_factory=dict)
@@ -59,6 +63,9 @@ class ViewRequest:
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             drawn=_drawn(data.get("drawn")),
             zoom=_zoom(data.get("zoom")),
+            compare=data.get("view") == "compare",
+            strips=_name(data.get("strips")),
+            sparks=_name(data.get("sparks")),
             trail=trail if isinstance(trail := data.get("trail"), str) else "",
             shown=_names(data.get("shown")),
             held=_tags(data.get("held")),
@@ -109,3 +116,7 @@ def _zoom(data: object) -> Span | None:
         return None
     start, end = data
     return Span(start, end) if start >= 0 and end - start in _ZOOMS_MS else None
+
+
+def _name(data: object) -> str:
+    return data if isinstance(data, str) else ""

@@ -234,8 +234,10 @@ def _sections(services: Services) -> list[Component]:
                 html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
                 html.Div(_placed(Place.TRENDS, services), className="grid trends"),
             ],
+            className="only-single",
             **attributes(aria_label="History"),
         ),
+        *_placed(Place.COMPARE, services),
         html.Section(
             [
                 html.Div(html.H2("Now"), className="section-head"),

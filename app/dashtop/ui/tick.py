@@ -11,9 +11,11 @@ from dash import Input, Output
 
 from dashtop.ui import frame as frames
 from dashtop.ui import ids
+from dashtop.ui.compare import Fleet
 from dashtop.ui.held import withhold
 from dashtop.ui.panels import PANELS
 from dashtop.ui.request import ViewRequest
+from dashtop.ui.shared import Shared
 from dashtop.ui.trail import trail
 from dashtop.ui.trends import Trends
 
@@ -27,15 +29,18 @@ if TYPE_CHECKING:
 
 def register(app: Dash, services: Services, keys: Collection[str]) -> None:
     """Answer ticks on `app` with the metrics named in `keys`."""
-    trends = Trends(services, app.server)
+    shared = Shared(app.server)
+    trends, fleet = Trends(services, shared), Fleet(services, shared)
 
     # Charts travel in the frame: Dash would hold back an answer to them until all of plotly.js has been loaded.
     @app.callback(Output(ids.LIVE, "data"), Input(ids.ASK, "data"), prevent_initial_call=True)
     def tick(asked: object) -> dict[str, Any]:
-        return answer(services, trends, keys, ViewRequest.parse(asked))
+        return answer(services, trends, fleet, keys, ViewRequest.parse(asked))
 
 
-def answer(services: Services, trends: Trends, keys: Collection[str], request: ViewRequest) -> dict[str, Any]:
+def answer(
+    services: Services, trends: Trends, fleet: Fleet, keys: Collection[str], request: ViewRequest
+) -> dict[str, Any]:
     """Return the live frame for `request`; its `figures` are the charts to draw anew, by id, and often none."""
     interval_s = services.latest.follow(request.interval_s or services.latest.interval_s)
     sample = services.latest.latest()
@@ -57,4 +62,6 @@ def answer(services: Services, trends: Trends, keys: Collection[str], request: V
             words |= added.pop("words", {})
             live |= added
     live = withhold(live | {"words": words}, request.held)
+    if request.compare:
+        return live | fleet.frame(sample, request)
     return live | trail(services, sample, gpu, request.trail) | trends.drawn(sample, gpu, request)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flask_caching import Cache
 
 from dashtop.ui.figures import Canvas
 from dashtop.ui.panels import CHARTS
@@ -17,31 +15,18 @@ from dashtop.ui.timeline import RANGES_MS, Window, span_for, window_ending, wind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flask import Flask
-
     from dashtop.domain.sample import Gpu, Sample, SeriesKey, SeriesSet
     from dashtop.domain.services import Services
     from dashtop.ui.request import ViewRequest
-
-_MOST_RENDERINGS: Final = 64
-# A rendering is named by its buckets, so it never grows old: this only bounds how long one that nobody asks for stays.
-_KEPT_S: Final = 300
+    from dashtop.ui.shared import Shared
 
 
 class Trends:
-    """Draws charts from the history. Thread-safe; `server` is the Flask application that the cache belongs to."""
+    """Draws charts from the history. Thread-safe."""
 
-    def __init__(self, services: Services, server: Flask) -> None:
+    def __init__(self, services: Services, shared: Shared) -> None:
         self._services = services
-        self._cache = Cache(
-            server,
-            config={
-                "CACHE_TYPE": "SimpleCache",
-                "CACHE_THRESHOLD": _MOST_RENDERINGS,
-                "CACHE_DEFAULT_TIMEOUT": _KEPT_S,
-            },
-        )
-        self._drawing = threading.Lock()
+        self._shared = shared
 
     def drawn(self, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> dict[str, Any]:
         """Return the charts to draw anew, by id, and what the browser is to remember of those it has."""
@@ -50,25 +35,12 @@ class Trends:
         before = request.drawn if request.drawn is not None and request.drawn.view == view else None
         if before is not None and window(before.first_ms).end_ms == before.end_ms:
             return {"figures": {}, **_remembered(view, before.first_ms, window(before.first_ms), request)}
-        with self._drawing:  # whoever else looks at the same waits for it instead of drawing it as well
-            first_ms, shown, figures = self._rendering(view, sample, gpu, request)
+        first_ms = self._shared.once(f"begin|{view}", lambda: self._first(sample, gpu, window))
+        shown = window(first_ms)
+        figures = self._shared.once(
+            f"charts|{view}|{shown}", lambda: _figures(self._read(gpu, shown), sample, gpu, request)
+        )
         return {"figures": figures, **_remembered(view, first_ms, shown, request)}
-
-    def _rendering(
-        self, view: str, sample: Sample, gpu: Gpu | None, request: ViewRequest
-    ) -> tuple[int, Window, dict[str, Any]]:
-        """Return when the history begins, the buckets shown, and the figures; kept ones where there are any."""
-        window = self._windows(sample, request)
-        begun_ms: int | None = self._cache.get(view)
-        if begun_ms is not None:
-            figures: dict[str, Any] | None = self._cache.get(f"{view}|{window(begun_ms)}")
-            if figures is not None:
-                return begun_ms, window(begun_ms), figures
-        first_ms, shown, data = self._read(sample, gpu, window)
-        drawn = _figures(data, sample, gpu, request)
-        self._cache.set(view, first_ms)
-        self._cache.set(f"{view}|{shown}", drawn)
-        return first_ms, shown, drawn
 
     def _windows(self, sample: Sample, request: ViewRequest) -> Callable[[int], Window]:
         """Return which buckets to show, as a function of when the history begins."""
@@ -84,18 +56,20 @@ class Trends:
 
         return window
 
-    def _read(self, sample: Sample, gpu: Gpu | None, window: Callable[[int], Window]) -> tuple[int, Window, SeriesSet]:
-        """Return when the history begins, the buckets to show and what is in them.
+    def _read(self, gpu: Gpu | None, window: Window) -> SeriesSet:
+        return self._services.history.query(_keys(gpu), window.start_ms, window.end_ms, window.step_ms)
 
-        A young history begins somewhere within the first of its wide buckets: looking closer says where.
+    def _first(self, sample: Sample, gpu: Gpu | None, window: Callable[[int], Window]) -> int:
+        """Return when the history begins, to the bucket; now, if it has not.
+
+        A young one begins somewhere within the first of its wide buckets: looking closer says where.
         """
-        keys, shown = _keys(gpu), window(0)
+        shown = window(0)
         while True:
-            data = self._services.history.query(keys, shown.start_ms, shown.end_ms, shown.step_ms)
-            first_ms = _first(data, sample.time_ms)
+            first_ms = _begin(self._read(gpu, shown), sample.time_ms)
             closer = window(first_ms)
             if closer.start_ms <= shown.start_ms:
-                return first_ms, shown, data
+                return first_ms
             shown = closer
 
 
@@ -121,8 +95,7 @@ def _keys(gpu: Gpu | None) -> list[SeriesKey]:
     return [series_key(key, gpu) for key in metrics if gpu is not None or not key.startswith("gpu.")]
 
 
-def _first(data: SeriesSet, now_ms: int) -> int:
-    """Return when the first of these readings was taken, to the bucket; now, if there is none."""
+def _begin(data: SeriesSet, now_ms: int) -> int:
     present = [np.isfinite(series.mean) for series in data.series]
     starts = [int(np.argmax(mask)) for mask in present if mask.any()]
     return data.start_ms + min(starts) * data.step_ms if starts else now_ms

@@ -7,6 +7,7 @@ from typing import Final
 from dashtop.ui.panels import (
     charts,
     compact,
+    compare,
     gauges,
     hardware,
     heading,
@@ -21,6 +22,7 @@ from dashtop.ui.panels.base import Chart, Panel, Place
 PANELS: Final[tuple[Panel, ...]] = (
     compact.PANEL,
     *charts.PANELS,
+    compare.PANEL,
     notice.PANEL,
     heading.PANEL,
     gauges.UTILIZATION,

@@ -25,6 +25,7 @@ class Place(Enum):
     HEADER = "header"
     TRENDS = "trends"
     CARDS = "cards"
+    COMPARE = "compare"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,160 @@
+"""The compare view: a row a GPU, in words what is special, which are free, and strips that travel once a bucket."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from dashtop.domain.errors import Reason
+from dashtop.domain.sample import Gpu, GpuProcess, Owner
+from dashtop.ui.compare import GAP, SHOWN, Fleet, is_free, rows, state
+from dashtop.ui.request import ViewRequest
+from dashtop.ui.shared import Shared
+from dashtop.ui.theme import GPUS, HOST
+from tests.builders import make_device, make_gpu, make_sample
+from tests.ui.test_layout import contrast, tokens
+from tests.ui.worlds import world
+
+IDLE = {
+    "gpu.utilization.gpu": 0.0,
+    "gpu.memory.used_gb": 0.4,
+    "gpu.memory.total_gb": 24.0,
+    "gpu.memory.used_percent": 1.7,
+    "gpu.temperature": 31.0,
+}
+PROCESS = GpuProcess(pid=77, kind="C", gpu_memory_bytes=3 * 2**30, name="<b>python</b>", owner=Owner(user="alice"))
+
+
+def idle(**changes: float | None) -> Gpu:
+    values = {key.replace("__", "."): value for key, value in changes.items()}
+    return make_gpu(values={key: value for key, value in {**IDLE, **values}.items() if value is not None})
+
+
+def test_a_row_has_the_values_or_why_not() -> None:
+    busy = make_gpu(
+        3,
+        values={**IDLE, "gpu.utilization.gpu": 97.5},
+        processes=(PROCESS, dataclasses.replace(PROCESS, gpu_memory_bytes=None)),
+    )
+    (row,) = rows(make_sample(gpus=(busy,)))
+    assert row[0] == 3
+    assert dict(zip(SHOWN, row[1:], strict=False)) == {
+        "gpu.utilization.gpu": 98,
+        "gpu.memory.used_gb": 0.4,
+        "gpu.memory.total_gb": 24.0,
+        "gpu.memory.used_percent": 2,
+        "gpu.temperature": 31,
+        "gpu.power.current_watts": "not supported by this device",
+        "gpu.power.max_watts": "not supported by this device",
+        "gpu.fan_speed": "not supported by this device",
+    }
+    assert row[1 + len(SHOWN) :] == ["20000000", "", ["<b>python</b>", "alice", 3072], 2, 0]
+
+
+def test_rows_are_small() -> None:
+    fleet = tuple(make_gpu(index, values=IDLE, processes=(PROCESS,)) for index in range(8))
+    assert len(json.dumps(rows(make_sample(gpus=fleet)))) < 8 * 260
+
+
+@pytest.mark.parametrize(
+    ("changes", "free"),
+    [
+        ({}, True),
+        ({"gpu__utilization__gpu": 1.0}, True),
+        ({"gpu__utilization__gpu": 2.0}, False),
+        ({"gpu__utilization__gpu": None}, False),
+        ({"gpu__memory__used_percent": 6.0}, False),
+        ({"gpu__memory__used_percent": None}, False),
+    ],
+)
+def test_free_is_what_is_known_to_be_empty_and_idle(changes: dict[str, float | None], free: bool) -> None:
+    assert is_free(idle(**changes)) is free
+
+
+def test_what_has_a_process_or_cannot_be_read_is_not_free() -> None:
+    assert not is_free(dataclasses.replace(idle(), processes=(PROCESS,)))
+    assert not is_free(dataclasses.replace(idle(), state=Reason.ASLEEP))
+
+
+def test_an_empty_mig_instance_is_free_though_its_load_is_not_told() -> None:
+    part = dataclasses.replace(
+        idle(gpu__utilization__gpu=None), device=make_device(mig_parent_uuid="GPU-x", mig_profile="3g.40gb")
+    )
+    assert is_free(part)
+    assert state(part) == "MIG instance 3g.40gb"
+
+
+def test_states_are_said_in_words() -> None:
+    assert state(idle()) == ""
+    assert state(dataclasses.replace(idle(), state=Reason.GPU_LOST)) == "the GPU has fallen off the bus"
+    parent = dataclasses.replace(
+        idle(gpu__utilization__gpu=None), unavailable={"gpu.utilization.gpu": Reason.MIG_PARENT}
+    )
+    assert state(parent) == Reason.MIG_PARENT.value
+    assert "reset" in state(idle(gpu__remapped_rows__pending=1.0))
+
+
+def asked(fleet: Fleet, sample: Any, **held: str) -> dict[str, Any]:
+    frame = fleet.frame(sample, ViewRequest.parse({"view": "compare", **held}))
+    found: dict[str, Any] = frame["compare"]
+    return found
+
+
+def test_strips_travel_when_a_bucket_is_complete_and_are_made_once_for_all() -> None:
+    services, latest, history = world(gpus=(make_gpu(0, values=IDLE), make_gpu(1, values=IDLE)), recorded_s=600)
+    fleet = Fleet(services, Shared(Flask("test")))
+    sample = latest.sample
+    assert sample is not None
+    first = [asked(fleet, sample) for _ in range(5)]
+    assert history.queries == 2
+    assert all(each == first[0] for each in first)
+    hour = [base64.b64decode(text) for text in first[0]["strips"]["use"]]
+    assert [len(each) for each in hour] == [60, 60]
+    assert hour[0].count(GAP) == 50
+    have = {"strips": first[0]["strips"]["name"], "sparks": first[0]["sparks"]["name"]}
+    assert set(asked(fleet, sample, **have)) == {"rows"}
+    later = dataclasses.replace(sample, sequence=sample.sequence + 6, time_ms=sample.time_ms + 6000)
+    assert set(asked(fleet, later, **have)) == {"rows", "sparks"}
+    fewer = dataclasses.replace(sample, sequence=sample.sequence + 1, gpus=sample.gpus[:1])
+    assert set(asked(fleet, fewer, **have)) == {"rows", "strips", "sparks"}
+
+
+# How colours look to people without one kind of cone, in linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+CONES = {
+    "all": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.3039)),
+}
+
+
+def seen(colour: str, cones: tuple[tuple[float, ...], ...]) -> tuple[float, float, float]:
+    """CIELAB (D65) of a #rrggbb colour as it is seen with those cones."""
+    raw = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in raw]
+    rgb = [min(max(sum(a * b for a, b in zip(row, linear, strict=True)), 0), 1) for row in cones]
+    to_xyz = ((0.4339, 0.3762, 0.1899), (0.2126, 0.7152, 0.0722), (0.0178, 0.1095, 0.8728))  # white is 1, 1, 1
+    x, y, z = (sum(a * b for a, b in zip(row, rgb, strict=True)) for row in to_xyz)
+    fx, fy, fz = (v ** (1 / 3) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
+    return 116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)
+
+
+@pytest.mark.parametrize("cones", CONES)
+def test_colours_of_gpus_and_host_are_told_apart_by_everybody(cones: str) -> None:
+    shades = [seen(colour, CONES[cones]) for colour in (HOST, *GPUS)]
+    for at, one in enumerate(shades):
+        for other in shades[at + 1 :]:
+            assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 > 14.5
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_charts_and_cards_have_the_same_colours(theme: str) -> None:
+    colours = tokens()[theme]
+    assert colours["cpu"] == HOST
+    assert [colours[f"gpu-{index}"] for index in range(len(GPUS))] == list(GPUS)
+    assert all(contrast(colour, colours["surface"]) >= 3 for colour in (HOST, *GPUS))
