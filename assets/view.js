@@ -31,6 +31,13 @@
     return changed;
   }
 
+  // A panel that is embedded alone asks for nothing but itself.
+  function seen() {
+    const { embed, view } = document.documentElement.dataset;
+    if (embed === undefined) return { view: view || "single" };
+    return { view: embed === "compare" ? "compare" : "single", only: embed };
+  }
+
   function current() {
     width = chartWidth();
     return {
@@ -39,11 +46,11 @@
       theme: dashtop.theme.resolved(),
       width,
       zoom: dashtop.plots.zoom(),
-      view: document.documentElement.dataset.view || "single",
-      ...dashtop.compare.held,
       trail: dashtop.trail(),
-      shown: [...document.querySelectorAll(".panel[id]")].filter((panel) => panel.offsetParent).map((panel) => panel.id),
+      shown: [...document.querySelectorAll(".panel[id]:not(.gpu-card)")].filter((panel) => panel.offsetParent).map((panel) => panel.id),
       held: dashtop.held.tags(),
+      ...seen(),
+      ...dashtop.compare.held,
     };
   }
 

@@ -10,6 +10,7 @@ from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS, SECOND, Span
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LONGEST_NAME = 100
 _WIDTHS = range(100, 8001)
 _ZOOMS_MS = range(2 * SECOND, 366 * 86_400 * SECOND)
 
@@ -30,9 +31,10 @@ class Drawn:
 class ViewRequest:
     """One browser's view: which GPU, how much history, and how charts are to be drawn for it.
 
-    `strips` and `sparks` name what the cards of the compare view have drawn already.
     `trail`: UUID of the GPU whose last minutes it has; `shown`: ids of the panels that are seen (None: all of them);
     `held`: tags of the parts of a frame that it has (see ui.held).
+    `only` names the one panel that is seen ("": the whole page).
+    `strips` and `sparks` name what the cards of the compare view have drawn already.
     """
 
     gpu: int = 0
@@ -42,12 +44,13 @@ class ViewRequest:
     interval_s: float | None = None
     drawn: Drawn | None = None
     zoom: Span | None = None
-    compare: bool = False
-    strips: str = ""
-    sparks: str = ""
     trail: str = ""
     shown: frozenset[str] | None = None
     held: Mapping[str, int] = field(default_factory=dict)
+    compare: bool = False
+    only: str = ""
+    strips: str = ""
+    sparks: str = ""
 
     @classmethod
     def parse(cls, data: object) -> ViewRequest:
@@ -63,18 +66,19 @@ class ViewRequest:
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             drawn=_drawn(data.get("drawn")),
             zoom=_zoom(data.get("zoom")),
-            compare=data.get("view") == "compare",
-            strips=_name(data.get("strips")),
-            sparks=_name(data.get("sparks")),
             trail=trail if isinstance(trail := data.get("trail"), str) else "",
             shown=_names(data.get("shown")),
             held=_tags(data.get("held")),
+            compare=data.get("view") == "compare",
+            only=_name(data.get("only")),
+            strips=_name(data.get("strips")),
+            sparks=_name(data.get("sparks")),
         )
 
     def view(self, gpu_uuid: str | None) -> str:
         """Name everything but time that a chart depends on: while it is the same, only time can make it new."""
         theme = "dark" if self.dark else "light"
-        return f"{gpu_uuid}|{self.stretch}|{theme}|{self.width_px}"
+        return f"{gpu_uuid}|{self.stretch}|{theme}|{self.width_px}|{self.only}"
 
     @property
     def stretch(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
-from dashtop.ui import ids, tick
+from dashtop.ui import embed, ids, tick
 from dashtop.ui.panels import PANELS, Place
 from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.value import attributes, metrics_in
@@ -80,6 +80,7 @@ def create_dash(
     app.layout = lambda: layout(services, interval_s)
     _gate(app)
     tick.register(app, services, metrics_in(layout(services, interval_s)))
+    embed.register(app, embed.panels_in(layout(services, interval_s)), url_prefix=url_prefix)
     for panel in PANELS:
         if panel.register is not None:
             panel.register(app, services)

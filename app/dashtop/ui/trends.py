@@ -77,7 +77,8 @@ def _figures(data: SeriesSet, sample: Sample, gpu: Gpu | None, request: ViewRequ
     canvas = Canvas(
         look=look(dark=request.dark), width_px=request.width_px, revision=request.stretch, zoom=request.zoom
     )
-    drawn = {chart.id: chart.draw(data, sample, gpu, canvas) for chart in CHARTS}
+    wanted = [chart for chart in CHARTS if request.only in {"", chart.id}]
+    drawn = {chart.id: chart.draw(data, sample, gpu, canvas) for chart in wanted}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

@@ -1,0 +1,31 @@
+"""A panel alone: each has an address, and what is not one is a plain 404."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ui.test_layout import served
+
+
+@pytest.mark.parametrize("name", ["compact", "compare", "chart-power", "chart-utilization", "panel-storage"])
+def test_a_panel_has_a_page_of_its_own(name: str) -> None:
+    answer = served().server.test_client().get(f"/embed/{name}")
+    assert answer.status_code == 200
+    assert answer.mimetype == "text/html"
+    page = answer.get_data(as_text=True)
+    assert f'<html data-embed="{name}"' in page
+    shown = {"compact": "compact-status"}.get(name, name)
+    assert f":not(#{shown} *)" in page.partition("</head>")[0]
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "chart-power/x", "%3Cscript%3E", "content", "../etc"])
+def test_what_is_no_panel_is_a_plain_404(name: str) -> None:
+    answer = served().server.test_client().get(f"/embed/{name}")
+    if name == "":
+        assert "data-embed" not in answer.get_data(as_text=True)
+        return
+    assert answer.status_code == 404
+    assert answer.mimetype == "text/plain"
+    text = answer.get_data(as_text=True)
+    assert "chart-power" in text
+    assert "<" not in text
