@@ -22,16 +22,19 @@ _BUSY, _HOT, _POWER, _FAN = TRAIL_METRICS
 _SLOWDOWN, _LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
 
 
-def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", limit: Component | None = None) -> Panel:
-    """Return a card: value (and `limit`), bar, sparkline, `rest`; full is 100, or the value of metric `of`."""
+def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", limit: bool = False) -> Panel:
+    """Return a card: value, bar, sparkline, `rest`. Full is 100 or the metric `of`: a `limit` that is shown as well."""
 
     def layout(_services: Services) -> Component:
         peak = html.Span(className="number", **attributes(data_peak=key), **_unit(key))
         whole = attributes(data_of=of) if of else {}
         spark = html.Div(className="spark", **attributes(data_spark=key, aria_hidden="true"), **whole)
-        told = [value(key, unit=limit is None, shape="big")] + ([] if limit is None else [limit])
         shown = html.Div(
-            [html.Span(told, className="value"), html.Span(className="why", **attributes(data_why=key)), warning(key)],
+            [
+                ratio(key, of) if limit else value(key),
+                html.Span(className="why", **attributes(data_why=key)),
+                warning(key),
+            ],
             className="gauge-head",
         )
         aside = html.Span([f"Peak, {TRAIL_MS // 60_000} min ", peak], className="card-aside")
@@ -79,6 +82,6 @@ POWER: Final = _gauge(
         fact("gpu.power.limit_default_watts"),
     ),
     of=_LIMIT,
-    limit=value(_LIMIT, shape="whole limit"),
+    limit=True,
 )
 FAN: Final = _gauge(ids.PANEL_FAN, "Fan", _FAN)
