@@ -100,7 +100,7 @@ def test_the_skeleton_is_there_on_the_first_load_only(demo: Running, watch: Call
     seen.until("live")
     skeleton.wait_for(state="hidden")
     seen.page.click("label:has-text('5 min')")
-    seen.true("() => document.querySelector('.btn-check:checked').value === '5m'")
+    seen.true("() => document.querySelector('#time-range .btn-check:checked').value === '5m'")
     assert not skeleton.is_visible()
     assert seen.errors == []
 

@@ -63,7 +63,7 @@ def test_gpu_and_range_are_kept(demo: Running, watch: Callable[..., Watched]) ->
     seen.until("live")
     seen.true("name => document.querySelector('#gpu-heading .card-name').textContent === name", name)
     assert seen.page.input_value("#gpu-selector") == "5"
-    assert seen.page.locator(".btn-check:checked").input_value() == "15m"
+    assert seen.page.locator("#time-range .btn-check:checked").input_value() == "15m"
     # A stored GPU that is gone becomes the first.
     seen.page.evaluate(
         "() => Object.keys(localStorage).filter(key => key.includes('gpu-selector'))"
