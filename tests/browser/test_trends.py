@@ -1,0 +1,155 @@
+"""Charts that belong together, all GPUs beside each other, and panels alone: against a fake world and the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dashtop.ui.theme import GPUS
+from tests.browser.conftest import POINTS, Watched, watching
+from tests.processes import Running, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
+
+    from tests.fake_nvml.fixtures import WorldFactory
+
+CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power")
+RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
+  .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
+COMPARE = "() => { document.documentElement.dataset.view = 'compare'; window.dashtop.ask(); }"
+FRAME = "<!DOCTYPE html><body style='background: rgb(1, 2, 3)'><iframe src='{}' width=600 height=300></iframe>"
+
+
+@pytest.fixture(scope="module")
+def trends(browser: Browser, demo: Running) -> Iterator[Watched]:
+    with watching(browser, width=1440) as seen:
+        seen.open(demo.url)
+        for chart in CHARTS:
+            seen.true(f"chart => ({POINTS})(chart) > 3", chart)
+        yield seen
+        assert seen.errors == []
+
+
+def middle(seen: Watched, chart: str, share: float) -> tuple[float, float]:
+    box = seen.page.locator(f"#{chart} .nsewdrag").bounding_box()
+    assert box is not None
+    return box["x"] + share * box["width"], box["y"] + box["height"] / 2
+
+
+def test_the_pointer_on_one_chart_is_on_all_of_them(trends: Watched) -> None:
+    trends.page.mouse.move(*middle(trends, "chart-power", 0.9))
+    trends.page.mouse.move(*middle(trends, "chart-power", 0.97))
+    labels = "() => [...document.querySelectorAll('.hoverlayer .legend')].map(label => label.textContent)"
+    trends.true(f"() => ({labels})().length === 4")
+    words = trends.page.evaluate(labels)
+    assert [unit for unit, label in zip(("%", "GiB", "°C", "W"), words, strict=True) if unit not in label] == []
+    trends.page.mouse.move(0, 0)
+    trends.true(f"() => ({labels})().length === 0")
+
+
+def test_a_zoom_is_for_all_charts_and_a_double_click_leaves_it(trends: Watched) -> None:
+    whole = trends.page.evaluate(RANGES)
+    assert len({tuple(edges) for edges in whole}) == 1
+    trends.page.mouse.move(*middle(trends, "chart-memory", 0.4))
+    trends.page.mouse.down()
+    trends.page.mouse.move(*middle(trends, "chart-memory", 0.9), steps=5)
+    trends.page.mouse.up()
+    narrow = f"([start, end]) => ({RANGES})().every(([from, to]) => from > start && to - from < 0.7 * (end - start))"
+    trends.true(narrow, whole[0])
+    assert len({tuple(edges) for edges in trends.page.evaluate(RANGES)}) == 1
+    trends.page.locator("#zoom-reset").wait_for()
+    trends.page.mouse.dblclick(*middle(trends, "chart-power", 0.5))
+    wide = f"span => ({RANGES})().every(([from, to]) => to - from >= span)"
+    trends.true(wide, whole[0][1] - whole[0][0])
+    trends.page.locator("#zoom-reset").wait_for(state="hidden")
+
+
+def test_a_hidden_line_stays_hidden_while_new_figures_arrive(trends: Watched) -> None:
+    item = trends.page.locator(".panel:has(#chart-utilization) [data-line='system.cpu.usage_percent']")
+    lines = "() => document.querySelector('#chart-utilization .js-plotly-plot').data"
+    drawn = f"() => ({lines})().filter(line => line.visible !== false).map(line => line.legendgroup)"
+    item.click()
+    trends.true(f"() => !({drawn})().includes('system.cpu.usage_percent')")
+    newest = f"() => ({lines})().at(-1).x0"
+    trends.true(f"before => ({newest})() > before", trends.page.evaluate(newest))
+    assert set(trends.page.evaluate(drawn)) == {"gpu.utilization.gpu"}
+    assert item.get_attribute("aria-pressed") == "false"
+    item.click()
+    trends.true(f"() => ({drawn})().includes('system.cpu.usage_percent')")
+
+
+def test_a_gpu_has_its_colour_in_charts_too(trends: Watched) -> None:
+    colour = "() => document.querySelector('#chart-power .js-plotly-plot').data.at(-1).line.color"
+    for index in (3, 0):
+        trends.page.select_option("#gpu-selector", str(index))
+        trends.true(f"colour => ({colour})() === colour", GPUS[index])
+
+
+def test_cards_show_what_the_api_says_and_which_gpus_are_free(
+    nvml_world: WorldFactory, watch: Callable[..., Watched]
+) -> None:
+    world = nvml_world("h100x8")
+    world.set(5, "processes", [])
+    world.set(5, "utilization", {"gpu": 0, "memory": 0})
+    world.set(5, "memory.used", 2**30)
+    world.data["gpus"][2]["name"] = "<img src=x onerror='window.harm=1'>"
+    world.save()
+    with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
+        seen = watch().open(server.url)
+        seen.page.evaluate(COMPARE)
+        seen.page.locator("#gpu-card-7").wait_for()
+        told: list[dict[str, Any]] = server.json("/api/v1/system/gpu-metrics/all")
+        for index in range(8):
+            card = f"#gpu-card-{index}"
+            assert seen.metric("gpu.temperature", card) == f"{told[index]['temperature']:.0f}"
+            assert seen.metric("gpu.memory.used_gb", card) == f"{told[index]['memory']['used_gb']:.1f}"
+            assert seen.metric("gpu.fan_speed", card) == "N/A"
+        assert seen.text("#gpu-card-2 .card-model").startswith("<img")
+        assert seen.page.evaluate("window.harm") is None
+        free = seen.page.locator(".gpu-card.is-free")
+        assert [card.get_attribute("id") for card in free.all()] == ["gpu-card-5"]
+        assert seen.text("[data-free]") == "1 of 8 free"
+        seen.page.click("#compare label:has-text('Free memory')")
+        seen.true("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
+        seen.true("() => document.querySelector('#gpu-card-0 .spark').getAttribute('aria-label')?.startsWith('Use in')")
+        seen.page.click("#gpu-card-3")
+        seen.true("() => document.documentElement.dataset.view === 'single'")
+        seen.true("() => document.querySelector('#gpu-selector').value === '3'")
+        assert not seen.page.locator("#compare").is_visible()
+        assert seen.errors == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "hidden"),
+    [
+        ("chart-temperature", "#chart-temperature", "#chart-power"),
+        ("compact", "#compact-status", "#gpu-selector"),
+        ("compare", "#gpu-card-0", "#compact-status"),
+        ("panel-storage", "#panel-storage", "#panel-system"),
+    ],
+)
+def test_a_panel_alone_in_an_iframe(
+    name: str, shown: str, hidden: str, prefixed: Running, watch: Callable[..., Watched]
+) -> None:
+    seen = watch()
+    outer = FRAME.format(f"embed/{name}")
+    seen.page.route("**/host-page", lambda route: route.fulfill(body=outer, content_type="text/html"))
+    seen.page.goto(f"{prefixed.url}host-page")
+    panel = seen.page.frame_locator("iframe")
+    panel.locator(shown).wait_for()
+    panel.locator("html[data-live=live]").wait_for()
+    assert not panel.locator(hidden).is_visible()
+    assert not panel.locator(".name").is_visible()
+    ground = "element => getComputedStyle(element).backgroundColor"
+    assert panel.locator("body").evaluate(ground) == "rgba(0, 0, 0, 0)"
+    assert seen.errors == []
+
+
+@pytest.fixture(scope="module")
+def prefixed() -> Iterator[Running]:
+    with running("--demo", "2", "--interval", "0.5", "--url-prefix", "/gpu/") as server:
+        yield server
