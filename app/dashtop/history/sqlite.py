@@ -53,6 +53,9 @@ CREATE INDEX process_time ON process (gpu, end_ms);
 """
 
 
+MOST_IN_MEMORY_BYTES = 128_000_000
+
+
 class ForeignFileError(Exception):
     """The file is not one of ours, or damaged."""
 
@@ -63,7 +66,8 @@ class Database:
     def __init__(self, path: Path | None, *, kept_ms: int, most_bytes: int) -> None:
         self.path = path
         self._kept_ms = kept_ms
-        self._most_bytes = most_bytes
+        # Nobody who keeps nothing on disk means to give gigabytes of RAM instead.
+        self._most_bytes = most_bytes if path is not None else min(most_bytes, MOST_IN_MEMORY_BYTES)
         self._connection: sqlite3.Connection | None = None
         # In memory there is but one connection, so readers and the writer take turns.
         self._turn = threading.Lock()
