@@ -22,9 +22,11 @@
 
   function paintValue(element, frame) {
     const { metric, digits, help } = element.dataset;
-    const value = frame.values[metric];
-    const missing = value === null || value === undefined;
+    const known = frame.values[metric];
+    const missing = known === null || known === undefined;
+    const { value, symbol } = dashtop.units.shown(missing ? null : known, element.dataset.in);
     write(element, missing ? "N/A" : value.toFixed(Number(digits)));
+    if (element.dataset.unit) mark(element, "unit", symbol);
     element.classList.toggle("missing", missing);
     const title = missing ? frame.missing[metric] || "no GPU" : help;
     if (element.title !== title) element.title = title;
@@ -88,20 +90,11 @@
     };
   }
 
-  let offered = "";
-
-  // Only when it changes: an open list of choices must not be rebuilt under the reader's pointer.
-  function offerDevices(frame) {
-    const devices = JSON.stringify(frame.devices);
-    if (devices === offered) return;
-    offered = devices;
-    const options = frame.devices.map(([index, name]) => ({ label: `${index}: ${name}`, value: String(index) }));
-    const select = document.getElementById("gpu-selector");
-    const gone = frame.gpu !== null && !frame.devices.some(([index]) => String(index) === select.value);
-    window.dash_clientside.set_props("gpu-selector", gone ? { options, value: String(frame.gpu) } : { options });
-  }
-
   dashtop.painters = [];
+
+  dashtop.paintValues = function (parent, frame) {
+    for (const element of parent.querySelectorAll("[data-metric]")) paintValue(element, frame);
+  };
 
   dashtop.paint = function (frame) {
     if (frame.sequence === null) return;
@@ -110,7 +103,7 @@
     root.dataset.gpuOld = String(oldGpu(frame));
     root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);
     const words = { ...texts(frame), ...frame.words };
-    for (const element of document.querySelectorAll("[data-metric]:not(.of-card)")) paintValue(element, frame);
+    for (const element of document.querySelectorAll("[data-metric]:not(.of-card, .compact *)")) paintValue(element, frame);
     for (const element of document.querySelectorAll("[data-bar]")) {
       const key = element.dataset.bar;
       fill(element, share(element, frame), level(frame, key));
@@ -118,7 +111,6 @@
     for (const element of document.querySelectorAll("[data-warning]")) paintWarning(element, frame);
     for (const element of document.querySelectorAll("[data-text]")) write(element, words[element.dataset.text] || "");
     for (const painter of dashtop.painters) painter(frame);
-    offerDevices(frame);
   };
 
   dashtop.parts = { write, mark, fill, make, fit };

@@ -10,11 +10,11 @@
   // A row of app/dashtop/ui/compare.py, after the GPU's index: key, unit, decimals, class.
   const FIELDS = [
     ["gpu.utilization.gpu", "%", 0, ""],
-    ["gpu.memory.used_gb", "", 1, ""],
+    ["gpu.memory.used_gb", "GiB", 1, "part"],
     ["gpu.memory.total_gb", "GiB", 1, "whole"],
     ["gpu.memory.used_percent", "%", 0, ""],
     ["gpu.temperature", "°C", 0, ""],
-    ["gpu.power.current_watts", "", 0, ""],
+    ["gpu.power.current_watts", "W", 0, "part"],
     ["gpu.power.max_watts", "W", 0, "whole"],
     ["gpu.fan_speed", "%", 0, ""],
   ];
@@ -38,7 +38,7 @@
     if (shape === "whole") parent.append(" / ");
     const element = make("span", `number of-card ${shape}`, parent);
     element.dataset.metric = key;
-    if (unit) element.dataset.unit = unit;
+    if (shape !== "part") element.dataset.unit = unit;
     return element;
   }
 
@@ -95,9 +95,11 @@
     return card;
   }
 
-  function paintField(element, value, digits) {
+  function paintField(element, value, [, unit, digits]) {
     const missing = typeof value === "string";
-    parts.write(element, missing ? "N/A" : value.toFixed(digits));
+    const shown = missing ? { value: null, symbol: unit } : window.dashtop.units.shown(value, unit);
+    parts.write(element, missing ? "N/A" : shown.value.toFixed(digits));
+    if (element.dataset.unit) parts.mark(element, "unit", shown.symbol);
     element.classList.toggle("missing", missing);
     const title = missing ? value : "";
     if (element.title !== title) element.title = title;
@@ -110,8 +112,8 @@
     card.body.classList.toggle("is-free", free === 1);
     parts.write(card.state, state);
     card.body.classList.toggle("has-state", state !== "");
-    FIELDS.forEach(([, , digits], position) => {
-      if (card.fields[position]) paintField(card.fields[position], values[position], digits);
+    FIELDS.forEach((told, position) => {
+      if (card.fields[position]) paintField(card.fields[position], values[position], told);
     });
     for (const position of [LOAD, FILL]) {
       const value = values[position];
@@ -122,7 +124,7 @@
     card.process.title = program;
     card.body.classList.toggle("is-idle", !process);
     const more = processes > 1 ? `+${processes - 1}` : "";
-    const size = mebibytes === null ? "" : `${(mebibytes / 1024).toFixed(1)} GiB`;
+    const size = mebibytes === null ? "" : window.dashtop.units.text(mebibytes / 1024, "GiB");
     parts.write(card.owner, [user, size, more].filter(Boolean).join(" · "));
   }
 
@@ -261,7 +263,7 @@
 
   document.addEventListener("click", (event) => {
     const card = event.target.closest(".gpu-card");
-    if (card) window.dashtop.view.open(Number(card.id.slice("gpu-card-".length)));
+    if (card) window.dashtop.openGpu(Number(card.id.slice("gpu-card-".length)));
   });
   let resizing = null;
   window.addEventListener("resize", () => {

@@ -68,7 +68,7 @@
   function draw(spark, bucket, frame) {
     const points = trail.points[spark.dataset.spark] || new Map();
     const highest = Math.max(0, ...points.values());
-    const version = `${trail.gpu} ${bucket} ${points.get(bucket)}`;
+    const version = `${trail.gpu} ${bucket} ${points.get(bucket)} ${window.dashtop.state.get("temperature")}`;
     if (spark.dataset.version === version) return;
     spark.dataset.version = version;
     const top = Math.max(frame.values[spark.dataset.of] || 100, highest);
@@ -78,7 +78,9 @@
     line.setAttribute("d", found.map(path).join(""));
     area.setAttribute("d", found.map((s) => `${path(s)}V${HEIGHT}H${s[0][0]}Z`).join(""));
     for (const peak of document.querySelectorAll(`[data-peak="${spark.dataset.spark}"]`)) {
-      parts.write(peak, points.size ? highest.toFixed(Number(peak.dataset.digits)) : "N/A");
+      const { value, symbol } = window.dashtop.units.shown(highest, peak.dataset.in);
+      parts.write(peak, points.size ? value.toFixed(Number(peak.dataset.digits)) : "N/A");
+      parts.mark(peak, "unit", symbol);
       peak.classList.toggle("missing", points.size === 0);
     }
   }

@@ -15,8 +15,7 @@
   let frame = null;
 
   function size(mib) {
-    if (mib === null) return "N/A";
-    return mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${mib} MiB`;
+    return mib === null ? "N/A" : window.dashtop.units.size(mib);
   }
 
   function duration(ms) {
@@ -96,10 +95,11 @@
 
   function totals() {
     const [sum, silent, used, count] = frame.totals;
-    if (count === 0) return used ? `${used.toFixed(1)} GiB are used, by no process that can be seen` : "";
-    const all = `${count} ${count === 1 ? "process holds" : "processes hold"} ${sum.toFixed(1)} GiB`;
-    const of = used === null ? "" : ` of ${used.toFixed(1)} GiB used`;
-    const rest = used !== null && used - sum >= 0.05 ? `; ${(used - sum).toFixed(1)} GiB are held by none of them` : "";
+    const memory = (gib) => window.dashtop.units.text(gib, "GiB");
+    if (count === 0) return used ? `${memory(used)} are used, by no process that can be seen` : "";
+    const all = `${count} ${count === 1 ? "process holds" : "processes hold"} ${memory(sum)}`;
+    const of = used === null ? "" : ` of ${memory(used)} used`;
+    const rest = used !== null && used - sum >= 0.05 ? `; ${memory(used - sum)} are held by none of them` : "";
     return `${all}${of}${rest}${silent ? `; of ${silent} it is not told` : ""}`;
   }
 

@@ -43,8 +43,10 @@
     bar.setAttribute("aria-valuemax", "100");
   }
 
-  function size(gib) {
-    return gib === null ? "N/A" : gib.toFixed(1);
+  function writeSize(element, gib) {
+    const { value, symbol } = window.dashtop.units.shown(gib, "GiB");
+    parts.write(element, value === null ? "N/A" : value.toFixed(1));
+    if (element.dataset.unit) parts.mark(element, "unit", symbol);
   }
 
   function paintMounts(frame) {
@@ -57,8 +59,8 @@
       parts.write(part(".mount-point"), point);
       part(".mount-point").title = point;
       parts.write(part(".filesystem"), filesystem);
-      parts.write(part(".mount-used"), size(used));
-      parts.write(part(".mount-total"), size(total));
+      writeSize(part(".mount-used"), used);
+      writeSize(part(".mount-total"), total);
       parts.write(part(".mount-percent"), percent === null ? "" : `${percent.toFixed(0)} %`);
       item.classList.toggle("silent", total === null);
       part(".bar").setAttribute("aria-label", `${point} used`);

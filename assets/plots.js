@@ -13,8 +13,8 @@
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
 
   function show(chart) {
-    const figure = figures[chart];
-    if (!figure) return;
+    if (!figures[chart]) return;
+    const figure = dashtop.units.figure(figures[chart]);
     const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
     // A finger that moves up the page shall move the page, not zoom.
     const layout = finger.matches ? { ...figure.layout, dragmode: false } : figure.layout;
@@ -84,6 +84,7 @@
 
   dashtop.plots = {
     draw,
+    redraw: () => Object.keys(figures).forEach(show),
     zoom: () => zoom,
     forget: () => {
       zoom = null;

@@ -2,6 +2,7 @@
 //
 // live:          answers arrive and their data are young
 // stale:         the newest data are older than three intervals
+// paused:        nobody sees the page: it does not ask
 // disconnected:  five polls in a row have failed; polling has stopped, and a slow probe looks for the server
 (function () {
   "use strict";
@@ -52,16 +53,10 @@
     return { n: state.count, drawn: state.frame ? state.frame.drawn : null, ...dashtop.view.current() };
   }
 
-  // Called by Dash: the interval has ticked, or the reader has chosen something else to look at.
-  function gate(_ticks, gpu, range) {
-    const skip = window.dash_clientside.no_update;
-    const triggered = window.dash_clientside.callback_context.triggered_id;
-    const chosen = dashtop.view.choose(gpu, range) && triggered !== "tick";
-    if (state.stopped || (document.hidden && !chosen && state.frame)) return skip;
-    if (state.asked !== null) {
-      state.again = state.again || chosen;
-      return skip;
-    }
+  // Called by Dash: the interval has ticked.
+  function gate() {
+    const idle = document.hidden && state.frame;
+    if (state.stopped || idle || state.asked !== null) return window.dash_clientside.no_update;
     return request();
   }
 
@@ -192,6 +187,7 @@
   }
 
   function wake() {
+    show();
     if (document.hidden) return;
     state.woken = now();
     if (state.stopped) probe();
@@ -209,6 +205,7 @@
   function condition() {
     if (state.stopped) return "disconnected";
     if (!state.frame || state.frame.sequence === null) return "loading";
+    if (document.hidden) return "paused";
     const limit = 3000 * Math.max(state.frame.interval, dashtop.view.intervalSeconds());
     return ageMs() > limit && now() - state.woken > limit ? "stale" : "live";
   }
@@ -230,7 +227,7 @@
     const indicator = byId("live-indicator");
     document.documentElement.dataset.live = kind;
     if (indicator) {
-      const words = { loading: "Connecting", live: "Live", stale: "Stale", disconnected: "Disconnected" };
+      const words = { loading: "Connecting", live: "Live", paused: "Paused", stale: "Stale", disconnected: "Disconnected" };
       write(indicator.querySelector(".live-state"), words[kind]);
       write(indicator.querySelector(".live-age"), kind === "stale" ? duration(ageMs()) : "");
     }
@@ -262,6 +259,7 @@
   }, 500);
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.dashtop = { gate };
+  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, gate };
   dashtop.ask = ask;
+  dashtop.repaint = () => state.frame && dashtop.paint(state.frame);
 })();

@@ -9,47 +9,37 @@
   });
 
   const dashtop = window.dashtop;
-  const chosen = { gpu: 0, range: "1h" };
-  let width = 0;
+  const { state } = dashtop;
+  let width = 400; // where no chart is on screen: that of the last one that was
 
   // Rounded, so that a window that is being dragged does not ask for new charts at every pixel.
   function chartWidth() {
     const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth);
-    return Math.max(100, Math.round((Math.max(0, ...widths) - 60) / 25) * 25);
+    const widest = Math.max(0, ...widths);
+    return widest === 0 ? width : Math.max(100, Math.round((widest - 60) / 25) * 25);
   }
 
   function config() {
     return JSON.parse(document.getElementById("_dash-config").textContent);
   }
 
-  function choose(gpu, range) {
-    const index = Number(gpu);
-    const changed = chosen.gpu !== index || chosen.range !== range;
-    if (chosen.range !== range) dashtop.plots.forget();
-    chosen.gpu = index;
-    chosen.range = range;
-    return changed;
-  }
-
-  // A panel that is embedded alone asks for nothing but itself.
-  function seen() {
-    const { embed, view } = document.documentElement.dataset;
-    if (embed === undefined) return { view: view || "single" };
-    return { view: embed === "compare" ? "compare" : "single", only: embed };
-  }
+  const ownInterval = () => String(Number(document.querySelector(".app").dataset.interval));
+  const intervalSeconds = () => Number(state.get("interval") || ownInterval());
 
   function current() {
     width = chartWidth();
     return {
-      gpu: chosen.gpu,
-      range: chosen.range,
+      gpu: state.get("gpu"),
+      range: state.get("range"),
+      view: state.get("view"),
+      interval: intervalSeconds(),
       theme: dashtop.theme.resolved(),
       width,
       zoom: dashtop.plots.zoom(),
       trail: dashtop.trail(),
       shown: [...document.querySelectorAll(".panel[id]:not(.gpu-card)")].filter((panel) => panel.offsetParent).map((panel) => panel.id),
       held: dashtop.held.tags(),
-      ...seen(),
+      only: document.documentElement.dataset.embed,
       ...dashtop.compare.held,
     };
   }
@@ -63,18 +53,10 @@
   });
   dashtop.theme.onChange(() => dashtop.ask());
 
-  // Looks at one GPU, wherever that was asked for.
-  function open(gpu) {
-    document.documentElement.dataset.view = "single";
-    window.dash_clientside.set_props("gpu-selector", { value: String(gpu) });
-    dashtop.ask();
-  }
-
   dashtop.view = {
-    open,
-    choose,
     current,
-    intervalSeconds: () => Number(document.querySelector(".app").dataset.interval),
+    intervalSeconds,
+    ownInterval,
     url: (path) => config().requests_pathname_prefix + path,
   };
 })();

@@ -10,7 +10,7 @@ import pytest
 from dashtop.domain.errors import Reason
 from dashtop.domain.metric import Thresholds
 from dashtop.domain.sample import Gpu, Mount, Sample
-from dashtop.ui.frame import FAILING, chosen_gpu, level, live_frame, notice
+from dashtop.ui.frame import FAILING, chosen_gpu, devices, level, live_frame, notice
 from dashtop.ui.panels import storage, system
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import HOST_VALUES, gpu
@@ -119,13 +119,23 @@ def test_a_dead_collector_is_an_error() -> None:
 
 def test_the_gpu_asked_for_else_the_first() -> None:
     sample = make_sample(gpus=(gpu(0), gpu(3)))
-    assert [found.device.index for index in (0, 3, 7) if (found := chosen_gpu(sample, index))] == [0, 3, 0]
-    assert chosen_gpu(make_sample(), 0) is None
+    uuid = gpu(3).device.uuid
+    asked = ("0", "3", "7", "", "GPU-", uuid[:11], uuid[:12], uuid, uuid + "0")
+    assert [found.device.index for name in asked if (found := chosen_gpu(sample, name))] == [0, 3, 0, 0, 0, 0, 3, 3, 0]
+    assert chosen_gpu(make_sample(), "0") is None
+
+
+def test_uuids_are_short_as_long_as_that_tells_gpus_apart() -> None:
+    assert [name for _, _, name in devices(make_sample(gpus=(gpu(0), gpu(3))))] == ["GPU-00000000", "GPU-00000003"]
+    twins = [replace(gpu(index), device=make_device(index, uuid=f"GPU-00000000-{index}")) for index in (0, 1)]
+    assert [name for _, _, name in devices(make_sample(gpus=tuple(twins)))] == ["GPU-00000000-0", "GPU-00000000-1"]
 
 
 def test_names_travel_as_they_are() -> None:
     named = replace(gpu(), device=make_device(name="<img src=x onerror=alert(1)>"))
-    assert frame_of(make_sample(gpus=(named,)), named)["devices"] == [[0, "<img src=x onerror=alert(1)>"]]
+    assert frame_of(make_sample(gpus=(named,)), named)["devices"] == [
+        (0, "<img src=x onerror=alert(1)>", named.device.uuid[:12])
+    ]
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, ""), (0, ""), (69.9, ""), (70, "elevated"), (85, "high")])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dash import html
 from dash.development.base_component import Component
 from flask import Flask
 
 from dashtop.catalog import METRICS
 from dashtop.factory import assets_dir
 from dashtop.ui import ids
+from dashtop.ui.dialog import names
+from dashtop.ui.panels import CHARTS
 from dashtop.ui.shell import create_dash, layout
 from dashtop.ui.theme import DARK, LIGHT
 from dashtop.ui.value import metrics_in
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from dash import Dash
 
 PUBLIC = {
+    "view-mode", "settings-button", "settings-modal", "update-interval", "export-button",
     "compact-status", "live-indicator", "gpu-selector", "time-range", "theme-toggle", "error-banner", "retry-button",
     "loading-skeleton", "no-gpu-notice", "chart-utilization", "chart-memory", "chart-temperature", "chart-power",
     "panel-utilization", "panel-temperature", "panel-power", "panel-fan", "panel-hardware", "panel-system",
@@ -48,7 +53,10 @@ def test_the_contracts_ids_are_there_once(page: Component) -> None:
     found = Counter(vars(part)["id"] for part in parts(page) if vars(part).get("id"))
     assert set(found) >= PUBLIC
     assert [name for name, count in found.items() if count > 1] == []
-    assert set(found) <= {value for name, value in vars(ids).items() if name.isupper()} | {"content"}
+    assert set(found) <= {value for name, value in vars(ids).items() if name.isupper()} | {
+        "content",
+        *(f"panel-{chart.id}" for chart in CHARTS),
+    }
 
 
 def test_every_metric_on_the_page_is_in_the_table(page: Component) -> None:
@@ -63,6 +71,24 @@ def test_digits_and_units_come_from_the_table(page: Component) -> None:
             assert own["data-digits"] == str(METRICS[own["data-metric"]].unit.digits)
 
 
+def test_what_can_be_moved_has_an_id_and_the_name_that_stands_on_it(page: Component) -> None:
+    arranged = [json.loads(vars(part)["data-arrange"]) for part in parts(page) if "data-arrange" in vars(part)]
+    assert dict(arranged[0]) == {
+        f"panel-chart-{name.lower()}": name for name in ("Utilization", "Memory", "Temperature", "Power")
+    }
+    assert ["panel-storage", "Storage"] in arranged[1]
+    assert names([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-name"))]) == []
+
+
+def test_the_status_line_has_an_answer_of_its_own() -> None:
+    client = served().server.test_client()
+    told = client.get("/_compact?gpu=0").get_json()
+    assert told["values"]["gpu.temperature"] == 91.0
+    assert told["levels"]["gpu.temperature"] == "high"
+    assert set(told["values"]) <= set(METRICS)
+    assert len(told["values"]) <= 7
+
+
 def test_bars_have_names(page: Component) -> None:
     bars = [vars(part) for part in parts(page) if vars(part).get("role") == "meter"]
     assert len(bars) >= 8
@@ -72,7 +98,7 @@ def test_bars_have_names(page: Component) -> None:
 def test_two_pages_in_one_process_share_nothing() -> None:
     apps = [served() for _ in range(2)]
     assert apps[0].callback_map is not apps[1].callback_map
-    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 2 for app in apps)
+    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 4 for app in apps)
 
 
 def served() -> Dash:

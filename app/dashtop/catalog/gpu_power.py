@@ -27,7 +27,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
         key="gpu.temperature_margin",
         title="Thermal margin",
         help="How much warmer the GPU may get before it slows itself down.",
-        unit=Unit.CELSIUS,
+        unit=Unit.KELVIN,
         read=lambda gpu: gpu.temperature_margin(),
         prometheus="dashtop_gpu_temperature_margin_celsius",
     ),

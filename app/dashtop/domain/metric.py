@@ -19,6 +19,7 @@ class Unit(Enum):
 
     PERCENT = ("%", 0, "ratio", 0.01)
     CELSIUS = ("°C", 0, "celsius", 1.0)
+    KELVIN = ("K", 0, "celsius", 1.0)  # a difference of temperatures, for which one is as large as the other
     WATT = ("W", 0, "watts", 1.0)
     WATT_HOUR = ("Wh", 1, "joules", 3600.0)
     MEGAHERTZ = ("MHz", 0, "hertz", 1e6)

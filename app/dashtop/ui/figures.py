@@ -16,7 +16,7 @@ from dashtop.domain.metric import Unit
 from dashtop.ui.theme import FONT, translucent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -131,7 +131,7 @@ def empty() -> Figure:
 
 def _figure(
     data: SeriesSet,
-    curves: Iterable[tuple[Line, str]],
+    curves: Sequence[tuple[Line, str]],
     axes: dict[str, Any],
     canvas: Canvas,
     *,
@@ -183,6 +183,7 @@ def _figure(
         "xaxis": x_axis,
         "shapes": list(shapes),
         "annotations": list(notes),
+        "meta": {axis: line.metric.unit.symbol for line, axis in curves},  # assets/units.js converts by it
     }
     for name, axis in axes.items():
         layout[name] = {**base, **axis}

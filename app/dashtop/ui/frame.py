@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dashtop.catalog import ALL_METRICS
+from dashtop.catalog import ALL_METRICS, METRICS
 from dashtop.domain.errors import Reason
 
 if TYPE_CHECKING:
@@ -32,10 +32,25 @@ FAILING = frozenset(
     }
 )
 
+_SHORT = len("GPU-12345678")
 
-def chosen_gpu(sample: Sample, index: int) -> Gpu | None:
-    """Return the GPU asked for, else the first; None where there is none."""
-    return sample.gpu(index) or next(iter(sample.gpus), None)
+
+def chosen_gpu(sample: Sample, wanted: str) -> Gpu | None:
+    """Return the GPU asked for by index, UUID or how that begins; else the first; None where there is none."""
+    first = next(iter(sample.gpus), None)
+    return next((gpu for gpu in sample.gpus if _goes_by(gpu.device, wanted)), first)
+
+
+def _goes_by(device: Device, name: str) -> bool:
+    return name == str(device.index) or (len(name) >= _SHORT and device.uuid.startswith(name))
+
+
+def devices(sample: Sample) -> list[tuple[int, str, str]]:
+    """Return index, name and short UUID of every GPU. NVIDIA's own tools take the short form for the whole."""
+    uuids = [gpu.device.uuid for gpu in sample.gpus]
+    short = [uuid[:_SHORT] for uuid in uuids]
+    known = short if len(set(short)) == len(short) else uuids
+    return [(gpu.device.index, gpu.device.name, name) for gpu, name in zip(sample.gpus, known, strict=True)]
 
 
 def waiting(interval_s: float) -> dict[str, Any]:
@@ -47,28 +62,38 @@ def live_frame(
     sample: Sample, gpu: Gpu | None, keys: Collection[str], *, age_s: float, interval_s: float, alive: bool
 ) -> dict[str, Any]:
     """Return what the page shows of `sample`, in the metrics `keys`, to someone who looks at `gpu`."""
-    values, reasons = dict(sample.host.values), dict(sample.host.unavailable)
-    if gpu is not None:
-        values |= gpu.values
-        reasons |= gpu.unavailable
-    device = gpu.device if gpu is not None else None
-    shown = [metric for metric in ALL_METRICS if metric.key in keys and metric.key in values]
+    told = shown(sample, gpu, keys)
+    seldom = {key: value for key, value in told["values"].items() if METRICS[key].period_s >= _SELDOM_S}
     return {
         "sequence": sample.sequence,
         "time": sample.time_ms,
         "age": round(max(age_s, 0.0), 2),
         "interval": interval_s,
         "simulated": sample.simulated,
-        "gpu_age": round(sample.gpu_age_s, 1),
-        "gpu": device.index if device is not None else None,
-        "devices": [[each.device.index, each.device.name] for each in sample.gpus],
+        "devices": devices(sample),
         "notice": None if gpu is not None else notice(sample.gpu_trouble),
         "error": error(sample.gpu_trouble if gpu is None else _silence(gpu), alive=alive),
-        "values": {metric.key: _rounded(values[metric.key]) for metric in shown if metric.period_s < _SELDOM_S},
-        "seldom": {metric.key: _rounded(values[metric.key]) for metric in shown if metric.period_s >= _SELDOM_S},
-        "missing": {metric.key: reasons[metric.key].value for metric in shown if metric.key in reasons},
-        "levels": dict(_levels(shown, values, device)),
-        "warnings": dict(_warnings(shown, values, device)),
+        **told,
+        "values": {key: value for key, value in told["values"].items() if key not in seldom},
+        "seldom": seldom,
+    }
+
+
+def shown(sample: Sample, gpu: Gpu | None, keys: Collection[str]) -> dict[str, Any]:
+    """Return the values of these metrics, of `gpu` and the host, and what is to be said of each."""
+    values, reasons = dict(sample.host.values), dict(sample.host.unavailable)
+    if gpu is not None:
+        values |= gpu.values
+        reasons |= gpu.unavailable
+    device = gpu.device if gpu is not None else None
+    metrics = [metric for metric in ALL_METRICS if metric.key in keys and metric.key in values]
+    return {
+        "gpu": device.index if device is not None else None,
+        "gpu_age": round(sample.gpu_age_s, 1),
+        "values": {metric.key: _rounded(values[metric.key]) for metric in metrics},
+        "missing": {metric.key: reasons[metric.key].value for metric in metrics if metric.key in reasons},
+        "levels": dict(_levels(metrics, values, device)),
+        "warnings": dict(_warnings(metrics, values, device)),
     }
 
 

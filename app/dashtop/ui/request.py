@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS, SECOND, Span
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LONGEST_NAME = 100
+_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _WIDTHS = range(100, 8001)
 _ZOOMS_MS = range(2 * SECOND, 366 * 86_400 * SECOND)
 
@@ -29,7 +30,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """One browser's view: which GPU, how much history, and how charts are to be drawn for it.
+    """One browser's view: which GPU (index or UUID), how much history, and how charts are to be drawn for it.
 
     `trail`: UUID of the GPU whose last minutes it has; `shown`: ids of the panels that are seen (None: all of them);
     `held`: tags of the parts of a frame that it has (see ui.held).
@@ -37,7 +38,7 @@ class ViewRequest:
     `strips` and `sparks` name what the cards of the compare view have drawn already.
     """
 
-    gpu: int = 0
+    gpu: str = ""
     range: str = DEFAULT_RANGE
     dark: bool = False
     width_px: int = 400
@@ -59,7 +60,7 @@ class ViewRequest:
             return cls()
         chosen = data.get("range")
         return cls(
-            gpu=_integer(data, "gpu", 0, 0, 4096),
+            gpu=_gpu(data.get("gpu")),
             range=chosen if isinstance(chosen, str) and chosen in RANGES_MS else DEFAULT_RANGE,
             dark=data.get("theme") == "dark",
             width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
@@ -84,6 +85,12 @@ class ViewRequest:
     def stretch(self) -> str:
         """Name the stretch of time that is looked at."""
         return self.range if self.zoom is None else f"{self.zoom.start_ms}-{self.zoom.end_ms}"
+
+
+def _gpu(value: object) -> str:
+    """Read a GPU's index, its UUID, or how that begins; "" for anything else."""
+    name = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    return name if _NAME.fullmatch(name) else ""
 
 
 def _integer(data: Mapping[str, object], name: str, default: int, least: int, most: int) -> int:

@@ -10,6 +10,8 @@ import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashtop.ui import embed, ids, tick
+from dashtop.ui.dialog import dialog
+from dashtop.ui.header import header, segments
 from dashtop.ui.panels import PANELS, Place
 from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.value import attributes, metrics_in
@@ -25,12 +27,13 @@ _RANGE_NAMES: Final = {
     "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"
 }  # fmt: skip
 
-# The theme is applied by a small script before anything is painted; everything else loads after the body.
+# What was chosen is applied by small scripts before anything is painted; everything else loads after the body.
 _INDEX: Final = """<!DOCTYPE html>
-<html lang="en" data-live="loading" data-plotly="PLOTLY">
+<html lang="en" data-live="loading" data-plotly="PLOTLY" data-ranges="RANGES" data-range="RANGE">
   <head>
     {%metas%}
     <title>{%title%}</title>
+    <script src="STATE_SCRIPT"></script>
     <script src="THEME_SCRIPT"></script>
     <link rel="icon" type="image/svg+xml" href="ICON">
     {%css%}
@@ -47,10 +50,21 @@ _INDEX: Final = """<!DOCTYPE html>
 
 # Files that the page loads at another time than Dash would (see assets/view.js for plotly.js).
 _NOT_BY_DASH: Final = {
+    "STATE_SCRIPT": "head/state.js",
     "THEME_SCRIPT": "head/theme.js",
     "ICON": "head/icon.svg",
     "PLOTLY": "vendor/plotly-basic.min.js",
 }
+
+# In the order in which assets/settings.js is told of them.
+_CONTROLS: Final = (
+    ids.GPU_SELECTOR,
+    ids.TIME_RANGE,
+    ids.VIEW_MODE,
+    ids.UPDATE_INTERVAL,
+    ids.TEMPERATURE_UNIT,
+    ids.MEMORY_UNIT,
+)
 
 # Dash says nothing to the page when a request fails. This hook is told of every answer, and paints it (assets/poll.js).
 _HOOKS: Final[Any] = {"callback_resolved": "function(callback, result) { window.dashtop.resolved(callback, result); }"}
@@ -74,7 +88,7 @@ def create_dash(
         meta_tags=[{"name": "color-scheme", "content": "light dark"}, {"name": "robots", "content": "noindex"}],
         **unannotated,
     )
-    app.index_string = _INDEX
+    app.index_string = _INDEX.replace("RANGES", " ".join(RANGES_MS)).replace("RANGE", DEFAULT_RANGE)
     for mark, path in _NOT_BY_DASH.items():
         app.index_string = app.index_string.replace(mark, _fingerprinted(app, path))
     app.layout = lambda: layout(services, interval_s)
@@ -93,29 +107,36 @@ def _fingerprinted(app: Dash, path: str) -> str:
 
 
 def _gate(app: Dash) -> None:
-    """Let the browser decide when to ask: one request at a time."""
+    """Let the browser decide when to ask (one request at a time), and keep what is chosen."""
     in_browser: Any = app.clientside_callback
+    in_browser(ClientsideFunction("dashtop", "gate"), Output(ids.ASK, "data"), Input(ids.TICK, "n_intervals"))
     in_browser(
-        ClientsideFunction("dashtop", "gate"),
-        Output(ids.ASK, "data"),
-        Input(ids.TICK, "n_intervals"),
-        Input(ids.GPU_SELECTOR, "value"),
-        Input(ids.TIME_RANGE, "value"),
+        ClientsideFunction("dashtop", "chosen"),
+        *(Input(control, "value") for control in _CONTROLS),
+    )
+    in_browser(
+        ClientsideFunction("dashtop", "settings"),
+        Output(ids.SETTINGS_MODAL, "is_open"),
+        Input(ids.SETTINGS_BUTTON, "n_clicks"),
+        Input(ids.SETTINGS_DONE, "n_clicks"),
+        prevent_initial_call=True,
     )
 
 
 def layout(services: Services, interval_s: float) -> Component:
     """Return the page as it stands before the first answer."""
+    placed = {place: _placed(place, services) for place in Place}
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip-link"),
-            _header(services),
+            header(placed[Place.HEADER]),
             html.Main(
-                [_banner(), _skeleton(), html.Div(_sections(services), className="sections")],
+                [_banner(), _gpu_gone(), _skeleton(), html.Div(_sections(placed), className="sections")],
                 id="content",
                 className="page",
             ),
             _footer(),
+            dialog({"History": placed[Place.TRENDS], "Now": placed[Place.CARDS]}, interval_s),
             dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
             dcc.Store(id=ids.ASK),
             dcc.Store(id=ids.LIVE),
@@ -127,67 +148,6 @@ def layout(services: Services, interval_s: float) -> Component:
 
 def _placed(place: Place, services: Services) -> list[Component]:
     return [panel.layout(services) for panel in PANELS if panel.place is place]
-
-
-def _header(services: Services) -> Component:
-    state = html.Div(
-        [
-            html.Span(className="dot", **attributes(aria_hidden="true")),
-            html.Span("Connecting", className="live-state"),
-            # The age changes every second: a screen reader is told the state alone.
-            html.Span(className="live-age", **attributes(aria_hidden="true")),
-        ],
-        id=ids.LIVE_INDICATOR,
-        className="live",
-        role="status",
-        **attributes(aria_live="polite"),
-    )
-    selector = dbc.Select(
-        id=ids.GPU_SELECTOR,
-        options=[],
-        value="0",
-        size="sm",
-        persistence=True,
-        persistence_type="local",
-    )
-    return html.Header(
-        [
-            html.Div(
-                [
-                    html.Span(className="mark", **attributes(aria_hidden="true")),
-                    html.H1("dashtop", className="name"),
-                    dbc.Badge("Simulated", className="when-simulated", title="These GPUs are simulated (--demo)."),
-                ],
-                className="brand",
-            ),
-            state,
-            *_placed(Place.HEADER, services),
-            html.Div(
-                [html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden"), selector],
-                className="gpu-choice many-gpus",
-            ),
-            _theme_toggle(),
-        ],
-        className="bar-top",
-    )
-
-
-def _theme_toggle() -> Component:
-    """Return the button; which of its three faces is seen is decided by the root element's data-theme-choice."""
-    faces = [
-        html.Span(
-            [
-                html.Span(className=f"icon icon-{choice}", **attributes(aria_hidden="true")),
-                html.Span(f"Theme: {choice}", className="visually-hidden"),
-            ],
-            className=f"face face-{choice}",
-        )
-        for choice in ("system", "light", "dark")
-    ]
-    button: Component = dbc.Button(
-        faces, id=ids.THEME_TOGGLE, color="link", className="icon-button", title="Theme: system, light or dark"
-    )
-    return button
 
 
 def _banner() -> Component:
@@ -215,34 +175,31 @@ def _skeleton() -> Component:
     )
 
 
-def _sections(services: Services) -> list[Component]:
-    ranges = dbc.RadioItems(
-        id=ids.TIME_RANGE,
-        options=[{"label": _RANGE_NAMES[name], "value": name} for name in RANGES_MS],
-        value=DEFAULT_RANGE,
-        inline=True,
-        className="segments",
-        input_class_name="btn-check",
-        label_class_name="segment",
-        persistence=True,
-        persistence_type="local",
-    )
+def _gpu_gone() -> Component:
+    """Return what says that the GPU which was stored or linked to is not there."""
+    keep = dbc.Button("Keep this one", id=ids.GPU_GONE_KEEP, size="sm", color="light")
+    return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="remark", role="status", hidden=True)
+
+
+def _sections(placed: dict[Place, list[Component]]) -> list[Component]:
+    names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
+    ranges = segments(ids.TIME_RANGE, names, DEFAULT_RANGE, "Range of time")
     since = html.Span(className="since", **attributes(data_text="since"))
     unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double click on a chart")
     return [
         html.Section(
             [
                 html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
-                html.Div(_placed(Place.TRENDS, services), className="grid trends"),
+                html.Div(placed[Place.TRENDS], className="grid trends"),
             ],
             className="only-single",
             **attributes(aria_label="History"),
         ),
-        *_placed(Place.COMPARE, services),
+        *placed[Place.COMPARE],
         html.Section(
             [
                 html.Div(html.H2("Now"), className="section-head"),
-                html.Div(_placed(Place.CARDS, services), className="grid cards"),
+                html.Div(placed[Place.CARDS], className="grid cards"),
             ],
             **attributes(aria_label="Now"),
         ),

@@ -24,10 +24,14 @@ def attributes(**values: str) -> dict[str, Any]:
 
 
 def metric(key: str, *, unit: bool = True) -> dict[str, Any]:
-    """Return the attributes that make an element show the value of a metric."""
+    """Return the attributes that make an element show the value of a metric.
+
+    `data-in` is the unit that it comes in, `data-unit` the one shown behind it (assets/units.js).
+    """
     of = METRICS[key]
-    symbol = attributes(data_unit=of.unit.symbol) if unit and of.unit.symbol else {}
-    return attributes(data_metric=key, data_digits=str(of.unit.digits), data_help=of.help) | symbol
+    symbol = of.unit.symbol
+    shown = attributes(data_unit=symbol) if unit and symbol else {}
+    return attributes(data_metric=key, data_digits=str(of.unit.digits), data_help=of.help, data_in=symbol) | shown
 
 
 def value(key: str, *, unit: bool = True, shape: str = "") -> Component:

@@ -103,7 +103,8 @@ def _panel(title: str, chart: Chart) -> Panel:
     def layout(_services: Services) -> Component:
         graph = html.Div(dcc.Graph(id=chart.id, figure=figures.empty(), config=_CONFIG), className="chart")
         of_gpu = all(key.startswith("gpu.") for key in chart.metrics)
-        return card(title, [graph], aside=_legend(*chart.metrics), shape="needs-gpu" if of_gpu else "")
+        shape = "needs-gpu" if of_gpu else ""
+        return card(title, [graph], id=f"panel-{chart.id}", aside=_legend(*chart.metrics), shape=shape)
 
     return Panel(place=Place.TRENDS, layout=layout, charts=(chart,))
 

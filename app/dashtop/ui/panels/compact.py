@@ -1,19 +1,29 @@
-"""The compact status in the header bar: the GPU in three numbers, or CPU and RAM where there is no GPU."""
+"""The compact status in the header bar: the GPU in three numbers, or CPU and RAM where there is no GPU.
+
+It has a clock and a small request of its own (assets/compact.js), and so goes on whatever the rest of the page does.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from dash import html
+from flask import jsonify, request
 
+from dashtop.ui import frame as frames
 from dashtop.ui import ids
 from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.value import attributes, ratio, value
+from dashtop.ui.value import attributes, metrics_in, ratio, value
 
 if TYPE_CHECKING:
+    from dash import Dash
     from dash.development.base_component import Component
+    from flask import Response
 
     from dashtop.domain.services import Services
+
+_OF_GPU, _OF_HOST = "of-the-gpu", "of-the-host"
+_PATH: Final = "_compact"
 
 
 def _item(label: str, shown: Component, visibility: str) -> Component:
@@ -24,11 +34,11 @@ def layout(_services: Services) -> Component:
     """Return the status line."""
     return html.Div(
         [
-            _item("GPU", value("gpu.utilization.gpu", shape="percent"), "needs-gpu"),
-            _item("VRAM", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), "needs-gpu"),
-            _item("Temp", value("gpu.temperature", shape="percent"), "needs-gpu"),
-            _item("CPU", value("system.cpu.usage_percent", shape="percent"), "no-gpu"),
-            _item("RAM", ratio("system.memory.used_gb", "system.memory.total_gb"), "no-gpu"),
+            _item("GPU", value("gpu.utilization.gpu", shape="percent"), _OF_GPU),
+            _item("VRAM", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), _OF_GPU),
+            _item("Temp", value("gpu.temperature", shape="percent"), _OF_GPU),
+            _item("CPU", value("system.cpu.usage_percent", shape="percent"), _OF_HOST),
+            _item("RAM", ratio("system.memory.used_gb", "system.memory.total_gb"), _OF_HOST),
         ],
         id=ids.COMPACT_STATUS,
         className="compact",
@@ -37,4 +47,19 @@ def layout(_services: Services) -> Component:
     )
 
 
-PANEL: Final = Panel(place=Place.HEADER, layout=layout)
+def register(app: Dash, services: Services) -> None:
+    """Answer the status line's own requests: GET `_compact?gpu=` with index, UUID or the beginning of one."""
+    keys = metrics_in(layout(services))
+
+    def told() -> Response:
+        sample = services.latest.latest()
+        gpu = frames.chosen_gpu(sample, request.args.get("gpu", "")) if sample is not None else None
+        if sample is None:
+            return jsonify(None)
+        age_s = services.clock.monotonic() - sample.monotonic_s
+        return jsonify({"age": round(max(age_s, 0.0), 2), **frames.shown(sample, gpu, keys)})
+
+    app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, told)
+
+
+PANEL: Final = Panel(place=Place.HEADER, layout=layout, register=register)

@@ -46,7 +46,7 @@ def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", lim
 
 def _unit(key: str) -> dict[str, Any]:
     of = metric(key)
-    return {name: of[name] for name in ("data-unit", "data-digits")}
+    return {name: of[name] for name in ("data-unit", "data-in", "data-digits")}
 
 
 def _small(*shown: Component) -> Component:

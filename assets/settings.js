@@ -1,0 +1,226 @@
+// What the controls say becomes the state, and the state is what the controls say: view, GPU, range, units, panels.
+// (The state itself, with storage and address, is assets/head/state.js.)
+(function () {
+  "use strict";
+
+  const dashtop = window.dashtop;
+  const { state } = dashtop;
+  const { write } = dashtop.parts;
+  const setProps = (id, props) => window.dash_clientside.set_props(id, props);
+  const CONTROLS = {
+    range: "time-range",
+    view: "view-mode",
+    interval: "update-interval",
+    temperature: "temperature-unit",
+    memory: "memory-unit",
+  };
+
+  let devices = [];
+  let offered = "";
+  let shownGpu = null;
+  let started = false;
+
+  // --- controls -----------------------------------------------------------------------------------------------
+
+  function showChosen(names) {
+    for (const name of names) {
+      if (!(name in CONTROLS)) continue;
+      setProps(CONTROLS[name], { value: state.get(name) || (name === "interval" ? dashtop.view.ownInterval() : null) });
+    }
+    if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.view.intervalSeconds() * 1000) });
+  }
+
+  // Called by Dash when a control has changed, and once at the start: then what was stored or linked to is put there.
+  function chosen(gpu, range, mode, interval, temperature, memory) {
+    if (!started) {
+      started = true;
+      showChosen(Object.keys(CONTROLS));
+      arrange();
+      exportLink();
+      return;
+    }
+    const changes = { range, view: mode, temperature, memory };
+    if (interval !== (state.get("interval") || dashtop.view.ownInterval())) changes.interval = interval;
+    const device = devices.find(([index]) => String(index) === gpu);
+    if (device && device[0] !== shownGpu) changes.gpu = device[2];
+    state.set(changes);
+  }
+
+  // Called by Dash: the dialog is opened by one button and closed by the other.
+  function settings() {
+    return window.dash_clientside.callback_context.triggered_id === "settings-button";
+  }
+
+  state.onChange((names) => {
+    showChosen(names);
+    if (names.includes("range")) dashtop.plots.forget();
+    if (names.includes("order") || names.includes("hidden")) arrange();
+    if (names.includes("temperature") || names.includes("memory")) {
+      dashtop.repaint();
+      dashtop.plots.redraw();
+    }
+    exportLink();
+    if (names.some((name) => ["view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.ask();
+  });
+
+  // --- GPUs ---------------------------------------------------------------------------------------------------
+
+  const goesBy = ([index, , uuid], name) => name === String(index) || name.startsWith(uuid);
+
+  // Only when it changes: an open list of choices must not be rebuilt under the reader's pointer.
+  function offerDevices(frame) {
+    const known = JSON.stringify([frame.devices, frame.gpu]);
+    if (known === offered) return;
+    offered = known;
+    devices = frame.devices;
+    shownGpu = frame.gpu;
+    const options = devices.map(([index, name, uuid]) => ({ label: `${index}: ${name} · ${uuid}`, value: String(index) }));
+    setProps("gpu-selector", { options, value: String(frame.gpu) });
+    const device = devices.find(([index]) => index === frame.gpu);
+    state.shows({ gpu: device && devices.length > 1 ? device[2] : "" });
+    sayWhatIsGone(device);
+    exportLink();
+  }
+
+  // The choice is kept until the reader says otherwise: a GPU that comes back is shown again.
+  function sayWhatIsGone(device) {
+    const wanted = state.get("gpu");
+    const note = document.getElementById("gpu-gone");
+    const gone = Boolean(device && wanted && !goesBy(device, wanted));
+    write(note.querySelector("span"), gone ? `The GPU ${wanted} is not on this machine. GPU ${device[0]}, ${device[1]}, is shown instead.` : "");
+    note.hidden = !gone;
+  }
+
+  function keepShownGpu() {
+    const device = devices.find(([index]) => index === shownGpu);
+    state.set({ gpu: device[2] });
+    sayWhatIsGone(device);
+  }
+
+  // Looks at one GPU, wherever that was asked for.
+  dashtop.openGpu = function (wanted) {
+    const device = devices.find(([index]) => index === Number(wanted));
+    if (device) state.set({ view: "single", gpu: device[2] });
+  };
+
+  dashtop.painters.push(offerDevices);
+
+  // --- export -------------------------------------------------------------------------------------------------
+
+  function exportLink() {
+    const query = new URLSearchParams({ range: state.get("range") });
+    if (shownGpu !== null) query.set("gpu_id", String(shownGpu));
+    setProps("export-button", { href: `${dashtop.view.url("api/v1/system/history")}?${query}` });
+  }
+
+  // --- panels -------------------------------------------------------------------------------------------------
+
+  const style = document.createElement("style");
+  document.head.append(style);
+
+  // Rules, not attributes: they outlast whatever is rendered anew.
+  function arrange() {
+    const order = state.list("order").map((id, place) => `#${id}{order:${place - 100}}`);
+    const hidden = state.list("hidden").map((id) => `#${id}`);
+    style.textContent = order.join("") + (hidden.length ? `${hidden.join()}{display:none!important}` : "");
+  }
+
+  // Ids in the reader's order: those never moved stay where the page has them, behind those that were.
+  function ordered(panels) {
+    const places = state.list("order");
+    const place = ([id]) => (places.includes(id) ? places.indexOf(id) : places.length);
+    return [...panels].sort((one, other) => place(one) - place(other));
+  }
+
+  function item(list, [id, title], position, count) {
+    const row = document.createElement("li");
+    row.dataset.panel = id;
+    row.draggable = true;
+    const label = document.createElement("label");
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !state.list("hidden").includes(id) });
+    const name = document.createElement("span");
+    name.textContent = title;
+    label.append(box, name);
+    const grip = document.createElement("span");
+    grip.className = "grip";
+    row.append(grip, label);
+    for (const [by, word] of [[-1, "up"], [1, "down"]]) {
+      const button = Object.assign(document.createElement("button"), { type: "button", className: `move ${word}` });
+      button.dataset.by = String(by);
+      button.ariaLabel = `Move ${title} ${word}`;
+      button.disabled = position + by < 0 || position + by >= count;
+      row.append(button);
+    }
+    list.append(row);
+  }
+
+  const panelsOf = (list) => ordered(JSON.parse(list.dataset.arrange));
+
+  function fill(list) {
+    const panels = panelsOf(list);
+    list.replaceChildren();
+    panels.forEach((panel, position) => item(list, panel, position, panels.length));
+  }
+
+  const lists = () => [...document.querySelectorAll("[data-arrange]")];
+
+  // Dash puts the dialog's content on the page when it is opened.
+  new MutationObserver(() => lists().filter((list) => !list.firstChild).forEach(fill)).observe(document.body, { childList: true });
+  state.onChange((names) => {
+    if (names.includes("order") || names.includes("hidden")) lists().forEach(fill);
+  });
+
+  function move(list, id, to) {
+    const names = panelsOf(list).map(([each]) => each).filter((each) => each !== id);
+    names.splice(Math.max(0, to), 0, id);
+    const others = lists().filter((each) => each !== list).flatMap((each) => panelsOf(each).map(([name]) => name));
+    state.set({ order: [...others, ...names].join() });
+  }
+
+  const rowOf = (event) => event.target.closest("[data-arrange] > li");
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#settings-reset")) state.reset();
+    if (event.target.closest("#gpu-gone-keep")) keepShownGpu();
+    const button = event.target.closest(".move");
+    if (!button) return;
+    const row = rowOf(event);
+    const list = row.parentElement;
+    move(list, row.dataset.panel, [...list.children].indexOf(row) + Number(button.dataset.by));
+    // The list has been made anew: whoever moves by keyboard goes on from where they were.
+    const again = list.querySelector(`[data-panel="${row.dataset.panel}"]`);
+    const next = again.querySelector(`.move[data-by="${button.dataset.by}"]:enabled`) || again.querySelector(".move:enabled");
+    if (next) next.focus();
+  });
+
+  document.addEventListener("change", (event) => {
+    const row = rowOf(event);
+    if (!row) return;
+    const hidden = state.list("hidden").filter((each) => each !== row.dataset.panel);
+    if (!event.target.checked) hidden.push(row.dataset.panel);
+    state.set({ hidden: hidden.join() });
+    document.querySelector(`[data-panel="${row.dataset.panel}"] input`).focus();
+  });
+
+  let dragged = null;
+
+  document.addEventListener("dragstart", (event) => {
+    dragged = event.target.closest && rowOf(event);
+    if (dragged) event.dataTransfer.effectAllowed = "move";
+  });
+  document.addEventListener("dragover", (event) => {
+    const row = dragged && rowOf(event);
+    if (row && row.parentElement === dragged.parentElement) event.preventDefault();
+  });
+  document.addEventListener("drop", (event) => {
+    const row = dragged && rowOf(event);
+    if (!row || row.parentElement !== dragged.parentElement) return;
+    event.preventDefault();
+    move(row.parentElement, dragged.dataset.panel, [...row.parentElement.children].indexOf(row));
+  });
+  document.addEventListener("dragend", () => {
+    dragged = null;
+  });
+
+  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, chosen, settings };
+})();
