@@ -114,8 +114,10 @@ def test_a_hidden_tab_asks_nothing_and_goes_on_when_it_is_seen_again(
       document.dispatchEvent(new Event('visibilitychange'));
     }"""
     seen.page.evaluate(hide, True)
-    seen.true("() => document.querySelector('.live-state').textContent === 'Stale'")
+    seen.true("() => document.querySelector('.live-state').textContent === 'Paused'")
     asked = seen.asked
+    seen.true("since => performance.now() > since + 2000", seen.page.evaluate("performance.now()"))
+    assert seen.asked == asked, "four times in which it would have asked"
     seen.page.evaluate(hide, False)
     seen.until("live", 3000)
     assert seen.asked > asked

@@ -216,23 +216,6 @@ def test_the_status_goes_on_without_the_rest(demo: Running, watch: Callable[...,
     assert seen.page.locator("#compact-status").get_attribute("data-old") == "false"
 
 
-def test_a_hidden_page_pauses_and_wakes_by_itself(demo: Running, watch: Callable[..., Watched]) -> None:
-    seen = watch().open(demo.url)
-    hide = "hidden => {{ Object.defineProperty(document, 'hidden', {{configurable: true, value: {}}}); {} }}"
-    announce = "document.dispatchEvent(new Event('visibilitychange'));"
-    seen.page.evaluate(hide.format("true", announce), True)
-    seen.until("paused")
-    assert "Paused" in seen.text("#live-indicator")
-    asked = seen.asked
-    seen.page.wait_for_function(
-        "since => performance.now() > since + 1500", arg=seen.page.evaluate("performance.now()")
-    )
-    assert seen.asked <= asked + 1, "the one that was on its way"
-    seen.page.evaluate(hide.format("false", announce), False)
-    seen.until("live")
-    assert seen.errors == []
-
-
 def test_export_is_what_is_shown(page: Watched) -> None:
     page.page.select_option("#gpu-selector", "2")
     pick(page, "time-range", "5 min")
