@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power")
 RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
   .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
-COMPARE = "() => { document.documentElement.dataset.view = 'compare'; window.dashtop.ask(); }"
+COMPARE = "() => window.dashtop.state.set({view: 'compare'})"
 FRAME = "<!DOCTYPE html><body style='background: rgb(1, 2, 3)'><iframe src='{}' width=600 height=300></iframe>"
 
 
