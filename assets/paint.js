@@ -99,6 +99,8 @@
   dashtop.paint = function (frame) {
     if (frame.sequence === null) return;
     root.dataset.gpu = frame.gpu === null ? "none" : frame.devices.length > 1 ? "many" : "one";
+    // Without a GPU there is nothing to compare; the choice itself is kept.
+    root.dataset.view = frame.gpu === null ? "single" : dashtop.state.get("view");
     root.dataset.simulated = String(frame.simulated);
     root.dataset.gpuOld = String(oldGpu(frame));
     root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);

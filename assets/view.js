@@ -31,7 +31,7 @@
     return {
       gpu: state.get("gpu"),
       range: state.get("range"),
-      view: state.get("view"),
+      view: document.documentElement.dataset.view,
       interval: intervalSeconds(),
       theme: dashtop.theme.resolved(),
       width,

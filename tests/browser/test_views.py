@@ -70,7 +70,7 @@ def test_gpu_and_range_are_kept(demo: Running, watch: Callable[..., Watched]) ->
 def test_without_a_gpu_the_notice_stands_and_cpu_and_ram_are_told(
     without_gpu: Running, watch: Callable[..., Watched]
 ) -> None:
-    seen = watch().open(without_gpu.url)
+    seen = watch().open(f"{without_gpu.url}?view=compare")
     assert "No GPU Detected" in seen.text("#no-gpu-notice")
     assert "CPU and memory monitoring goes on" in seen.text("#no-gpu-notice")
     status = seen.text("#compact-status")
