@@ -49,13 +49,15 @@ def layout(_services: Services) -> Component:
 
 def register(app: Dash, services: Services) -> None:
     """Answer the status line's own requests: GET `_compact?gpu=` with index, UUID or the beginning of one."""
-    keys = metrics_in(layout(services))
+    shown = metrics_in(layout(services))
 
     def told() -> Response:
         sample = services.latest.latest()
         gpu = frames.chosen_gpu(sample, request.args.get("gpu", "")) if sample is not None else None
         if sample is None:
             return jsonify(None)
+        scope = "system." if gpu is None else "gpu."
+        keys = {key for key in shown if key.startswith(scope)}
         age_s = services.clock.monotonic() - sample.monotonic_s
         return jsonify({"age": round(max(age_s, 0.0), 2), **frames.shown(sample, gpu, keys)})
 
