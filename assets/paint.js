@@ -21,14 +21,15 @@
   }
 
   function paintValue(element, frame) {
-    const { metric, digits, help } = element.dataset;
+    const { metric, digits, help, shared } = element.dataset;
     const known = frame.values[metric];
     const missing = known === null || known === undefined;
     const { value, symbol } = dashtop.units.shown(missing ? null : known, element.dataset.in);
     write(element, missing ? "N/A" : value.toFixed(Number(digits)));
     if (element.dataset.unit) mark(element, "unit", symbol);
     element.classList.toggle("missing", missing);
-    const title = missing ? frame.missing[metric] || "no GPU" : help;
+    const title = missing ? frame.missing[metric] || "no GPU" : (frame.shared && shared) || help;
+    if (shared) element.classList.toggle("shared", !missing && frame.shared);
     if (element.title !== title) element.title = title;
   }
 
@@ -75,8 +76,12 @@
     return frame.gpu_age > 3 * frame.interval;
   }
 
+  function deviceOf(frame) {
+    return frame.devices.find(([index]) => index === frame.gpu);
+  }
+
   function texts(frame) {
-    const device = frame.devices.find(([index]) => index === frame.gpu);
+    const device = deviceOf(frame);
     const since = frame.since ? new Date(frame.since).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }) : "";
     const notice = frame.notice || { title: "", reason: "", outlook: "" };
     return {
@@ -103,6 +108,8 @@
     root.dataset.view = frame.gpu === null ? "single" : dashtop.state.get("view");
     root.dataset.simulated = String(frame.simulated);
     root.dataset.gpuOld = String(oldGpu(frame));
+    frame.shared = frame.gpu !== null && deviceOf(frame)[3];
+    root.dataset.shared = String(frame.shared);
     root.style.setProperty("--gpu", `var(--gpu-${(frame.gpu || 0) % COLOURS})`);
     const words = { ...texts(frame), ...frame.words };
     for (const element of document.querySelectorAll("[data-metric]:not(.of-card, .compact *)")) paintValue(element, frame);

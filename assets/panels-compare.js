@@ -44,7 +44,7 @@
 
   function row(card, label, positions, bar) {
     const line = make("div", "metric-row", card.body);
-    make("span", "label", line, label);
+    const name = make("span", "label", line, label);
     make("span", "", line);
     const value = make("span", "value", line);
     positions.forEach((position) => (card.fields[position] = field(position, value)));
@@ -53,6 +53,7 @@
     card.bars[bar].setAttribute("aria-valuemin", "0");
     card.bars[bar].setAttribute("aria-valuemax", "100");
     card.bars[bar].setAttribute("aria-label", label);
+    return name;
   }
 
   function fact(card, parent, label, positions) {
@@ -82,7 +83,7 @@
     card.free = make("span", "free-mark", head, "Free");
     card.state = make("p", "card-state", body);
     row(card, "Utilization", [LOAD], LOAD);
-    row(card, "Memory", [USED, TOTAL], FILL);
+    make("span", "shared-mark", row(card, "Memory", [USED, TOTAL], FILL), "shared with host").title = fleet.dataset.shared;
     const facts = make("dl", "card-facts", body);
     fact(card, facts, "Temp.", [4]);
     fact(card, facts, "Power", [5, 6]);
@@ -95,25 +96,27 @@
     return card;
   }
 
-  function paintField(element, value, [, unit, digits]) {
+  function paintField(element, value, [, unit, digits], about) {
     const missing = typeof value === "string";
     const shown = missing ? { value: null, symbol: unit } : window.dashtop.units.shown(value, unit);
     parts.write(element, missing ? "N/A" : shown.value.toFixed(digits));
     if (element.dataset.unit) parts.mark(element, "unit", shown.symbol);
     element.classList.toggle("missing", missing);
-    const title = missing ? value : "";
+    const title = missing ? value : about;
     if (element.title !== title) element.title = title;
   }
 
-  function paintCard(card, name, values, rest) {
+  function paintCard(card, [, name, , shared], values, rest) {
     const [levels, state, process, processes, free] = rest;
     parts.write(card.name, name);
     card.name.title = name;
     card.body.classList.toggle("is-free", free === 1);
     parts.write(card.state, state);
     card.body.classList.toggle("has-state", state !== "");
+    card.body.classList.toggle("is-shared", shared);
     FIELDS.forEach((told, position) => {
-      if (card.fields[position]) paintField(card.fields[position], values[position], told);
+      const about = shared && (position === USED || position === TOTAL) ? card.body.parentElement.dataset.shared : "";
+      if (card.fields[position]) paintField(card.fields[position], values[position], told, about);
     });
     for (const position of [LOAD, FILL]) {
       const value = values[position];
@@ -251,7 +254,7 @@
     fleet.dataset.many = rows.length > 16 ? "true" : "false";
     rows.forEach((row, at) => {
       if (!cards.has(row[0])) cards.set(row[0], build(row[0], fleet));
-      paintCard(cards.get(row[0]), frame.devices[at][1], row.slice(1, 1 + FIELDS.length), row.slice(1 + FIELDS.length));
+      paintCard(cards.get(row[0]), frame.devices[at], row.slice(1, 1 + FIELDS.length), row.slice(1 + FIELDS.length));
     });
     const free = rows.filter((row) => row.at(-1) === 1).length;
     const count = document.querySelector("[data-free]");

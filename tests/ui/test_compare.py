@@ -89,6 +89,12 @@ def test_an_empty_mig_instance_is_free_though_its_load_is_not_told() -> None:
     assert state(part) == "MIG instance 3g.40gb"
 
 
+def test_memory_that_the_host_uses_too_does_not_make_a_gpu_taken() -> None:
+    shares = dataclasses.replace(idle(gpu__memory__used_percent=40.0), device=make_device(shares_host_memory=True))
+    assert is_free(shares)
+    assert not is_free(dataclasses.replace(shares, processes=(PROCESS,)))
+
+
 def test_states_are_said_in_words() -> None:
     assert state(idle()) == ""
     assert state(dataclasses.replace(idle(), state=Reason.GPU_LOST)) == "the GPU has fallen off the bus"

@@ -126,15 +126,15 @@ def test_the_gpu_asked_for_else_the_first() -> None:
 
 
 def test_uuids_are_short_as_long_as_that_tells_gpus_apart() -> None:
-    assert [name for _, _, name in devices(make_sample(gpus=(gpu(0), gpu(3))))] == ["GPU-00000000", "GPU-00000003"]
+    assert [name for _, _, name, _ in devices(make_sample(gpus=(gpu(0), gpu(3))))] == ["GPU-00000000", "GPU-00000003"]
     twins = [replace(gpu(index), device=make_device(index, uuid=f"GPU-00000000-{index}")) for index in (0, 1)]
-    assert [name for _, _, name in devices(make_sample(gpus=tuple(twins)))] == ["GPU-00000000-0", "GPU-00000000-1"]
+    assert [name for _, _, name, _ in devices(make_sample(gpus=tuple(twins)))] == ["GPU-00000000-0", "GPU-00000000-1"]
 
 
 def test_names_travel_as_they_are() -> None:
     named = replace(gpu(), device=make_device(name="<img src=x onerror=alert(1)>"))
     assert frame_of(make_sample(gpus=(named,)), named)["devices"] == [
-        (0, "<img src=x onerror=alert(1)>", named.device.uuid[:12])
+        (0, "<img src=x onerror=alert(1)>", named.device.uuid[:12], False)
     ]
 
 

@@ -80,10 +80,12 @@ def state(gpu: Gpu) -> str:
 def is_free(gpu: Gpu) -> bool:
     """Tell whether somebody could take this GPU: known to have no process, next to no load and no memory in use.
 
-    A MIG instance's load is not told by the driver; its memory and processes are.
+    A MIG instance's load is not told by the driver; its memory and processes are. Shared memory is in use by the host.
     """
     busy, filled = gpu.values.get(_BUSY), gpu.values.get(_FILL)
-    if gpu.state is not None or gpu.processes or filled is None or filled > _FREE_FILL_PERCENT:
+    if gpu.state is not None or gpu.processes:
+        return False
+    if not gpu.device.shares_host_memory and (filled is None or filled > _FREE_FILL_PERCENT):
         return False
     if busy is None:
         return gpu.device.mig_profile is not None

@@ -45,12 +45,18 @@ def _goes_by(device: Device, name: str) -> bool:
     return name == str(device.index) or (len(name) >= _SHORT and device.uuid.startswith(name))
 
 
-def devices(sample: Sample) -> list[tuple[int, str, str]]:
-    """Return index, name and short UUID of every GPU. NVIDIA's own tools take the short form for the whole."""
+def devices(sample: Sample) -> list[tuple[int, str, str, bool]]:
+    """Return index, name, short UUID of every GPU, and whether it shares the host's memory.
+
+    NVIDIA's own tools take the short form of a UUID for the whole.
+    """
     uuids = [gpu.device.uuid for gpu in sample.gpus]
     short = [uuid[:_SHORT] for uuid in uuids]
     known = short if len(set(short)) == len(short) else uuids
-    return [(gpu.device.index, gpu.device.name, name) for gpu, name in zip(sample.gpus, known, strict=True)]
+    return [
+        (gpu.device.index, gpu.device.name, name, gpu.device.shares_host_memory)
+        for gpu, name in zip(sample.gpus, known, strict=True)
+    ]
 
 
 def waiting(interval_s: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ asked again at every change of the page's state, so the fewer there are, the les
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from dash import html
 from dash.development.base_component import Component
@@ -16,6 +16,9 @@ from dashtop.catalog import METRICS
 
 # A figure dash has the width of a digit: nothing moves when the first value replaces it.
 PLACEHOLDER = "‒"
+
+SHARED: Final = "The host's memory, which this GPU shares: what is in use is so by everything that runs on the machine."
+_OF_MEMORY: Final = frozenset({"gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.memory.used_percent"})
 
 
 def attributes(**values: str) -> dict[str, Any]:
@@ -26,12 +29,15 @@ def attributes(**values: str) -> dict[str, Any]:
 def metric(key: str, *, unit: bool = True) -> dict[str, Any]:
     """Return the attributes that make an element show the value of a metric.
 
-    `data-in` is the unit that it comes in, `data-unit` the one shown behind it (assets/units.js).
+    `data-in` is the unit that it comes in, `data-unit` the one shown behind it (assets/units.js). `data-shared` is
+    what the value means where the GPU has no memory of its own.
     """
     of = METRICS[key]
     symbol = of.unit.symbol
     shown = attributes(data_unit=symbol) if unit and symbol else {}
-    return attributes(data_metric=key, data_digits=str(of.unit.digits), data_help=of.help, data_in=symbol) | shown
+    shared = attributes(data_shared=SHARED) if key in _OF_MEMORY else {}
+    told = attributes(data_metric=key, data_digits=str(of.unit.digits), data_help=of.help, data_in=symbol)
+    return told | shown | shared
 
 
 def value(key: str, *, unit: bool = True, shape: str = "") -> Component:
@@ -62,8 +68,11 @@ def warning(key: str) -> Component:
 
 def row(label: str, shown: Component, *, fill: str, of: str = "") -> Component:
     """Return a line of a card: label, warning if there is one, value, and the bar beneath."""
+    told: list[Component] = [html.Span(label, title=METRICS[fill].help)]
+    if fill in _OF_MEMORY:
+        told.append(html.Span("shared with host", className="shared-mark", title=SHARED))
     return html.Div(
-        [html.Span(label, className="label", title=METRICS[fill].help), warning(fill), shown, bar(fill, of=of)],
+        [html.Span(told, className="label"), warning(fill), shown, bar(fill, of=of)],
         className="metric-row",
     )
 

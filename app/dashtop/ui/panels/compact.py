@@ -51,7 +51,7 @@ def register(app: Dash, services: Services) -> None:
     """Answer the status line's own requests: GET `_compact?gpu=` with index, UUID or the beginning of one."""
     shown = metrics_in(layout(services))
 
-    def told() -> Response:
+    def answer() -> Response:
         sample = services.latest.latest()
         gpu = frames.chosen_gpu(sample, request.args.get("gpu", "")) if sample is not None else None
         if sample is None:
@@ -59,9 +59,10 @@ def register(app: Dash, services: Services) -> None:
         scope = "system." if gpu is None else "gpu."
         keys = {key for key in shown if key.startswith(scope)}
         age_s = services.clock.monotonic() - sample.monotonic_s
-        return jsonify({"age": round(max(age_s, 0.0), 2), **frames.shown(sample, gpu, keys)})
+        told = {"age": round(max(age_s, 0.0), 2), "shared": gpu is not None and gpu.device.shares_host_memory}
+        return jsonify(told | frames.shown(sample, gpu, keys))
 
-    app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, told)
+    app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, answer)
 
 
 PANEL: Final = Panel(place=Place.HEADER, layout=layout, register=register)

@@ -9,7 +9,7 @@ from dash import html
 
 from dashtop.ui import ids
 from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.value import attributes
+from dashtop.ui.value import SHARED, attributes
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -43,7 +43,7 @@ def layout(_services: Services) -> Component:
                 ],
                 className="section-head",
             ),
-            html.Div(className="fleet", **attributes(data_fleet="")),
+            html.Div(className="fleet", **attributes(data_fleet="", data_shared=SHARED)),
         ],
         id=ids.COMPARE,
         className="only-compare needs-gpu",

@@ -45,6 +45,8 @@ def _device(device: Device) -> list[tuple[str, str | None]]:
         ("Bus", device.pci_bus_id),
         ("Serial", masked(device.serial)),
     ]
+    if device.shares_host_memory:
+        known.append(("Memory", "shared with the host"))
     if device.mig_parent_uuid is not None:
         known += [("MIG profile", device.mig_profile), ("Part of", device.mig_parent_uuid)]
     return known

@@ -94,14 +94,15 @@ def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     """Add the processes by pid: what they are (`processes`) and, row by row, what they do (`loads`).
 
     A row is [pid, kind, name, user, where, started in epoch ms, foreign], and [GPU memory in MiB, SM %, CPU %, RAM in
-    MiB]; null where it is not told. `totals`: in GiB, what all processes hold, how many do not tell, and what is used.
+    MiB]; null where it is not told. `totals`: in GiB, what all processes hold, how many do not tell, what is used (null
+    where the host uses the same memory), and how many processes there are.
     """
     if gpu is None:
         return {"processes": [], "loads": [], "totals": [0, 0, None, 0]}
     largest = sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MOST_ROWS]
     largest.sort(key=attrgetter("pid"))
     told = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
-    used = gpu.values.get("gpu.memory.used_gb")
+    used = None if gpu.device.shares_host_memory else gpu.values.get("gpu.memory.used_gb")
     return {
         "processes": [_row(each) for each in largest],
         "loads": [_load(each) for each in largest],

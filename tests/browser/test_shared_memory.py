@@ -1,0 +1,70 @@
+"""A GPU without memory of its own (GB10) beside one that has some: whose memory a number speaks of is said at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashtop.catalog import METRICS
+from dashtop.ui.value import SHARED
+from tests.browser.test_views import THEMES
+from tests.processes import running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.browser.conftest import Watched
+    from tests.fake_nvml.fixtures import WorldFactory
+
+MARK = "#panel-utilization .shared-mark"
+TOTAL = "gpu.memory.total_gb"
+
+
+def title(seen: Watched, within: str) -> str | None:
+    return seen.page.locator(f"{within} [data-metric='{TOTAL}']").get_attribute("title")
+
+
+def test_memory_that_is_the_hosts_is_marked_wherever_it_is_shown(
+    nvml_world: WorldFactory, watch: Callable[..., Watched], screenshots: Path
+) -> None:
+    world = nvml_world("gb10")
+    world.gpus.append(nvml_world("rtx3090").gpu(0))
+    world.save()
+    with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
+        seen = watch().open(server.url)
+        mark = seen.page.locator(MARK)
+        seen.true(f"() => document.querySelector('{MARK}').checkVisibility()")
+        assert mark.inner_text() == "shared with host"
+        assert mark.get_attribute("title") == SHARED
+        assert seen.metric(TOTAL, "#panel-utilization") == seen.metric("system.memory.total_gb", "#panel-system")
+        seen.true(f"() => document.querySelector('#compact-status [data-metric=\"{TOTAL}\"]').title.includes('host')")
+        for shown in ("#panel-utilization", "#compact-status"):
+            assert title(seen, shown) == SHARED
+        assert "shared with the host" in seen.text("[data-facts]")
+        assert seen.text("[data-sum]") == "2 processes hold 62.5 GiB"
+        pictures(seen, screenshots, "gb10")
+
+        seen.page.select_option("#gpu-selector", "1")
+        seen.true(f"() => !document.querySelector('{MARK}').checkVisibility()")
+        assert title(seen, "#panel-utilization") == METRICS[TOTAL].help
+        assert "shared with the host" not in seen.text("[data-facts]")
+
+        seen.page.click("label:has-text('Compare')")
+        seen.true("() => document.querySelectorAll('.gpu-card').length === 2")
+        own, shared = (seen.page.locator(f"#gpu-card-{index} .shared-mark") for index in (1, 0))
+        assert (own.is_visible(), shared.is_visible()) == (False, True)
+        assert shared.get_attribute("title") == title(seen, "#gpu-card-0") == SHARED
+        assert not title(seen, "#gpu-card-1")
+        pictures(seen, screenshots, "gb10-compare")
+        assert seen.errors == []
+
+
+def pictures(seen: Watched, folder: Path, name: str) -> None:
+    """Take the four that a person looks at, and see that nothing is wider than the window."""
+    for width in (390, 1440):
+        seen.page.set_viewport_size({"width": width, "height": 900})
+        for theme, _ in THEMES:
+            seen.page.emulate_media(color_scheme=theme)
+            seen.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
+            seen.page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)
+        assert seen.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
