@@ -9,6 +9,7 @@
 
   const dashtop = window.dashtop;
   const TIMEOUT_MS = 3000;
+  const WATCHDOG_MS = TIMEOUT_MS + 1000;
   const MOST_FAILURES = 5;
   const PROBE_FIRST_MS = 1000;
   const PROBE_MOST_MS = 15000;
@@ -27,6 +28,7 @@
     failures: 0,
     gpuFailures: 0,
     failure: null, // {type, message} of the newest
+    cause: null, // what the fetch wrapper knows and Dash does not pass on
     stopped: false,
     retrying: false,
     probe: null,
@@ -39,74 +41,75 @@
 
   const now = () => performance.now();
   const byId = (id) => document.getElementById(id);
+  const setProps = (id, props) => window.dash_clientside.set_props(id, props);
+
   // --- asking -------------------------------------------------------------------------------------------------
 
   function request() {
     state.asked = now();
     state.again = false;
+    state.cause = null;
     state.count += 1;
     return { n: state.count, drawn: state.frame ? state.frame.drawn : null, ...dashtop.view.current() };
   }
 
-  // Dash itself would ask every component on the page, dozens of times, what this tick means to it: that costs the
-  // browser several times what painting does. So the callback is called as Dash calls it, but Dash is not told.
-  function send() {
-    const asked = request();
-    const body = {
-      output: "live.data",
-      outputs: { id: "live", property: "data" },
-      inputs: [{ id: "ask", property: "data", value: asked }],
-      changedPropIds: ["ask.data"],
-    };
-    fetch(dashtop.view.url("_dash-update-component"), {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    })
-      .then(read)
-      .then(
-        (frame) => asked.n === state.count && arrived(frame),
-        (error) => asked.n === state.count && failed(judge(error)),
-      );
-  }
-
-  function tick() {
+  // Called by Dash: the interval has ticked.
+  function gate() {
     const idle = document.hidden && state.frame;
-    if (byId("live-indicator") && !state.stopped && !idle && state.asked === null) send();
-    setTimeout(tick, 1000 * dashtop.view.intervalSeconds());
+    if (state.stopped || idle || state.asked !== null) return window.dash_clientside.no_update;
+    return request();
   }
 
   function ask() {
-    if (state.stopped || !byId("live-indicator")) return;
+    if (state.stopped) return;
     if (state.asked !== null) state.again = true;
-    else send();
+    else setProps("ask", { data: request() });
   }
 
   // --- answers ------------------------------------------------------------------------------------------------
 
-  async function read(response) {
-    const type = response.headers.get("content-type") || "";
-    if (response.status !== 200) throw response;
-    if (!type.includes("application/json")) {
-      throw new Error("Something between here and the server answers in its place.");
+  const plainFetch = window.fetch;
+
+  // fetch() waits for ever, and Dash never hears of a login page sent in place of an answer: both end here.
+  window.fetch = function (input, options) {
+    const body = options && typeof options.body === "string" ? options.body : "";
+    if (!String(input.url || input).includes("_dash-update-component") || !body.includes("live.data")) {
+      return plainFetch.call(window, input, options);
     }
-    const answer = await response.json();
-    return answer.response.live.data;
-  }
+    return plainFetch.call(window, input, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) }).then(
+      (response) => {
+        const type = response.headers.get("content-type") || "";
+        if (response.status !== 200 || type.includes("application/json")) return response;
+        state.cause = { type: "general", message: "Something between here and the server answers in its place." };
+        throw new TypeError("not JSON");
+      },
+      (error) => {
+        const late = error.name === "TimeoutError";
+        state.cause = { type: "connection", message: late ? "The server does not answer." : "The server cannot be reached." };
+        throw error;
+      },
+    );
+  };
 
   function judge(error) {
-    const status = error.status;
-    if (error.name === "TimeoutError") return { type: "connection", message: "The server does not answer." };
-    if (error.name === "TypeError") return { type: "connection", message: "The server cannot be reached." };
-    if (!status) return { type: "general", message: error.message };
+    if (state.cause) return state.cause;
+    const status = error && error.status;
+    if (!status) return { type: "connection", message: "The server cannot be reached." };
     if (status >= 502 && status <= 504) return { type: "connection", message: `A gateway cannot reach the server (${status}).` };
     if (status >= 500) return { type: "api", message: `The server failed to answer (${status}).` };
     return { type: "general", message: `The server refused to answer (${status}).` };
   }
 
-  function arrived(answer) {
+  // Called by Dash for every callback that has ended (see shell.py); an answer already given up counts no more.
+  dashtop.resolved = function (callback, result) {
+    if (state.asked === null || !result || !callback.output.includes("live.data")) return;
     state.asked = null;
+    if (result.error) failed(judge(result.error));
+    else if (result.data && result.data.live) arrived(result.data.live.data);
+    else failed({ type: "general", message: "The server sent an empty answer." });
+  };
+
+  function arrived(answer) {
     const frame = dashtop.held.whole(answer);
     state.received = now();
     state.frame = frame;
@@ -121,7 +124,10 @@
     state.probes = 0;
     state.retrying = false;
     clearTimeout(state.probe);
-    state.stopped = false;
+    if (state.stopped) {
+      state.stopped = false;
+      setProps("tick", { disabled: false });
+    }
     if (frame.error) {
       // The host's numbers go on: GPU trouble is said aloud, but never stops the page.
       state.gpuFailures += 1;
@@ -132,7 +138,8 @@
       if (frame.sequence !== null) state.lastGood = new Date(Date.now() - frame.age * 1000);
     }
     show();
-    if (state.again) ask();
+    // Not from within the hook: Dash has yet to put this answer away.
+    if (state.again) setTimeout(ask);
   }
 
   function failed(failure) {
@@ -142,7 +149,10 @@
     state.failures += 1;
     state.failure = failure;
     if (state.failures >= MOST_FAILURES) {
-      state.stopped = true;
+      if (!state.stopped) {
+        state.stopped = true;
+        setProps("tick", { disabled: true });
+      }
       lookAgainLater();
     }
     show();
@@ -158,7 +168,7 @@
 
   function probe() {
     if (document.hidden || !state.stopped) return;
-    fetch(dashtop.view.url("healthz"), { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) }).then(
+    plainFetch(dashtop.view.url("healthz"), { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) }).then(
       (response) => (response.ok ? retry() : lookAgainLater()),
       lookAgainLater,
     );
@@ -173,7 +183,7 @@
     }
     state.retrying = true;
     show();
-    send();
+    setProps("ask", { data: request() });
   }
 
   function wake() {
@@ -242,15 +252,14 @@
     banner.hidden = !wanted;
   }
 
-  setInterval(show, 500);
+  setInterval(() => {
+    const waited = state.asked === null ? 0 : now() - state.asked;
+    if (waited > WATCHDOG_MS) failed({ type: "connection", message: "The server does not answer." });
+    show();
+  }, 500);
 
-  // The page is there when Dash has built it.
-  function start() {
-    if (byId("live-indicator")) tick();
-    else setTimeout(start, 50);
-  }
-
-  start();
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, gate };
   dashtop.ask = ask;
   dashtop.repaint = () => state.frame && dashtop.paint(state.frame);
 })();

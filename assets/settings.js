@@ -27,6 +27,7 @@
       if (!(name in CONTROLS)) continue;
       setProps(CONTROLS[name], { value: state.get(name) || (name === "interval" ? dashtop.view.ownInterval() : null) });
     }
+    if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.view.intervalSeconds() * 1000) });
   }
 
   // Called by Dash when a control has changed, and once at the start: then what was stored or linked to is put there.
@@ -221,6 +222,5 @@
     dragged = null;
   });
 
-  window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, chosen, settings };
 })();

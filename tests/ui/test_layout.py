@@ -99,7 +99,7 @@ def test_bars_have_names(page: Component) -> None:
 def test_two_pages_in_one_process_share_nothing() -> None:
     apps = [served() for _ in range(2)]
     assert apps[0].callback_map is not apps[1].callback_map
-    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 3 for app in apps)
+    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 4 for app in apps)
 
 
 def served() -> Dash:

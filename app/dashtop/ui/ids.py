@@ -37,6 +37,7 @@ PANEL_PROCESSES: Final = "panel-processes"
 PANEL_INFORMATION: Final = "panel-information"
 
 # Between the page's own parts
+TICK: Final = "tick"
 ASK: Final = "ask"
 LIVE: Final = "live"
 GPU_HEADING: Final = "gpu-heading"

@@ -66,6 +66,9 @@ _CONTROLS: Final = (
     ids.MEMORY_UNIT,
 )
 
+# Dash says nothing to the page when a request fails. This hook is told of every answer, and paints it (assets/poll.js).
+_HOOKS: Final[Any] = {"callback_resolved": "function(callback, result) { window.dashtop.resolved(callback, result); }"}
+
 
 def create_dash(
     services: Services, *, server: Flask, assets_folder: str, interval_s: float, url_prefix: str = "/"
@@ -81,6 +84,7 @@ def create_dash(
         url_base_pathname=url_prefix,
         serve_locally=True,
         compress=True,
+        hooks=_HOOKS,
         meta_tags=[{"name": "color-scheme", "content": "light dark"}, {"name": "robots", "content": "noindex"}],
         **unannotated,
     )
@@ -103,8 +107,9 @@ def _fingerprinted(app: Dash, path: str) -> str:
 
 
 def _gate(app: Dash) -> None:
-    """Let the browser keep what is chosen (and decide by itself when to ask: assets/poll.js)."""
+    """Let the browser decide when to ask (one request at a time), and keep what is chosen."""
     in_browser: Any = app.clientside_callback
+    in_browser(ClientsideFunction("dashtop", "gate"), Output(ids.ASK, "data"), Input(ids.TICK, "n_intervals"))
     in_browser(
         ClientsideFunction("dashtop", "chosen"),
         *(Input(control, "value") for control in _CONTROLS),
@@ -132,6 +137,7 @@ def layout(services: Services, interval_s: float) -> Component:
             ),
             _footer(),
             dialog({"History": placed[Place.TRENDS], "Now": placed[Place.CARDS]}, interval_s),
+            dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
             dcc.Store(id=ids.ASK),
             dcc.Store(id=ids.LIVE),
         ],
