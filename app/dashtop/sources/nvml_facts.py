@@ -10,7 +10,7 @@ import pynvml
 from dashtop.domain.sample import Device
 from dashtop.domain.text import printable
 from dashtop.sources.describe import ARCHITECTURES, cuda_version, instance_of
-from dashtop.sources.nvml_gate import call, call_or_none
+from dashtop.sources.nvml_gate import TEXT_LENGTH, call_or_none, text, text_or_none
 from dashtop.sources.nvml_queries import MILLI, memory_v2, mig_mode
 
 if TYPE_CHECKING:
@@ -33,19 +33,18 @@ def driver() -> Driver:
     """Ask for the driver's versions."""
     cuda = call_or_none(pynvml.nvmlSystemGetCudaDriverVersion)
     return Driver(
-        call_or_none(pynvml.nvmlSystemGetDriverVersion),
+        text_or_none(pynvml.nvmlSystemGetDriverVersion),
         cuda_version(cuda) if cuda is not None else None,
     )
 
 
 def static_facts(handle: Any, index: int, installed: Driver) -> Device:
     """Ask everything about a GPU that does not change while it runs. Raises Unavailable without a UUID."""
-    uuid = call(pynvml.nvmlDeviceGetUUID, handle)
-    name = printable(call_or_none(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU", limit=96)
+    uuid = text(pynvml.nvmlDeviceGetUUID, handle)
+    name = text_or_none(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
     capability = call_or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     memory = call_or_none(memory_v2, handle) or call_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
     power = call_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-    pci = call_or_none(pynvml.nvmlDeviceGetPciInfo, handle)
     slowdown, shutdown = (
         call_or_none(pynvml.nvmlDeviceGetTemperatureThreshold, handle, kind)
         for kind in (pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN, pynvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN)
@@ -58,15 +57,19 @@ def static_facts(handle: Any, index: int, installed: Driver) -> Device:
         driver_version=installed.version,
         cuda_version=installed.cuda,
         compute_capability=f"{capability[0]}.{capability[1]}" if capability is not None else None,
-        pci_bus_id=pci.busId if pci is not None else None,
+        pci_bus_id=text_or_none(_bus_id, handle),
         power_limit_watts=power * MILLI if power is not None else None,
         slowdown_celsius=slowdown or None,
         shutdown_celsius=shutdown or None,
-        serial=call_or_none(pynvml.nvmlDeviceGetSerial, handle),
-        vbios=call_or_none(pynvml.nvmlDeviceGetVbiosVersion, handle),
+        serial=text_or_none(pynvml.nvmlDeviceGetSerial, handle),
+        vbios=text_or_none(pynvml.nvmlDeviceGetVbiosVersion, handle),
         architecture=ARCHITECTURES.get(call_or_none(pynvml.nvmlDeviceGetArchitecture, handle) or 0),
         shares_host_memory=memory is None and _INTEGRATED.search(name) is not None,
     )
+
+
+def _bus_id(handle: Any) -> str:
+    return str(pynvml.nvmlDeviceGetPciInfo(handle).busId)
 
 
 def instance_facts(handle: Any, index: int, parent: Device, installed: Driver) -> Device:
@@ -169,4 +172,4 @@ def _driver_file(file: Path) -> dict[str, str]:
     except OSError:
         return {}
     pairs = (line.partition(":") for line in lines)
-    return {key.strip(): printable(value.strip(), limit=96) for key, _, value in pairs if value.strip()}
+    return {key.strip(): printable(value.strip(), limit=TEXT_LENGTH) for key, _, value in pairs if value.strip()}

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 import pynvml
 
 from dashtop.domain.errors import Reason, Unavailable
+from dashtop.domain.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ResultT = TypeVar("ResultT")
+
+TEXT_LENGTH = 96
 
 # NVML manual, "Return values" (nvmlReturn_t).
 REASONS = {
@@ -49,4 +52,25 @@ def call_or_none(function: Callable[..., ResultT], *arguments: object) -> Result
     try:
         return function(*arguments)
     except pynvml.NVMLError:
+        return None
+
+
+def text(function: Callable[..., str], *arguments: object) -> str:
+    """Ask for a text and make it fit to be shown; raise Unavailable as `call` does.
+
+    The binding takes it for UTF-8, and names and numbers that a card carries need not be.
+    """
+    told: str | bytes
+    try:
+        told = call(function, *arguments)
+    except UnicodeDecodeError as damaged:
+        told = damaged.object
+    return printable(told, limit=TEXT_LENGTH)
+
+
+def text_or_none(function: Callable[..., str], *arguments: object) -> str | None:
+    """Ask for a text; None where NVML does not tell, or tells nothing."""
+    try:
+        return text(function, *arguments) or None
+    except Unavailable:
         return None
