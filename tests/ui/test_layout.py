@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dash.development.base_component import Component
 from flask import Flask
 
 from dashtop.catalog import METRICS
+from dashtop.domain.errors import Reason
 from dashtop.factory import assets_dir
 from dashtop.ui import ids
 from dashtop.ui.dialog import names
@@ -21,10 +23,12 @@ from dashtop.ui.panels import CHARTS
 from dashtop.ui.shell import create_dash, layout
 from dashtop.ui.theme import DARK, LIGHT
 from dashtop.ui.value import metrics_in
-from tests.ui.worlds import gpu, world
+from tests.ui.worlds import GPU_VALUES, gpu, world
 
 if TYPE_CHECKING:
     from dash import Dash
+
+    from dashtop.domain.sample import Gpu
 
 PUBLIC = {
     "view-mode", "settings-button", "settings-modal", "update-interval", "export-button",
@@ -86,8 +90,18 @@ def test_the_status_line_has_an_answer_of_its_own() -> None:
     assert told["values"]["gpu.temperature"] == 91.0
     assert told["levels"]["gpu.temperature"] == "high"
     assert set(told["values"]) == {
-        "gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.temperature"
+        "gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.temperature",
+        "system.cpu.usage_percent", "system.memory.used_gb", "system.memory.total_gb",
     }  # fmt: skip
+    assert told["trouble"] == ""
+
+
+def test_the_status_line_tells_of_trouble_with_a_gpu_and_of_the_host() -> None:
+    lost = replace(gpu(), values=dict.fromkeys(GPU_VALUES), unavailable={}, state=Reason.GPU_LOST)
+    for gpus, trouble in (((lost,), "The GPU has fallen off the bus"), ((), "No GPU Detected")):
+        told = served(gpus).server.test_client().get("/_compact").get_json()
+        assert told["trouble"] == trouble
+        assert told["values"]["system.memory.used_gb"] == 8.0
 
 
 def test_bars_have_names(page: Component) -> None:
@@ -102,8 +116,8 @@ def test_two_pages_in_one_process_share_nothing() -> None:
     assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 4 for app in apps)
 
 
-def served() -> Dash:
-    services, _, _ = world(gpus=(gpu(),))
+def served(gpus: tuple[Gpu, ...] | None = None) -> Dash:
+    services, _, _ = world(gpus=(gpu(),) if gpus is None else gpus)
     return create_dash(services, server=Flask("test"), assets_folder=str(assets_dir()), interval_s=1.0)
 
 

@@ -13,7 +13,7 @@ from dashtop.domain.readings import (
     RemappedRows,
     RetiredPages,
 )
-from dashtop.domain.sample import GpuProcess
+from dashtop.domain.sample import GpuProcess, Owner
 from dashtop.sources.demo_cards import MILLI
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _BLOCK = 2**21
 _RESTING_STATE = 8
 _HOT_MARGIN_CELSIUS = 1.0
 _IDLE, _POWER_CAP, _THERMAL = 0x1, 0x4, 0x20
+_USERS = ("ada", "alan", "grace", "mary")
 # NVML's numbers for GPM metrics (nvmlGpmMetricId_t).
 _SM, _OCCUPANCY, _TENSOR, _DRAM = "2", "3", "5", "10"
 
@@ -240,6 +241,7 @@ class DemoDevice:
                 kind=process["type"],
                 gpu_memory_bytes=size,
                 name=process["name"].rpartition("/")[2],
+                owner=Owner(user=_USERS[int(noise.dice(9, n) * len(_USERS))]),
                 cpu_percent=round(
                     130.0 * noise.dice(10, n) * effort * (1.0 + 0.1 * noise.wave(11 + n, self._engine.now, 3.0)), 1
                 ),

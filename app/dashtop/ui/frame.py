@@ -78,7 +78,7 @@ def live_frame(
         "simulated": sample.simulated,
         "devices": devices(sample),
         "notice": None if gpu is not None else notice(sample.gpu_trouble),
-        "error": error(sample.gpu_trouble if gpu is None else _silence(gpu), alive=alive),
+        "error": error(sample.gpu_trouble if gpu is None else silence(gpu), alive=alive),
         **told,
         "values": {key: value for key, value in told["values"].items() if key not in seldom},
         "seldom": seldom,
@@ -137,7 +137,7 @@ def level(limits: Thresholds | None, value: float | None) -> str:
     return "high" if value >= limits.high else "elevated"
 
 
-def _silence(gpu: Gpu) -> Reason | None:
+def silence(gpu: Gpu) -> Reason | None:
     """Return why this GPU tells nothing at all; None while it tells anything."""
     if any(value is not None for value in gpu.values.values()):
         return None

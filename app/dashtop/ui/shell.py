@@ -201,6 +201,7 @@ def _sections(placed: dict[Place, list[Component]]) -> list[Component]:
                 html.Div(html.H2("Now"), className="section-head"),
                 html.Div(placed[Place.CARDS], className="grid cards"),
             ],
+            className="only-single",
             **attributes(aria_label="Now"),
         ),
     ]

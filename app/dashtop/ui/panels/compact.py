@@ -1,4 +1,4 @@
-"""The compact status in the header bar: the GPU in three numbers, or CPU and RAM where there is no GPU.
+"""The compact status in the header bar: the GPU in three numbers, or what is wrong with it; and the host.
 
 It has a clock and a small request of its own (assets/compact.js), and so goes on whatever the rest of the page does.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
     from flask import Response
 
+    from dashtop.domain.sample import Gpu, Sample
     from dashtop.domain.services import Services
 
 _OF_GPU, _OF_HOST = "of-the-gpu", "of-the-host"
@@ -34,6 +35,7 @@ def layout(_services: Services) -> Component:
     """Return the status line."""
     return html.Div(
         [
+            html.Span(className="compact-item trouble"),
             _item("GPU", value("gpu.utilization.gpu", shape="percent"), _OF_GPU),
             _item("VRAM", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), _OF_GPU),
             _item("Temp", value("gpu.temperature", shape="percent"), _OF_GPU),
@@ -48,7 +50,10 @@ def layout(_services: Services) -> Component:
 
 
 def register(app: Dash, services: Services) -> None:
-    """Answer the status line's own requests: GET `_compact?gpu=` with index, UUID or the beginning of one."""
+    """Answer the status line's own requests: GET `_compact?gpu=` with index, UUID or the beginning of one.
+
+    `trouble` says why that GPU, or any, is not told of; "" where it is.
+    """
     shown = metrics_in(layout(services))
 
     def answer() -> Response:
@@ -56,13 +61,22 @@ def register(app: Dash, services: Services) -> None:
         gpu = frames.chosen_gpu(sample, request.args.get("gpu", "")) if sample is not None else None
         if sample is None:
             return jsonify(None)
-        scope = "system." if gpu is None else "gpu."
-        keys = {key for key in shown if key.startswith(scope)}
         age_s = services.clock.monotonic() - sample.monotonic_s
-        told = {"age": round(max(age_s, 0.0), 2), "shared": gpu is not None and gpu.device.shares_host_memory}
-        return jsonify(told | frames.shown(sample, gpu, keys))
+        told = {
+            "age": round(max(age_s, 0.0), 2),
+            "trouble": _trouble(sample, gpu),
+            "shared": gpu is not None and gpu.device.shares_host_memory,
+        }
+        return jsonify(told | frames.shown(sample, gpu, shown))
 
     app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, answer)
+
+
+def _trouble(sample: Sample, gpu: Gpu | None) -> str:
+    if gpu is None:
+        return frames.notice(sample.gpu_trouble)["title"]
+    reason = gpu.state or frames.silence(gpu)
+    return "" if reason is None else f"{reason.value[:1].upper()}{reason.value[1:]}"
 
 
 PANEL: Final = Panel(place=Place.HEADER, layout=layout, register=register)
