@@ -36,7 +36,6 @@
       started = true;
       showChosen(Object.keys(CONTROLS));
       arrange();
-      exportLink();
       return;
     }
     const changes = { range, view: mode, temperature, memory };
@@ -59,7 +58,6 @@
       dashtop.repaint();
       dashtop.plots.redraw();
     }
-    exportLink();
     if (names.some((name) => ["view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.ask();
   });
 
@@ -79,7 +77,6 @@
     const device = devices.find(([index]) => index === frame.gpu);
     state.shows({ gpu: device && devices.length > 1 ? device[2] : "" });
     sayWhatIsGone(device);
-    exportLink();
   }
 
   // The choice is kept until the reader says otherwise: a GPU that comes back is shown again.
@@ -104,14 +101,6 @@
   };
 
   dashtop.painters.push(offerDevices);
-
-  // --- export -------------------------------------------------------------------------------------------------
-
-  function exportLink() {
-    const query = new URLSearchParams({ range: state.get("range") });
-    if (shownGpu !== null) query.set("gpu_id", String(shownGpu));
-    setProps("export-button", { href: `${dashtop.view.url("api/v1/system/history")}?${query}` });
-  }
 
   // --- panels -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.browser.conftest import TICK, Watched, watching
+from tests.processes import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,14 +217,40 @@ def test_the_status_goes_on_without_the_rest(demo: Running, watch: Callable[...,
     assert seen.page.locator("#compact-status").get_attribute("data-old") == "false"
 
 
-def test_export_is_what_is_shown(page: Watched) -> None:
-    page.page.select_option("#gpu-selector", "2")
-    pick(page, "time-range", "5 min")
-    page.true("() => document.querySelector('#export-button').href.includes('gpu_id=2')")
-    with page.page.expect_download() as download:
-        page.page.click("#export-button")
-    body = json.loads(download.value.path().read_text())
-    series = body["series"]["gpu.temperature"]["mean"]
-    assert any(value is not None for value in series)
-    assert body["timestamps"][-1] - body["timestamps"][0] <= 300_000
-    assert page.errors == []
+def test_export_is_what_is_shown_under_a_prefix_and_with_a_token(watch: Callable[..., Watched]) -> None:
+    with running("--demo", "3", "--interval", "0.5", "--url-prefix", "/gpu/", "--token", "of-the-test") as server:
+        seen = watch().open(f"{server.url}?token=of-the-test")
+        seen.page.select_option("#gpu-selector", "2")
+        pick(seen, "time-range", "5 min")
+        seen.page.click("[data-line='system.cpu.usage_percent']")
+        seen.true("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 2')")
+        seen.page.locator("#export-button").focus()
+        seen.page.keyboard.press("Enter")
+        assert seen.text("[data-about]") == "Last 5 min, GPU 2 and the host, 5 metrics"
+        assert seen.page.locator("[data-format]").evaluate_all("all => all.map(each => each.dataset.format)") == [
+            "csv", "json", "parquet"
+        ]  # fmt: skip
+        with seen.page.expect_download() as download:
+            seen.page.click("[data-format='json']")
+        assert download.value.suggested_filename == "dashtop-5m.json"
+        body = json.loads(download.value.path().read_text())
+        uuid = seen.page.evaluate("async () => (await (await fetch('api/v1/system/gpu-info/2')).json()).uuid")
+        assert {(column["metric"], column["gpu_uuid"]) for column in body["columns"]} == {
+            ("gpu.utilization.gpu", uuid), ("gpu.memory.used_gb", uuid), ("system.memory.used_gb", None),
+            ("gpu.temperature", uuid), ("gpu.power.current_watts", uuid),
+        }  # fmt: skip
+        assert any(value is not None for row in body["rows"] for value in row[1:])
+        assert body["rows"][-1][0] - body["rows"][0][0] <= 300_000
+        # Everything, as a table; and the menu is left by Escape.
+        seen.page.click("#export-button")
+        seen.page.check("#export-all")
+        with seen.page.expect_download() as download:
+            seen.page.click("[data-format='csv']")
+        head = download.value.path().read_text().partition("\r\n")[0]
+        assert "gpu.fan_speed" in head
+        assert "system.network.upload_mbps" in head
+        seen.page.click("#export-button")
+        seen.page.keyboard.press("Escape")
+        assert not seen.page.locator("[data-about]").is_visible()
+        assert seen.page.evaluate("document.activeElement.id") == "export-button"
+        assert seen.errors == []

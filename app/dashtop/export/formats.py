@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -130,3 +131,8 @@ FORMATS: Final = {
     "json": Format(media_type="application/json", suffix=".json", write=_json),
     "parquet": Format(media_type="application/vnd.apache.parquet", suffix=".parquet", write=_parquet),
 }
+
+
+def offered() -> tuple[str, ...]:
+    """Return the names of the formats that can be written here: all of FORMATS where pyarrow is installed."""
+    return tuple(name for name in FORMATS if name != "parquet" or find_spec("pyarrow") is not None)

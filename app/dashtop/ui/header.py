@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import dash_bootstrap_components as dbc
 from dash import html
 
+from dashtop.export.formats import offered
 from dashtop.ui import ids
 from dashtop.ui.value import attributes
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
 _VIEWS: Final = {"single": "Single", "compare": "Compare"}
+_FORMATS: Final = {
+    "csv": ("CSV", "for spreadsheets"),
+    "json": ("JSON", "for programs"),
+    "parquet": ("Parquet", "for pandas, Spark, DuckDB"),
+}
 _THEMES: Final = ("system", "light", "dark")
 
 
@@ -75,13 +81,6 @@ def _live() -> Component:
 def _choices() -> Component:
     selector = dbc.Select(id=ids.GPU_SELECTOR, options=[], value="0", size="sm")
     label = html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden")
-    export = html.A(
-        icon("export", "Export"),
-        id=ids.EXPORT_BUTTON,
-        className="btn btn-link icon-button",
-        title="Download the history of the shown range",
-        **_anchor("history"),
-    )
     settings = dbc.Button(
         icon("settings", "Settings"),
         id=ids.SETTINGS_BUTTON,
@@ -93,15 +92,45 @@ def _choices() -> Component:
         [
             html.Div(segments(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu"),
             html.Div([label, selector], className="gpu-choice many-gpus"),
-            html.Div([export, settings, _theme_toggle()], className="icons"),
+            html.Div([_export(), settings, _theme_toggle()], className="icons"),
         ],
         className="choices",
     )
 
 
-def _anchor(name: str) -> dict[str, Any]:
-    # The browser completes the address with what is shown (assets/settings.js).
-    return {"href": "#", "download": f"dashtop-{name}.json"}
+def _export() -> Component:
+    """Return the menu; the browser completes its links with what is shown (assets/settings-export.js)."""
+    links = [
+        html.A(
+            [html.Strong(title), html.Span(use)],
+            href="#",
+            download="",
+            className="menu-item",
+            **attributes(data_format=name),
+        )
+        for name, (title, use) in _FORMATS.items()
+        if name in offered()
+    ]
+    return html.Details(
+        [
+            html.Summary(
+                icon("export", "Export"),
+                id=ids.EXPORT_BUTTON,
+                className="btn btn-link icon-button",
+                title="Export the history that is shown",
+            ),
+            html.Div(
+                [
+                    html.H2("Export"),
+                    html.P(className="menu-about", **attributes(data_about="")),
+                    dbc.Checkbox(id=ids.EXPORT_ALL, label="Every metric, shown or not", value=False),
+                    *links,
+                ],
+                className="menu-body",
+            ),
+        ],
+        className="menu",
+    )
 
 
 def _theme_toggle() -> Component:
