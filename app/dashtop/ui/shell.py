@@ -13,6 +13,7 @@ from dashtop.ui import embed, ids, tick
 from dashtop.ui.dialog import dialog
 from dashtop.ui.header import header, segments
 from dashtop.ui.panels import PANELS, Place
+from dashtop.ui.still import still
 from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.value import attributes, metrics_in
 from dashtop.version import __version__
@@ -91,7 +92,7 @@ def create_dash(
     app.index_string = _INDEX.replace("RANGES", " ".join(RANGES_MS)).replace("RANGE", DEFAULT_RANGE)
     for mark, path in _NOT_BY_DASH.items():
         app.index_string = app.index_string.replace(mark, _fingerprinted(app, path))
-    app.layout = lambda: layout(services, interval_s)
+    app.layout = lambda: still(layout(services, interval_s))
     _gate(app)
     tick.register(app, services, metrics_in(layout(services, interval_s)))
     embed.register(app, embed.panels_in(layout(services, interval_s)), url_prefix=url_prefix)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import dash_bootstrap_components as dbc
 from dash import html
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ def card(
     title: Component | str,
     body: Sequence[Component],
     *,
-    id: str = "",  # noqa: A002 - the DOM's word
+    id: str,  # noqa: A002 - the DOM's word
     aside: Component | None = None,
     shape: str = "",
 ) -> Component:
@@ -25,12 +24,7 @@ def card(
     heading = html.Div(
         [html.H3(title, className="card-name"), *([] if aside is None else [aside])], className="card-top"
     )
-    framed: Component = dbc.Card(
-        [heading, *body],
-        className=f"panel {shape}".strip(),
-        **({"id": id} if id else {}),
-    )
-    return framed
+    return html.Div([heading, *body], className=f"card panel {shape}".strip(), id=id)
 
 
 def halves(rows: Sequence[Component], facts: Sequence[Component]) -> Component:
