@@ -1,24 +1,26 @@
-"""The real command: it starts, tells this machine's truth, and ends; and the Procfile's server does the same."""
+"""The real command: it starts, tells this machine's truth, and ends."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.processes import DASHTOP, ROOT, Running, eventually, running
+from tests.processes import DASHTOP, Running, eventually, running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.fake_nvml.fixtures import WorldFactory
 
 ALL = "/api/v1/system/monitoring/all"
@@ -190,27 +192,28 @@ def test_help_and_version() -> None:
     assert version.startswith("dashtop ")
 
 
-def test_the_procfiles_server_answers_and_ends(free_port: int) -> None:
-    command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip().replace("${PORT:-8050}", str(free_port))
-    command = command.replace("0.0.0.0", "127.0.0.1")
-    environment = {**os.environ, "DASHTOP_DEMO": "2", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    process = subprocess.Popen(
-        shlex.split(command), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    server = Running(process, f"http://127.0.0.1:{free_port}/")
-    try:
-        eventually(lambda: server.status("/readyz")[0] == 200, timeout_s=20)
-        assert server.json(ALL)["simulated"] is True
-        assert b"_dash-config" in server.get("/")
-        assert server.stop() == 0
-    finally:
-        process.kill()
-        print(process.communicate()[0])
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"\x00 nonsense\r\n\r\n", 400),
+        (b"GET /api/ HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+        (b"POST /api/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST /api/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", 413),
+    ],
+    ids=["no HTTP", "headers too large", "no length", "body too large"],
+)
+def test_what_cannot_be_read_is_answered_as_errors_are(served: Running, request_: bytes, status: int) -> None:
+    address = urlsplit(served.url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=10) as connection:
+        connection.sendall(request_)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == status
+        assert answer.getheader("Content-Type") == "application/json"
+        assert set(json.loads(answer.read())) == {"detail"}
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+@pytest.fixture(scope="module")
+def served() -> Iterator[Running]:
+    with running("--no-gpu") as server:
+        yield server

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import waitress
+from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer
+from waitress.task import ErrorTask, WSGITask
 
 from dashtop.domain.errors import ServerStartError
 
@@ -22,7 +25,8 @@ THREADS = 32
 CONNECTIONS = 500
 LARGEST_BODY = 8 * 2**20
 LARGEST_HEADERS = 32 * 2**10
-MOST_UNSENT = 2 * 2**20
+MOST_UNSENT = 256 * 2**10
+"""Beyond it the thread that answers waits for the client."""
 UNREAD_MS = 20_000
 
 
@@ -50,7 +54,7 @@ class Server:
         except ValueError as error:
             raise ServerStartError(f"{host} is not an address of this machine; try --host 127.0.0.1.") from error
 
-        _drop_the_unread(self._server)
+        _prepare(self._server)
 
     @property
     def address(self) -> str:
@@ -75,12 +79,41 @@ class Server:
             self._server.close()
 
 
-def _drop_the_unread(server: BaseWSGIServer | MultiSocketServer) -> None:
-    """Have the kernel end a connection that is not read, so that nothing piles up; connections inherit it."""
+class _Task(WSGITask):  # type: ignore[misc]
+    """Passes the connection on, as gunicorn does, for streams that must not run ahead of their reader."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ["dashtop.socket"] = self.channel.socket
+        return environ
+
+
+class _Refusal(ErrorTask):  # type: ignore[misc]
+    """A request that is no HTTP, or too large to be read, is answered as the API answers errors."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        body = json.dumps({"detail": f"{error.reason}: {error.body}"}).encode()
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers += [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    task_class = _Task
+    error_task_class = _Refusal
+
+
+def _prepare(server: BaseWSGIServer | MultiSocketServer) -> None:
+    """Have connections answer as above, and the kernel end one that is not read, so that nothing piles up."""
     listening = server.map.values() if isinstance(server, MultiSocketServer) else [server]
     for each in listening:
-        if isinstance(each, BaseWSGIServer) and hasattr(socket, "TCP_USER_TIMEOUT"):
-            each.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+        if isinstance(each, BaseWSGIServer):
+            each.channel_class = _Channel
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by its connections
+                each.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
 
 
 def _way_out(error: OSError, host: str, port: int) -> str:

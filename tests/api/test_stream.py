@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
+import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,51 +21,18 @@ from dashtop.domain.errors import CollectionEndedError
 from dashtop.domain.services import Services
 from dashtop.sources.clock import SystemClock
 from tests.api.pinned import Pinned
-from tests.builders import make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, make_gpu, make_history, make_sample
+from tests.clock import FakeClock
 from tests.processes import ROOT, Running, eventually, running
+from tests.streams import STREAM, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedReader
+    from pathlib import Path
 
     from dashtop.domain.sample import Sample
 
-STREAM = "/api/v1/system/stream"
 FAST = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
-
-
-class Opened:
-    """One open stream, read as it comes."""
-
-    def __init__(self, connection: socket.socket, lines: BufferedReader) -> None:
-        self.connection = connection
-        self.lines = lines
-        self.status = int(lines.readline().split()[1])
-        self.headers = {}
-        while (line := lines.readline().strip()) != b"":
-            name, _, value = line.decode().partition(": ")
-            self.headers[name.lower()] = value
-
-    def event(self) -> tuple[str, dict[str, Any]]:
-        """Return id and data of the next event."""
-        event_id = ""
-        while line := self.lines.readline():
-            if line.startswith(b"id: "):
-                event_id = line[4:].strip().decode()
-            if line.startswith(b"data: "):
-                data: dict[str, Any] = json.loads(line[6:])
-                return event_id, data
-        raise EOFError
-
-
-@contextmanager
-def opened(dashtop: Running, query: str = "", **headers: str) -> Iterator[Opened]:
-    address = urlsplit(dashtop.url)
-    with socket.create_connection((address.hostname, address.port or 0), timeout=20) as connection:
-        extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        connection.sendall(f"GET {STREAM}{query} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode())
-        with connection.makefile("rb") as lines:
-            yield Opened(connection, lines)
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +125,54 @@ def test_a_heartbeat_where_nothing_is_new() -> None:
     assert [part[:2] for part in parts] == [b"re", b"id", b": ", b": "]
     for _ in range(MOST_STREAMS):
         context.places.take()
+
+
+class Endless(Pinned):
+    """Always something new."""
+
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        return make_sample(after_sequence + 1, gpus=(make_gpu(0),))
+
+
+def test_a_client_that_falls_behind_is_dropped() -> None:
+    from flask import Flask
+
+    clock = FakeClock(now_ms=NOON_MS)
+    services = Services(latest=Endless(make_sample(gpus=(make_gpu(0),))), history=make_history(), clock=clock)
+    with Flask("test").test_request_context():
+        parts = iter(stream.stream(Context(services=services), GpuQuery()).response)
+    for taken_s in (0.0, 0.0, 0.5, 1.9):
+        assert next(parts)
+        clock.advance(taken_s)
+    assert next(parts)
+    clock.advance(stream.SLOW_S + 0.1)
+    assert next(parts, None) is None
+
+
+IMPATIENT = """#!{python}
+from dashtop import cli, server
+from dashtop.api import stream
+
+stream.UNREAD_S, server.UNREAD_MS = 2, 2000
+cli.main()
+"""
+
+
+def test_a_client_that_does_not_read_gives_its_place_back(tmp_path: Path) -> None:
+    command = tmp_path / "impatient"
+    command.write_text(IMPATIENT.format(python=sys.executable))
+    command.chmod(0o755)
+    with running(*FAST, command=command) as dashtop, ExitStack() as stack:
+        address = urlsplit(dashtop.url)
+        for _ in range(MOST_STREAMS):
+            deaf = stack.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            deaf.connect((address.hostname, address.port))
+            deaf.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+        def status() -> int:
+            with opened(dashtop) as another:
+                return another.status
+
+        eventually(lambda: status() == 503)
+        eventually(lambda: status() == 200, timeout_s=30)

@@ -1,7 +1,8 @@
 """GET /stream: Server-Sent Events, a snapshot per collection.
 
 A stream holds a thread of the server for as long as it is open, so there are fewer streams than threads. A client that
-reads too slowly skips snapshots; one that does not read at all is dropped by the kernel after UNREAD_S.
+reads more slowly than snapshots come is dropped when UNSENT bytes wait for it, and one that does not read at all by the
+kernel after UNREAD_S: it comes back to the newest snapshot instead of one that is ever older.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 10.0
 RETRY_MS = 2000
 UNREAD_S = 20
+UNSENT = 64 * 2**10
+SLOW_S = 2.0
+"""A snapshot that takes longer to hand over has found everything full."""
 
 
 def stream(context: Context, query: GpuQuery) -> Response:
@@ -33,7 +37,8 @@ def stream(context: Context, query: GpuQuery) -> Response:
     shown_gpu(sample, query.gpu_id)
     known = request.headers.get("Last-Event-ID") == _event_id(sample)
     context.places.take()
-    _drop_if_unread(request.environ.get("gunicorn.socket"))
+    environ = request.environ
+    _hold_little_back(environ.get("gunicorn.socket") or environ.get("dashtop.socket"))
     response = Response(_events(context, query.gpu_id, sample, known=known), mimetype="text/event-stream")
     response.call_on_close(context.places.give_back)
     response.headers["Cache-Control"] = "no-store"
@@ -42,6 +47,7 @@ def stream(context: Context, query: GpuQuery) -> Response:
 
 
 def _events(context: Context, gpu_id: int, sample: Sample, *, known: bool) -> Iterator[bytes]:
+    clock = context.services.clock
     yield b"retry: %d\n\n" % RETRY_MS
     if not known:
         yield _event(context, gpu_id, sample)
@@ -50,11 +56,11 @@ def _events(context: Context, gpu_id: int, sample: Sample, *, known: bool) -> It
             following = context.services.latest.wait(sample.sequence, HEARTBEAT_S)
         except CollectionEndedError:
             return
-        if following is None:
-            yield b": nothing new\n\n"
-        else:
-            sample = following
-            yield _event(context, gpu_id, sample)
+        sample = following or sample
+        handed_over = clock.monotonic()
+        yield _event(context, gpu_id, sample) if following is not None else b": nothing new\n\n"
+        if clock.monotonic() - handed_over > SLOW_S:
+            return
 
 
 def _event(context: Context, gpu_id: int, sample: Sample) -> bytes:
@@ -69,7 +75,9 @@ def _event_id(sample: Sample) -> str:
     return str(sample.time_ms)
 
 
-def _drop_if_unread(connection: socket.socket | None) -> None:
-    """Have the kernel end a connection that is not read. gunicorn passes it; server.py sees to waitress."""
-    if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
+def _hold_little_back(connection: socket.socket | None) -> None:
+    """Have the kernel keep little for the client, and end a connection that is not read."""
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)

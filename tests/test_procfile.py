@@ -1,0 +1,107 @@
+"""The Procfile's server: its very command line answers, streams, and ends."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from itertools import count, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.api.context import MOST_STREAMS
+from tests.processes import ROOT, UNHURRIED, Running, eventually
+from tests.streams import Opened, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ALL = "/api/v1/system/monitoring/all"
+MORE_THAN_ENOUGH = 16 * MOST_STREAMS
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Running]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = (ROOT / "Procfile").read_text().partition("web: ")[2].strip().replace("${PORT:-8050}", str(port))
+    command = command.replace("0.0.0.0", "127.0.0.1")
+    settings = {"DASHTOP_DEMO": "2", "DASHTOP_INTERVAL": "0.5", "DASHTOP_RATE_LIMIT": UNHURRIED}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        shlex.split(command),
+        env={**os.environ, **settings, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = Running(process, f"http://127.0.0.1:{port}/")
+    try:
+        eventually(lambda: server.status("/readyz")[0] == 200, timeout_s=30)
+        yield server
+    finally:
+        process.kill()
+        print(process.communicate()[0])
+
+
+@contextmanager
+def accepted(served: Running) -> Iterator[Opened]:
+    """Open a stream as soon as there is a place: those that clients have left end with their next snapshot."""
+    with ExitStack() as stack:
+
+        def ask() -> Opened | None:
+            stream = stack.enter_context(opened(served))
+            return stream if stream.status == 200 else None
+
+        yield eventually(ask, timeout_s=15, every_s=0.2)
+
+
+def test_it_answers(served: Running) -> None:
+    assert served.json(ALL)["simulated"] is True
+    assert b"_dash-config" in served.get("/")
+
+
+def test_it_streams(served: Running) -> None:
+    with opened(served, "?gpu_id=1") as stream:
+        assert stream.status == 200
+        times = [int(stream.event()[0]) for _ in range(4)]
+    assert all(later > earlier for earlier, later in pairwise(times))
+    with opened(served, Last_Event_ID=str(times[-1])) as stream:
+        assert int(stream.event()[0]) > times[-1]
+
+
+def test_streams_at_their_limit_leave_page_and_calls_answering(served: Running) -> None:
+    with ExitStack() as stack:
+        for number in count():
+            assert number < MORE_THAN_ENOUGH, "no limit"
+            stream = stack.enter_context(opened(served))
+            if stream.status != 200:
+                break
+            stream.event()
+        assert stream.status == 503
+        assert number >= MOST_STREAMS - 2, "those of the test before may still be ending"
+        for _ in range(5):
+            assert served.json(ALL)["gpu_available"]
+            assert b"_dash-config" in served.get("/")
+            assert served.status("/healthz") == (200, {"status": "ok"})
+    with accepted(served) as stream:
+        assert stream.event()
+
+
+def test_an_address_that_is_too_long_is_told_as_everywhere(served: Running) -> None:
+    status, body = served.status(f"{ALL}?{'a' * 5000}")
+    assert status == 414
+    assert set(body) == {"detail"}
+
+
+def test_open_streams_end_with_it(served: Running) -> None:
+    with accepted(served) as stream:
+        stream.event()
+        assert served.stop() == 0
+        stream.lines.read()  # to the end: the connection is closed, or this would time out
