@@ -122,10 +122,11 @@
       const value = values[position];
       parts.fill(card.bars[position], typeof value === "string" ? null : value, LEVELS[levels[position]]);
     }
-    const [program, user, mebibytes] = process || ["", null, null];
-    parts.write(card.process, process ? program : "No process");
-    card.process.title = program;
-    card.body.classList.toggle("is-idle", !process);
+    const unknown = typeof process === "string";
+    const [program, user, mebibytes] = (!unknown && process) || [unknown ? "Processes not known" : "No process", null, null];
+    parts.write(card.process, program);
+    card.process.title = unknown ? process : program;
+    card.body.classList.toggle("is-idle", unknown || !process);
     const more = processes > 1 ? `+${processes - 1}` : "";
     const size = mebibytes === null ? "" : window.dashtop.units.text(mebibytes / 1024, "GiB");
     parts.write(card.owner, [user, size, more].filter(Boolean).join(" · "));

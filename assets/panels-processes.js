@@ -112,7 +112,7 @@
     const shown = found.sort(compare).slice(0, pages * PAGE);
     place(body, shown);
     const panel = body.closest(".panel");
-    const none = frame.totals[3] === 0 ? "No process holds memory of this GPU." : "No process matches.";
+    const none = frame.totals[3] === 0 ? frame.words["processes.none"] : "No process matches.";
     parts.write(panel.querySelector("[data-none]"), found.length ? "" : none);
     body.closest("table").hidden = frame.totals[3] === 0;
     parts.write(panel.querySelector("[data-sum]"), totals());

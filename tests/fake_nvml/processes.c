@@ -17,6 +17,12 @@ static bool in_mode(const struct process *process, enum mode mode)
     }
 }
 
+/* R535 before 535.98 fills the third version with a larger structure than every driver before and after it. */
+static size_t third_version_size(void)
+{
+    return find(&world->machine, "wide_process_list") ? sizeof(nvmlProcessDetail_v1_t) : sizeof(nvmlProcessInfo_v2_t);
+}
+
 static nvmlReturn_t list(const struct section *gpu, enum mode mode, size_t size, unsigned int *count, void *infos)
 {
     if (!count)
@@ -44,22 +50,22 @@ static nvmlReturn_t list(const struct section *gpu, enum mode mode, size_t size,
     return NVML_SUCCESS;
 }
 
-#define PROCESS_LIST(function, mode, layout)                                                                         \
+#define PROCESS_LIST(function, mode, layout, size)                                                                   \
     EXPORT nvmlReturn_t function(nvmlDevice_t device, unsigned int *count, layout *infos)                            \
     {                                                                                                                \
         DEVICE_CALL(device);                                                                                         \
-        ANSWER(list(gpu, mode, sizeof(layout), count, infos));                                                       \
+        ANSWER(list(gpu, mode, size, count, infos));                                                                 \
     }
 
-PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses, COMPUTE, nvmlProcessInfo_v1_t)
-PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v2, COMPUTE, nvmlProcessInfo_v2_t)
-PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE, nvmlProcessInfo_v2_t)
-PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses, GRAPHICS, nvmlProcessInfo_v1_t)
-PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v2, GRAPHICS, nvmlProcessInfo_v2_t)
-PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, GRAPHICS, nvmlProcessInfo_v2_t)
-PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses, MPS, nvmlProcessInfo_v1_t)
-PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, MPS, nvmlProcessInfo_v2_t)
-PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, MPS, nvmlProcessInfo_v2_t)
+PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses, COMPUTE, nvmlProcessInfo_v1_t, sizeof(nvmlProcessInfo_v1_t))
+PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v2, COMPUTE, nvmlProcessInfo_v2_t, sizeof(nvmlProcessInfo_v2_t))
+PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE, nvmlProcessInfo_v2_t, third_version_size())
+PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses, GRAPHICS, nvmlProcessInfo_v1_t, sizeof(nvmlProcessInfo_v1_t))
+PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v2, GRAPHICS, nvmlProcessInfo_v2_t, sizeof(nvmlProcessInfo_v2_t))
+PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, GRAPHICS, nvmlProcessInfo_v2_t, third_version_size())
+PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses, MPS, nvmlProcessInfo_v1_t, sizeof(nvmlProcessInfo_v1_t))
+PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, MPS, nvmlProcessInfo_v2_t, sizeof(nvmlProcessInfo_v2_t))
+PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, MPS, nvmlProcessInfo_v2_t, third_version_size())
 
 EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_v1_t *details)
 {

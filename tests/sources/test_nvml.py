@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dashtop.domain.errors import Reason
+from dashtop.domain.sample import PROCESSES
 from dashtop.sources.clock import SystemClock
 from dashtop.sources.isolated import IsolatedGpus
 from tests.processes import eventually
@@ -136,3 +137,27 @@ def test_a_process_in_several_lists_is_one(nvml_world: WorldFactory, monkeypatch
         (77, "C+G", 5 * 2**20),
         (78, "G", None),
     ]
+
+
+@pytest.mark.parametrize("name", ["driver_r470", "rtx4090", "h100x8"])
+def test_processes_of_every_driver(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """R470 has an older list alone, R535 before 535.98 one whose entries are larger than they should be."""
+    world = nvml_world(name)
+    with reading(world, monkeypatch) as gpus:
+        found = settled(gpus)
+    for gpu, described in zip(found, world.gpus, strict=True):
+        told = [(each["pid"], each["type"], each["used_memory"]) for each in described["processes"]]
+        told.sort(key=lambda each: -each[2])
+        assert [(each.pid, each.kind, each.gpu_memory_bytes) for each in gpu.processes] == told
+
+
+def test_processes_that_nobody_tells_are_not_none(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = of_size(nvml_world("rtx3090"), 3)
+    for gpu, kinds in ((0, ("Compute",)), (1, ("Compute", "Graphics", "MPSCompute"))):
+        for kind in kinds:
+            world.set_return(f"nvmlDeviceGet{kind}RunningProcesses_v3", 4, gpu=gpu)
+    with reading(world, monkeypatch) as gpus:
+        found = settled(gpus)
+    assert [gpu.processes for gpu in found[:2]] == [(), ()]
+    assert [gpu.unavailable.get(PROCESSES) for gpu in found] == [Reason.NO_PERMISSION, Reason.NO_PERMISSION, None]
+    assert len(found[2].processes) == 1

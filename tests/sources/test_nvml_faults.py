@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pynvml
 import pytest
 
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Gpu
-from dashtop.sources import nvml_events, nvml_rates
+from dashtop.domain.sample import PROCESSES, Gpu
+from dashtop.sources import nvml_events, nvml_lane, nvml_rates
 from dashtop.sources.nvml import NvmlGpus
 from dashtop.sources.nvml_gate import REASONS, reason_of
 from tests.processes import eventually
+from tests.sources.nvml_fixtures import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.fake_nvml import World
+    from tests.fake_nvml.fixtures import WorldFactory
 
 ILL = 3
+ACTIVITY = tuple(f"gpu.utilization.{what}" for what in ("compute", "sm_occupancy", "tensor", "dram"))
 
 # Each function that a row of the table depends on, with a row that then has no value (its own reason shows there).
 ASKED = {
@@ -59,9 +63,37 @@ ASKED = {
     "nvmlDeviceGetMemoryInfo_v2": "gpu.memory.reserved_gb",
     "nvmlGpmQueryDeviceSupport": "gpu.utilization.compute",
     "nvmlGpmSampleGet": "gpu.utilization.compute",
+    "nvmlDeviceGetFanSpeed": "gpu.fan_speed",
+    "nvmlDeviceGetRetiredPages": "gpu.retired_pages.single_bit",
+    "nvmlDeviceGetRetiredPagesPendingStatus": "gpu.retired_pages.pending",
+    "nvmlDeviceGetPcieThroughput": "gpu.pcie.tx_mbps",
+    "nvmlDeviceGetMemoryInfo": "gpu.memory.used_gb",
+    "nvmlDeviceGetCurrentClocksThrottleReasons": "gpu.clocks.event_reasons",
 }
+# Asked where the driver does not have the function that took their place.
+SUCCESSORS = {
+    "nvmlDeviceGetMemoryInfo": "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetCurrentClocksThrottleReasons": "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetComputeRunningProcesses_v2": "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetGraphicsRunningProcesses_v2": "nvmlDeviceGetGraphicsRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v2": "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+}
+# Without them nothing can be asked of a GPU.
+LOOKUPS = ("nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID")
+# Of no GPU. A failure of the first two leaves no GPU, of the next two no activity. The others' takes nothing with it:
+# several of them fail at once, each with another code.
+OPENING = ("nvmlInit_v2", "nvmlDeviceGetCount_v2")
+OF_ACTIVITY = ("nvmlGpmSampleAlloc", "nvmlGpmMetricsGet")
+OF_NOTHING = (
+    ("nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion", "nvmlEventSetCreate", "nvmlShutdown"),
+    ("nvmlEventSetWait_v2", "nvmlEventSetFree", "nvmlGpmSampleFree"),
+)
+OF_SPLIT = ("nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex")
 # Without a row of their own: processes, facts, events. Their failure must take no value with it at all.
 ALSO_ASKED = (
+    "nvmlDeviceGetComputeRunningProcesses_v2",
+    "nvmlDeviceGetGraphicsRunningProcesses_v2",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v2",
     "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetGraphicsRunningProcesses_v3",
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
@@ -86,7 +118,12 @@ def hopper(tmp_path_factory: pytest.TempPathFactory, fake_nvml_cache: Path) -> I
     children otherwise."""
     from tests.fake_nvml import World
 
-    world = World.load("h100x8", tmp_path_factory.mktemp("world") / "world.txt", fake_nvml_cache)
+    world = World.load("h100x8", tmp_path_factory.mktemp("world") / "world.txt", fake_nvml_cache).count_calls()
+    for index in range(len(world.gpus)):  # so that nothing is left unasked
+        world.set(index, "fan_speed", 50).set(
+            index, "retired_pages", {"single_bit": [1], "double_bit": [], "pending": 0}
+        )
+        world.remove(index, "pcie.tx_bytes").remove(index, "pcie.rx_bytes")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.env().items():
             patch.setenv(name, value)
@@ -94,15 +131,16 @@ def hopper(tmp_path_factory: pytest.TempPathFactory, fake_nvml_cache: Path) -> I
         patch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         patch.setattr(nvml_events, "WAIT_MS", 5)
         patch.setattr(nvml_rates, "WINDOW_S", 0.001)
+        patch.setattr(nvml_lane, "SECOND_READING_S", 0.11)
         world.save()
         yield world
 
 
-@pytest.mark.parametrize("function", [*ASKED, *ALSO_ASKED])
+@pytest.mark.parametrize("function", [*ASKED, *ALSO_ASKED, *LOOKUPS])
 def test_every_function_with_every_error(hopper: World, function: str) -> None:
     """One of eight GPUs answers with an error, then seven at once with seven different ones: each has its own reason,
     and the others keep all their values."""
-    sound = read_one_session(hopper)
+    sound = read_one_session(hopper, function)
     session = NvmlGpus()
     try:
         for codes in ({ILL: code} for code in ALONE):
@@ -117,7 +155,7 @@ def test_every_function_with_every_error(hopper: World, function: str) -> None:
 
 def reopened(session: NvmlGpus, world: World, function: str, codes: dict[int, int]) -> tuple[Gpu, ...]:
     """Read in a session of a world in which the function answers with these codes, by GPU."""
-    world.clear_faults()
+    only_with(world, function)
     for index, code in codes.items():
         world.set_return(function, code, gpu=index)
     world.save()
@@ -126,17 +164,27 @@ def reopened(session: NvmlGpus, world: World, function: str, codes: dict[int, in
     return first_answers(session)
 
 
+def only_with(world: World, function: str) -> World:
+    """Clear all faults; where the function is asked in the place of a newer one alone, take that away."""
+    world.clear_faults()
+    if function in SUCCESSORS:
+        world.set_return(SUCCESSORS[function], pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    return world
+
+
 def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], sound: list[set[str]]) -> None:
     assert len(gpus) == 8
     for index, gpu in enumerate(gpus):
         code = codes.get(index)
         if code is None:
             assert set(gpu.unavailable) == sound[index], (function, codes, index)
+        elif function in LOOKUPS:
+            assert gpu.state is reason_of(code), (function, code)
         elif function in ASKED:
             found = gpu.unavailable.get(ASKED[function])
             assert found in allowed(function, code), (function, code, found)
         elif code not in LOST_CODES:
-            assert set(gpu.unavailable) <= sound[index], (function, code)
+            assert set(gpu.unavailable) - {PROCESSES} <= sound[index], (function, code)
 
 
 def allowed(function: str, code: int) -> set[Reason | None]:
@@ -147,9 +195,9 @@ def allowed(function: str, code: int) -> set[Reason | None]:
     return reasons
 
 
-def read_one_session(world: World) -> list[set[str]]:
-    """Return the keys that a GPU without any fault has no value for."""
-    world.clear_faults().save()
+def read_one_session(world: World, function: str = "") -> list[set[str]]:
+    """Return the keys that each GPU has no value for while the function answers as it should."""
+    only_with(world, function).save()
     session = NvmlGpus()
     try:
         return [set(gpu.unavailable) for gpu in first_answers(session)]
@@ -179,6 +227,70 @@ def without_rates(gpu: Gpu) -> Gpu:
     """Leave out the reasons of rates, which depend on how long was waited for them."""
     kept = {key: reason for key, reason in gpu.unavailable.items() if reason is not Reason.FIRST_READING}
     return Gpu(device=gpu.device, values=gpu.values, unavailable=kept, processes=gpu.processes, state=gpu.state)
+
+
+@pytest.mark.parametrize("functions", [*((each,) for each in (*OPENING, *OF_ACTIVITY)), *OF_NOTHING])
+def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tuple[str, ...]) -> None:
+    sound = read_one_session(hopper)
+    session = NvmlGpus()
+    try:
+        for turn, code in enumerate(CODES):
+            session.close()
+            hopper.clear_faults()
+            for place, function in enumerate(functions):
+                hopper.set_return(function, CODES[(turn + 5 * place) % len(CODES)])
+            hopper.save()
+            session._open_at = 0.0
+            if functions[0] in OPENING:
+                reading = session.read()
+                assert (reading.gpus, reading.trouble) == ((), reason_of(code)), (functions, code)
+            elif functions[0] in OF_ACTIVITY:
+                without_activity(session, sound, code)
+            else:
+                assert [set(gpu.unavailable) for gpu in first_answers(session)] == sound, (functions, code)
+    finally:
+        session.close()
+        hopper.clear_faults().save()
+
+
+def without_activity(session: NvmlGpus, sound: list[set[str]], code: int) -> None:
+    """Check that only what comes from samples of the GPU's activity is missing, and for the right reason."""
+    first_answers(session)
+
+    def answered() -> tuple[Gpu, ...] | None:
+        gpus = session.read().gpus
+        waiting = Reason.FIRST_READING in {gpu.unavailable.get(key) for gpu in gpus for key in ACTIVITY}
+        return None if waiting else gpus
+
+    gpus: tuple[Gpu, ...] = eventually(answered, every_s=0.005)
+    assert len(gpus) == len(sound)
+    for gpu, missing in zip(gpus, sound, strict=True):
+        assert {gpu.unavailable[key] for key in ACTIVITY} == {reason_of(code)}
+        if code in LOST_CODES:  # whatever asks
+            assert gpu.state is reason_of(code)
+        else:
+            assert set(without_rates(gpu).unavailable) - set(ACTIVITY) == missing, code
+
+
+@pytest.mark.parametrize("function", OF_SPLIT)
+def test_a_gpu_that_does_not_show_its_instances_is_shown_itself(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    world = nvml_world("a100_mig").count_calls()
+    world.gpus.append(nvml_world("rtx3090").gpu(0))
+    for code in (3, 4, 15, 999):
+        world.set_return(function, code, gpu=0).save()
+        with reading(world, monkeypatch) as gpus:
+            found = gpus.read(20).gpus
+        assert [gpu.values["gpu.temperature"] for gpu in found] == [gpu["temperature"] for gpu in world.gpus]
+    assert function in {called for called, _ in world.calls()}
+
+
+def test_no_function_that_is_called_is_left_out(hopper: World) -> None:
+    for function in ("", *SUCCESSORS):
+        read_one_session(hopper, function)
+    called = {function for function, _ in hopper.calls()}
+    assert called == {*ASKED, *ALSO_ASKED, *LOOKUPS, *OPENING, *OF_ACTIVITY, *chain(*OF_NOTHING)}
 
 
 def test_each_documented_code_has_the_right_reason() -> None:

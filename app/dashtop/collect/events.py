@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dashtop.catalog.reasons import clock_reasons
 from dashtop.domain.errors import Reason
 from dashtop.domain.metric import Severity
-from dashtop.domain.sample import Event
+from dashtop.domain.sample import PROCESSES, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,8 @@ def _of_gpu(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:
         yield _event(now, "gpu_back", Severity.INFO, f"{_name(gpu)} can be read again.", gpu=gpu)
     if was.state is None and gpu.state is None and not now.gpu_age_s:
         yield from _throttling(was, gpu, now)
-        yield from _processes(was, gpu, now)
+        if PROCESSES not in was.unavailable and PROCESSES not in gpu.unavailable:
+            yield from _processes(was, gpu, now)
 
 
 def _throttling(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:

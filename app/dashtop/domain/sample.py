@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,10 +121,14 @@ class ProcessSpan:
     owner: Owner | None
 
 
+PROCESSES: Final = "gpu.processes"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
     """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`.
 
+    Under PROCESSES stands there why the processes are not known, where they are not: `processes` is empty then.
     `state` is set where the GPU as a whole cannot be read at present: lost, to be reset, asleep, driver silent.
     """
 

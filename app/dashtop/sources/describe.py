@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.catalog import GPU_METRICS
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Gpu
+from dashtop.domain.sample import PROCESSES, Gpu
 
 if TYPE_CHECKING:
     from dashtop.domain.sample import Device
@@ -57,7 +57,7 @@ def silent(device: Device, reason: Reason) -> Gpu:
     return Gpu(
         device=device,
         values=dict.fromkeys(keys),
-        unavailable=dict.fromkeys(keys, reason),
+        unavailable=dict.fromkeys([*keys, PROCESSES], reason),
         processes=(),
         state=reason,
     )

@@ -12,7 +12,7 @@ from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.readings import MemoryUse
-from dashtop.domain.sample import Device, Gpu, GpuReading
+from dashtop.domain.sample import PROCESSES, Device, Gpu, GpuProcess, GpuReading
 from dashtop.sources import nvml_facts as facts
 from dashtop.sources.describe import silent, split_reason
 from dashtop.sources.nvml_device import NvmlDevice
@@ -70,7 +70,12 @@ class Card:
             return self._silenced(trouble)
         if self._split:
             unavailable = {key: split_reason(key, reason) for key, reason in unavailable.items()}
-        return Gpu(device=self.device, values=values, unavailable=unavailable, processes=self._open.processes())
+        processes: tuple[GpuProcess, ...] = ()
+        try:
+            processes = self._open.processes()
+        except Unavailable as missing:
+            unavailable = {**unavailable, PROCESSES: missing.reason}
+        return Gpu(device=self.device, values=values, unavailable=unavailable, processes=processes)
 
     def _silenced(self, reason: Reason) -> Gpu:
         """Forget what was read, so that nothing old is shown when the GPU answers again."""

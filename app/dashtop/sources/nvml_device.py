@@ -285,8 +285,5 @@ class NvmlDevice:
         return self._slowly(SELDOM, queries.mig_mode)
 
     def processes(self) -> tuple[GpuProcess, ...]:
-        """Processes with memory on this GPU; empty where there is no list (yet)."""
-        try:
-            return self._lane.answer(self, self._processes.read, EACH_SECOND)
-        except Unavailable:
-            return ()
+        """Processes with memory on this GPU."""
+        return self._from_lane(self._processes.read, EACH_SECOND)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dashtop.catalog import METRICS
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import SeriesKey
+from dashtop.domain.sample import PROCESSES, SeriesKey
 from dashtop.domain.timerange import MINUTE_MS, SECOND_MS
 from dashtop.ui.frame import level
 
@@ -60,7 +60,10 @@ SPARKS: Final = Strip("sparks", 5 * SECOND_MS, 60)
 
 
 def rows(sample: Sample) -> list[list[Any]]:
-    """Return index, the values of SHOWN (or why one is missing), levels, state, top process, processes, free or not."""
+    """Return index, the values of SHOWN, levels, state, top process, number of processes, free or not.
+
+    In the place of a value, or of the process, stands why it is not known.
+    """
     return [_row(gpu) for gpu in sample.gpus]
 
 
@@ -83,7 +86,7 @@ def is_free(gpu: Gpu) -> bool:
     A MIG instance's load is not told by the driver; its memory and processes are. Shared memory is in use by the host.
     """
     busy, filled = gpu.values.get(_BUSY), gpu.values.get(_FILL)
-    if gpu.state is not None or gpu.processes:
+    if gpu.state is not None or gpu.processes or PROCESSES in gpu.unavailable:
         return False
     if not gpu.device.shares_host_memory and (filled is None or filled > _FREE_FILL_PERCENT):
         return False
@@ -133,7 +136,9 @@ def _row(gpu: Gpu) -> list[Any]:
     levels = "".join(str(_LEVELS[level(METRICS[key].thresholds_for(gpu.device), gpu.values.get(key))]) for key in SHOWN)
     top = max(gpu.processes, key=lambda process: process.gpu_memory_bytes or 0, default=None)
     shown = [_shown(gpu, key) for key in SHOWN]
-    return [gpu.device.index, *shown, levels, state(gpu), _process(top), len(gpu.processes), int(is_free(gpu))]
+    unknown = gpu.unavailable.get(PROCESSES)
+    told = _process(top) if unknown is None else unknown.value
+    return [gpu.device.index, *shown, levels, state(gpu), told, len(gpu.processes), int(is_free(gpu))]
 
 
 def _shown(gpu: Gpu, key: str) -> float | str:

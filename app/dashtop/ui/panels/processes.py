@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import dash_bootstrap_components as dbc
 from dash import html
 
+from dashtop.domain.sample import PROCESSES
 from dashtop.ui import ids
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import Gpu, GpuProcess, Sample
     from dashtop.domain.services import Services
 
+_NONE: Final = "processes.none"
+_NOBODY: Final = "No process holds memory of this GPU."
 _MIB: Final = 2**20
 _GIB: Final = 2**30
 # The largest ones: a table of more is read by nobody, and every row costs each tick a few bytes.
@@ -95,10 +98,11 @@ def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
 
     A row is [pid, kind, name, user, where, started in epoch ms, foreign], and [GPU memory in MiB, SM %, CPU %, RAM in
     MiB]; null where it is not told. `totals`: in GiB, what all processes hold, how many do not tell, what is used (null
-    where the host uses the same memory), and how many processes there are.
+    where the host uses the same memory), and how many processes there are. In words: why the table is empty if it is.
     """
     if gpu is None:
-        return {"processes": [], "loads": [], "totals": [0, 0, None, 0]}
+        return {"processes": [], "loads": [], "totals": [0, 0, None, 0], "words": {_NONE: ""}}
+    unknown = gpu.unavailable.get(PROCESSES)
     largest = sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MOST_ROWS]
     largest.sort(key=attrgetter("pid"))
     told = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
@@ -112,6 +116,7 @@ def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
             None if used is None else round(used, 2),
             len(gpu.processes),
         ],
+        "words": {_NONE: _NOBODY if unknown is None else f"The processes are not known: {unknown.value}."},
     }
 
 
