@@ -19,6 +19,19 @@
     // A finger that moves up the page shall move the page, not zoom.
     const layout = finger.matches ? { ...figure.layout, dragmode: false } : figure.layout;
     window.dash_clientside.set_props(chart, { figure: { data, layout } });
+    name(chart, data);
+  }
+
+  // The names of what a chart shows, where only the figure knows them: they come from outside, and are written as text.
+  function name(chart, data) {
+    const list = document.querySelector(`[data-names="${chart}"]`);
+    if (!list) return;
+    const named = data.filter((trace) => trace.meta);
+    dashtop.parts.fit(list, named.length, (parent) => dashtop.parts.make("span", "legend-item", parent));
+    named.forEach((trace, position) => {
+      dashtop.parts.write(list.children[position], trace.meta);
+      list.children[position].style.setProperty("--series", trace.line.color);
+    });
   }
 
   function draw(frame) {
@@ -33,8 +46,9 @@
   function listen(plot) {
     if (plot.dataset.heard || !plot.on) return;
     plot.dataset.heard = "true";
-    plot.on("plotly_hover", (event) => point(plot, event.xvals ? event.xvals[0] : null));
+    plot.on("plotly_hover", (event) => point(plot, event.points[0].x));
     plot.on("plotly_unhover", () => point(plot, null));
+    plot.on("plotly_afterplot", pointAgain);
     plot.on("plotly_relayout", zoomed);
     plot.on("plotly_doubleclick", unzoom);
   }
@@ -48,6 +62,14 @@
       if (time === null) window.Plotly.Fx.unhover(plot);
       else window.Plotly.Fx.hover(plot, { xval: plot._fullLayout.xaxis.d2c(time) }, "xy");
     }
+  }
+
+  // A chart that is drawn anew shows what has come under the pointer, and does not announce it.
+  function pointAgain() {
+    const leader = pointed && plots().find((plot) => plot.matches(":hover"));
+    if (!leader || !leader._hoverdata || leader._hoverdata.length === 0) return;
+    pointed = null;
+    point(leader, leader._hoverdata[0].x);
   }
 
   // Plotly tells local times, as it shows them.

@@ -39,6 +39,13 @@
     return Array.from(new Float32Array(bytes.buffer));
   }
 
+  // An array of two dimensions: its shape is "rows,columns".
+  function rows(array) {
+    const columns = Number(array.shape.split(",")[1]);
+    const flat = decoded(array);
+    return Array.from({ length: flat.length / columns }, (_, row) => flat.slice(row * columns, (row + 1) * columns));
+  }
+
   // Words like "warning 83 °C" and formats like "%{y:.1f} °C".
   function reworded(text, unit, symbol, value) {
     const number = new RegExp(`\\d+(?:\\.(\\d+))? ${unit}`);
@@ -89,7 +96,10 @@
       data = data.map((trace) => {
         if ((trace.yaxis || "y") !== axis) return trace;
         const template = trace.hovertemplate && reworded(trace.hovertemplate, unit, other[0]);
-        return { ...trace, y: decoded(trace.y).map(convert), ...(template && { hovertemplate: template }) };
+        const converted = { ...trace, y: decoded(trace.y).map(convert) };
+        if (template) converted.hovertemplate = template;
+        if (trace.customdata) converted.customdata = rows(trace.customdata).map((row) => row.map(convert));
+        return converted;
       });
     }
     return { data, layout };

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.fake_nvml.fixtures import WorldFactory
 
-CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power")
+CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power", "chart-processes")
 RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
   .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
 COMPARE = "() => window.dashtop.state.set({view: 'compare'})"
@@ -44,9 +46,14 @@ def test_the_pointer_on_one_chart_is_on_all_of_them(trends: Watched) -> None:
     trends.page.mouse.move(*middle(trends, "chart-power", 0.9))
     trends.page.mouse.move(*middle(trends, "chart-power", 0.97))
     labels = "() => [...document.querySelectorAll('.hoverlayer .legend')].map(label => label.textContent)"
-    trends.true(f"() => ({labels})().length === 4")
+    trends.true(f"() => ({labels})().length === 5")
     words = trends.page.evaluate(labels)
-    assert [unit for unit, label in zip(("%", "GiB", "°C", "W"), words, strict=True) if unit not in label] == []
+    assert [unit for unit, label in zip(("%", "GiB", "°C", "W", "GiB"), words, strict=True) if unit not in label] == []
+    titles = "() => [...document.querySelectorAll('.hoverlayer .legendtitletext')].map(title => title.textContent)"
+    before = trends.page.evaluate(titles)
+    trends.true(
+        f"before => {{ const now = ({titles})(); return new Set(now).size === 1 && now[0] !== before }}", before[0]
+    )
     trends.page.mouse.move(0, 0)
     trends.true(f"() => ({labels})().length === 0")
 
@@ -123,9 +130,45 @@ def test_cards_show_what_the_api_says_and_which_gpus_are_free(
         assert seen.errors == []
 
 
+def test_who_holds_the_memory_is_seen_in_layers_with_their_owners(
+    nvml_world: WorldFactory, watch: Callable[..., Watched]
+) -> None:
+    world = nvml_world("h100x8")
+    own = {"pid": os.getpid(), "name": "pytest", "type": "C", "used_memory": 40 * 2**30}
+    other = {"pid": 900_001, "name": "x", "type": "C", "used_memory": 10 * 2**30}
+    world.set(0, "processes", [own, other]).set(0, "memory.used", 55 * 2**30).save()
+    with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
+        seen = watch(timezone_id="Asia/Kolkata").open(server.url)
+        told = {each["pid"]: each for each in server.json("/api/v1/system/processes") if each["gpu_id"] == 0}[
+            own["pid"]
+        ]
+        names = "() => [...document.querySelectorAll('[data-names] > *')].map(name => name.textContent)"
+        mine = f"{told['process_name']} ({told['username']})"
+        seen.true(f"mine => ({names})().join() === [mine, 'pid 900001', 'driver and others'].join()", mine)
+        tops = """() => document.querySelector('#chart-processes .js-plotly-plot').calcdata.slice(0, 3)
+          .map(layer => Math.round(layer.at(-1).y))"""
+        seen.true(f"() => ({tops})().join() === '40,50,55'")
+        # Half of it is given back, and the other process ends.
+        world.set(0, "processes", [own | {"used_memory": 20 * 2**30}]).set(0, "memory.used", 25 * 2**30).save()
+        seen.true(f"() => ({tops})().join() === '20,20,25'")
+        seen.page.locator("#chart-processes").scroll_into_view_if_needed()
+        seen.page.mouse.move(*middle(seen, "chart-processes", 0.99))
+        label = seen.page.locator("#chart-processes .hoverlayer .legend")
+        label.wait_for()
+        words = label.text_content() or ""
+        assert re.search(r"[A-Z][a-z]{2} \d\d, \d\d:\d\d:\d\d", words)
+        assert f"{mine}, pid {own['pid']}" in words
+        assert re.search(r"20\.00 GiB {2}\(\d\d\.\d\d to \d\d\.\d\d\)", words)
+        seen.page.evaluate("() => window.dashtop.state.set({memory: 'GB'})")
+        held = "() => document.querySelector('#chart-processes .js-plotly-plot').data.at(-3).customdata.at(-1)[0]"
+        seen.true(f"() => Math.abs(({held})() - 21.47) < 0.01")
+        assert seen.errors == []
+
+
 @pytest.mark.parametrize(
     ("name", "shown", "hidden"),
     [
+        ("chart-processes", "#chart-processes", "#chart-power"),
         ("chart-temperature", "#chart-temperature", "#chart-power"),
         ("compact", "#compact-status", "#gpu-selector"),
         ("compare", "#gpu-card-0", "#compact-status"),

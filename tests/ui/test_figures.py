@@ -13,7 +13,8 @@ from dashtop.catalog import METRICS
 from dashtop.domain.metric import Thresholds
 from dashtop.domain.sample import Series, SeriesKey, SeriesSet
 from dashtop.ui import figures
-from dashtop.ui.figures import Canvas, Figure, Line
+from dashtop.ui.figures import Line
+from dashtop.ui.plotting import Canvas, Figure
 from dashtop.ui.theme import DARK, LIGHT
 from dashtop.ui.timeline import Span
 

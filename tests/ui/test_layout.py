@@ -78,7 +78,8 @@ def test_digits_and_units_come_from_the_table(page: Component) -> None:
 def test_what_can_be_moved_has_an_id_and_the_name_that_stands_on_it(page: Component) -> None:
     arranged = [json.loads(vars(part)["data-arrange"]) for part in parts(page) if "data-arrange" in vars(part)]
     assert dict(arranged[0]) == {
-        f"panel-chart-{name.lower()}": name for name in ("Utilization", "Memory", "Temperature", "Power")
+        **{f"panel-chart-{name.lower()}": name for name in ("Utilization", "Memory", "Temperature", "Power")},
+        "panel-chart-processes": "GPU memory by process",
     }
     assert ["panel-storage", "Storage"] in arranged[1]
     assert names([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-name"))]) == []
@@ -146,7 +147,7 @@ def test_the_callback_answers_over_http() -> None:
     }
     frame = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
     assert frame["values"]["gpu.temperature"] == 91.0
-    assert set(frame["figures"]) == {"chart-utilization", "chart-memory", "chart-temperature", "chart-power"}
+    assert set(frame["figures"]) == {chart.id for chart in CHARTS}
     body["inputs"][0]["value"] = {
         "width": 400,
         "drawn": frame["drawn"],

@@ -1,8 +1,4 @@
-"""Charts as plain dicts: series in, Plotly's JSON out. Pure functions; what a chart costs is decided here.
-
-Arrays travel as base64 float32 with `x0` and `dx` in place of timestamps: a fraction of the bytes and of the time
-that lists or `go.Figure` take. No template is set, so none of Plotly's 6 kB default travels either.
-"""
+"""Charts as plain dicts: series in, Plotly's JSON out. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dashtop.domain.metric import Unit
-from dashtop.ui.theme import FONT, translucent
+from dashtop.ui.plotting import framed, note, packed, rule, short
+from dashtop.ui.theme import translucent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,23 +19,10 @@ if TYPE_CHECKING:
 
     from dashtop.domain.metric import Metric, Thresholds
     from dashtop.domain.sample import Series, SeriesSet
-    from dashtop.ui.theme import Look
-    from dashtop.ui.timeline import Span
-
-Figure = dict[str, Any]
+    from dashtop.ui.plotting import Canvas, Figure
 
 # Dyadic fractions far below what a chart can show: the freed mantissa bits make the arrays compress to about a third.
 _GRAIN = {Unit.PERCENT: 16, Unit.CELSIUS: 16, Unit.GIBIBYTE: 64}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Canvas:
-    """How and for whom a chart is drawn."""
-
-    look: Look
-    width_px: int
-    revision: str
-    zoom: Span | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,13 +55,13 @@ def memory(data: SeriesSet, lines: Sequence[Line], canvas: Canvas) -> Figure:
         axes[f"yaxis{axis[1:]}"] = {
             "range": [0, ceiling * 1.17],
             "tickvals": marks,
-            "ticktext": [_short(mark) for mark in marks],
+            "ticktext": [short(mark) for mark in marks],
             **({"tickfont": {"color": line.colour}} if several else {}),
             **({"overlaying": "y", "side": "right", "showgrid": False} if axis == "y2" else {}),
         }
         if line.total is not None:
-            notes.append(_note(f"{line.name} {line.total:.1f} GiB", ceiling, canvas.look.muted, axis=axis, side=side))
-            rules.append(_rule(ceiling, canvas.look.neutral, axis=axis))
+            notes.append(note(f"{line.name} {line.total:.1f} GiB", ceiling, canvas.look.muted, axis=axis, side=side))
+            rules.append(rule(ceiling, canvas.look.neutral, axis=axis))
         curves.append((line, axis))
     # Both totals lie at the same height, so one line marks them.
     return _figure(data, curves, axes, canvas, shapes=rules[:1], notes=notes, right=38 if several else 12)
@@ -106,8 +90,8 @@ def temperature(
         [(line, "y")],
         {"yaxis": axis},
         canvas,
-        shapes=[_rule(level, colour) for _, level, colour in marks],
-        notes=[_note(f"{name} {level:.0f} °C", level, colour, above=name == critical) for name, level, colour in marks],
+        shapes=[rule(level, colour) for _, level, colour in marks],
+        notes=[note(f"{name} {level:.0f} °C", level, colour, above=name == critical) for name, level, colour in marks],
     )
 
 
@@ -117,8 +101,8 @@ def power(data: SeriesSet, line: Line, limit: float | None, canvas: Canvas) -> F
     axis = {"range": [0, top], "nticks": 5}
     rules, notes = [], []
     if limit is not None:
-        rules.append(_rule(limit, canvas.look.warning))
-        notes.append(_note(f"limit {limit:.0f} W", limit, canvas.look.warning))
+        rules.append(rule(limit, canvas.look.warning))
+        notes.append(note(f"limit {limit:.0f} W", limit, canvas.look.warning))
     return _figure(data, [(line, "y")], {"yaxis": axis}, canvas, shapes=rules, notes=notes)
 
 
@@ -139,55 +123,9 @@ def _figure(
     notes: Sequence[dict[str, Any]] = (),
     right: int = 12,
 ) -> Figure:
-    look = canvas.look
-    # Plotly shows numbers on a date axis in the viewer's own time zone.
-    start = data.start_ms
-    traces = [trace for line, axis in curves for trace in _traces(line, axis, start, data.step_ms)]
-    base = {
-        "gridcolor": look.grid,
-        "zeroline": False,
-        "fixedrange": True,
-        "ticks": "",
-        "automargin": False,
-    }
-    x_axis = {
-        **base,
-        "type": "date",
-        "range": _shown(data, canvas.zoom),
-        "hoverformat": "%b %d, %H:%M:%S",
-        "showgrid": False,
-        "showline": True,
-        "linecolor": look.grid,
-        "tickformatstops": [
-            {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
-            {"dtickrange": [60_000, 86_400_000], "value": "%H:%M"},
-            {"dtickrange": [86_400_000, None], "value": "%b %d"},
-        ],
-        "ticklabelstandoff": 3,
-        "spikemode": "across",
-        "spikecolor": look.neutral,
-        "spikedash": "solid",
-        "spikethickness": -2,  # Plotly adds 2 px of contrast around a spike; this leaves one thin line
-        "fixedrange": False,
-    }
-    layout = {
-        "margin": {"l": 38, "r": right, "t": 6, "b": 24},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": FONT, "size": 11, "color": look.muted},
-        "showlegend": False,
-        "hovermode": "x unified",
-        "hoverlabel": {"bgcolor": look.surface, "bordercolor": look.border, "font": {"color": look.text, "size": 12}},
-        "dragmode": "zoom",
-        "uirevision": canvas.revision,
-        "xaxis": x_axis,
-        "shapes": list(shapes),
-        "annotations": list(notes),
-        "meta": {axis: line.metric.unit.symbol for line, axis in curves},  # assets/units.js converts by it
-    }
-    for name, axis in axes.items():
-        layout[name] = {**base, **axis}
-    return {"data": traces, "layout": layout}
+    traces = [trace for line, axis in curves for trace in _traces(line, axis, data.start_ms, data.step_ms)]
+    units = {axis: line.metric.unit for line, axis in curves}
+    return framed(data, traces, units, axes, canvas, shapes=shapes, notes=notes, right=right)
 
 
 def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]]:
@@ -203,7 +141,7 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
         first, last = int(np.argmax(present)), len(present) - int(np.argmax(present[::-1]))
         quiet["x0"] = start + first * step
         low, high = (
-            _packed(_closed(values, present, series.mean)[first:last], grain)
+            packed(_closed(values, present, series.mean)[first:last], grain)
             for values in (series.minimum, series.maximum)
         )
         fill = {"fill": "tonexty", "fillcolor": translucent(colour, 0.16)}
@@ -214,7 +152,7 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
         "name": line.name,
         "mode": "lines",
         "connectgaps": False,
-        "y": _packed(series.mean, grain),
+        "y": packed(series.mean, grain),
         "line": {"color": colour, "width": 1.75},
         "hovertemplate": f"%{{y:.1f}}{symbol}",
     }
@@ -243,20 +181,9 @@ def _alone(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return present & ~padded[:-2] & ~padded[2:]
 
 
-def _packed(values: NDArray[np.float32], grain: int) -> dict[str, str]:
-    rounded = (np.round(values * grain) / grain).astype("<f4")
-    return {"dtype": "f4", "bdata": base64.b64encode(rounded.tobytes()).decode()}
-
-
 def _pairs(low: NDArray[np.float32], high: NDArray[np.float32], grain: int) -> dict[str, str]:
     """Pack minimum and maximum of each bucket, for the text under the pointer."""
-    return {**_packed(np.stack([low, high], axis=1), grain), "shape": f"{len(low)},2"}
-
-
-def _shown(data: SeriesSet, zoom: Span | None) -> list[int]:
-    if zoom is not None:
-        return [zoom.start_ms, zoom.end_ms]
-    return [data.start_ms, data.start_ms + max(data.count - 1, 1) * data.step_ms]
+    return {**packed(np.stack([low, high], axis=1), grain), "shape": f"{len(low)},2"}
 
 
 def _peak(series: Series) -> float:
@@ -265,30 +192,3 @@ def _peak(series: Series) -> float:
 
 def _floor(series: Series) -> float:
     return float(np.nanmin(series.minimum)) if np.isfinite(series.minimum).any() else 25.0
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004
-
-
-def _rule(level: float, colour: str, axis: str = "y") -> dict[str, Any]:
-    line = {"color": translucent(colour, 0.75), "width": 1, "dash": "4px,3px"}
-    where = {"xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": level, "y1": level}
-    return {"type": "line", **where, "line": line, "layer": "below"}
-
-
-def _note(
-    text: str, level: float, colour: str, axis: str = "y", side: str = "right", *, above: bool = True
-) -> dict[str, Any]:
-    return {
-        "text": text,
-        "xref": "paper",
-        "x": 1 if side == "right" else 0,
-        "xanchor": side,
-        "yref": axis,
-        "y": level,
-        "yanchor": "bottom" if above else "top",
-        "showarrow": False,
-        "borderpad": 1,
-        "font": {"size": 11, "color": colour},
-    }

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashtop.ui.figures import Canvas
-from dashtop.ui.panels import CHARTS
+from dashtop.ui.panels import CHARTS, Past
 from dashtop.ui.panels.charts import series_key
+from dashtop.ui.plotting import Canvas
 from dashtop.ui.theme import look
 from dashtop.ui.timeline import RANGES_MS, Window, span_for, window_ending, window_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dashtop.domain.sample import Gpu, Sample, SeriesKey, SeriesSet
+    from dashtop.domain.sample import Gpu, ProcessSpan, Sample, SeriesKey, SeriesSet
     from dashtop.domain.services import Services
     from dashtop.ui.request import ViewRequest
     from dashtop.ui.shared import Shared
@@ -37,9 +37,7 @@ class Trends:
             return {"figures": {}, **_remembered(view, before.first_ms, window(before.first_ms), request)}
         first_ms = self._shared.once(f"begin|{view}", lambda: self._first(sample, gpu, window))
         shown = window(first_ms)
-        figures = self._shared.once(
-            f"charts|{view}|{shown}", lambda: _figures(self._read(gpu, shown), sample, gpu, request)
-        )
+        figures = self._shared.once(f"charts|{view}|{shown}", lambda: self._figures(shown, sample, gpu, request))
         return {"figures": figures, **_remembered(view, first_ms, shown, request)}
 
     def _windows(self, sample: Sample, request: ViewRequest) -> Callable[[int], Window]:
@@ -59,6 +57,19 @@ class Trends:
     def _read(self, gpu: Gpu | None, window: Window) -> SeriesSet:
         return self._services.history.query(_keys(gpu), window.start_ms, window.end_ms, window.step_ms)
 
+    def _figures(self, window: Window, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> dict[str, Any]:
+        canvas = Canvas(
+            look=look(dark=request.dark), width_px=request.width_px, revision=request.stretch, zoom=request.zoom
+        )
+        wanted = [chart for chart in CHARTS if request.only in {"", chart.id}]
+        spans: tuple[ProcessSpan, ...] = ()
+        if gpu is not None and any(chart.processes for chart in wanted):
+            spans = self._services.history.processes(gpu.device.uuid, window.start_ms, window.end_ms)
+        interval_ms = round(self._services.latest.interval_s * 1000)
+        past = Past(series=self._read(gpu, window), processes=spans, interval_ms=interval_ms)
+        drawn = {chart.id: chart.draw(past, sample, gpu, canvas) for chart in wanted}
+        return {name: figure for name, figure in drawn.items() if figure is not None}
+
     def _first(self, sample: Sample, gpu: Gpu | None, window: Callable[[int], Window]) -> int:
         """Return when the history begins, to the bucket; now, if it has not.
 
@@ -71,15 +82,6 @@ class Trends:
             if closer.start_ms <= shown.start_ms:
                 return first_ms
             shown = closer
-
-
-def _figures(data: SeriesSet, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> dict[str, Any]:
-    canvas = Canvas(
-        look=look(dark=request.dark), width_px=request.width_px, revision=request.stretch, zoom=request.zoom
-    )
-    wanted = [chart for chart in CHARTS if request.only in {"", chart.id}]
-    drawn = {chart.id: chart.draw(data, sample, gpu, canvas) for chart in wanted}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _remembered(view: str, first_ms: int, shown: Window, request: ViewRequest) -> dict[str, Any]:

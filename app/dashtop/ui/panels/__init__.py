@@ -11,17 +11,19 @@ from dashtop.ui.panels import (
     gauges,
     hardware,
     heading,
+    holders,
     information,
     notice,
     processes,
     storage,
     system,
 )
-from dashtop.ui.panels.base import Chart, Panel, Place
+from dashtop.ui.panels.base import Chart, Panel, Past, Place
 
 PANELS: Final[tuple[Panel, ...]] = (
     compact.PANEL,
     *charts.PANELS,
+    holders.PANEL,
     compare.PANEL,
     notice.PANEL,
     heading.PANEL,
@@ -37,4 +39,4 @@ PANELS: Final[tuple[Panel, ...]] = (
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 
-__all__ = ["CHARTS", "PANELS", "Chart", "Panel", "Place"]
+__all__ = ["CHARTS", "PANELS", "Chart", "Panel", "Past", "Place"]

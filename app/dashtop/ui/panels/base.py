@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from dash import Dash
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, Sample, SeriesSet
+    from dashtop.domain.sample import Gpu, ProcessSpan, Sample, SeriesSet
     from dashtop.domain.services import Services
-    from dashtop.ui.figures import Canvas, Figure
+    from dashtop.ui.plotting import Canvas, Figure
 
 Json = Any
 
@@ -29,15 +29,28 @@ class Place(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Past:
+    """What a chart is drawn from: series in equal buckets, and what processes held on the chosen GPU meanwhile.
+
+    A reading stands for the `interval_ms` until the next.
+    """
+
+    series: SeriesSet
+    processes: tuple[ProcessSpan, ...]
+    interval_ms: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """A history chart: the series it needs, and how it is drawn from them.
+    """A history chart: the series it needs (and whether it needs processes), and how it is drawn from them.
 
     `draw` answers None where there is nothing to draw for (no GPU): the chart is then left as it is.
     """
 
     id: str
     metrics: tuple[str, ...]
-    draw: Callable[[SeriesSet, Sample, Gpu | None, Canvas], Figure | None]
+    draw: Callable[[Past, Sample, Gpu | None, Canvas], Figure | None]
+    processes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

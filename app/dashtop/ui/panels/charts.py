@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from dashtop.domain.sample import Gpu, Sample, SeriesSet
     from dashtop.domain.services import Services
-    from dashtop.ui.figures import Canvas, Figure
+    from dashtop.ui.panels.base import Past
+    from dashtop.ui.plotting import Canvas, Figure
 
 _GPU_BUSY, _CPU_BUSY = "gpu.utilization.gpu", "system.cpu.usage_percent"
 _VRAM, _RAM = "gpu.memory.used_gb", "system.memory.used_gb"
@@ -56,30 +57,30 @@ def series_key(metric: str, gpu: Gpu | None) -> SeriesKey:
     return SeriesKey(metric, gpu.device.uuid if of_gpu and gpu is not None else None)
 
 
-def _utilization(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
-    return figures.utilization(data, _lines(data, gpu, _GPU_BUSY, _CPU_BUSY), canvas)
+def _utilization(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
+    return figures.utilization(past.series, _lines(past.series, gpu, _GPU_BUSY, _CPU_BUSY), canvas)
 
 
-def _memory(data: SeriesSet, sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
+def _memory(past: Past, sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
     vram = gpu.values.get(_VRAM_TOTAL) if gpu is not None else None
     totals = (vram, sample.host.values.get(_RAM_TOTAL))
-    return figures.memory(data, _lines(data, gpu, _VRAM, _RAM, totals=totals), canvas)
+    return figures.memory(past.series, _lines(past.series, gpu, _VRAM, _RAM, totals=totals), canvas)
 
 
-def _temperature(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
-    lines = _lines(data, gpu, _TEMPERATURE)
+def _temperature(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+    lines = _lines(past.series, gpu, _TEMPERATURE)
     if gpu is None or not lines:
         return None
     limits = METRICS[_TEMPERATURE].thresholds_for(gpu.device)
     own = gpu.device.slowdown_celsius is not None
-    return figures.temperature(data, lines[0], limits, canvas, critical="slowdown" if own else "critical")
+    return figures.temperature(past.series, lines[0], limits, canvas, critical="slowdown" if own else "critical")
 
 
-def _power(data: SeriesSet, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
-    lines = _lines(data, gpu, _POWER)
+def _power(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+    lines = _lines(past.series, gpu, _POWER)
     if gpu is None or not lines:
         return None
-    return figures.power(data, lines[0], gpu.values.get(_POWER_LIMIT), canvas)
+    return figures.power(past.series, lines[0], gpu.values.get(_POWER_LIMIT), canvas)
 
 
 def _legend(*keys: str) -> Component:
@@ -99,12 +100,16 @@ def _legend(*keys: str) -> Component:
     )
 
 
+def graph(name: str) -> Component:
+    """Return the place of a chart, empty."""
+    return html.Div(dcc.Graph(id=name, figure=figures.empty(), config=_CONFIG), className="chart")
+
+
 def _panel(title: str, chart: Chart) -> Panel:
     def layout(_services: Services) -> Component:
-        graph = html.Div(dcc.Graph(id=chart.id, figure=figures.empty(), config=_CONFIG), className="chart")
         of_gpu = all(key.startswith("gpu.") for key in chart.metrics)
         shape = "needs-gpu" if of_gpu else ""
-        return card(title, [graph], id=f"panel-{chart.id}", aside=_legend(*chart.metrics), shape=shape)
+        return card(title, [graph(chart.id)], id=f"panel-{chart.id}", aside=_legend(*chart.metrics), shape=shape)
 
     return Panel(place=Place.TRENDS, layout=layout, charts=(chart,))
 

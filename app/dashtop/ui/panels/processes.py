@@ -10,6 +10,7 @@ from dash import html
 
 from dashtop.domain.sample import PROCESSES
 from dashtop.ui import ids
+from dashtop.ui.holdings import where
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
 from dashtop.ui.value import attributes
@@ -123,22 +124,6 @@ def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
 def _row(of: GpuProcess) -> list[Any]:
     user = of.owner.user if of.owner is not None else None
     return [of.pid, of.kind, of.name, user, where(of), of.started_ms, of.foreign]
-
-
-def where(of: GpuProcess) -> str:
-    """Say in what a process runs, as far as it is known: container, pod, job, environment."""
-    if of.foreign:
-        return "outside this container"
-    owner = of.owner
-    if owner is None:
-        return ""
-    named = (
-        (owner.runtime or "container", owner.container),
-        ("pod", owner.kubernetes_pod),
-        ("Slurm job", owner.slurm_job),
-        ("env", owner.environment),
-    )
-    return ", ".join(f"{kind} {name}" for kind, name in named if name)
 
 
 def _load(of: GpuProcess) -> list[float | None]:
