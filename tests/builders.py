@@ -82,7 +82,15 @@ def make_sample(
 
 
 def make_history(
-    folder: Path | None = None, *, interval_s: float = 1.0, kept_ms: int = 730 * DAY_MS, most_bytes: int = 2**32
+    folder: Path | None = None,
+    *,
+    interval_s: float = 1.0,
+    kept_ms: int = 730 * DAY_MS,
+    most_bytes: int = 2**32,
+    leads: bool = True,
 ) -> HistoryStore:
-    """A history in memory, or in that folder."""
-    return HistoryStore(folder, clock=SystemClock(), interval_s=interval_s, kept_ms=kept_ms, most_bytes=most_bytes)
+    """A history in memory, or in that folder, which it writes if it leads."""
+    history = HistoryStore(folder, clock=SystemClock(), interval_s=interval_s, kept_ms=kept_ms, most_bytes=most_bytes)
+    if leads:
+        history.lead()
+    return history

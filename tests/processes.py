@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -79,16 +80,31 @@ def running(
     cwd: Path | None = None,
     ready: bool = True,
 ) -> Iterator[Running]:
-    """Run `dashtop` with the arguments; yield once it has printed its address (and, if `ready`, taken a sample)."""
+    """Run `dashtop` with the arguments; yield once it has printed its address (and, if `ready`, taken a sample).
+
+    Its data folder is its own unless one is named: two that share one show the same samples.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [command, "--port", str(port), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={**environment(), "DASHTOP_DATA_DIR": folder, **(env or {})},
+        )
+        with _listening(process, ready=ready) as server:
+            yield server
+
+
+def environment() -> dict[str, str]:
+    """The environment for a dashtop: nothing of its own but patience with tests that ask often."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DASHTOP_")}
-    process = subprocess.Popen(
-        [command, "--port", str(port), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=cwd,
-        env={**inherited, "DASHTOP_RATE_LIMIT": UNHURRIED, **(env or {})},
-    )
+    return {**inherited, "DASHTOP_RATE_LIMIT": UNHURRIED}
+
+
+@contextmanager
+def _listening(process: subprocess.Popen[str], *, ready: bool) -> Iterator[Running]:
     lines: list[str] = []
     addresses: queue.Queue[str] = queue.Queue()
 

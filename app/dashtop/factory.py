@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dashtop.collect.board import Board
+from dashtop.collect.collection import Collection
 from dashtop.collect.loop import Collector
 from dashtop.collect.sampler import Sampler
+from dashtop.collect.seat import Seat
 from dashtop.domain.services import Services
 from dashtop.domain.timerange import DAY_MS
 from dashtop.sources.clock import SystemClock
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from dash import Dash
     from flask import Flask
 
+    from dashtop.collect.siblings import Siblings
     from dashtop.domain.ports import Clock, GpuReader, HostReader
     from dashtop.history.store import HistoryStore
     from dashtop.settings import Settings
@@ -70,21 +74,33 @@ def make_sampler(settings: Settings) -> Sampler:
     return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
 
 
-def make_history(settings: Settings, clock: Clock) -> HistoryStore:
-    """Return the history that the settings call for. The caller closes it; until it is added to, nothing is written."""
+def make_history(settings: Settings, clock: Clock, siblings: Siblings | None = None) -> HistoryStore:
+    """Return the history that the settings call for. The caller closes it; until it is led, nothing is written."""
     from dashtop.history.store import HistoryStore  # noqa: PLC0415
 
+    folder, most_bytes = data_folder(settings), settings.keep_mb * 1_000_000
+    if folder is None and siblings is not None:
+        folder, most_bytes = siblings.folder, min(most_bytes, siblings.most_bytes)
     return HistoryStore(
-        data_folder(settings),
+        folder,
         clock=clock,
         interval_s=min(settings.interval, *INTERVALS_S),  # collection follows viewers
         kept_ms=settings.keep_days * DAY_MS,
-        most_bytes=settings.keep_mb * 1_000_000,
+        most_bytes=most_bytes,
     )
 
 
-def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clock | None = None) -> Dashtop:
-    """Wire one dashtop and start collecting. It ends with the process, or when its `close` is called."""
+def create_app(
+    settings: Settings,
+    *,
+    readers: Readers | None = None,
+    clock: Clock | None = None,
+    siblings: Siblings | None = None,
+) -> Dashtop:
+    """Wire one dashtop and start collecting. It ends with the process, or when its `close` is called.
+
+    Where another process collects in the same folder already, or among its `siblings`, it follows that one.
+    """
     # Dash takes a second to import: a single reading on the command line does without it.
     from flask import Flask  # noqa: PLC0415
 
@@ -98,14 +114,19 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     clock = clock or SystemClock()
     readers = readers or make_readers(settings, clock)
-    history = make_history(settings, clock)
+    history = make_history(settings, clock, siblings)
+    board = Board(clock=clock, interval_s=settings.interval)
     collector = Collector(
         sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
         history=history,
+        board=board,
         clock=clock,
         interval_s=settings.interval,
     )
-    services = Services(latest=collector, history=history, clock=clock)
+    seat = _seat(data_folder(settings), siblings)
+    family = str(siblings.folder) if siblings is not None else ""
+    collection = Collection(board=board, collector=collector, history=history, seat=seat, family=family)
+    services = Services(latest=board, history=history, clock=clock)
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
     routes.register(server, services, url_prefix=prefix)
@@ -113,7 +134,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     dash = create_dash(
         services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval, url_prefix=prefix
     )
-    token = _token(settings)
+    token = _token(settings, siblings)
     guard.register(
         server,
         guard.Rules(
@@ -132,11 +153,15 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     def close() -> None:
         atexit.unregister(close)
-        collector.stop()
+        collection.stop()
         history.close()
+        if seat is not None:
+            seat.close()
+        if siblings is not None:
+            siblings.close()
 
     atexit.register(close)
-    collector.start()
+    collection.start()
 
     return Dashtop(
         dash=dash,
@@ -147,7 +172,18 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
 
 
-def _token(settings: Settings) -> str | None:
+def _seat(folder: Path | None, siblings: Siblings | None) -> Seat | None:
+    """Return the seat of the one that collects; None where there is nobody to share with."""
+    for place in (folder, siblings.folder if siblings is not None else None):
+        try:
+            if place is not None:
+                return Seat(place)
+        except OSError as error:
+            log.debug("No seat in %s: %s", place, error)  # the history will say that it cannot be written
+    return None
+
+
+def _token(settings: Settings, siblings: Siblings | None) -> str | None:
     """Return the token that clients must know: none on loopback unless it was set, one that is made elsewhere."""
     from dashtop.security.hosts import is_loopback  # noqa: PLC0415
     from dashtop.security.token import made  # noqa: PLC0415
@@ -155,7 +191,9 @@ def _token(settings: Settings) -> str | None:
     if not settings.auth:
         log.warning("--no-auth: everyone who can connect to %s sees this machine.", settings.host)
         return None
-    return settings.token or (None if is_loopback(settings.host) else made())
+    if settings.token is not None or is_loopback(settings.host):
+        return settings.token
+    return siblings.agreed("token", made) if siblings is not None else made()
 
 
 def data_folder(settings: Settings) -> Path | None:

@@ -1,12 +1,15 @@
-"""The schedule, and a collector that outlives the failures of its parts."""
+"""The schedule, the board that shows what was collected, and a collector that outlives the failures of its parts."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dashtop.collect.board import Board
+from dashtop.collect.collection import Collection
 from dashtop.collect.loop import Collector, next_tick
 from dashtop.collect.sampler import Sampler
 from dashtop.sources.clock import SystemClock
@@ -14,6 +17,7 @@ from tests.builders import make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
+    from dashtop.domain.ports import Clock
     from dashtop.domain.sample import Sample
 
 
@@ -45,20 +49,27 @@ class FlakySampler(Sampler):
         self.closed = True
 
 
+def alone(sampler: Sampler, *, interval_s: float, clock: Clock | None = None) -> tuple[Board, Collection]:
+    """One that collects and shares with nobody."""
+    clock, history = clock or SystemClock(), make_history(leads=False)
+    board = Board(clock=clock, interval_s=interval_s)
+    collector = Collector(sampler=sampler, history=history, board=board, clock=clock, interval_s=interval_s)
+    return board, Collection(board=board, collector=collector, history=history)
+
+
 def test_collection_survives_a_failing_reader_and_ends_when_told() -> None:
     sampler = FlakySampler()
-    history = make_history()
-    collector = Collector(sampler=sampler, history=history, clock=SystemClock(), interval_s=0.01)
-    assert not collector.alive()
-    assert collector.latest() is None
-    collector.start()
+    board, collection = alone(sampler, interval_s=0.01)
+    assert not board.alive()
+    assert board.latest() is None
+    collection.start()
     assert sampler.enough.wait(10)
-    collector.stop()
-    latest = collector.latest()
+    collection.stop()
+    latest = board.latest()
     assert latest is not None
     assert latest.sequence >= 3
     assert sampler.closed
-    assert not collector.alive()
+    assert not board.alive()
 
 
 class CountingSampler(Sampler):
@@ -77,23 +88,47 @@ class CountingSampler(Sampler):
 
 def test_collection_keeps_up_with_the_fastest_viewer_and_falls_back_ten_seconds_later() -> None:
     clock = FakeClock()
-    collector = Collector(sampler=CountingSampler(), history=make_history(), clock=clock, interval_s=5.0)
-    assert collector.follow(2.0) == 2.0
-    assert collector.follow(0.5) == 0.5
-    assert collector.follow(60.0) == 0.5
+    board = Board(clock=clock, interval_s=5.0)
+    assert board.follow(2.0) == 2.0
+    assert board.follow(0.5) == 0.5
+    assert board.follow(60.0) == 0.5
     clock.advance(9.9)
-    assert collector.follow(2.0) == 0.5
+    assert board.follow(2.0) == 0.5
     clock.advance(0.2)
-    assert collector.follow(60.0) == 2.0
+    assert board.follow(60.0) == 2.0
     clock.advance(10)
-    assert collector.follow(60.0) == 5.0
+    assert board.follow(60.0) == 5.0
+
+
+def test_a_wish_is_passed_on_once_in_two_seconds_however_many_have_it() -> None:
+    clock, passed = FakeClock(), list[float]()
+    board = Board(clock=clock, interval_s=5.0)
+    board.wished = passed.append
+    for _ in range(4):
+        board.follow(1.0)
+        board.follow(2.0)
+        clock.advance(0.6)
+    assert passed == [1.0, 2.0]
+    board.follow(1.0)
+    assert passed == [1.0, 2.0, 1.0]
+
+
+def test_what_is_shown_is_dead_when_it_is_old() -> None:
+    clock = FakeClock()
+    board = Board(clock=clock, interval_s=1.0)
+    board.show(replace(make_sample(), monotonic_s=clock.monotonic()), interval_s=5.0)
+    assert board.interval_s == 5.0
+    clock.advance(14.9)
+    assert board.alive()
+    clock.advance(0.2)
+    assert not board.alive()
 
 
 def test_a_fast_viewer_is_not_kept_waiting_for_the_slow_schedule() -> None:
     sampler = CountingSampler()
-    collector = Collector(sampler=sampler, history=make_history(), clock=SystemClock(), interval_s=3600.0)
-    collector.start()
+    board, collection = alone(sampler, interval_s=3600.0)
+    collection.start()
     assert sampler.taken.acquire(timeout=10)
-    collector.follow(0.01)
+    board.follow(0.01)
     assert all(sampler.taken.acquire(timeout=10) for _ in range(3))
-    collector.stop()
+    collection.stop()

@@ -250,26 +250,49 @@ def test_a_clock_wrong_by_decades_wipes_nothing(wrong_ms: int, tmp_path: Path) -
     history.close()
 
 
-def test_the_second_on_one_folder_reads_says_so_and_takes_over(tmp_path: Path) -> None:
+def test_one_that_follows_writes_nothing_and_goes_on_where_the_leader_was_killed(tmp_path: Path) -> None:
     with child("write", str(tmp_path), "1") as first:
         assert first.stdout is not None
-        first.stdout.readline()
-        second = make_history(tmp_path)
-        at(second, 900_000_000, 1.0)
-        said = eventually(second.trouble)
-        assert "Another dashtop" in said
+        said = [first.stdout.readline()]
+        second = make_history(tmp_path, leads=False)
+        second.follow("Another dashtop writes.")
+        assert second.trouble() == "Another dashtop writes."
         assert known(second, 50) == 49  # from second 1 on
         first.kill()
-        last = max(int(line) for line in first.stdout.read().split()) if first.wait() else 0
-    killed = time.monotonic()
-    append(second, last + 1_000_000)
-    assert eventually(lambda: second.trouble() is None)
-    assert time.monotonic() - killed < 5
-    with sqlite3.connect(tmp_path / FILE) as file:
-        newest = file.execute("SELECT max(time_ms) FROM head WHERE tier = 0").fetchone()
-    file.close()
-    assert newest == ((last + 1_000_000) * 1000,)
+        said += first.stdout.read().split()
+        last = max(map(int, said))
+    for second_s in (last - 1, last, last + 100_000, last + 100_001):  # of these the leader wrote only the first two
+        append(second, second_s)
+    assert newest(tmp_path) < last * 1000 + 100_000_000
+    second.lead()
+    append(second, last + 100_002)
+    assert second.flush(20)
+    assert second.trouble() is None
     second.close()
+    with sqlite3.connect(tmp_path / FILE) as file:
+        question = "SELECT time_ms / 1000 - ?1 FROM head WHERE tier = 0 AND time_ms >= ?1 * 1000"
+        written = [after for (after,) in file.execute(question, (last + 100_000,))]
+    file.close()
+    assert written == [0, 1, 2]
+
+
+def newest(folder: Path) -> int:
+    with sqlite3.connect(folder / FILE) as file:
+        (found,) = file.execute("SELECT max(time_ms) FROM head WHERE tier = 0").fetchone()
+    file.close()
+    return int(found)
+
+
+def test_what_a_follower_missed_is_read_from_the_file(tmp_path: Path) -> None:
+    leader, follower = make_history(tmp_path), make_history(tmp_path, leads=False)
+    for second in range(100):
+        append(leader, second)
+        if second < 50 or second > 60:
+            append(follower, second)
+    assert leader.flush(20)
+    assert known(follower, 100) == 100
+    leader.close()
+    follower.close()
 
 
 def test_old_windows_go_by_time_and_by_size_and_roll_ups_stay(tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ class Recorded:
     last_ms: int
     queries: int = 0
 
+    def lead(self) -> None:
+        raise NotImplementedError
+
+    def follow(self, trouble: str | None) -> None:
+        raise NotImplementedError
+
     def append(self, sample: Sample) -> None:
         raise NotImplementedError
 

@@ -233,7 +233,13 @@ class GpuReader(Protocol):
 
 
 class History(Protocol):
-    """Where samples are kept. Thread-safe."""
+    """Where samples are kept. Thread-safe. Of the processes that share one, the one that collects leads, and writes."""
+
+    def lead(self) -> None:
+        """Write from now on, first what was appended here and not written by whoever led before."""
+
+    def follow(self, trouble: str | None) -> None:
+        """Take it that another process leads, which had that trouble to tell."""
 
     def append(self, sample: Sample) -> None:
         """Keep a sample."""
@@ -268,10 +274,7 @@ class Latest(Protocol):
         """Seconds between two collections while nobody looks more often."""
 
     def follow(self, interval_s: float) -> float:
-        """Collect at least every `interval_s` for the next ten seconds: somebody looks as often as that.
-
-        Returns the seconds between two collections as they are now.
-        """
+        """Collect at least so often for ten seconds: somebody looks. Returns the seconds between two as it is now."""
 
     def latest(self) -> Sample | None:
         """Return the newest sample; None before the first."""

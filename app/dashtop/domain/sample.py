@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dashtop.domain.errors import Reason
+from dashtop.domain.metric import Severity
 
+if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from dashtop.domain.errors import Reason
-    from dashtop.domain.metric import Severity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

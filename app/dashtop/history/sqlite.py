@@ -82,6 +82,7 @@ class Database:
         """Open for writing; makes what is missing. Raises ForeignFileError, sqlite3.Error, OSError."""
         self.close()
         if self.path is not None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # names and owners of processes are private
         connection = sqlite3.connect(
             ":memory:" if self.path is None else self.path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from dashtop.domain.sample import Series, SeriesSet
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE = "history.sqlite"
+FOLLOWING = 30
+"""Samples that one who follows remembers, to write those that whoever led before did not come to write."""
 AnswerT = TypeVar("AnswerT")
 
 
@@ -33,16 +36,42 @@ class HistoryStore:
     """Implements History. `folder` None: everything stays in memory, and ends with the process."""
 
     def __init__(self, folder: Path | None, *, clock: Clock, interval_s: float, kept_ms: int, most_bytes: int) -> None:
+        self._interval_s = interval_s
         self._ring = Ring(interval_s=interval_s)
         self._recorder = Recorder()
         database = Database(folder / FILE if folder is not None else None, kept_ms=kept_ms, most_bytes=most_bytes)
-        self._writer = Writer(database, folder=folder, clock=clock)
+        self._writer = Writer(database, clock=clock)
+        self._leading = False
+        self._heard: deque[Sample] = deque(maxlen=FOLLOWING)
+        self._told: str | None = None
+
+    def lead(self) -> None:
+        """Write from now on; see the History port."""
+        newest_ms = self._read(read.newest_ms) if self._heard else None
+        for sample in self._heard:
+            if newest_ms is None or sample.time_ms > newest_ms:
+                self._writer.put(self._recorder.record(sample))
+        self._heard.clear()
+        self._leading = True
         self._writer.start()
+
+    def follow(self, trouble: str | None) -> None:
+        """Leave the writing to another process; see the History port."""
+        if trouble is not None and trouble != self._told:
+            log.warning("%s", trouble)
+        self._told = trouble
 
     def append(self, sample: Sample) -> None:
         """Keep a sample; see the History port."""
+        if self._leading:
+            self._ring.append(sample)
+            self._writer.put(self._recorder.record(sample))
+            return
+        if self._heard and sample.sequence != self._heard[-1].sequence + 1:
+            # Something was missed: only the file has it all.
+            self._ring = Ring(interval_s=self._interval_s)
+        self._heard.append(sample)
         self._ring.append(sample)
-        self._writer.put(self._recorder.record(sample))
 
     def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
         """Return each series in buckets; see the History port."""
@@ -82,7 +111,7 @@ class HistoryStore:
 
     def trouble(self) -> str | None:
         """Say why the history is not kept as it should be, or None."""
-        return self._writer.trouble()
+        return self._writer.trouble() if self._leading else self._told
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every sample appended so far is in the file. False where that takes too long."""

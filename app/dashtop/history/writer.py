@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
-import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dashtop.history import read
 from dashtop.history.sqlite import Database, is_damage, set_aside
 
 if TYPE_CHECKING:
@@ -21,21 +18,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOCK = "history.lock"
 RETRY_S = 1.0
 MOST_WAITING = 3600
 """Records that wait for the disk at most; then the oldest go."""
 MOST_AT_ONCE = 500
-FOLLOWING = 30
-"""Records that one who does not write keeps, to go on without a gap where the writer leaves off."""
 
 
 class Writer:
-    """Writes records to the database in the order given. `folder` None: nothing to lock, since nothing is shared."""
+    """Writes records to the database in the order given. No other process may write to it meanwhile."""
 
-    def __init__(self, database: Database, *, folder: Path | None, clock: Clock) -> None:
+    def __init__(self, database: Database, *, clock: Clock) -> None:
         self.database = database
-        self._folder = folder
         self._clock = clock
         self._waiting: deque[Record] = deque(maxlen=MOST_WAITING)
         self._batch: list[Record] = []
@@ -43,8 +36,6 @@ class Writer:
         self._stopping = False
         self._opened = False
         self._doubted = False
-        self._lock: int | None = None
-        self._following = False
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="dashtop-history", daemon=True)
 
@@ -56,14 +47,12 @@ class Writer:
         """Take a record to be written; returns at once."""
         with self._changed:
             self._waiting.append(record)
-            while self._following and len(self._waiting) > FOLLOWING:
-                self._waiting.popleft()
             self._changed.notify_all()
 
     def pending(self) -> tuple[Record, ...]:
-        """Return what was taken and is not in the file; nothing where another dashtop writes it."""
+        """Return what was taken and is not in the file."""
         with self._changed:
-            return () if self._following else (*self._batch, *self._waiting)
+            return (*self._batch, *self._waiting)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken is written. False where that takes too long."""
@@ -99,16 +88,15 @@ class Writer:
                     if self._changed.wait_for(lambda: self._stopping, RETRY_S):
                         break
         self.database.close()
-        if self._lock is not None:
-            os.close(self._lock)
 
     def _step(self) -> bool:
         """Write once. False: it failed, so wait before the next try."""
         try:
             if self._doubted:
                 self._opened, self._doubted = False, False
-            if not self._opened and not self._open():
-                return False
+            if not self._opened:
+                self.database.open()
+                self._opened = True
             with self._changed:
                 while self._waiting and len(self._batch) < MOST_AT_ONCE:
                     self._batch.append(self._waiting.popleft())
@@ -123,28 +111,6 @@ class Writer:
             self._changed.notify_all()
         return True
 
-    def _open(self) -> bool:
-        if self._folder is not None and self._lock is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _locked(self._folder / LOCK)
-            if self._lock is None:
-                self._following = True
-                self._say(
-                    f"Another dashtop writes the history in {self._folder}; this one shows it, and takes over when that"
-                    " ends."
-                )
-                return False
-        self.database.open()
-        self._opened = True
-        if self._following:
-            with self.database.reading() as connection:
-                newest = read.newest_ms(connection)
-            with self._changed:
-                kept = [record for record in self._waiting if record.time_ms > newest]
-                self._waiting = deque(kept, maxlen=MOST_WAITING)
-                self._following = False
-        return True
-
     def _failed(self, error: Exception) -> bool:
         path = self.database.path
         if path is None:
@@ -157,7 +123,6 @@ class Writer:
                 f" ({error.strerror}). Name a folder of your own with --data-dir."
             )
             self.database = self.database.in_memory()
-            self._folder = None
             return True
         else:
             self._say(
@@ -183,17 +148,3 @@ class Writer:
         elif trouble is None and self._trouble is not None:
             log.warning("The history is written again.")
         self._trouble = trouble
-
-
-def _locked(path: Path) -> int | None:
-    """Return the open lock file, or None where another process holds it. It is let go when this process ends."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
