@@ -30,12 +30,12 @@ def test_hostile_names_do_no_harm(
     world.set(0, "name", f"RTX \udcff{IMAGE}").set(0, "serial", "\x1b[31m\udcff\udcfe")
     with hostile_processes(tmp_path, IMAGE) as hostile:
         # The largest is the one that the comparison names: each in its turn.
-        world.gpu(0)["processes"] = [
-            {"pid": pid, "used_memory": (size + 1) * GIB, "type": "C"} for size, pid in enumerate(hostile)
-        ]
-        world.save()
+        listed = [{"pid": pid, "used_memory": (size + 1) * GIB, "type": "C"} for size, pid in enumerate(hostile)]
+        world.set(0, "processes", listed[:1]).save()
         with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
             seen = watch().open(server.url)
+            seen.true(f"() => Object.keys(({NAMES})()).length === 1")
+            world.set(0, "processes", listed).save()  # they begin while somebody looks: that makes events
             seen.true(f"count => Object.keys(({NAMES})()).length === count", len(hostile))
             assert seen.page.evaluate(NAMES) == {str(pid): shown for pid, shown in hostile.items()}
             places = seen.page.locator("[data-processes] tr td:nth-child(4)").all_inner_texts()

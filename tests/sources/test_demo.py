@@ -17,13 +17,14 @@ from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from dashtop.domain.ports import GpuDevice, GpuReader
     from dashtop.domain.sample import Gpu
 
 TRAINING, INFERENCE, OVERHEATING, IDLE = 0, 1, 2, 3
 TRANSCODING, AT_REST = 5, 6
-SPLIT, LOST, ASLEEP = 8, 9, 11
+SPLIT, LOST, ASLEEP, SHARING = 8, 9, 11, 12
 
 
 def film(count: int, seconds: int, *, step: float = 1.0, seed: int = 0) -> list[tuple[Gpu, ...]]:
@@ -136,6 +137,38 @@ def test_the_first_four_differ(quarter_hour: list[tuple[Gpu, ...]]) -> None:
     assert len({gpu.device.name for gpu in four}) == 4
     assert len({gpu.device.architecture for gpu in four}) == 4
     assert len({frozenset(gpu.unavailable) for gpu in four}) == 4
+
+
+def test_a_card_that_shares_the_hosts_memory(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 125829120 kB\nMemFree: 1 kB\nMemAvailable: 31457280 kB\n")
+    gpu = DemoGpus(SHARING + 1, clock=FakeClock(), proc=tmp_path).read(1.0).gpus[SHARING]
+
+    assert gpu.device.name == "NVIDIA GB10"
+    assert gpu.device.shares_host_memory
+    assert gpu.device.memory_total_bytes is None
+    assert (gpu.values["gpu.memory.used_gb"], gpu.values["gpu.memory.total_gb"]) == (90, 120)
+    assert 0 < sum(process.gpu_memory_bytes or 0 for process in gpu.processes) < 90 * 2**30
+    assert gpu.unavailable["gpu.memory.reserved_gb"] is Reason.UNIFIED_MEMORY
+    untold = ("gpu.power.max_watts", "gpu.clocks.memory_mhz", "gpu.memory_temperature", "gpu.temperature_slowdown")
+    assert {gpu.unavailable[key] for key in untold} == {Reason.NOT_SUPPORTED}
+    for key in ("gpu.temperature", "gpu.power.current_watts", "gpu.clocks.gpu_mhz", "gpu.energy.total_wh"):
+        assert gpu.values[key] is not None
+
+
+def test_everybody_on_a_card_is_somebody_somewhere() -> None:
+    clock = FakeClock()
+    gpus = DemoGpus(SHARING + 1, clock=clock).read(1.0).gpus
+    everybody = [process for gpu in gpus for process in gpu.processes]
+    owners = [process.owner for process in everybody if process.owner is not None]
+
+    assert len(owners) == len(everybody)
+    assert all(owner.user for owner in owners)
+    for kind in ("container", "slurm_job", "kubernetes_pod", "environment"):
+        assert any(getattr(owner, kind) for owner in owners), kind
+    for process in everybody:
+        assert process.host_memory_bytes
+        assert process.started_ms is not None
+        assert process.started_ms < clock.now_ms()
 
 
 def test_a_big_demo_shows_a_split_a_lost_and_a_sleeping_gpu() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
@@ -12,12 +13,15 @@ from dashtop.sources.demo_cards import ROLES, Recording, recorded_world, static_
 from dashtop.sources.demo_device import DemoDevice
 from dashtop.sources.demo_engine import Engine
 from dashtop.sources.demo_load import Noise
+from dashtop.sources.demo_processes import DemoProcesses
 from dashtop.sources.describe import instance_of, silent, split_reason
+from dashtop.sources.host_memory import host_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dashtop.domain.ports import Clock, GpuDevice
+    from dashtop.domain.readings import MemoryUse
 
 MAX_GPUS = 64
 
@@ -30,11 +34,12 @@ class DemoGpus:
 
     simulated: bool = True
 
-    def __init__(self, count: int, *, clock: Clock, seed: int = 0) -> None:
+    def __init__(self, count: int, *, clock: Clock, seed: int = 0, proc: Path = Path("/proc")) -> None:
+        """`proc`: where the host's memory is read, which some of the cards share."""
         if not 0 <= count <= MAX_GPUS:
             raise ValueError(f"0 to {MAX_GPUS} GPUs can be simulated, not {count}")
         self._clock = clock
-        self._cards = list(_cards(count, seed))
+        self._cards = list(_cards(count, seed, _Host(host_memory(proc), clock.now_ms())))
 
     def read(self, timeout_s: float) -> GpuReading:  # noqa: ARG002 - nothing here waits
         """Return the GPUs as they are now."""
@@ -51,13 +56,21 @@ class DemoGpus:
         """Nothing is held."""
 
 
+class _Host(NamedTuple):
+    """The machine that the cards are in: how to read its memory, and when they were put in (epoch milliseconds)."""
+
+    memory: Callable[[], MemoryUse]
+    now_ms: int
+
+
 class _Card:
     """A simulated GPU or MIG instance: its facts, its device and the walk over the table."""
 
-    def __init__(self, facts: Device, recording: Recording, engine: Engine) -> None:
+    def __init__(self, facts: Device, recording: Recording, engine: Engine, host: _Host) -> None:
         self._facts = facts
         self._engine = engine
-        self._device = DemoDevice(recording, engine)
+        self._device = DemoDevice(recording, engine, host.memory if facts.shares_host_memory else None)
+        self._processes = DemoProcesses(recording, engine, host.now_ms)
         self._walk: Walk[GpuDevice] = Walk(GPU_METRICS)
         self._split = bool(recording.instances())
         self._silence = recording.silence()
@@ -69,10 +82,16 @@ class _Card:
         values, unavailable = self._walk.read(self._device, now)
         if self._split:
             unavailable = {key: split_reason(key, reason) for key, reason in unavailable.items()}
-        return Gpu(device=self._facts, values=values, unavailable=unavailable, processes=self._device.processes())
+        processes = self._processes.read(self._held())
+        return Gpu(device=self._facts, values=values, unavailable=unavailable, processes=processes)
+
+    def _held(self) -> int:
+        """Bytes of device memory that processes hold: all that is in use, but for memory that the host uses too."""
+        used = self._device.memory().used
+        return int(used * self._engine.load.fill) if self._facts.shares_host_memory else used
 
 
-def _cards(count: int, seed: int) -> Iterator[_Card]:
+def _cards(count: int, seed: int, host: _Host) -> Iterator[_Card]:
     """Yield the GPUs, then the MIG instances with the next numbers, as NVML's are read."""
     worlds = {role.world: recorded_world(role.world) for role in ROLES[:count]}
     parts: list[tuple[Recording, Device, Engine]] = []
@@ -83,8 +102,8 @@ def _cards(count: int, seed: int) -> Iterator[_Card]:
         engine = Engine(role, recording, Noise(seed * 1_000_003 + index * 7_919), 1_000 * index)
         facts = static_facts(recording, world, index, f"GPU-{engine.noise.identity(0)}")
         parts += [(part, facts, engine) for part in recording.instances()]
-        yield _Card(facts, recording, engine)
+        yield _Card(facts, recording, engine, host)
     for index, (part, parent, engine) in enumerate(parts, count):
         name, total = part.told("name"), part.told("memory", "total")
         facts = instance_of(parent, index, f"MIG-{engine.noise.identity(index)}", name, total)
-        yield _Card(facts, part, engine)
+        yield _Card(facts, part, engine, host)

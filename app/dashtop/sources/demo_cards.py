@@ -8,9 +8,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.sample import Device
+from dashtop.domain.sample import Device, Owner
 from dashtop.sources.demo_load import Load, Noise, idle, inference, overheating, training
 from dashtop.sources.describe import ARCHITECTURES, cuda_version
+from dashtop.sources.host_memory import is_shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,27 +21,41 @@ MILLI = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one card does, and the GPU it is: the position in a recorded world (`worlds/*.json`, which name their
-    sources)."""
+    """What one card does, for whom, and the GPU it is: the position in a recorded world (`worlds/*.json`, which name
+    their sources). `owner` is invented, as everything about the simulated processes is but their names and proportions.
+    """
 
     world: str
     position: int
     job: Callable[[Noise, float], Load]
+    owner: Owner
 
+
+_ADA = Owner(user="ada", environment="train")
+_GRACE = Owner(user="grace", slurm_job="4711", environment="llm")
+_ALAN = Owner(user="alan", environment="render")
+_BARBARA = Owner(user="barbara", container="5d1f0c7be2a4", runtime="docker")
+_SERVICE = Owner(
+    user="triton",
+    container="c08e41d96f37",
+    runtime="containerd",
+    kubernetes_pod="3e0c9a1e-5f0b-4b52-9d0e-7c1a2b3d4e5f",
+)
 
 ROLES = (
-    Role("rtx4090", 0, training),
-    Role("h100x8", 0, inference),
-    Role("rtx3090", 0, overheating),
-    Role("t4", 0, idle),
-    Role("v100", 0, training),
-    Role("t4", 0, inference),
-    Role("rtx4090", 0, idle),
-    Role("h100x8", 1, training),
-    Role("a100_mig", 0, training),
-    Role("lost_gpu", 1, idle),
-    Role("rtx4090_laptop_awake", 0, inference),
-    Role("rtx4090_laptop_asleep", 0, idle),
+    Role("rtx4090", 0, training, _ADA),
+    Role("h100x8", 0, inference, _SERVICE),
+    Role("rtx3090", 0, overheating, _ALAN),
+    Role("t4", 0, idle, _BARBARA),
+    Role("v100", 0, training, _GRACE),
+    Role("t4", 0, inference, _BARBARA),
+    Role("rtx4090", 0, idle, _ADA),
+    Role("h100x8", 1, training, _GRACE),
+    Role("a100_mig", 0, training, _SERVICE),
+    Role("lost_gpu", 1, idle, _ADA),
+    Role("rtx4090_laptop_awake", 0, inference, _ALAN),
+    Role("rtx4090_laptop_asleep", 0, idle, _ALAN),
+    Role("gb10", 0, training, _ADA),
 )
 
 
@@ -90,19 +105,21 @@ def static_facts(recording: Recording, world: Mapping[str, Any], index: int, uui
     """Return the static facts of a GPU; each has a place of its own on the bus."""
     fact = recording.told_or_none
     capability = recording.told("compute_capability")
+    total, limit = fact("memory", "total"), fact("power", "enforced_limit")
     return Device(
         uuid=uuid,
         index=index,
         name=recording.told("name"),
-        memory_total_bytes=recording.told("memory", "total"),
+        memory_total_bytes=total,
         driver_version=world["driver_version"],
         cuda_version=cuda_version(world["cuda_driver_version"]),
         compute_capability=f"{capability[0]}.{capability[1]}",
         pci_bus_id=f"00000000:{index + 1:02X}:00.0",
-        power_limit_watts=recording.told("power", "enforced_limit") * MILLI,
+        power_limit_watts=limit * MILLI if limit is not None else None,
         slowdown_celsius=fact("temperature_thresholds", "slowdown"),
         shutdown_celsius=fact("temperature_thresholds", "shutdown"),
         serial=fact("serial"),
         vbios=fact("vbios"),
         architecture=ARCHITECTURES[recording.told("architecture")],
+        shares_host_memory=is_shared(recording.told("name"), total),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.readings import (
     ByteRates,
     GpuUtilization,
@@ -13,10 +14,11 @@ from dashtop.domain.readings import (
     RemappedRows,
     RetiredPages,
 )
-from dashtop.domain.sample import GpuProcess, Owner
 from dashtop.sources.demo_cards import MILLI
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dashtop.sources.demo_cards import Recording
     from dashtop.sources.demo_engine import Engine
 
@@ -24,7 +26,6 @@ _BLOCK = 2**21
 _RESTING_STATE = 8
 _HOT_MARGIN_CELSIUS = 1.0
 _IDLE, _POWER_CAP, _THERMAL = 0x1, 0x4, 0x20
-_USERS = ("ada", "alan", "grace", "mary")
 # NVML's numbers for GPM metrics (nvmlGpmMetricId_t).
 _SM, _OCCUPANCY, _TENSOR, _DRAM = "2", "3", "5", "10"
 
@@ -33,8 +34,11 @@ class DemoDevice:
     """Implements GpuDevice. A reading that the recorded GPU does not have is missing here too; utilizations that it
     has are what was recorded, in proportion to the load; facts and limits are the recorded ones."""
 
-    def __init__(self, recording: Recording, engine: Engine) -> None:
-        self._told, self._engine = recording.told, engine
+    def __init__(
+        self, recording: Recording, engine: Engine, host_memory: Callable[[], MemoryUse] | None = None
+    ) -> None:
+        """`host_memory` tells the memory of the host, for a GPU that shares it."""
+        self._told, self._engine, self._host_memory = recording.told, engine, host_memory
 
     def _busy(self, *path: str) -> float:
         """Percent: what was recorded, at the present load."""
@@ -58,11 +62,15 @@ class DemoDevice:
 
     def memory(self) -> MemoryUse:
         """Bytes; jobs take memory in steps of 2 MiB."""
+        if self._host_memory is not None:
+            return self._host_memory()
         total = self._told("memory", "total")
         used = int(self._engine.load.fill * total / _BLOCK) * _BLOCK
         return MemoryUse(used, total, total - used)
 
     def reserved_memory(self) -> int:
+        if self._host_memory is not None:
+            raise Unavailable(Reason.UNIFIED_MEMORY)
         return int(self._told("memory", "reserved"))
 
     def bar1(self) -> MemoryUse:
@@ -76,7 +84,8 @@ class DemoDevice:
 
     def memory_temperature(self) -> float:
         """Whole °C, warmer than the core as it is used."""
-        self._told("memory_temperature")
+        if not self._told("memory_temperature"):  # how a GPU without such a sensor answers
+            raise Unavailable(Reason.NOT_SUPPORTED)
         return float(round(self._engine.celsius + 4.0 + 6.0 * self._engine.load.memory_busy / 100.0))
 
     def temperature_margin(self) -> float:
@@ -112,7 +121,7 @@ class DemoDevice:
 
     def energy(self) -> float:
         """Joules: the recorded ones, and half the power limit since the clock began."""
-        return float(self._told("energy_mj", "value")) * MILLI + self._engine.now * self.power_limit() * 0.5
+        return float(self._told("energy_mj", "value")) * MILLI + self._engine.now * self._engine.limit * 0.5
 
     def energy_rate(self) -> float:
         self._told("energy_mj")
@@ -159,7 +168,7 @@ class DemoDevice:
         engine = self._engine
         if engine.load.resting:
             return _IDLE
-        slowed = engine.throttle < 1.0 and self.slowdown_temperature() - engine.celsius <= _HOT_MARGIN_CELSIUS
+        slowed = engine.throttle < 1.0 and engine.slowdown - engine.celsius <= _HOT_MARGIN_CELSIUS
         return (_POWER_CAP if engine.capped else 0) | (_THERMAL if slowed else 0)
 
     def pcie_generation(self) -> int:
@@ -227,27 +236,6 @@ class DemoDevice:
 
     def mig_mode(self) -> int:
         return int(self._told("mig", "current"))
-
-    def processes(self) -> tuple[GpuProcess, ...]:
-        """Return the recorded processes sharing the memory in use as they did; the first has what the others leave."""
-        recorded, used = self._told("processes"), self.memory().used
-        whole = sum(process["used_memory"] for process in recorded)
-        sizes = [used * process["used_memory"] // whole for process in recorded]
-        sizes[0] += used - sum(sizes)
-        noise, effort = self._engine.noise, 0.1 + 0.9 * self._engine.load.busy / 100.0
-        return tuple(
-            GpuProcess(
-                pid=process["pid"] + self._engine.first_pid,
-                kind=process["type"],
-                gpu_memory_bytes=size,
-                name=process["name"].rpartition("/")[2],
-                owner=Owner(user=_USERS[int(noise.dice(9, n) * len(_USERS))]),
-                cpu_percent=round(
-                    130.0 * noise.dice(10, n) * effort * (1.0 + 0.1 * noise.wave(11 + n, self._engine.now, 3.0)), 1
-                ),
-            )
-            for n, (process, size) in enumerate(zip(recorded, sizes, strict=True))
-        )
 
 
 def _percent(value: float) -> float:

@@ -37,17 +37,21 @@ _RESTING = Clocks(210.0, 405.0)
 class Engine:
     """The state of a card at the time given to `begin`; it follows from the load at that time and just before.
 
-    `load`; `watts`; `celsius`; `clocks`; `throttle`: the share of its speed that a card keeps so that it grows no
-    hotter than its slowdown temperature.
+    `load`; `watts`, up to `limit`; `celsius`; `clocks`; `throttle`: the share of its speed that a card keeps so that it
+    grows no hotter than `slowdown`.
     """
 
     def __init__(self, role: Role, recording: Recording, noise: Noise, first_pid: int = 0) -> None:
         """`first_pid` is added to the recorded pids, so that two cards have no process in common."""
-        self.noise, self.first_pid = noise, first_pid
+        self.noise, self.first_pid, self.owner = noise, first_pid, role.owner
         self._job = role.job
-        self._limit: float = recording.told("power", "enforced_limit") * MILLI
-        self._rise_limit: float = recording.told("temperature_thresholds", "slowdown") - _ROOM_CELSIUS
-        self._fastest = Clocks(recording.told("max_clocks", "graphics"), recording.told("max_clocks", "memory"))
+        told = recording.told_or_none
+        # A part without a power limit was recorded at full load; one without a threshold tells how far it is from it.
+        self.limit: float = (told("power", "enforced_limit") or recording.told("power", "usage")) * MILLI
+        margin = told("temperature_margin") or 0
+        self.slowdown: float = told("temperature_thresholds", "slowdown") or recording.told("temperature") + margin
+        self._rise_limit: float = self.slowdown - _ROOM_CELSIUS
+        self._fastest = Clocks(recording.told("max_clocks", "graphics"), told("max_clocks", "memory") or 0.0)
         self._heats: tuple[float, float] = (0.0, 0.0)
         self._powers: deque[float] = deque(maxlen=len(_HEAT_WEIGHTS) + 1)
         self._step: int | None = None
@@ -59,7 +63,7 @@ class Engine:
         self.load = self._job(self.noise, now)
         self.throttle = self._throttled(self.load)
         self.watts = self._power(now, self.load)
-        self.capped = self.watts >= 0.995 * self._limit
+        self.capped = self.watts >= 0.995 * self.limit
         self.celsius = self._temperature(now)
         self.clocks = self._clocks()
 
@@ -76,7 +80,7 @@ class Engine:
     def _power(self, t: float, load: Load) -> float:
         strain = load.strain * self._throttled(load)
         share = _IDLE_SHARE + (1.0 - _IDLE_SHARE) * strain
-        return round(min(1.0, share * (1.0 + 0.01 * self.noise.wave(4, t, 0.9))) * self._limit, 2)
+        return round(min(1.0, share * (1.0 + 0.01 * self.noise.wave(4, t, 0.9))) * self.limit, 2)
 
     def _temperature(self, t: float) -> float:
         step, part = divmod(t / _HEAT_STEP_S, 1.0)
@@ -101,7 +105,7 @@ class Engine:
     def _heating(self, t: float) -> float:
         """Return the °C above the room that the card would settle at if it went on as at `t`."""
         load = self._job(self.noise, t)
-        return _RISE_CELSIUS * load.creep * self._power(t, load) / self._limit
+        return _RISE_CELSIUS * load.creep * self._power(t, load) / self.limit
 
 
 def _mean(newest_first: tuple[float, ...]) -> float:

@@ -11,10 +11,10 @@ import pynvml
 from dashtop.catalog import GPU_METRICS
 from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.readings import MemoryUse
 from dashtop.domain.sample import PROCESSES, Device, Gpu, GpuProcess, GpuReading
 from dashtop.sources import nvml_facts as facts
 from dashtop.sources.describe import silent, split_reason
+from dashtop.sources.host_memory import host_memory
 from dashtop.sources.nvml_device import NvmlDevice
 from dashtop.sources.nvml_events import EventWatcher
 from dashtop.sources.nvml_gate import call, call_or_none
@@ -22,7 +22,7 @@ from dashtop.sources.nvml_lane import SlowLane
 from dashtop.sources.nvml_queries import mig_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dashtop.domain.ports import GpuDevice
 
@@ -192,7 +192,7 @@ class NvmlGpus:
             handle,
             self._lane,
             missing=self._meaning_of_missing(device),
-            host_memory=self._host_memory() if device.shares_host_memory else None,
+            host_memory=host_memory(self._proc) if device.shares_host_memory else None,
         )
         split = device.mig_parent_uuid is None and call_or_none(mig_mode, handle) == 1
         return Card(device, open_device, facts.SleepState(self._sys, device.pci_bus_id), split=split)
@@ -201,20 +201,6 @@ class NvmlGpus:
         if device.mig_parent_uuid is not None:
             return Reason.MIG_INSTANCE
         return Reason.WDDM if facts.runs_under_windows(self._proc) else Reason.NOT_SUPPORTED
-
-    def _host_memory(self) -> Callable[[], MemoryUse]:
-        """Return how to read the memory of the host, for GPUs that have none of their own."""
-        meminfo = self._proc / "meminfo"
-
-        def read() -> MemoryUse:
-            try:
-                lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-                total, available = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-            except (OSError, KeyError, ValueError):
-                raise Unavailable(Reason.UNIFIED_MEMORY) from None
-            return MemoryUse(total - available, total, available)
-
-        return read
 
     def _close_session(self) -> None:
         if self._events is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pynvml
@@ -10,6 +9,7 @@ import pynvml
 from dashtop.domain.sample import Device
 from dashtop.domain.text import printable
 from dashtop.sources.describe import ARCHITECTURES, cuda_version, instance_of
+from dashtop.sources.host_memory import is_shared
 from dashtop.sources.nvml_gate import TEXT_LENGTH, call_or_none, text, text_or_none
 from dashtop.sources.nvml_queries import MILLI, memory_v2, mig_mode
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Parts that have no memory of their own and use the host's (NVIDIA's DGX Spark and Jetson documentation).
-_INTEGRATED = re.compile(r"\b(GB10|N1X|Thor|Orin|Xavier|Tegra)\b", re.IGNORECASE)
 _NVIDIA_VENDOR = "0x10de"
 
 
@@ -44,6 +42,7 @@ def static_facts(handle: Any, index: int, installed: Driver) -> Device:
     name = text_or_none(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
     capability = call_or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     memory = call_or_none(memory_v2, handle) or call_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    total = memory.total if memory is not None else None
     power = call_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     slowdown, shutdown = (
         call_or_none(pynvml.nvmlDeviceGetTemperatureThreshold, handle, kind)
@@ -53,7 +52,7 @@ def static_facts(handle: Any, index: int, installed: Driver) -> Device:
         uuid=uuid,
         index=index,
         name=name,
-        memory_total_bytes=memory.total if memory is not None else None,
+        memory_total_bytes=total,
         driver_version=installed.version,
         cuda_version=installed.cuda,
         compute_capability=f"{capability[0]}.{capability[1]}" if capability is not None else None,
@@ -64,7 +63,7 @@ def static_facts(handle: Any, index: int, installed: Driver) -> Device:
         serial=text_or_none(pynvml.nvmlDeviceGetSerial, handle),
         vbios=text_or_none(pynvml.nvmlDeviceGetVbiosVersion, handle),
         architecture=ARCHITECTURES.get(call_or_none(pynvml.nvmlDeviceGetArchitecture, handle) or 0),
-        shares_host_memory=memory is None and _INTEGRATED.search(name) is not None,
+        shares_host_memory=is_shared(name, total),
     )
 
 
