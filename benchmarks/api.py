@@ -238,7 +238,7 @@ def main() -> None:
         folder = Path(name)
         world = World.load("h100x8", folder / "world.txt", Path(tempfile.gettempdir()) / f"dashtop-nvml-{os.getuid()}")
         world.count_calls().save()
-        with running(*UNLIMITED, env=world.env()) as dashtop:
+        with running(*UNLIMITED, "--data-dir", str(folder / "data"), env=world.env()) as dashtop:
             eventually(lambda: dashtop.json(ALL)["gpu_available"])
             address, pid = urlsplit(dashtop.url).netloc, dashtop.process.pid
             own = cost(f"dashtop {ALL}", pid, address, ALL, given.seconds)

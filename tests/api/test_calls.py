@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +152,18 @@ def test_the_documentation_page_needs_nothing_from_outside(two_gpus: FlaskClient
     assert "://" not in page.replace("GPU-", "")
     for call in CALLS:
         assert f"GET {V1}{call.path}" in page
+    led_to = set(re.findall(r'href="#([^"]*)"', page))
+    assert {call.name for call in CALLS} < led_to
+    assert led_to <= set(re.findall(r'id="([^"]+)"', page))
     assert two_gpus.get(V1 + "/docs").headers["Location"] == "/docs"
+
+
+def test_every_field_is_described(two_gpus: FlaskClient) -> None:
+    schemas = ask(two_gpus, "/openapi.json")["components"]["schemas"]
+    for name, schema in schemas.items():
+        for field, described in schema["properties"].items():
+            refers = "$ref" in json.dumps(described)
+            assert refers or described.get("description") or described.get("examples"), f"{name}.{field}"
 
 
 def test_history_is_as_fine_as_is_of_use_unless_points_are_asked_for() -> None:

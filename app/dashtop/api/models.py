@@ -38,6 +38,9 @@ Percent = Annotated[float | None, Field(ge=0, le=100, examples=[78.5], json_sche
 GIB: dict[str, Any] = {"x-unit": "GiB (2^30 bytes)"}
 MIB: dict[str, Any] = {"x-unit": "MiB (2^20 bytes)"}
 EPOCH_MS: dict[str, Any] = {"x-unit": "milliseconds since 1970-01-01T00:00:00Z"}
+CELSIUS: dict[str, Any] = {"x-unit": "°C"}
+A_UUID = "GPU-1afef6c2-6cc6-4d00-b3e7-a7fe83c57800"
+IDENTITY = "Identity of the GPU; the index may change at a boot."
 REASONS = "Why each metric that is null has no value, by its key."
 
 
@@ -88,7 +91,7 @@ def _model(name: str, tree: dict[str, Any], base: type[BaseModel]) -> type[BaseM
 class _OfGpu(Answer):
     gpu_id: int = Field(ge=0, description="Index of the GPU.", examples=[0])
     gpu_name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
-    gpu_uuid: str = Field(description="Identity of the GPU; the index may change at a boot.")
+    gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
     state: str | None = Field(description="Why the GPU as a whole cannot be read at present; null: it can.")
 
 
@@ -105,48 +108,55 @@ class GpuInfo(Answer):
     cuda_version: str | None = Field(description="Highest CUDA version that the driver supports.", examples=["12.2"])
     driver_version: str | None = Field(examples=["535.183.01"])
     compute_capability: str | None = Field(examples=["8.6"])
-    uuid: str
-    pci_bus_id: str | None
-    serial: str | None
-    vbios: str | None
-    architecture: str | None
-    power_limit_watts: float | None = Field(json_schema_extra={"x-unit": "W"})
-    slowdown_celsius: float | None = Field(json_schema_extra={"x-unit": "°C"})
-    shutdown_celsius: float | None = Field(json_schema_extra={"x-unit": "°C"})
+    uuid: str = Field(description=IDENTITY, examples=[A_UUID])
+    pci_bus_id: str | None = Field(description="Domain, bus, device and function.", examples=["00000000:01:00.0"])
+    serial: str | None = Field(description="Serial number of the board.", examples=["1650323093518"])
+    vbios: str | None = Field(description="Version of the firmware.", examples=["94.02.26.48.1B"])
+    architecture: str | None = Field(examples=["Ampere"])
+    power_limit_watts: float | None = Field(ge=0, examples=[350.0], json_schema_extra={"x-unit": "W"})
+    slowdown_celsius: float | None = Field(
+        description="Temperature at which the GPU slows itself down.", examples=[95.0], json_schema_extra=CELSIUS
+    )
+    shutdown_celsius: float | None = Field(
+        description="Temperature at which the GPU switches off.", examples=[98.0], json_schema_extra=CELSIUS
+    )
     mig_parent_uuid: str | None = Field(description="The GPU that this MIG instance is a part of.")
     mig_profile: str | None = Field(examples=["3g.40gb"])
     shares_host_memory: bool = Field(description="The GPU has no memory of its own.")
 
 
-class GpuProcess(Answer):
-    """A process with memory on a GPU; null: not told. Executable names only, never arguments."""
-
-    pid: int = Field(ge=0)
-    process_name: str | None = Field(examples=["python3"])
+class _Process(Answer):
+    pid: int = Field(ge=0, examples=[12345])
+    process_name: str | None = Field(description="Name of the executable, never its arguments.", examples=["python3"])
     gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
-    cpu_percent: float | None = Field(ge=0, description="100 is one core.", json_schema_extra={"x-unit": "%"})
     type: str = Field(description="C compute, G graphics, M MPS client; joined by + where several.", examples=["C"])
-    sm_percent: Percent
-    memory_percent: Percent
-    encoder_percent: Percent
-    decoder_percent: Percent
-    host_memory_mb: float | None = Field(ge=0, json_schema_extra=MIB)
-    started: int | None = Field(json_schema_extra=EPOCH_MS)
-    running_seconds: float | None = Field(ge=0, json_schema_extra={"x-unit": "s"})
-    username: str | None
+    started: int | None = Field(description="When the process was started.", json_schema_extra=EPOCH_MS)
+    username: str | None = Field(examples=["alice"])
     container: str | None = Field(description="Short id of the container.")
-    container_runtime: str | None = Field(description="What runs the container.", examples=["docker"])
-    slurm_job: str | None
+    slurm_job: str | None = Field(examples=["4711"])
     kubernetes_pod: str | None = Field(description="UID of the pod.")
     environment: str | None = Field(description="Name of the conda or virtual environment.")
     foreign: bool = Field(description="The process is in another pid namespace: nothing is known of its owner.")
 
 
+class GpuProcess(_Process):
+    """A process with memory on a GPU; null: not told."""
+
+    cpu_percent: float | None = Field(ge=0, description="100 is one core.", json_schema_extra={"x-unit": "%"})
+    sm_percent: Percent
+    memory_percent: Percent
+    encoder_percent: Percent
+    decoder_percent: Percent
+    host_memory_mb: float | None = Field(ge=0, examples=[2048.5], json_schema_extra=MIB)
+    running_seconds: float | None = Field(ge=0, examples=[3600.0], json_schema_extra={"x-unit": "s"})
+    container_runtime: str | None = Field(description="What runs the container.", examples=["docker"])
+
+
 class ProcessOnGpu(GpuProcess):
     """A process, with the GPU it is on."""
 
-    gpu_id: int = Field(ge=0)
-    gpu_uuid: str
+    gpu_id: int = Field(ge=0, description="Index of the GPU.", examples=[0])
+    gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
 
 
 class Storage(Answer):
@@ -170,13 +180,13 @@ SystemMetricsExplained = create_model("SystemMetricsExplained", __base__=(System
 class MonitoringAll(_Explained):
     """The machine and one GPU at one moment."""
 
-    gpu_available: bool
+    gpu_available: bool = Field(description="There is a GPU, and the rest tells of it.")
     gpu_list: list[GpuInfo]
     gpu_metrics: GpuMetrics | None  # type: ignore[valid-type]
     system_metrics: SystemMetrics  # type: ignore[valid-type]
     gpu_processes: list[GpuProcess]
     storage: list[Storage]
-    timestamp: int = Field(json_schema_extra=EPOCH_MS)
+    timestamp: int = Field(description="When the collection began.", json_schema_extra=EPOCH_MS)
     simulated: bool = Field(description="The GPUs are simulated (--demo).")
     gpu_status: str | None = Field(description="Why there are no GPUs, or why their values are old; null: all is well.")
 
@@ -184,9 +194,9 @@ class MonitoringAll(_Explained):
 class Statistics(Answer):
     """One value per bucket, null where there is no data."""
 
-    mean: list[float | None]
-    min: list[float | None]
-    max: list[float | None]
+    mean: list[float | None] = Field(examples=[[42.5, None]])
+    min: list[float | None] = Field(examples=[[40.0, None]])
+    max: list[float | None] = Field(examples=[[98.0, None]])
 
 
 class History(Answer):
@@ -200,9 +210,9 @@ class History(Answer):
 class ExportColumn(Answer):
     """What a column of an export holds."""
 
-    metric: str
-    statistic: str = Field(json_schema_extra={"enum": ["mean", "min", "max"]})
-    unit: str
+    metric: str = Field(description="Key of the metric.", examples=["gpu.temperature"])
+    statistic: str = Field(examples=["mean"], json_schema_extra={"enum": ["mean", "min", "max"]})
+    unit: str = Field(examples=["°C"])
     gpu_uuid: str | None = Field(description="null: it is about the host.")
 
 
@@ -211,40 +221,29 @@ class Export(Answer):
 
     step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
     columns: list[ExportColumn]
-    rows: list[list[float | None]]
+    rows: list[list[float | None]] = Field(examples=[[[1795785420000, 64.0], [1795785432000, None]]])
 
 
 class Event(Answer):
     """Something that happened."""
 
-    timestamp: int = Field(json_schema_extra=EPOCH_MS)
+    timestamp: int = Field(description="When it happened.", json_schema_extra=EPOCH_MS)
     kind: str = Field(examples=["throttle_begin"])
-    severity: str = Field(json_schema_extra={"enum": [each.value for each in Severity]})
-    text: str
+    severity: str = Field(examples=[Severity.INFO.value], json_schema_extra={"enum": [each.value for each in Severity]})
+    text: str = Field(examples=["dashtop has started."])
     advice: str = Field(description="What to do; empty where nothing can be done.")
     gpu_uuid: str | None = Field(description="null: it is about the host, the driver or dashtop itself.")
     gpu_id: int | None = Field(description="The GPU's index now; null where it is not there.")
     code: int | None = Field(description="The XID, or the pid.")
 
 
-class ProcessSpan(Answer):
+class ProcessSpan(_Process):
     """A stretch of time in which one process held about the same memory (within 5 %)."""
 
-    start: int = Field(json_schema_extra=EPOCH_MS)
+    start: int = Field(description="When the stretch began.", json_schema_extra=EPOCH_MS)
     end: int = Field(description="Up to 15 s behind while it goes on.", json_schema_extra=EPOCH_MS)
-    pid: int = Field(ge=0)
-    process_name: str | None
-    type: str
-    gpu_memory_mb: float | None = Field(ge=0, json_schema_extra=MIB)
-    peak_gpu_memory_mb: float | None = Field(ge=0, json_schema_extra=MIB)
+    peak_gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
     peak_sm_percent: Percent
-    username: str | None
-    container: str | None
-    slurm_job: str | None
-    kubernetes_pod: str | None
-    environment: str | None
-    started: int | None = Field(json_schema_extra=EPOCH_MS)
-    foreign: bool
 
 
 class Error(Answer):

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from dashtop.api import openapi, query
 from dashtop.api.bodies import to_json
-from dashtop.api.calls import CALLS, Call
+from dashtop.api.calls import CALLS, ERRORS, Call
 from dashtop.api.context import Context, answer
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _root(services: Services, url_prefix: str) -> Blueprint:
 
     @routes.get("/docs")
     def _docs() -> str:
-        return render_template("docs.html", document=document)
+        return render_template("docs.html", document=document, errors=ERRORS)
 
     @routes.get(f"/{PREFIX}/docs")
     def _docs_beside_the_calls() -> BaseResponse:
