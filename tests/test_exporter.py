@@ -1,16 +1,11 @@
-"""Prometheus' view: names and units by its rules, missing is absent, and a real Prometheus reads what the API says."""
+"""Prometheus' view: names and units by its rules, missing is absent."""
 
 from __future__ import annotations
 
-import json
-import socket
 import subprocess
-import urllib.parse
-import urllib.request
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from flask import Flask
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -24,12 +19,9 @@ from dashtop.exporter.dcgm import NAMES as DCGM_NAMES
 from tests.api.pinned import Pinned
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
-from tests.processes import eventually, running
-from tests.prometheus import program
+from tests.debian import program
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from flask.testing import FlaskClient
 
     from dashtop.domain.sample import Sample
@@ -146,47 +138,3 @@ def test_promtool_has_nothing_to_say() -> None:
         [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
-
-
-def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
-    prometheus = program("prometheus")
-    with running("--demo", "2") as dashtop, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
-        probe.close()
-        target = urllib.parse.urlsplit(dashtop.url).netloc
-        job = {
-            "job_name": "dashtop",
-            "params": {"names": ["dcgm"]},
-            "static_configs": [{"targets": [target]}],
-        }
-        config = tmp_path / "prometheus.yml"
-        config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}))
-        process = subprocess.Popen(
-            [
-                prometheus,
-                f"--config.file={config}",
-                f"--storage.tsdb.path={tmp_path}",
-                f"--web.listen-address={listen}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-
-            def query(expression: str) -> list[dict[str, Any]]:
-                parameters = urllib.parse.urlencode({"query": expression})
-                with urllib.request.urlopen(f"http://{listen}/api/v1/query?{parameters}", timeout=5) as answer:
-                    result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-                return result
-
-            found = eventually(lambda: query("dashtop_gpu_memory_total_bytes"), timeout_s=30)
-            assert [each["metric"]["gpu"] for each in found] == ["0", "1"]
-            (gpu, _) = dashtop.json("/api/v1/system/gpu-metrics/all")
-            assert float(found[0]["value"][1]) == pytest.approx(gpu["memory"]["total_gb"] * 2**30, rel=1e-4)
-            assert float(query("up")[0]["value"][1]) == 1
-            assert len(query("DCGM_FI_DEV_GPU_UTIL")) == 2
-            assert eventually(lambda: query("rate(dashtop_gpu_energy_joules_total[10s])"), timeout_s=15)
-        finally:
-            process.terminate()
-            process.wait(15)

@@ -1,6 +1,6 @@
 """The names and units of NVIDIA's dcgm-exporter, so that dashboards made for it work.
 
-Names, units and the metrics shown by default are those of its etc/default-counters.csv; labels are those it sets.
+Names and units are those of its etc/default-counters.csv and etc/dcp-metrics-included.csv; labels are those it sets.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import Gpu, Sample
 
 MIB_PER_GIB = 1024.0
+BYTES_PER_MEGABYTE = 1e6
 MILLIJOULES_PER_WATT_HOUR = 3_600_000.0
 PERCENT_TO_RATIO = 0.01
 LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName", "Hostname", "DCGM_FI_DRIVER_VERSION")
@@ -39,13 +40,26 @@ NAMES = (
     ("DCGM_FI_DEV_ENC_UTIL", "gpu.encoder_utilization", 1.0),
     ("DCGM_FI_DEV_DEC_UTIL", "gpu.decoder_utilization", 1.0),
     ("DCGM_FI_DEV_FB_USED", "gpu.memory.used_gb", MIB_PER_GIB),
+    ("DCGM_FI_DEV_FB_RESERVED", "gpu.memory.reserved_gb", MIB_PER_GIB),
+    ("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", "gpu.ecc.volatile_corrected", 1.0),
+    ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "gpu.ecc.volatile_uncorrected", 1.0),
+    ("DCGM_FI_DEV_ECC_SBE_AGG_TOTAL", "gpu.ecc.aggregate_corrected", 1.0),
+    ("DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", "gpu.ecc.aggregate_uncorrected", 1.0),
+    ("DCGM_FI_DEV_RETIRED_SBE", "gpu.retired_pages.single_bit", 1.0),
+    ("DCGM_FI_DEV_RETIRED_DBE", "gpu.retired_pages.double_bit", 1.0),
+    ("DCGM_FI_DEV_RETIRED_PENDING", "gpu.retired_pages.pending", 1.0),
     ("DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", "gpu.remapped_rows.corrected", 1.0),
     ("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", "gpu.remapped_rows.uncorrected", 1.0),
     ("DCGM_FI_DEV_ROW_REMAP_FAILURE", "gpu.remapped_rows.failure", 1.0),
+    ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gpu.utilization.gpu", PERCENT_TO_RATIO),
     ("DCGM_FI_PROF_SM_ACTIVE", "gpu.utilization.compute", PERCENT_TO_RATIO),
     ("DCGM_FI_PROF_SM_OCCUPANCY", "gpu.utilization.sm_occupancy", PERCENT_TO_RATIO),
     ("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "gpu.utilization.tensor", PERCENT_TO_RATIO),
     ("DCGM_FI_PROF_DRAM_ACTIVE", "gpu.utilization.dram", PERCENT_TO_RATIO),
+    ("DCGM_FI_PROF_PCIE_TX_BYTES", "gpu.pcie.tx_mbps", BYTES_PER_MEGABYTE),
+    ("DCGM_FI_PROF_PCIE_RX_BYTES", "gpu.pcie.rx_mbps", BYTES_PER_MEGABYTE),
+    ("DCGM_FI_PROF_NVLINK_TX_BYTES", "gpu.nvlink.tx_mbps", BYTES_PER_MEGABYTE),
+    ("DCGM_FI_PROF_NVLINK_RX_BYTES", "gpu.nvlink.rx_mbps", BYTES_PER_MEGABYTE),
 )
 
 
