@@ -1,0 +1,127 @@
+"""Behind a real nginx: the README's own location, and a prefix that the proxy leaves or cuts off."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.debian import program
+from tests.processes import ROOT, Running, eventually, running
+from tests.streams import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+V1 = "api/v1/system"
+LOCATION = (ROOT / "README.md").read_text().partition("```nginx\n")[2].partition("```")[0]
+CONFIGURATION = """
+daemon off; pid {folder}/pid; error_log stderr warn; events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  {servers}
+}}
+"""
+PLACES = ("root", "left", "cut")
+
+
+@dataclass(frozen=True)
+class Proxied:
+    """A dashtop as it is reached through nginx."""
+
+    through: Running
+    prefix: str
+
+    def get(self, path: str) -> str:
+        return self.through.get(self.prefix + path).decode()
+
+
+def location(prefix: str, dashtop: Running, cut: str) -> str:
+    """Return the README's location, for that prefix and server."""
+    passed = f"{dashtop.url.partition(prefix)[0] if prefix != '/' else dashtop.url.rstrip('/')}{cut}"
+    return LOCATION.replace("location / ", f"location {prefix} ").replace("http://127.0.0.1:8050", passed)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proxied]]:
+    nginx, folder = program("nginx"), tmp_path_factory.mktemp("nginx")
+    with ExitStack() as stack:
+        plain = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--trusted-proxies", "1"))
+        under = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--url-prefix", "/gpu/"))
+        ports = _free_ports(len(PLACES))
+        locations = (location("/", plain, ""), location("/gpu/", under, ""), location("/gpu/", under, "/"))
+        servers = "\n".join(
+            f"server {{ listen 127.0.0.1:{port}; {each} }}" for port, each in zip(ports, locations, strict=True)
+        )
+        process = _started(nginx, folder, servers)
+        try:
+            found = {
+                name: Proxied(Running(process, f"http://127.0.0.1:{port}/"), "/" if name == "root" else "/gpu/")
+                for name, port in zip(PLACES, ports, strict=True)
+            }
+            for each in found.values():
+                eventually(partial(each.get, "healthz"))
+            yield found
+        finally:
+            process.terminate()
+            print(process.communicate(timeout=10)[0])
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _started(nginx: str, folder: Path, servers: str) -> subprocess.Popen[str]:
+    configuration = folder / "nginx.conf"
+    configuration.write_text(CONFIGURATION.format(folder=folder, servers=servers))
+    return subprocess.Popen(
+        [nginx, "-p", str(folder), "-c", str(configuration)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(params=PLACES)
+def place(places: dict[str, Proxied], request: pytest.FixtureRequest) -> Proxied:
+    found: Proxied = places[request.param]
+    return found
+
+
+def test_pages_and_all_that_they_load(place: Proxied) -> None:
+    for page in ("", "embed/compact", "docs"):
+        text = place.get(page)
+        links = [link for link in re.findall(r'(?:src|href)="(/[^"#]*)"', text) if not link.endswith("/stream")]
+        assert links
+        assert all(link.startswith(place.prefix) for link in links)
+        for link in set(links):
+            assert place.through.get(link)
+
+
+def test_calls_and_redirects(place: Proxied) -> None:
+    assert place.through.json(f"{place.prefix}{V1}/monitoring/all")["gpu_available"]
+    assert place.get("metrics").startswith("# HELP")
+    with urllib.request.urlopen(f"{place.through.url.rstrip('/')}{place.prefix}{V1}/docs", timeout=10) as answer:
+        assert urlsplit(answer.url).path == f"{place.prefix}docs"
+    assert place.through.status(f"{place.prefix}api/nothing")[0] == 404
+
+
+def test_streams_come_as_they_happen(place: Proxied) -> None:
+    with opened(place.through, path=f"{place.prefix}{V1}/stream") as stream:
+        times = [int(stream.event()[0]) for _ in range(3)]
+    assert times == sorted(set(times))
