@@ -116,6 +116,13 @@ def demo() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
+def without_gpu() -> Iterator[Running]:
+    """A server on a machine without a GPU."""
+    with running("--no-gpu", "--no-persist", "--interval", "0.5") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def screenshots() -> Path:
     """Where pictures of this run are kept; git does not know them."""
     SCREENSHOTS.mkdir(exist_ok=True)

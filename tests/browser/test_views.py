@@ -1,33 +1,24 @@
-"""What a person chooses and what a screen is: theme, GPU, range, no GPU, a telephone; and pictures of it all."""
+"""What a person chooses and what a screen is: theme, GPU, range, and no GPU."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import pytest
-
-from dashtop.ui.theme import DARK, LIGHT
+from dashtop.ui.theme import DARK
 from tests.browser.conftest import POINTS, Watched
-from tests.processes import Running, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from tests.processes import Running
 
 THEME = "() => document.documentElement.dataset.bsTheme"
-THEMES: tuple[tuple[Literal["light", "dark"], str], ...] = (("light", LIGHT.grid), ("dark", DARK.grid))
 GRID = "() => document.querySelector('#chart-utilization .js-plotly-plot')._fullLayout.yaxis.gridcolor"
 FIRST_BODY = """() => new MutationObserver((_, observer) => {
   if (!document.body) return;
   window.themeAtFirstBody = document.documentElement.dataset.bsTheme;
   observer.disconnect();
 }).observe(document, {childList: true, subtree: true})"""
-
-
-@pytest.fixture(scope="module")
-def without_gpu() -> Iterator[Running]:
-    with running("--no-gpu", "--no-persist", "--interval", "0.5") as server:
-        yield server
 
 
 def test_the_theme_is_kept_and_is_there_before_anything_is_painted(
@@ -83,23 +74,3 @@ def test_without_a_gpu_the_notice_stands_and_cpu_and_ram_are_told(
         seen.true(f"chart => ({POINTS})(chart) > 2", chart)
     assert seen.page.locator("main").get_by_text("GPU", exact=True).locator("visible=true").count() == 0
     assert seen.errors == []
-
-
-def test_pictures(demo: Running, without_gpu: Running, watch: Callable[..., Watched], screenshots: Path) -> None:
-    fits = "() => document.querySelector('#chart-memory .main-svg').clientWidth === {}".format(
-        "document.querySelector('#chart-memory').clientWidth"
-    )
-    for name, server in (("demo8", demo), ("no-gpu", without_gpu)):
-        seen = watch().open(server.url)
-        seen.true(f"chart => ({POINTS})(chart) > 3", "chart-memory")
-        for width, height in ((1440, 900), (390, 844)):
-            seen.page.set_viewport_size({"width": width, "height": height})
-            for theme, grid in THEMES:
-                seen.page.emulate_media(color_scheme=theme)
-                seen.true(f"grid => ({GRID})() === grid", grid)
-                seen.true(fits)
-                picture = screenshots / f"{name}-{width}-{theme}.png"
-                seen.page.screenshot(path=picture, full_page=True)
-                assert picture.stat().st_size > 20_000
-        assert seen.errors == []
-        seen.page.context.close()
