@@ -111,6 +111,8 @@ def notice(trouble: Reason | None) -> dict[str, str]:
     """Say why no GPU is shown."""
     if trouble is Reason.STARTING:
         title = "Looking for GPUs"
+    elif trouble is Reason.DISABLED:
+        title = "GPU monitoring is off"
     elif trouble in FAILING:
         title = "GPUs cannot be read"
     else:
