@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.ui.theme import DARK, LIGHT
-from tests.browser.conftest import POINTS, TICK, Watched
+from tests.browser.conftest import GRID, GRIDS, POINTS, TICK, Watched
 from tests.processes import Running, running
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZES = ((1440, 900), (390, 844))
-THEMES: tuple[tuple[Literal["light", "dark"], str], ...] = (("light", LIGHT.grid), ("dark", DARK.grid))
-GRID = "() => document.querySelector('#chart-utilization .js-plotly-plot')._fullLayout.yaxis.gridcolor"
 FITS = """() => [...document.querySelectorAll('.chart')].filter(chart => chart.offsetParent)
   .every(chart => chart.querySelector('.main-svg')?.clientWidth === chart.clientWidth)"""
 
@@ -44,7 +41,7 @@ def test_pictures_of_charts(
         seen.page.wait_for_selector("#settings-modal .arrange li")
     for width, height in SIZES:
         seen.page.set_viewport_size({"width": width, "height": height})
-        for theme, grid in THEMES:
+        for theme, grid in GRIDS.items():
             seen.page.emulate_media(color_scheme=theme)
             seen.true(f"grid => ({GRID})() === grid", grid)
             seen.true(FITS)
@@ -63,7 +60,7 @@ def test_pictures_of_all_gpus(
     )
     for width, height in SIZES:
         seen.page.set_viewport_size({"width": width, "height": height})
-        for theme, _ in THEMES:
+        for theme in GRIDS:
             seen.page.emulate_media(color_scheme=theme)
             seen.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
             takes(seen, screenshots / f"compare-{count}-{width}-{theme}.png", whole=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.catalog import METRICS
 from dashtop.ui.value import SHARED
-from tests.browser.test_views import THEMES
+from tests.browser.conftest import GRIDS
 from tests.processes import running
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def pictures(seen: Watched, folder: Path, name: str) -> None:
     """Take the four that a person looks at, and see that nothing is wider than the window."""
     for width in (390, 1440):
         seen.page.set_viewport_size({"width": width, "height": 900})
-        for theme, _ in THEMES:
+        for theme in GRIDS:
             seen.page.emulate_media(color_scheme=theme)
             seen.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
             seen.page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)

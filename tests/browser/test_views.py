@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashtop.ui.theme import DARK
-from tests.browser.conftest import POINTS, Watched
+from tests.browser.conftest import GRID, POINTS, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tests.processes import Running
 
 THEME = "() => document.documentElement.dataset.bsTheme"
-GRID = "() => document.querySelector('#chart-utilization .js-plotly-plot')._fullLayout.yaxis.gridcolor"
 FIRST_BODY = """() => new MutationObserver((_, observer) => {
   if (!document.body) return;
   window.themeAtFirstBody = document.documentElement.dataset.bsTheme;
