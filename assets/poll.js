@@ -53,8 +53,15 @@
     return { n: state.count, drawn: state.frame ? state.frame.drawn : null, ...dashtop.view.current() };
   }
 
+  // Dash writes down every tick for an undo button, which this page lacks, and never lets go of any: of an open page's
+  // memory that would take 20 MB a day.
+  function forgetTicks() {
+    for (const store of window.dash_stores) store.getState().history.past.length = 0;
+  }
+
   // Called by Dash: the interval has ticked.
   function gate() {
+    forgetTicks();
     const idle = document.hidden && state.frame;
     if (state.stopped || idle || state.asked !== null) return window.dash_clientside.no_update;
     return request();
@@ -225,7 +232,7 @@
   function show() {
     const kind = condition();
     const indicator = byId("live-indicator");
-    document.documentElement.dataset.live = kind;
+    if (document.documentElement.dataset.live !== kind) document.documentElement.dataset.live = kind;
     if (indicator) {
       const words = { loading: "Connecting", live: "Live", paused: "Paused", stale: "Stale", disconnected: "Disconnected" };
       write(indicator.querySelector(".live-state"), words[kind]);
@@ -249,7 +256,7 @@
       button.disabled = state.retrying;
       write(button, state.retrying ? "Retrying…" : "Retry");
     }
-    banner.hidden = !wanted;
+    if (banner.hidden === wanted) banner.hidden = !wanted;
   }
 
   setInterval(() => {
