@@ -20,3 +20,7 @@ class FakeClock:
         """Move both clocks on."""
         self._monotonic_s += seconds
         self._now_ms += round(1000 * seconds)
+
+    def set_wall(self, seconds: float) -> None:
+        """Move the wall clock alone, as somebody who sets it does, or a sleep of the machine."""
+        self._now_ms += round(1000 * seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from dashtop.domain.sample import ProcessSpan, SeriesKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dashtop.domain.sample import Event, GpuProcess, Sample
+    from dashtop.domain.sample import Event, GpuProcess, Owner, Sample
 
 Number = TypeVar("Number", int, float)
 
@@ -79,13 +80,6 @@ class Span:
     def row(self) -> tuple[object, ...]:
         """Return the columns of table `process` but its id."""
         process = self.process
-        facts = {
-            "name": process.name,
-            "kind": process.kind,
-            "started_ms": process.started_ms,
-            "foreign": process.foreign,
-            "owner": asdict(process.owner) if process.owner is not None else None,
-        }
         return (
             self.gpu_uuid,
             process.pid,
@@ -94,8 +88,21 @@ class Span:
             self.memory,
             self.peak_memory,
             self.peak_sm,
-            json.dumps(facts, ensure_ascii=True),
+            _facts(process.name, process.kind, process.started_ms, process.foreign, process.owner),
         )
+
+
+@lru_cache(maxsize=1024)  # a span is written every few seconds, and these do not change meanwhile
+def _facts(name: str | None, kind: str, started_ms: int | None, foreign: bool, owner: Owner | None) -> str:
+    """Return what is told of a process but not asked for, as JSON."""
+    told = {
+        "name": name,
+        "kind": kind,
+        "started_ms": started_ms,
+        "foreign": foreign,
+        "owner": asdict(owner) if owner is not None else None,
+    }
+    return json.dumps(told, ensure_ascii=True)
 
 
 class Recorder:
