@@ -12,10 +12,20 @@
 
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
 
+  // The pointer is told the least and the most of each bucket: the two edges of the band, which lie beneath the line.
+  function withRange(trace, index, data) {
+    if (trace.customdata || !(trace.hovertemplate || "").includes("customdata")) return trace;
+    const [low, high] = data.slice(index - 2, index);
+    const [least, most] = [low, high].map((edge) => dashtop.units.decoded(edge.y));
+    const missed = (low.x0 - trace.x0) / trace.dx; // buckets before the band begins
+    const customdata = Array.from({ length: missed + least.length }, (_, at) => [least[at - missed], most[at - missed]]);
+    return { ...trace, customdata };
+  }
+
   function show(chart) {
     if (!figures[chart]) return;
     const figure = dashtop.units.figure(figures[chart]);
-    const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
+    const data = figure.data.map(withRange).map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
     // A finger that moves up the page shall move the page, not zoom.
     const layout = finger.matches ? { ...figure.layout, dragmode: false } : figure.layout;
     window.dash_clientside.set_props(chart, { figure: { data, layout } });

@@ -35,6 +35,7 @@
   }
 
   function decoded(array) {
+    if (Array.isArray(array)) return array;
     const bytes = Uint8Array.from(atob(array.bdata), (letter) => letter.charCodeAt(0));
     return Array.from(new Float32Array(bytes.buffer));
   }
@@ -105,5 +106,5 @@
     return { data, layout };
   }
 
-  dashtop.units = { shown, text, size, figure };
+  dashtop.units = { shown, text, size, figure, decoded };
 })();

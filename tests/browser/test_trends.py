@@ -49,6 +49,10 @@ def test_the_pointer_on_one_chart_is_on_all_of_them(trends: Watched) -> None:
     trends.true(f"() => ({labels})().length === 5")
     words = trends.page.evaluate(labels)
     assert [unit for unit, label in zip(("%", "GiB", "°C", "W", "GiB"), words, strict=True) if unit not in label] == []
+    told = re.search(r"([\d.]+) W  \(([\d.]+) to ([\d.]+)\)", words[3])
+    assert told, words[3]
+    mean, least, most = map(float, told.groups())
+    assert least <= mean <= most
     titles = "() => [...document.querySelectorAll('.hoverlayer .legendtitletext')].map(title => title.textContent)"
     before = trends.page.evaluate(titles)
     trends.true(

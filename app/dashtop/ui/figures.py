@@ -157,10 +157,8 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
         "hovertemplate": f"%{{y:.1f}}{symbol}",
     }
     if traces:
-        curve |= {
-            "customdata": _pairs(series.minimum, series.maximum, grain),
-            "hovertemplate": f"%{{y:.1f}}{symbol}  (%{{customdata[0]:.1f}} to %{{customdata[1]:.1f}})",
-        }
+        # The browser knows these two of each bucket from the band (assets/plots.js).
+        curve["hovertemplate"] = f"%{{y:.1f}}{symbol}  (%{{customdata[0]:.1f}} to %{{customdata[1]:.1f}})"
     alone = _alone(present)
     if alone.any():
         # A line needs two points; a reading between two gaps would be invisible without a dot.
@@ -179,11 +177,6 @@ def _closed(values: NDArray[np.float32], present: NDArray[np.bool_], mean: NDArr
 def _alone(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(present, 1)
     return present & ~padded[:-2] & ~padded[2:]
-
-
-def _pairs(low: NDArray[np.float32], high: NDArray[np.float32], grain: int) -> dict[str, str]:
-    """Pack minimum and maximum of each bucket, for the text under the pointer."""
-    return {**packed(np.stack([low, high], axis=1), grain), "shape": f"{len(low)},2"}
 
 
 def _peak(series: Series) -> float:
