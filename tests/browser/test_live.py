@@ -69,7 +69,7 @@ def test_a_slow_server_is_asked_once_at_a_time(interval: str, watch: Callable[..
         seen = watch().open(server.url)
         wire = seen.page.context.new_cdp_session(seen.page)
         wire.send("Network.enable")
-        slow = {"offline": False, "latency": 1500, "downloadThroughput": -1, "uploadThroughput": -1}
+        slow = {"offline": False, "latency": 2000, "downloadThroughput": -1, "uploadThroughput": -1}
         wire.send("Network.emulateNetworkConditions", slow)
         asked = seen.asked
         for _ in range(2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import pytest
 
@@ -101,7 +101,7 @@ def test_panels_are_hidden_and_moved_by_keyboard_and_by_dragging(page: Watched) 
         "the hand stays where it is"
     )
     lists.locator("li").nth(3).drag_to(lists.locator("li").nth(0))
-    moved.insert(0, moved.pop())
+    moved.insert(0, moved.pop(3))
     assert page.page.evaluate(ORDER) == moved
     lists.get_by_label("Memory", exact=True).focus()
     page.page.keyboard.press("Space")
@@ -127,6 +127,10 @@ def test_the_interval_is_the_viewers_and_collection_follows(page: Watched) -> No
         pass
     body = json.loads(asked.value.post_data or "")
     assert body["inputs"][0]["value"]["interval"] == 2
+    page.page.goto(urlunsplit(urlsplit(page.page.url)._replace(query="")))
+    page.until("live")
+    open_settings(page)
+    assert page.page.locator("#update-interval input:checked").input_value() == "2"
     pick(page, "update-interval", "0.5 s")
     page.true("() => new URLSearchParams(location.search).get('interval') === '0.5'")
     close_settings(page)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.ui.theme import GPUS
+from dashtop.ui.theme import GPUS, translucent
 from tests.browser.conftest import POINTS, Watched, watching
 from tests.processes import Running, running
 
@@ -127,6 +127,8 @@ def test_cards_show_what_the_api_says_and_which_gpus_are_free(
         seen.page.click("#compare label:has-text('Free memory')")
         seen.true("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
         seen.true("() => document.querySelector('#gpu-card-0 .spark').getAttribute('aria-label')?.startsWith('Use in')")
+        seen.page.click("#compare label:has-text('Load')")
+        seen.true("() => document.querySelector('.fleet').lastElementChild.id === 'gpu-card-5'")
         seen.page.click("#gpu-card-3")
         seen.true("() => document.documentElement.dataset.view === 'single'")
         seen.true("() => document.querySelector('#gpu-selector').value === '3'")
@@ -172,11 +174,8 @@ def test_who_holds_the_memory_is_seen_in_layers_with_their_owners(
 @pytest.mark.parametrize(
     ("name", "shown", "hidden"),
     [
-        ("chart-processes", "#chart-processes", "#chart-power"),
         ("chart-temperature", "#chart-temperature", "#chart-power"),
         ("compact", "#compact-status", "#gpu-selector"),
-        ("compare", "#gpu-card-0", "#compact-status"),
-        ("panel-storage", "#panel-storage", "#panel-system"),
     ],
 )
 def test_a_panel_alone_in_an_iframe(
@@ -193,6 +192,30 @@ def test_a_panel_alone_in_an_iframe(
     assert not panel.locator(".name").is_visible()
     ground = "element => getComputedStyle(element).backgroundColor"
     assert panel.locator("body").evaluate(ground) == "rgba(0, 0, 0, 0)"
+    assert seen.errors == []
+
+
+def test_every_panel_can_be_embedded_with_gpu_range_and_theme_in_its_address(
+    prefixed: Running, watch: Callable[..., Watched]
+) -> None:
+    seen = watch(color_scheme="light")
+    missing = seen.page.request.get(f"{prefixed.url}embed/nothing").text()
+    names = [line for line in missing.splitlines() if re.fullmatch("[a-z-]+", line)]
+    assert {"compact", "compare", *CHARTS} < set(names)
+    assert len(names) > 15
+    for name in names:
+        seen.open(f"{prefixed.url}embed/{name}?gpu=1&range=5m&theme=dark")
+        shown = {"compact": "compact-status"}.get(name, name)
+        seen.page.locator(f"#{shown}").wait_for()
+        assert seen.page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+        assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgba(0, 0, 0, 0)"
+        for chrome in ("#view-mode", "#settings-button", "#time-range", "footer.foot"):
+            assert not seen.page.locator(chrome).is_visible()
+        if name in CHARTS:
+            seen.true(f"chart => ({POINTS})(chart) > 1", name)
+            colours = "chart => document.querySelector(`#${chart} .js-plotly-plot`).data.map(line => line.line.color)"
+            assert {GPUS[1], translucent(GPUS[1], 0.9)} & set(seen.page.evaluate(colours, name))
+        assert seen.page.evaluate("localStorage.getItem('dashtop.settings')") is None
     assert seen.errors == []
 
 
