@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -141,6 +142,42 @@ def test_values_of_the_api_are_the_worlds(nvml_world: WorldFactory) -> None:
             assert metrics["fan_speed"] is None
             assert len(body["gpu_processes"]) == len(gpu["processes"])
         assert len(body["gpu_list"]) == 8
+
+
+def test_the_driver_is_read_as_often_however_many_ask(nvml_world: WorldFactory) -> None:
+    world = nvml_world("rtx3090").count_calls()
+    with running("--interval", "0.5", env=world.env()) as dashtop:
+
+        def calls_in_three_collections() -> int:
+            seen, before = {dashtop.json(ALL)["timestamp"]}, sum(world.calls().values())
+
+            def three_more() -> bool:
+                seen.add(dashtop.json(ALL)["timestamp"])
+                return len(seen) > 3
+
+            eventually(three_more, every_s=0.05)
+            return sum(world.calls().values()) - before
+
+        eventually(lambda: dashtop.json(ALL)["gpu_available"])
+        quiet = calls_in_three_collections()
+        ended = threading.Event()
+        answered: list[int] = []
+
+        def ask() -> None:
+            while not ended.is_set():
+                answered.append(len(dashtop.get(ALL)))
+
+        crowd = [threading.Thread(target=ask) for _ in range(8)]
+        for each in crowd:
+            each.start()
+        try:
+            busy = calls_in_three_collections()
+        finally:
+            ended.set()
+            for each in crowd:
+                each.join()
+        assert len(answered) > 100
+        assert 0 < busy < 2 * quiet
 
 
 def test_port_zero_takes_a_free_one_and_a_taken_one_is_told() -> None:
