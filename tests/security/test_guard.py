@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 V1 = "/api/v1/system"
 API = [V1 + call.path.replace("{gpu_id}", "0") for call in CALLS] + [V1 + "/openapi.json", V1 + "/docs"]
-PAGES = ["/", "/docs", "/healthz", "/readyz", "/metrics", "/_dash-layout", "/_dash-dependencies", "/no/such/page"]
+PAGES = [
+    "/",
+    "/embed/compact",
+    "/docs",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/_dash-layout",
+    "/_dash-dependencies",
+    "/no/such/page",
+]
 ROUTES = [*API, *PAGES]
 UPDATE = "/_dash-update-component"
 # The callback that answers each tick of the page.
@@ -70,6 +80,19 @@ def test_malformed(client: FlaskClient, route: str) -> None:
 @pytest.mark.parametrize("route", API)
 def test_another_prefix(client: FlaskClient, route: str) -> None:
     assert is_error(client.get("/gpus" + route), 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api", "/api/", "/api//", "/api//v1", "/api/v1//x", "/a/api/", "/a/api//b", "/api/%00"]
+)
+def test_nothing_under_api_is_a_page(client: FlaskClient, path: str) -> None:
+    assert is_error(client.get(path), 404)
+
+
+@pytest.mark.parametrize("path", ["nothing/x.js", "dash/nothing.js", "dash/../../x", "dash/%00"])
+def test_files_that_are_not_there_are_404(client: FlaskClient, path: str) -> None:
+    assert is_error(client.get("/_dash-component-suites/" + path), 404)
+    assert is_error(client.get("/assets/" + path), 404)
 
 
 def test_every_answer_has_its_headers(client: FlaskClient) -> None:
@@ -169,7 +192,8 @@ def test_the_rate_is_limited_for_calls_alone(start: Callable[..., Dashtop]) -> N
     refused = client.get(V1 + "/monitoring/all")
     assert is_error(refused, 429)
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    assert [client.get(path).status_code for path in PAGES for _ in range(4)] == [200] * 4 * len(PAGES)
+    free = [*PAGES, "/assets/page.css"]
+    assert [client.get(path, buffered=True).status_code for path in free for _ in range(4)] == [200] * 4 * len(free)
     assert client.post(UPDATE, json=TICK).status_code == 200
     assert client.get(route, environ_base={"REMOTE_ADDR": "192.0.2.9"}).status_code == 200
     forged = {"X-Forwarded-For": "192.0.2.10"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import BaseConverter
 
 from dashtop.api import openapi, query
 from dashtop.api.bodies import to_json
@@ -27,10 +28,18 @@ SHOWN = 200
 
 def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
     """Add every route of the API, health checks and documentation included, and JSON errors everywhere."""
+    server.url_map.converters["anything"] = _Anything
     server.register_blueprint(_system(Context(services=services)), url_prefix=url_prefix + PREFIX)
     server.register_blueprint(_root(services, url_prefix), url_prefix=url_prefix)
     server.register_error_handler(HTTPException, _http_error)
     server.register_error_handler(Exception, _crash)
+
+
+class _Anything(BaseConverter):
+    """Matches the rest of an address, nothing and doubled slashes too."""
+
+    regex = ".*"
+    part_isolating = False
 
 
 def _system(context: Context) -> Blueprint:
@@ -85,9 +94,8 @@ def _root(services: Services, url_prefix: str) -> Blueprint:
         return redirect(url_for("root._docs"))
 
     @routes.route("/api")
-    @routes.route("/api/", endpoint="_api_root")
-    @routes.route("/api/<path:_rest>")
-    @routes.route("/<path:_before>/api/<path:_rest>")
+    @routes.route("/api/<anything:_rest>")
+    @routes.route("/<path:_before>/api/<anything:_rest>")
     def _not_found(**_parts: str) -> Response:
         raise NotFound(f"There is nothing at {request.path[:SHOWN]}.")
 

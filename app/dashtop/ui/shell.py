@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.exceptions import DependencyException
+from flask import jsonify
 
 from dashtop.ui import embed, ids, tick
 from dashtop.ui.dialog import dialog
@@ -20,7 +22,7 @@ from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
-    from flask import Flask
+    from flask import Flask, Response
 
     from dashtop.domain.services import Services
 
@@ -93,6 +95,7 @@ def create_dash(
     for mark, path in _NOT_BY_DASH.items():
         app.index_string = app.index_string.replace(mark, _fingerprinted(app, path))
     app.layout = lambda: still(layout(services, interval_s))
+    server.register_error_handler(DependencyException, _no_such_file)
     _gate(app)
     tick.register(app, services, metrics_in(layout(services, interval_s)))
     embed.register(app, embed.panels_in(layout(services, interval_s)), url_prefix=url_prefix)
@@ -100,6 +103,11 @@ def create_dash(
         if panel.register is not None:
             panel.register(app, services)
     return app
+
+
+def _no_such_file(_error: Exception) -> tuple[Response, int]:
+    """Answer for a file of Dash's components that is not there, which Dash takes for a failure of the server."""
+    return jsonify(detail="There is no such file; load the page again."), 404
 
 
 def _fingerprinted(app: Dash, path: str) -> str:
