@@ -32,13 +32,30 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "STALE_S", 0.2)
 
 
-def test_a_crash_costs_the_child_alone(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("function", ["nvmlDeviceGetTemperature", "nvmlDeviceGetFanSpeed"])
+def test_a_crash_costs_the_child_alone(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """In the tick, and in the thread beside it."""
     world = of_size(nvml_world("rtx3090"), 2)
     with reading(world, monkeypatch) as gpus:
         assert gpus.read(20).gpus
-        world.set_crash("nvmlDeviceGetTemperature").save()
+        world.set_crash(function).save()
         found = when(gpus, lambda found: gpus.failures() >= 1)
         assert [gpu.unavailable["gpu.temperature"] for gpu in found.gpus] == [Reason.DRIVER_ERROR] * 2
+        world.clear_faults().save()
+        assert when(gpus, well).gpus[1].values["gpu.temperature"] == 31
+        assert len(children()) == 1
+
+
+@pytest.mark.parametrize("function", ["nvmlInit_v2", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2"])
+def test_a_driver_that_crashes_whoever_opens_it(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    world = of_size(nvml_world("rtx3090"), 2).set_crash(function)
+    with reading(world, monkeypatch) as gpus:
+        when(gpus, lambda _: gpus.failures() >= 2 and len(children()) <= 2)
+        assert gpus.read(0.1).trouble is Reason.DRIVER_ERROR
         world.clear_faults().save()
         assert when(gpus, well).gpus[1].values["gpu.temperature"] == 31
         assert len(children()) == 1

@@ -72,10 +72,12 @@ class Sampler:
             return gpus
         by_pid = {process.pid: process for gpu in gpus for process in gpu.processes}
         known = {process.pid: process for process in self._host.describe(tuple(by_pid.values()))}
-        return tuple(
-            replace(gpu, processes=tuple(_described(process, known[process.pid]) for process in gpu.processes))
-            for gpu in gpus
-        )
+
+        def described(process: GpuProcess) -> GpuProcess:
+            facts = known[process.pid]
+            return facts if process is by_pid[process.pid] else _described(process, facts)
+
+        return tuple(replace(gpu, processes=tuple(map(described, gpu.processes))) for gpu in gpus)
 
     def close(self) -> None:
         """Close the readers."""

@@ -99,10 +99,11 @@ def _scoped(number: int) -> int | tuple[int, int]:
 
 
 def _number(answer: Any) -> int | Unavailable:
-    if answer.nvmlReturn == pynvml.NVML_ERROR_INVALID_ARGUMENT:  # a field that this driver does not know
+    code = answer.nvmlReturn
+    if code == pynvml.NVML_ERROR_INVALID_ARGUMENT:  # a field that this driver does not know
         return Unavailable(Reason.LIBRARY_TOO_OLD)
-    if answer.nvmlReturn != pynvml.NVML_SUCCESS:
-        return Unavailable(reason_of(answer.nvmlReturn))
+    if code != pynvml.NVML_SUCCESS:
+        return Unavailable(reason_of(code))
     narrow = answer.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
     return int(answer.value.uiVal if narrow else answer.value.ullVal)
 

@@ -38,6 +38,7 @@ class ActivityMonitor:
         self._handle = handle
         self._samples: list[Any] = []
         self._taken_s = 0.0
+        self._request = _request()
 
     def read(self) -> Activity:
         """Return the activity since the last call; FIRST_READING the first time, and after too short a time."""
@@ -51,13 +52,8 @@ class ActivityMonitor:
             raise Unavailable(Reason.FIRST_READING)
         self._samples.reverse()
         self._take()
-        newer, older = self._samples
-        request = pynvml.c_nvmlGpmMetricsGet_t()
-        request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
-        request.numMetrics = len(METRIC_IDS)
-        request.sample1, request.sample2 = older, newer
-        for position, number in enumerate(METRIC_IDS):
-            request.metrics[position].metricId = number
+        request = self._request
+        request.sample2, request.sample1 = self._samples
         call(pynvml.nvmlGpmMetricsGet, request)
         return Activity(*(_value(request.metrics[position]) for position in range(len(METRIC_IDS))))
 
@@ -70,6 +66,16 @@ class ActivityMonitor:
         for sample in self._samples:
             call_or_none(pynvml.nvmlGpmSampleFree, sample)
         self._samples = []
+
+
+def _request() -> Any:
+    """Return the question for METRIC_IDS, less the two samples."""
+    request = pynvml.c_nvmlGpmMetricsGet_t()
+    request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
+    request.numMetrics = len(METRIC_IDS)
+    for position, number in enumerate(METRIC_IDS):
+        request.metrics[position].metricId = number
+    return request
 
 
 def _value(metric: Any) -> float | Unavailable:

@@ -6,9 +6,12 @@ lists, byte counters, fans and energy take 0.1 to 20 ms each and would make a ti
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dashtop.catalog.walk import RETRY_S
@@ -47,6 +50,7 @@ class SlowLane:
 
     def __init__(self) -> None:
         self._questions: dict[tuple[object, object], _Question[Any]] = {}
+        self._posed: deque[tuple[object, object]] = deque()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -59,6 +63,7 @@ class SlowLane:
         question = self._questions.get((owner, ask))
         if question is None:
             self._questions[owner, ask] = _Question(ask, period_s)
+            self._posed.append((owner, ask))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dashtop-slow-lane", daemon=True)
                 self._thread.start()
@@ -80,17 +85,22 @@ class SlowLane:
             self._questions.pop(key, None)
 
     def _run(self) -> None:
+        # The thread's own: a GPU has forty questions, and to look through all of them would take longer than to ask.
+        heap: list[tuple[float, int, tuple[object, object], _Question[Any]]] = []
+        turn = count()
         while not self._stop.is_set():
             self._wake.clear()
-            now = time.monotonic()
-            for key in list(self._questions):
-                if self._stop.is_set():
-                    return
-                question = self._questions.get(key)  # gone: its GPU is to be left alone from now on
-                if question is not None and now >= question.due:
+            while self._posed:
+                key = self._posed.popleft()
+                if (posed := self._questions.get(key)) is not None:
+                    heapq.heappush(heap, (posed.due, next(turn), key, posed))
+            while heap and heap[0][0] <= time.monotonic() and not self._stop.is_set():
+                _, _, key, question = heapq.heappop(heap)
+                if self._questions.get(key) is question:  # else its GPU is to be left alone from now on
                     self._ask(question)
-            soonest = min((question.due for question in list(self._questions.values())), default=now + LONGEST_REST_S)
-            self._wake.wait(min(LONGEST_REST_S, max(0.001, soonest - time.monotonic())))
+                    heapq.heappush(heap, (question.due, next(turn), key, question))
+            rest_s = heap[0][0] - time.monotonic() if heap else LONGEST_REST_S
+            self._wake.wait(min(LONGEST_REST_S, max(0.001, rest_s)))
 
     @staticmethod
     def _ask(question: _Question[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pynvml
@@ -38,7 +38,7 @@ class ProcessLists:
 
         Raises Unavailable where nobody knows whether there are any.
         """
-        found: dict[int, GpuProcess] = {}
+        found: dict[int, tuple[str, int | None]] = {}
         failures = []
         for kind, versions in self._versions.items():
             try:
@@ -47,15 +47,15 @@ class ProcessLists:
                 failures.append(missing)
                 continue
             for entry in entries:
-                found[entry.pid] = merged(found.get(entry.pid), kind, entry.pid, entry.usedGpuMemory)
+                found[entry.pid] = merged(found.get(entry.pid), kind, entry.usedGpuMemory)
         if len(failures) == len(LISTS):
             raise failures[0]
         silent = [missing for missing in failures if missing.reason not in EMPTY]
         if silent and not found:
             raise silent[0]
-        if found:
-            self._add_utilization(found)
-        return tuple(sorted(found.values(), key=lambda process: (-(process.gpu_memory_bytes or 0), process.pid)))
+        samples = self._newest_samples() if found else {}
+        largest_first = sorted(found.items(), key=lambda item: (-(item[1][1] or 0), item[0]))
+        return tuple(_process(pid, kind, memory, samples.get(pid)) for pid, (kind, memory) in largest_first)
 
     def _ask(self, versions: list[Callable[..., list[Any]]]) -> list[Any]:
         while True:
@@ -66,23 +66,16 @@ class ProcessLists:
                     raise
                 del versions[0]
 
-    def _add_utilization(self, found: dict[int, GpuProcess]) -> None:
-        """Add each process's newest sample; an idle GPU has none (the driver answers NOT_FOUND, or error 0)."""
+    def _newest_samples(self) -> dict[int, Any]:
+        """Return what is new of each process's utilization; an idle GPU has none (NOT_FOUND, or error 0)."""
         try:
             samples = call(pynvml.nvmlDeviceGetProcessUtilization, self._handle, self._seen_us)
         except Unavailable:
-            return
-        for sample in sorted(samples, key=lambda sample: int(sample.timeStamp)):
-            self._seen_us = max(self._seen_us, int(sample.timeStamp))
-            process = found.get(sample.pid)
-            if process is not None:
-                found[sample.pid] = replace(
-                    process,
-                    sm_percent=percent(sample.smUtil),
-                    memory_percent=percent(sample.memUtil),
-                    encoder_percent=percent(sample.encUtil),
-                    decoder_percent=percent(sample.decUtil),
-                )
+            return {}
+        samples.sort(key=attrgetter("timeStamp"))
+        if samples:
+            self._seen_us = max(self._seen_us, int(samples[-1].timeStamp))
+        return {int(sample.pid): sample for sample in samples}
 
 
 def _newest_is_misread() -> bool:
@@ -101,10 +94,24 @@ def percent(value: int) -> float | None:
     return float(value) if 0 <= value <= 100 else None  # noqa: PLR2004
 
 
-def merged(known: GpuProcess | None, kind: str, pid: int, memory: int | None) -> GpuProcess:
-    """Join a process that stands in several lists: each tells its whole memory, so they do not add up."""
+def merged(known: tuple[str, int | None] | None, kind: str, memory: int | None) -> tuple[str, int | None]:
+    """Join what two lists tell of a process: each tells its whole memory, so they do not add up."""
     if known is None:
+        return kind, memory
+    sizes = [size for size in (known[1], memory) if size is not None]
+    kinds = known[0] if kind in known[0].split("+") else f"{known[0]}+{kind}"
+    return kinds, max(sizes, default=None)
+
+
+def _process(pid: int, kind: str, memory: int | None, sample: Any) -> GpuProcess:
+    if sample is None:
         return GpuProcess(pid=pid, kind=kind, gpu_memory_bytes=memory)
-    sizes = [size for size in (known.gpu_memory_bytes, memory) if size is not None]
-    kinds = known.kind if kind in known.kind.split("+") else f"{known.kind}+{kind}"
-    return GpuProcess(pid=pid, kind=kinds, gpu_memory_bytes=max(sizes) if sizes else None)
+    return GpuProcess(
+        pid=pid,
+        kind=kind,
+        gpu_memory_bytes=memory,
+        sm_percent=percent(sample.smUtil),
+        memory_percent=percent(sample.memUtil),
+        encoder_percent=percent(sample.encUtil),
+        decoder_percent=percent(sample.decUtil),
+    )
