@@ -110,6 +110,14 @@ def test_an_export_of_everything_holds_what_was_kept_and_nothing_else() -> None:
     assert len(body["rows"]) == 10
 
 
+def test_an_export_of_a_day_may_be_second_by_second() -> None:
+    path = f"/export?format=json&start={NOON_MS - 86_400_000}&end={NOON_MS + 10_000}&metrics=system.cpu.usage_percent"
+    by_default, asked = ask(client(), path), ask(client(), f"{path}&step=1")
+    assert (by_default["step_ms"] > 1000, asked["step_ms"]) == (True, 1000)
+    assert [row[0] for row in asked["rows"]] == [NOON_MS + 1000 * second for second in range(10)]
+    assert client().get(f"/api/v1/system{path}&step=0").status_code == 422
+
+
 def test_a_download_that_is_left_gives_its_place_back() -> None:
     served = client()
     for _ in range(2 * MOST_STREAMS):

@@ -133,6 +133,19 @@ def test_an_export_takes_no_more_memory_where_it_is_longer() -> None:
     assert peak(12_000) < 1.2 * peak(3_000)
 
 
+def test_parquet_puts_rows_into_few_groups_each_of_which_it_remembers_to_the_end() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    keys = [SeriesKey(f"gpu.{number}", "GPU") for number in range(60)]
+    recorded = Recorded(NOON_MS, NOON_MS + 40_000 * 1000)
+    long = Table(recorded, keys, start_ms=NOON_MS, end_ms=NOON_MS + 40_000 * 1000, step_ms=1000)
+    told = parquet.ParquetFile(io.BytesIO(written(long, "parquet")))
+    assert (told.metadata.num_rows, told.num_row_groups) == (40_000, 2)
+    rows = told.read()
+    times = np.array([time.timestamp() * 1000 for time in rows.column("time").to_pylist()])
+    np.testing.assert_array_equal(times, NOON_MS + 1000 * np.arange(40_000))
+    assert rows.column("gpu.7 mean GPU").null_count == 0
+
+
 def test_a_table_left_in_the_middle_asks_no_further() -> None:
     recorded = Recorded(NOON_MS, NOON_MS + 10**8)
     pieces = FORMATS["csv"].write(Table(recorded, [CPU], start_ms=NOON_MS, end_ms=NOON_MS + 99_999_000, step_ms=1000))

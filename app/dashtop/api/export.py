@@ -10,7 +10,9 @@ from pydantic import Field
 from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.api.history import HistoryQuery, series_keys
+from dashtop.api.query import WholeNumber
 from dashtop.domain.errors import ExportError
+from dashtop.domain.timerange import SECOND_MS
 from dashtop.export.formats import FORMATS
 from dashtop.export.table import Table
 
@@ -26,6 +28,11 @@ class ExportQuery(HistoryQuery):
     format: Annotated[
         Literal["csv", "json", "parquet"], Field(description="Parquet is there where the server has pyarrow.")
     ] = "csv"
+    step: Annotated[
+        int | None,
+        WholeNumber,
+        Field(ge=1, le=86_400, description="Seconds that a row stands for, in place of `points`.", examples=[60]),
+    ] = None
 
 
 def export(context: Context, query: ExportQuery) -> Response:
@@ -34,6 +41,8 @@ def export(context: Context, query: ExportQuery) -> Response:
     kept = set(services.history.series())
     keys = [key for key in series_keys(context.sample(), query).values() if query.metrics is not None or key in kept]
     start_ms, end_ms, step_ms = query.stretch(services.clock, query.points)
+    if query.step is not None:
+        step_ms = query.step * SECOND_MS
     chosen = FORMATS[query.format]
     pieces = chosen.write(Table(services.history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
     sent = _in_place(context.places, pieces)
