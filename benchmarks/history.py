@@ -28,7 +28,7 @@ from dashtop.domain.sample import SeriesKey
 from dashtop.domain.timerange import DAY_MS, HOUR_MS, MINUTE_MS, RANGES
 from dashtop.history.rollup import Readings, aggregate, aligned
 from dashtop.history.seal import aggregation
-from dashtop.history.store import FILE
+from dashtop.history.sqlite import FILE
 from dashtop.sources.demo import DemoGpus
 from tests.builders import make_history, make_sample
 from tests.clock import FakeClock

@@ -8,12 +8,16 @@ from dashtop.catalog import GPU_METRICS, HOST_METRICS
 from dashtop.domain.errors import Reason
 from dashtop.domain.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
 from dashtop.domain.timerange import DAY_MS
+from dashtop.history.postgresql import PostgresDatabase
+from dashtop.history.sqlite import FILE, SqliteDatabase
 from dashtop.history.store import HistoryStore
 from dashtop.sources.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from dashtop.history.database import Database
 
 NOON_MS = 1_800_000_000_000
 
@@ -84,13 +88,20 @@ def make_sample(
 def make_history(
     folder: Path | None = None,
     *,
+    url: str | None = None,
     interval_s: float = 1.0,
     kept_ms: int = 730 * DAY_MS,
     most_bytes: int = 2**32,
     leads: bool = True,
 ) -> HistoryStore:
-    """A history in memory, or in that folder, which it writes if it leads."""
-    history = HistoryStore(folder, clock=SystemClock(), interval_s=interval_s, kept_ms=kept_ms, most_bytes=most_bytes)
+    """A history in memory, in that folder, or in the PostgreSQL database of that URL, which it writes if it leads."""
+    database: Database
+    if url is not None:
+        database = PostgresDatabase(url, kept_ms=kept_ms, most_bytes=most_bytes)
+    else:
+        path = folder / FILE if folder is not None else None
+        database = SqliteDatabase(path, kept_ms=kept_ms, most_bytes=most_bytes)
+    history = HistoryStore(database, clock=SystemClock(), interval_s=interval_s)
     if leads:
         history.lead()
     return history

@@ -1,6 +1,15 @@
 """Fixtures for every test."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pytest
+
+from tests.postgresql import Postgres, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytest_plugins = ["tests.fake_nvml.fixtures"]
 
@@ -9,3 +18,17 @@ pytest_plugins = ["tests.fake_nvml.fixtures"]
 def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test, nor a dashtop that it starts, touches the history of whoever runs the tests."""
     pytest.MonkeyPatch().setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests that need one; each takes a schema of its own."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql): tests with it are left out")
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dashtop.domain.errors import DashtopError, SettingsError
+from dashtop.domain.urls import without_password
 from dashtop.export.request import OPTIONS as EXPORT_OPTIONS
 from dashtop.export.request import add_options as add_export_options
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
@@ -135,7 +136,7 @@ def _with_demo_count(arguments: Sequence[str]) -> list[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{message} (dashtop --help lists everything)")
+        raise SettingsError(f"{without_password(message)} (dashtop --help lists everything)")
 
 
 def _parser() -> argparse.ArgumentParser:

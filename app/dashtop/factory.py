@@ -14,6 +14,7 @@ from dashtop.collect.collection import Collection
 from dashtop.collect.loop import Collector
 from dashtop.collect.sampler import Sampler
 from dashtop.collect.seat import Seat
+from dashtop.domain.errors import SettingsError
 from dashtop.domain.services import Services
 from dashtop.domain.timerange import DAY_MS
 from dashtop.sources.clock import SystemClock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from dashtop.collect.siblings import Siblings
     from dashtop.domain.ports import Clock, GpuReader, HostReader
+    from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
     from dashtop.settings import Settings
 
@@ -78,16 +80,40 @@ def make_history(settings: Settings, clock: Clock, siblings: Siblings | None = N
     """Return the history that the settings call for. The caller closes it; until it is led, nothing is written."""
     from dashtop.history.store import HistoryStore  # noqa: PLC0415
 
-    folder, most_bytes = data_folder(settings), settings.keep_mb * 1_000_000
-    if folder is None and siblings is not None:
-        folder, most_bytes = siblings.folder, min(most_bytes, siblings.most_bytes)
     return HistoryStore(
-        folder,
+        make_database(settings, siblings),
         clock=clock,
         interval_s=min(settings.interval, *INTERVALS_S),  # collection follows viewers
-        kept_ms=settings.keep_days * DAY_MS,
-        most_bytes=most_bytes,
     )
+
+
+def make_database(settings: Settings, siblings: Siblings | None = None) -> Database:
+    """Return what keeps the history, not opened yet. Raises SettingsError."""
+    from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415
+
+    kept_ms, most_bytes = settings.keep_days * DAY_MS, settings.keep_mb * 1_000_000
+    if settings.history_url is not None and is_on_server(settings):
+        try:
+            from dashtop.history.postgresql import PostgresDatabase  # noqa: PLC0415 - its library is optional
+        except ImportError as error:
+            raise SettingsError(
+                "--history-url needs psycopg and PostgreSQL's library libpq: pip install 'dashtop[postgresql]'"
+                " 'psycopg[binary]'."
+            ) from error
+        return PostgresDatabase(settings.history_url, kept_ms=kept_ms, most_bytes=most_bytes)
+    folder = data_folder(settings)
+    if folder is None and siblings is not None:
+        folder, most_bytes = siblings.folder, min(most_bytes, siblings.most_bytes)
+    return SqliteDatabase(folder / FILE if folder is not None else None, kept_ms=kept_ms, most_bytes=most_bytes)
+
+
+def is_on_server(settings: Settings) -> bool:
+    """Tell whether the history lies in a database server rather than in a file."""
+    return settings.history_url is not None and _is_kept(settings)
+
+
+def _is_kept(settings: Settings) -> bool:
+    return settings.persist and not settings.demo
 
 
 def create_app(
@@ -201,7 +227,7 @@ def data_folder(settings: Settings) -> Path | None:
 
     None: nothing is to be kept, or this user has no home.
     """
-    if not settings.persist or settings.demo:
+    if not _is_kept(settings):
         return None
     if settings.data_dir is not None:
         return settings.data_dir
@@ -211,7 +237,10 @@ def data_folder(settings: Settings) -> Path | None:
     try:
         return Path.home() / ".local" / "share" / "dashtop"
     except RuntimeError:
-        log.warning("This user has no home folder: the history is kept in memory only. Name a folder with --data-dir.")
+        if not is_on_server(settings):
+            log.warning(
+                "This user has no home folder: the history is kept in memory only. Name a folder with --data-dir."
+            )
         return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from dashtop.domain.errors import SettingsError
+from dashtop.domain.urls import database_url
 
 DEFAULT_DEMO_GPUS = 4
 
@@ -32,6 +33,8 @@ class Option:
     stored: str | None = None
     """What the bare flag stands for; None: the flag takes a value."""
     optional_value: bool = False
+    secret: bool = False
+    """A value that is refused is not repeated."""
 
 
 def _between_slashes(value: object) -> object:
@@ -111,6 +114,7 @@ class Settings(BaseSettings):
             env=("DASHTOP_TOKEN",),
             metavar="TOKEN",
             help="what a client must know; made and printed where another machine can connect",
+            secret=True,
         ),
         Field(min_length=8, pattern=r"^[\w.~+/=-]+$", repr=False),
     ] = None
@@ -178,6 +182,18 @@ class Settings(BaseSettings):
             help="keep the history in memory only; simulated GPUs' is never kept elsewhere",
         ),
     ] = True
+    history_url: Annotated[
+        str | None,
+        Option(
+            flag="--history-url",
+            env=("DASHTOP_HISTORY_URL",),
+            metavar="URL",
+            secret=True,
+            help="keep the history in PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+        ),
+        AfterValidator(database_url),
+        Field(repr=False),
+    ] = None
     keep_days: Annotated[
         int,
         Option(
@@ -279,5 +295,6 @@ def _sentence(error: ValidationError) -> str:
     if option is None:
         known = ", ".join(sorted(options()))
         return f"There is no setting {name!r}; the settings are {known}."
-    names = " or ".join((option.flag, *option.env))
-    return f"{names}: {first['msg'][0].lower()}{first['msg'][1:]}, not {str(first['input'])[:80]!r}."
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if option.secret else f", not {str(first['input'])[:80]!r}"
+    return f"{' or '.join((option.flag, *option.env))}: {message[0].lower()}{message[1:]}{given}."

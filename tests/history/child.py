@@ -1,4 +1,4 @@
-"""Run by the tests in a process of its own, which they kill or starve: `python -m tests.history.child WHAT FOLDER`."""
+"""Run by the tests in a process of its own, which they kill or starve: see the last lines."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def append(history: HistoryStore, second: int) -> None:
     )
 
 
-def write_until_killed(folder: Path, first: int) -> None:
+def write_until_killed(history: HistoryStore, first: int) -> None:
     """Write at full speed; say each second up to which everything was acknowledged."""
-    history = make_history(folder)
     second = first
     while True:
         for _ in range(AT_ONCE):
@@ -83,6 +82,7 @@ def wait_until(condition: object, timeout_s: float = 20.0) -> None:
 if __name__ == "__main__":
     what, where, *more = sys.argv[1:]
     if what == "write":
-        write_until_killed(Path(where), int(more[0]))
+        first, url = more
+        write_until_killed(make_history(Path(where), url=url or None), int(first))
     else:
         survive_a_full_disk(Path(where))

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from dashtop.domain.metric import Severity
 from dashtop.domain.sample import Event, GpuProcess, Owner
-from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dashtop.history.store import HistoryStore
+    from tests.history.conftest import Place
 
 GIB = 2**30
 HOLDER = GpuProcess(
@@ -26,15 +25,15 @@ def run(history: HistoryStore, seconds: range, *processes: GpuProcess, index: in
         history.append(make_sample(second, time_ms=NOON_MS + second * 1000, gpus=(gpu,)))
 
 
-def test_who_filled_the_gpu_at_a_moment(tmp_path: Path) -> None:
-    history = make_history(tmp_path)
+def test_who_filled_the_gpu_at_a_moment(place: Place) -> None:
+    history = place.history()
     run(history, range(10))
     run(history, range(10, 100), HOLDER)
     run(history, range(100, 200), replace(HOLDER, gpu_memory_bytes=20 * GIB, sm_percent=90.0))
     run(history, range(200, 210))
     assert history.flush(20)
     history.close()
-    history = make_history(tmp_path)
+    history = place.history()
     gpu = make_device(3).uuid
     (at_150,) = history.processes(gpu, NOON_MS + 150_000, NOON_MS + 151_000)
     assert (at_150.name, at_150.pid, at_150.owner) == ("train.py", 41, Owner(user="ada"))
@@ -49,8 +48,8 @@ def test_who_filled_the_gpu_at_a_moment(tmp_path: Path) -> None:
     history.close()
 
 
-def test_a_span_that_goes_on_is_at_most_15_s_behind_and_grows_with_small_changes() -> None:
-    history = make_history()
+def test_a_span_that_goes_on_is_at_most_15_s_behind_and_grows_with_small_changes(place: Place) -> None:
+    history = place.history()
     for second in range(60):
         grown = replace(HOLDER, gpu_memory_bytes=4 * GIB + second * 1_000_000)
         run(history, range(second, second + 1), grown)
@@ -61,7 +60,7 @@ def test_a_span_that_goes_on_is_at_most_15_s_behind_and_grows_with_small_changes
     history.close()
 
 
-def test_events_come_back_in_order_and_whole(tmp_path: Path) -> None:
+def test_events_come_back_in_order_and_whole(place: Place) -> None:
     events = tuple(
         Event(
             time_ms=NOON_MS + second * 1000,
@@ -74,12 +73,12 @@ def test_events_come_back_in_order_and_whole(tmp_path: Path) -> None:
         )
         for second in range(5)
     )
-    history = make_history(tmp_path)
+    history = place.history()
     for event in events:
         history.append(make_sample(time_ms=event.time_ms, events=(event,)))
     assert history.events(NOON_MS, NOON_MS + 5000) == events
     assert history.flush(20)
     history.close()
-    history = make_history(tmp_path)
+    history = place.history()
     assert history.events(NOON_MS + 1000, NOON_MS + 4000) == events[1:4]
     history.close()

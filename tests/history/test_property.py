@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +12,13 @@ from hypothesis import strategies as st
 from dashtop.catalog import METRICS
 from dashtop.domain.metric import Aggregation
 from dashtop.domain.sample import SeriesKey
-from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dashtop.history.store import HistoryStore
+    from tests.history.conftest import Place
 
 GPU = make_device().uuid
 KEYS = (
@@ -47,31 +48,39 @@ def plainly(kind: Aggregation, held: list[float]) -> float:
     return sum(held) / len(held)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(runs=runs)
-def test_every_bucket_is_what_all_raw_readings_give(runs: list[list[tuple[int, Reading]]]) -> None:
+EXAMPLES = {"sqlite": 60, "postgresql": 12}
+"""The roll-up is the same code: with a server, whose connections cost more, it is the questions that are tested."""
+
+
+def test_every_bucket_is_what_all_raw_readings_give(places: Callable[[], Place]) -> None:
+    @settings(max_examples=EXAMPLES[places().kind], deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(runs=runs)
+    def every_bucket_is(runs: list[list[tuple[int, Reading]]]) -> None:
+        write_and_check(places(), runs)
+
+    every_bucket_is()
+
+
+def write_and_check(place: Place, runs: list[list[tuple[int, Reading]]]) -> None:
     assert {METRICS[key.metric].aggregation for key in KEYS} == {Aggregation.MEAN, Aggregation.OR, Aggregation.LAST}
     distances = [distance for run in runs for distance, _ in run]
     times = [NOON_MS + moment for moment in accumulate(distances)]
     values = [reading for run in runs for _, reading in run]
-    with tempfile.TemporaryDirectory() as folder:
-        position = 0
-        for run in runs:
-            history = make_history(Path(folder))
-            for _, reading in run:
-                given_values = {
-                    key.metric: value for key, value in zip(KEYS, reading, strict=True) if value is not None
-                }
-                host = {name: value for name, value in given_values.items() if name.startswith("system.")}
-                gpu = {name: value for name, value in given_values.items() if name.startswith("gpu.")}
-                history.append(make_sample(position, time_ms=times[position], host=host, gpus=(make_gpu(values=gpu),)))
-                position += 1
-            assert history.flush(10)
-            check(history, times[:position], values[:position])
-            history.close()
-        reopened = make_history(Path(folder))
-        check(reopened, times, values)
-        reopened.close()
+    position = 0
+    for run in runs:
+        history = place.history()
+        for _, reading in run:
+            given_values = {key.metric: value for key, value in zip(KEYS, reading, strict=True) if value is not None}
+            host = {name: value for name, value in given_values.items() if name.startswith("system.")}
+            gpu = {name: value for name, value in given_values.items() if name.startswith("gpu.")}
+            history.append(make_sample(position, time_ms=times[position], host=host, gpus=(make_gpu(values=gpu),)))
+            position += 1
+        assert history.flush(10)
+        check(history, times[:position], values[:position])
+        history.close()
+    reopened = place.history()
+    check(reopened, times, values)
+    reopened.close()
 
 
 def check(history: HistoryStore, times: list[int], values: list[Reading]) -> None:

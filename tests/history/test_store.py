@@ -13,9 +13,9 @@ from tests.builders import make_device, make_gpu, make_history, make_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from dashtop.history.store import HistoryStore
+    from tests.history.conftest import Place
 
 CPU = SeriesKey("system.cpu.usage_percent")
 LOAD = SeriesKey("gpu.utilization.gpu", make_device(0).uuid)
@@ -38,10 +38,17 @@ def fill(history: HistoryStore, times: Iterable[int], *, spike_at: int = -1) -> 
     assert history.flush(20)
 
 
-@pytest.mark.parametrize("persist", [True, False])
 @pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
-def test_a_second_at_full_load_in_an_idle_day_is_seen_in_every_range(name: str, persist: bool, tmp_path: Path) -> None:
-    history = make_history(tmp_path if persist else None)
+def test_a_second_at_full_load_in_an_idle_day_is_seen_in_every_range(name: str, place: Place) -> None:
+    assert_seen(place.history(), name)
+
+
+@pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
+def test_so_it_is_with_a_history_in_memory(name: str) -> None:
+    assert_seen(make_history(), name)
+
+
+def assert_seen(history: HistoryStore, name: str) -> None:
     span = min(RANGES[name].span_ms, DAY_MS)
     now = MIDNIGHT_MS + span
     spike = now - span // 2 // 3000 * 3000
@@ -56,12 +63,12 @@ def test_a_second_at_full_load_in_an_idle_day_is_seen_in_every_range(name: str, 
     history.close()
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+def test_a_restart_forgets_nothing(place: Place) -> None:
     for part in range(3):
-        history = make_history(tmp_path)
+        history = place.history()
         fill(history, range(MIDNIGHT_MS + part * HOUR_MS, MIDNIGHT_MS + part * HOUR_MS + 30 * 60_000, 1000))
         history.close()
-    history = make_history(tmp_path)
+    history = place.history()
     found = history.query([CPU], MIDNIGHT_MS, MIDNIGHT_MS + 3 * HOUR_MS, 1000).series[0].mean.reshape(6, 1800)
     np.testing.assert_array_equal(found[0::2], np.arange(3 * 3600).reshape(6, 1800)[0::2] % 100)
     assert np.isnan(found[1::2]).all()

@@ -1,4 +1,4 @@
-"""Where dashtop keeps and serves: SQLite, and the port."""
+"""Where dashtop keeps and serves: the history, and the port."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import errno
 import http.client
 import json
 import os
+import shlex
 import shutil
 import socket
-import sqlite3
 from typing import TYPE_CHECKING
 
 from dashtop.doctor.report import Finding, State
-from dashtop.factory import data_folder
+from dashtop.factory import data_folder, is_on_server, make_database
+from dashtop.history.database import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dashtop.history.database import Database
     from dashtop.settings import Settings
 
 HISTORY = "History"
@@ -28,9 +30,19 @@ LITTLE_BYTES = 2**30
 
 def data_and_port(settings: Settings) -> Iterator[Finding]:
     """Look at what `dashtop serve` will need."""
-    yield Finding(area=HISTORY, text=f"SQLite {sqlite3.sqlite_version}")
-    yield _folder(data_folder(settings))
+    yield _engine(make_database(settings))
+    if not is_on_server(settings):
+        yield _folder(data_folder(settings))
     yield _port(settings)
+
+
+def _engine(database: Database) -> Finding:
+    try:
+        return Finding(area=HISTORY, text=database.engine())
+    except UnreadableError as error:
+        return Finding(area=HISTORY, state=State.FAIL, text=str(error), mend=f"psql {shlex.quote(database.place)}")
+    finally:
+        database.close()
 
 
 def _folder(folder: Path | None) -> Finding:

@@ -1,4 +1,4 @@
-"""Questions to the file: readings of a stretch of time from the tiers that still hold it, events, processes."""
+"""Questions to the database: readings of a stretch of time from the tiers that still hold it, events, processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from dashtop.history.rollup import Readings, joined
 from dashtop.history.tiers import TIERS, Tier, tier_for
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from dashtop.history.database import Connection
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,7 @@ MOST_ROWS = 10_000
 """Events or spans that one answer may hold."""
 
 
-def readings(
-    connection: sqlite3.Connection, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int
-) -> Readings:
+def readings(connection: Connection, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> Readings:
     """Return what is kept of [start_ms, end_ms) in the coarsest tier that makes up buckets of `step_ms`.
 
     Where that tier no longer reaches back far enough, coarser ones take its place.
@@ -49,19 +48,19 @@ def readings(
     return joined(parts)
 
 
-def series(connection: sqlite3.Connection) -> list[SeriesKey]:
+def series(connection: Connection) -> list[SeriesKey]:
     """Return every series that was ever written."""
     rows = connection.execute("SELECT metric, gpu FROM series").fetchall()
     return [SeriesKey(metric, gpu or None) for metric, gpu in rows]
 
 
-def newest_ms(connection: sqlite3.Connection) -> int:
+def newest_ms(connection: Connection) -> int:
     """Return the time of the sample that was written last, -1 where there is none."""
     found = connection.execute("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id DESC LIMIT 1").fetchone()
     return int(found[0]) if found else -1
 
 
-def events(connection: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+def events(connection: Connection, start_ms: int, end_ms: int) -> tuple[Event, ...]:
     """Return the newest events in [start_ms, end_ms), in the order of time."""
     rows = connection.execute(
         "SELECT time_ms, kind, severity, text, gpu, advice, code FROM event"
@@ -76,7 +75,7 @@ def events(connection: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[
     )
 
 
-def processes(connection: sqlite3.Connection, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+def processes(connection: Connection, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
     """Return the newest spans on one GPU that reach into [start_ms, end_ms), in the order of their start."""
     rows = connection.execute(
         "SELECT gpu, pid, start_ms, end_ms, memory, peak_memory, peak_sm, facts FROM process"
@@ -113,7 +112,7 @@ def _span(  # noqa: PLR0917 - the columns of the question above
     )
 
 
-def _numbers(connection: sqlite3.Connection, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
+def _numbers(connection: Connection, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
     """Return the number of each series; one that was never written has a negative one, which nothing bears."""
     found = []
     for position, key in enumerate(keys):
@@ -125,12 +124,12 @@ def _numbers(connection: sqlite3.Connection, keys: Sequence[SeriesKey]) -> NDArr
 
 
 def _sealed(
-    connection: sqlite3.Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64]
+    connection: Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64]
 ) -> list[Readings]:
     # A window may begin before the question does; its first readings then fall before the first bucket and drop out.
     bounds = (tier.number, start_ms - tier.window_ms, end_ms)
     windows = connection.execute(
-        "SELECT id, times FROM window WHERE tier = ? AND start_ms > ? AND start_ms < ? ORDER BY start_ms, id", bounds
+        'SELECT id, times FROM "window" WHERE tier = ? AND start_ms > ? AND start_ms < ? ORDER BY start_ms, id', bounds
     ).fetchall()
     if not windows:
         return []
@@ -141,8 +140,8 @@ def _sealed(
     values = np.full((columns, len(series), edges[-1]), np.nan, dtype=np.float32)
     for row, number in enumerate(series):
         chunks = connection.execute(
-            "SELECT chunk.window, data FROM window CROSS JOIN chunk ON chunk.window = window.id AND chunk.series = ?4"
-            " WHERE tier = ?1 AND start_ms > ?2 AND start_ms < ?3",
+            'SELECT chunk."window", data FROM "window" CROSS JOIN chunk'
+            ' WHERE tier = ? AND start_ms > ? AND start_ms < ? AND chunk."window" = "window".id AND chunk.series = ?',
             (*bounds, int(number)),
         )
         for window, blob in chunks:
@@ -158,9 +157,9 @@ def _sealed(
     return [Readings(found.times_ms[kept], *(part[:, kept] for part in found[1:]))]
 
 
-def _oldest(connection: sqlite3.Connection, tier: Tier, end_ms: int) -> int:
+def _oldest(connection: Connection, tier: Tier, end_ms: int) -> int:
     """Return where a tier begins: before that, coarser ones may still hold something."""
-    (sealed,) = connection.execute("SELECT min(start_ms) FROM window WHERE tier = ?", (tier.number,)).fetchone()
+    (sealed,) = connection.execute('SELECT min(start_ms) FROM "window" WHERE tier = ?', (tier.number,)).fetchone()
     (unsealed,) = connection.execute("SELECT min(time_ms) FROM head WHERE tier = ?", (tier.number,)).fetchone()
     begins = [time_ms for time_ms in (sealed, unsealed) if time_ms is not None]
     # Coarser buckets never straddle the edge of a window, so nothing is counted twice.

@@ -16,13 +16,14 @@ from dashtop.history.rollup import Readings, aggregate, aligned
 from dashtop.history.tiers import TIERS, Tier
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from dashtop.history.database import Connection
+
 # So many windows go at most with each one sealed, so that no single step takes long.
 WINDOWS_A_STEP = 4
-VACUUM_PAGES = 1000
 MOST_ROWS = 500_000
 """Events kept, and spans of processes."""
 COLUMNS = 4
@@ -35,27 +36,27 @@ def aggregation(metric: str) -> Aggregation:
     return known.aggregation if known is not None else Aggregation.MEAN
 
 
-def seal(connection: sqlite3.Connection, now_ms: int) -> None:
+def seal(connection: Connection, now_ms: int) -> None:
     """Seal every window but the ones that `now_ms` falls into."""
     for tier in TIERS:
         windows = connection.execute(
-            "SELECT DISTINCT time_ms / ?1 FROM head WHERE tier = ?2 AND time_ms / ?1 <> ?3 ORDER BY 1",
-            (tier.window_ms, tier.number, now_ms // tier.window_ms),
+            "SELECT DISTINCT time_ms / ? FROM head WHERE tier = ? AND time_ms / ? <> ? ORDER BY 1",
+            (tier.window_ms, tier.number, tier.window_ms, now_ms // tier.window_ms),
         ).fetchall()
         for (window,) in windows:
             _seal_window(connection, tier, window * tier.window_ms)
 
 
-def layout_number(connection: sqlite3.Connection, series: NDArray[np.int64]) -> int:
+def layout_number(connection: Connection, series: NDArray[np.int64]) -> int:
     """Return the number under which this order of series is known, made where it is new."""
     blob = series.tobytes()
-    connection.execute("INSERT OR IGNORE INTO layout (series) VALUES (?)", (blob,))
+    connection.execute("INSERT INTO layout (series) VALUES (?) ON CONFLICT DO NOTHING", (blob,))
     number: int = connection.execute("SELECT id FROM layout WHERE series = ?", (blob,)).fetchone()[0]
     return number
 
 
 def head(
-    connection: sqlite3.Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64] | None = None
+    connection: Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], Readings]:
     """Return the unsealed readings in [start_ms, end_ms) of those series (all that are there, where None)."""
     rows = connection.execute(
@@ -94,16 +95,18 @@ def readings(times: NDArray[np.int64], columns: NDArray[np.float32]) -> Readings
     return Readings(times, mean, minimum, maximum, np.nan_to_num(count))
 
 
-def _seal_window(connection: sqlite3.Connection, tier: Tier, start_ms: int) -> None:
+def _seal_window(connection: Connection, tier: Tier, start_ms: int) -> None:
     end_ms = start_ms + tier.window_ms
     series, found = head(connection, tier, start_ms, end_ms)
-    window = connection.execute(
-        "INSERT INTO window (tier, start_ms, times) VALUES (?, ?, ?)",
-        (tier.number, start_ms, pack_times(found.times_ms)),
-    ).lastrowid
+    # One writer alone, so the next number is free; to have it told by the INSERT would need SQLite 3.35.
+    (window,) = connection.execute('SELECT coalesce(max(id), 0) + 1 FROM "window"').fetchone()
+    connection.execute(
+        'INSERT INTO "window" (id, tier, start_ms, times) VALUES (?, ?, ?, ?)',
+        (window, tier.number, start_ms, pack_times(found.times_ms)),
+    )
     columns = np.stack([found.mean] if tier.width_ms == 0 else list(found[1:]))
     connection.executemany(
-        "INSERT INTO chunk (series, window, data) VALUES (?, ?, ?)",
+        'INSERT INTO chunk (series, "window", data) VALUES (?, ?, ?)',
         [
             (int(number), window, pack(columns[:, row]))
             for row, number in enumerate(series)
@@ -117,9 +120,7 @@ def _seal_window(connection: sqlite3.Connection, tier: Tier, start_ms: int) -> N
         _roll_up(connection, series, found, start_ms, end_ms)
 
 
-def _roll_up(
-    connection: sqlite3.Connection, series: NDArray[np.int64], raw: Readings, start_ms: int, end_ms: int
-) -> None:
+def _roll_up(connection: Connection, series: NDArray[np.int64], raw: Readings, start_ms: int, end_ms: int) -> None:
     metrics: dict[int, str] = dict(connection.execute("SELECT id, metric FROM series"))
     kinds = [aggregation(metrics[int(number)]) for number in series]
     layout = layout_number(connection, series)
@@ -133,32 +134,25 @@ def _roll_up(
         )
 
 
-def prune(connection: sqlite3.Connection, *, kept_ms: int, most_bytes: int) -> None:
-    """Delete what was sealed before the newest windows of each tier; where the file is too large, also finest first.
+def prune(connection: Connection, *, kept_ms: int, most_bytes: int, used_bytes: Callable[[Connection], int]) -> None:
+    """Delete what was sealed before the newest windows of each tier; where it takes too much room, also finest first.
 
     Windows are counted, in the order in which they were written: no clock is asked, so none that is wrong, be it by
     decades, wipes anything. `kept_ms` is therefore time in which dashtop ran.
     """
     for tier in TIERS:
         most = -(-min(kept_ms, tier.kept_ms or kept_ms) // tier.window_ms)
-        _drop(connection, "SELECT id FROM window WHERE tier = ? ORDER BY id DESC LIMIT ? OFFSET ?", tier.number, most)
+        _drop(connection, 'SELECT id FROM "window" WHERE tier = ? ORDER BY id DESC LIMIT ? OFFSET ?', tier.number, most)
     for table in ("event", "process"):
-        connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - {MOST_ROWS}")  # noqa: S608
+        connection.execute(
+            f"DELETE FROM {table} WHERE id <= (SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET {MOST_ROWS})"  # noqa: S608
+        )
     if used_bytes(connection) > most_bytes:
-        _drop(connection, "SELECT id FROM window ORDER BY tier, id LIMIT ? OFFSET ?", 0)
+        _drop(connection, 'SELECT id FROM "window" ORDER BY tier, id LIMIT ? OFFSET ?', 0)
 
 
-def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the bytes of the file that hold something."""
-    pages, free, size = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
-
-
-def _drop(connection: sqlite3.Connection, question: str, *arguments: int) -> None:
+def _drop(connection: Connection, question: str, *arguments: int) -> None:
     *which, skipped = arguments
     for window in connection.execute(question, (*which, WINDOWS_A_STEP, skipped)).fetchall():
-        connection.execute("DELETE FROM chunk WHERE series IN (SELECT id FROM series) AND window = ?", window)
-        connection.execute("DELETE FROM window WHERE id = ?", window)
+        connection.execute('DELETE FROM chunk WHERE series IN (SELECT id FROM series) AND "window" = ?', window)
+        connection.execute('DELETE FROM "window" WHERE id = ?', window)

@@ -1,45 +1,43 @@
-"""The History port: the ring of the last hour in front, the file (or the same tables in memory) behind it."""
+"""The History port: the ring of the last hour in front, the database (or the same tables in memory) behind it."""
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from dashtop.domain.sample import Series, SeriesSet
 from dashtop.history import read
+from dashtop.history.database import UnreadableError
 from dashtop.history.record import Recorder
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, aligned, joined
 from dashtop.history.seal import aggregation
-from dashtop.history.sqlite import Database, is_damage
 from dashtop.history.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from dashtop.domain.ports import Clock
     from dashtop.domain.sample import Event, ProcessSpan, Sample, SeriesKey
+    from dashtop.history.database import Connection, Database
     from dashtop.history.rollup import Readings
 
 log = logging.getLogger(__name__)
 
-FILE = "history.sqlite"
 FOLLOWING = 30
 """Samples that one who follows remembers, to write those that whoever led before did not come to write."""
 AnswerT = TypeVar("AnswerT")
 
 
 class HistoryStore:
-    """Implements History. `folder` None: everything stays in memory, and ends with the process."""
+    """Implements History, in that database."""
 
-    def __init__(self, folder: Path | None, *, clock: Clock, interval_s: float, kept_ms: int, most_bytes: int) -> None:
+    def __init__(self, database: Database, *, clock: Clock, interval_s: float) -> None:
         self._interval_s = interval_s
         self._ring = Ring(interval_s=interval_s)
         self._recorder = Recorder()
-        database = Database(folder / FILE if folder is not None else None, kept_ms=kept_ms, most_bytes=most_bytes)
+        self._lost: str | None = None
         self._writer = Writer(database, clock=clock)
         self._leading = False
         self._heard: deque[Sample] = deque(maxlen=FOLLOWING)
@@ -111,7 +109,7 @@ class HistoryStore:
 
     def trouble(self) -> str | None:
         """Say why the history is not kept as it should be, or None."""
-        return self._writer.trouble() if self._leading else self._told
+        return (self._writer.trouble() if self._leading else self._told) or self._lost
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every sample appended so far is in the file. False where that takes too long."""
@@ -136,13 +134,16 @@ class HistoryStore:
         # What was not written yet (moments, or all since the disk is full) is in the ring.
         return joined([found, self._ring.readings(keys, max(start_ms, newest_ms + 1), end_ms)])
 
-    def _read(self, question: Callable[[sqlite3.Connection], AnswerT]) -> AnswerT | None:
-        """Ask the file; None where it does not answer: what is in memory must do."""
+    def _read(self, question: Callable[[Connection], AnswerT]) -> AnswerT | None:
+        """Ask the database; None where it does not answer: what is in memory must do."""
         try:
             with self._writer.database.reading() as connection:
-                return question(connection)
-        except (sqlite3.Error, ValueError) as error:
-            if is_damage(error):
+                answer = question(connection)
+        except UnreadableError as error:
+            if error.damaged:
                 self._writer.doubt()
-            log.debug("The history in the file was not read: %s", error)
+            self._lost = str(error) if error.lost else None
+            log.debug("The history was not read: %s", error)
             return None
+        self._lost = None
+        return answer

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dashtop.history.sqlite import Database, is_damage, set_aside
+from dashtop.history.database import HeldElsewhereError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dashtop.domain.ports import Clock
+    from dashtop.history.database import Database
     from dashtop.history.record import Record
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
 MOST_WAITING = 3600
 """Records that wait for the disk at most; then the oldest go."""
 MOST_AT_ONCE = 500
+MOST_WHILE_FOLLOWING = 30
+"""Records that wait while another dashtop writes, to go on without a gap where it leaves off."""
 
 
 class Writer:
-    """Writes records to the database in the order given. No other process may write to it meanwhile."""
+    """Writes records to the database in the order given. Where another dashtop does, it waits for that to end."""
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
         self.database = database
@@ -36,6 +35,8 @@ class Writer:
         self._stopping = False
         self._opened = False
         self._doubted = False
+        self._following = False
+        self._gave_up = False
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="dashtop-history", daemon=True)
 
@@ -47,12 +48,14 @@ class Writer:
         """Take a record to be written; returns at once."""
         with self._changed:
             self._waiting.append(record)
+            while self._following and len(self._waiting) > MOST_WHILE_FOLLOWING:
+                self._waiting.popleft()
             self._changed.notify_all()
 
     def pending(self) -> tuple[Record, ...]:
-        """Return what was taken and is not in the file."""
+        """Return what was taken and is not in the database; nothing where another dashtop writes it."""
         with self._changed:
-            return (*self._batch, *self._waiting)
+            return () if self._following else (*self._batch, *self._waiting)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken is written. False where that takes too long."""
@@ -76,6 +79,8 @@ class Writer:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        else:
+            self.database.close()  # others read from it all the same
 
     def _run(self) -> None:
         while True:
@@ -85,7 +90,7 @@ class Writer:
                     break
             if not self._step():
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._stopping, RETRY_S):
+                    if self._changed.wait_for(lambda: self._stopping, self.database.retry_s):
                         break
         self.database.close()
 
@@ -94,9 +99,8 @@ class Writer:
         try:
             if self._doubted:
                 self._opened, self._doubted = False, False
-            if not self._opened:
-                self.database.open()
-                self._opened = True
+            if not self._opened and not self._open():
+                return False
             with self._changed:
                 while self._waiting and len(self._batch) < MOST_AT_ONCE:
                     self._batch.append(self._waiting.popleft())
@@ -111,37 +115,31 @@ class Writer:
             self._changed.notify_all()
         return True
 
-    def _failed(self, error: Exception) -> bool:
-        path = self.database.path
-        if path is None:
-            self._say(f"The history in memory failed ({error}).")
-        elif is_damage(error):
-            self._set_aside(path, error)
-        elif isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
-            self._say(
-                f"The history is kept in memory only, until dashtop ends: {path.parent} cannot be written"
-                f" ({error.strerror}). Name a folder of your own with --data-dir."
-            )
-            self.database = self.database.in_memory()
-            return True
-        else:
-            self._say(
-                f"The history cannot be written to {path.parent} ({error}); it goes on in memory."
-                " Free some space there and it is written again."
-            )
-        return False
-
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        self.database.close()
+    def _open(self) -> bool:
         try:
-            aside = set_aside(path, self._clock.now_ms())
-        except OSError as failure:
-            self._say(f"{path} cannot be used ({error}), nor renamed ({failure.strerror}): move it away by hand.")
-        else:
-            log.warning("%s cannot be used (%s): it is now %s, and a new history begins.", path, error, aside.name)
+            self.database.open()
+        except HeldElsewhereError:
+            self._following = True
+            self._say(
+                f"Another dashtop writes the history in {self.database.place}; this one shows it, and takes over when"
+                " that ends."
+            )
+            return False
+        self._opened, self._following = True, False
+        return True
+
+    def _failed(self, error: Exception) -> bool:
+        before = self.database
+        self.database, trouble = before.recover(error, self._clock.now_ms())
+        if trouble is not None:
+            self._say(trouble)
+        if self.database is before:
+            return False
+        self._gave_up = True
+        return True
 
     def _say(self, trouble: str | None) -> None:
-        if self.database.path is None and trouble is None:
+        if self._gave_up and trouble is None:
             return  # that it is in memory only stays true
         if trouble is not None and trouble != self._trouble:
             log.warning("%s", trouble)

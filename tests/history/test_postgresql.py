@@ -1,0 +1,243 @@
+"""What only a server does: it goes and comes back, is shared with others, and asks for a password."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from dashtop.history.postgresql import PostgresDatabase
+from tests.builders import make_device, make_gpu, make_history, make_sample
+from tests.history.child import append, fill, known
+from tests.history.conftest import Place
+from tests.postgresql import PASSWORD
+from tests.processes import DASHTOP, eventually, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.postgresql import Postgres
+
+SECRET = "s3cret"
+BAD_URLS = [
+    f"mysql://ada:{SECRET}@localhost/history",
+    f"postgresql://ada:{SECRET}",
+    f"postgresql://ada:x@{SECRET}@localhost/history",
+    f"postgresql://ada:x/{SECRET}@localhost/history",
+    f"postgresql://ada:x?{SECRET}@localhost/history",
+    f"postgresql://ada:x%{SECRET}@localhost/history",
+    f"postgresql://ada:{SECRET}@localhost/history?colour={SECRET}",
+    f"postgresql://ada:{SECRET}@[::1/history",
+    f"host=localhost password={SECRET}",
+]
+
+
+@pytest.fixture
+def place(postgres: Postgres, tmp_path: Path) -> Place:
+    schema = f"s{abs(hash(tmp_path))}"
+    postgres.ask(f"CREATE SCHEMA {schema}")
+    return Place(tmp_path, postgres, schema)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_a_server_that_is_restarted_is_written_to_again_and_nothing_is_lost(
+    how: signal.Signals, place: Place, postgres: Postgres
+) -> None:
+    history = place.history()
+    fill(history, 0, 2000)
+    assert history.flush(20)
+    assert known(history, 2000) == 2000
+    postgres.stop(how)
+    try:
+        fill(history, 2000, 2100)
+        trouble = eventually(history.trouble)
+        assert "goes on in memory" in trouble
+        assert known(history, 2100) == 2100
+    finally:
+        postgres.start()
+    back = time.monotonic()
+    assert history.flush(10)
+    assert history.trouble() is None
+    assert time.monotonic() - back < 10
+    history.close()
+    rows = "SELECT count(*), count(DISTINCT time_ms) FROM head WHERE tier = 0 AND time_ms >= 1200000"
+    assert place.ask(rows) == [(900, 900)]
+    reopened = place.history()
+    assert known(reopened, 2100) == 2100
+    reopened.close()
+
+
+def test_another_machine_reads_says_so_and_takes_over(place: Place, tmp_path: Path) -> None:
+    first = place.history()
+    fill(first, 0, 100)
+    assert first.flush(20)
+    second = make_history(tmp_path / "of another machine", url=place.url)
+    append(second, 1000)
+    said = eventually(second.trouble)
+    assert "Another dashtop writes the history in postgresql://dashtop@127.0.0.1" in said
+    assert known(second, 100) == 100
+    first.close()
+    append(second, 1001)
+    assert eventually(lambda: second.trouble() is None and second.flush(1))
+    assert place.ask("SELECT max(time_ms) FROM head") == [(1_001_000,)]
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "word"),
+    [
+        ("CREATE TABLE event (invitation TEXT)", "another program"),
+        ("CREATE TABLE dashtop (version INT); INSERT INTO dashtop VALUES (99)", "another version"),
+    ],
+)
+def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, place: Place) -> None:
+    place.ask(statement)
+    before = place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()")
+    history = place.history()
+    fill(history, 0, 50)
+    assert word in eventually(history.trouble)
+    assert known(history, 50) == 50
+    assert place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()") == before
+    history.close()
+
+
+def test_tables_that_are_dropped_are_made_again(place: Place) -> None:
+    history = place.history()
+    fill(history, 0, 10)
+    assert history.flush(20)
+    place.ask(f"DROP SCHEMA {place.schema} CASCADE; CREATE SCHEMA {place.schema}")
+    fill(history, 10, 20)
+    assert history.flush(20)
+    assert history.trouble() is None
+    assert place.ask("SELECT count(*) FROM head") == [(10,)]
+    history.close()
+
+
+def test_a_machine_of_many_gpus_has_room(place: Place) -> None:
+    history = place.history()
+    gpus = tuple(make_gpu(index, values={"gpu.utilization.gpu": index}) for index in range(32))
+    for second in range(0, 1300, 10):
+        history.append(make_sample(second, time_ms=second * 1000, gpus=gpus))
+    assert history.flush(20)
+    history.close()
+    reopened = place.history()
+    keys = [key for key in reopened.series() if key.metric == "gpu.utilization.gpu"]
+    assert len(keys) == 32
+    found = reopened.query(keys, 0, 1_300_000, 10_000)
+    assert sorted(np.unique(series.mean)[0] for series in found.series) == list(range(32))
+    reopened.close()
+
+
+def test_the_room_it_takes_is_about_what_the_server_tells(place: Place) -> None:
+    history = place.history()
+    for second in range(0, 200_000, 10):
+        append(history, second)
+        if second % 5000 == 0:
+            assert history.flush(20)
+    assert history.flush(20)
+    database = PostgresDatabase(str(place.url), kept_ms=1, most_bytes=1)
+    with database.reading() as connection:
+        estimated = database._used_bytes(connection)
+    database.close()
+    history.close()
+    ((told,),) = place.ask("SELECT pg_total_relation_size('chunk')")
+    assert told / 2 < estimated < told * 2
+
+
+def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [DASHTOP, *arguments], capture_output=True, text=True, timeout=60, check=False, env=env
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_url_of_no_use_is_one_line_without_the_password(url: str, tmp_path: Path) -> None:
+    done = command("export", "--data-dir", str(tmp_path), "--history-url", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "--history-url" in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_an_option_misspelled_does_not_give_the_password_away() -> None:
+    done = command("--history-ur", f"postgresql://ada:{SECRET}@localhost/history?password={SECRET}")
+    assert done.returncode == 2
+    assert SECRET not in done.stderr
+
+
+def test_without_psycopg_it_says_what_to_install() -> None:
+    without = "import sys; sys.modules['psycopg'] = None; from dashtop.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without, "export", "--history-url", "postgresql://localhost/history"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'dashtop[postgresql]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_wrong_password_and_a_server_that_is_away_are_told_without_it(place: Place, postgres: Postgres) -> None:
+    guarded = postgres.guard(place.schema)
+    wrong = guarded.replace(guarded[guarded.index("guarded:") + 8 : guarded.index("@")], SECRET)
+    nobody = f"postgresql://ada:{SECRET}@127.0.0.1:1/history"
+    for url, words in ((wrong, "password authentication failed"), (nobody, "refused")):
+        for what in (["doctor", "--no-gpu", "--port", "0"], ["export"]):
+            done = command(*what, "--history-url", url)
+            assert done.returncode == 1
+            assert words in done.stdout + done.stderr
+            assert SECRET not in done.stdout + done.stderr
+
+
+def test_served_from_the_server_with_the_password_nowhere(place: Place, postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.guard(place.schema)
+    where = {"DASHTOP_HISTORY_URL": url, "DASHTOP_DATA_DIR": str(tmp_path)}
+    password = url[url.index("guarded:") + 8 : url.index("@")]
+    with running("--no-gpu", env=where) as dashtop:
+        eventually(lambda: _rows(place) > 2)
+        postgres.stop()
+        try:
+            ready = eventually(lambda: _troubled(dashtop.status("/readyz")[1]))
+        finally:
+            postgres.start()
+        eventually(lambda: not _troubled(dashtop.status("/readyz")[1]))
+        assert "goes on in memory" in json.dumps(ready)
+        said = json.dumps(ready) + "".join(dashtop.lines)
+    assert "127.0.0.1" in said
+    assert not any(secret in said for secret in (PASSWORD, password))
+    exported = command(
+        "export", "--range", "1h", "--metrics", "system.cpu.usage_percent", env={**where, "PATH": "/usr/bin"}
+    )
+    assert exported.returncode == 0
+    assert len(exported.stdout.splitlines()) > 3
+    shown = command("doctor", "--no-gpu", "--port", "0", env={**where, "PATH": "/usr/bin"}).stdout
+    assert "PostgreSQL 1" in shown
+    assert "SQLite" not in shown
+    assert not any(secret in shown for secret in (PASSWORD, password))
+
+
+def _rows(place: Place) -> int:
+    try:
+        ((rows,),) = place.ask("SELECT count(*) FROM head WHERE tier = 0")
+    except psycopg.errors.UndefinedTable:
+        return 0
+    return int(rows)
+
+
+def _troubled(body: dict[str, Any]) -> dict[str, Any] | None:
+    return body if "in memory" in json.dumps(body) else None
+
+
+def test_a_device_uuid_of_any_text_is_kept(place: Place) -> None:
+    odd = make_device(0, uuid="GPU-'; DROP TABLE head; -- %s ? é")
+    history = place.history()
+    history.append(make_sample(1, time_ms=1000, gpus=(make_gpu(device=odd, values={"gpu.temperature": 40}),)))
+    assert history.flush(20)
+    assert any(key.gpu_uuid == odd.uuid for key in history.series())
+    history.close()
