@@ -61,7 +61,7 @@ def test_without_a_gpu_the_notice_stands_and_cpu_and_ram_are_told(
     without_gpu: Running, watch: Callable[..., Watched]
 ) -> None:
     seen = watch().open(f"{without_gpu.url}?view=compare")
-    assert "GPU monitoring is off" in seen.text("#no-gpu-notice")
+    assert "GPU monitoring off" in seen.text("#no-gpu-notice")
     assert "CPU and memory monitoring goes on" in seen.text("#no-gpu-notice")
     status = seen.text("#compact-status")
     assert "CPU" in status

@@ -94,7 +94,7 @@ def test_every_trouble_has_its_words(reason: Reason) -> None:
 
 def test_a_switched_off_gpu_is_not_promised() -> None:
     assert "appears" not in notice(Reason.DISABLED)["outlook"]
-    assert notice(Reason.DISABLED)["title"] == "GPU monitoring is off"
+    assert notice(Reason.DISABLED)["title"] == "GPU monitoring off"
     assert notice(None)["title"] == "No GPU Detected"
     assert notice(Reason.STARTING)["title"] == "Looking for GPUs"
 

@@ -112,7 +112,7 @@ def notice(trouble: Reason | None) -> dict[str, str]:
     if trouble is Reason.STARTING:
         title = "Looking for GPUs"
     elif trouble is Reason.DISABLED:
-        title = "GPU monitoring is off"
+        title = "GPU monitoring off"
     elif trouble in FAILING:
         title = "GPUs cannot be read"
     else:

@@ -38,7 +38,7 @@ def layout(_services: Services) -> Component:
     state = html.Span(["Performance state P", value("gpu.performance_state")], className="card-aside")
     limits = html.Ul(className="limits", **attributes(data_limits="", aria_label="What holds the clocks down"))
     untold = html.Details([html.Summary(), html.P()], className="untold", hidden=True, **attributes(data_untold=""))
-    columns = ([_clocks(), _engines()], [_links()], [_modes(), _health()])
+    columns = ([_clocks(), _modes()], [_engines()], [_links(), _health()])
     groups = html.Div([html.Div(each, className="column") for each in columns], className="groups")
     body = [limits, groups, untold]
     return card("Hardware", body, id=ids.PANEL_HARDWARE, aside=state, shape="needs-gpu only-single wide")
