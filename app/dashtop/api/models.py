@@ -41,7 +41,7 @@ EPOCH_MS: dict[str, Any] = {"x-unit": "milliseconds since 1970-01-01T00:00:00Z"}
 CELSIUS: dict[str, Any] = {"x-unit": "°C"}
 A_UUID = "GPU-1afef6c2-6cc6-4d00-b3e7-a7fe83c57800"
 IDENTITY = "Identity of the GPU; the index may change at a boot."
-REASONS = "Why each metric that is null has no value, by its key."
+REASONS = "Why each metric that is null has no value, by its key; under `gpu.processes`, why processes are not known."
 
 
 class Answer(BaseModel):
