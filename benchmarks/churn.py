@@ -1,9 +1,9 @@
-"""Whether a day of short processes leaves memory flat: 10,000 of them in 24 simulated hours, through events and history.
+"""Whether a day of short processes leaves memory flat: 10,000 in 24 simulated hours, through events and history.
 
     python benchmarks/churn.py [--folder DIRECTORY]
 
-Eight GPUs with three processes each; one ends and another begins at each of 10,000 samples, 8.64 s apart by a clock that
-is moved. History is written to a file in DIRECTORY, or in a temporary folder. Prints for every two hours the memory of
+Eight GPUs with three processes each; one ends and another begins at each of 10,000 samples, 8.64 s apart by their own
+time. History is written to a file in DIRECTORY, or in a temporary folder. Prints for every two hours the memory of
 this process, the objects it holds and the size of the file; ends with 1 where the last twelve hours have added more
 than 4 MiB of memory.
 """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dashtop.catalog import ALL_METRICS
 from dashtop.domain.errors import Reason
 from tests.api.pinned import Pinned, client_of
-from tests.builders import make_sample
+from tests.builders import make_gpu, make_sample
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -167,3 +167,20 @@ def test_answers_are_json_that_every_reader_takes(two_gpus: FlaskClient) -> None
         raise AssertionError(constant)
 
     json.loads(two_gpus.get(ALL).data, parse_constant=refuse)
+
+
+def test_what_holds_the_clocks_down_is_said_in_words() -> None:
+    def told(flags: float | None) -> Any:
+        values = {} if flags is None else {"gpu.clocks.event_reasons": flags}
+        client = client_of(Pinned(make_sample(gpus=(make_gpu(values=values),))))
+        return client.get(ALL).get_json()["gpu_metrics"]["clock_reasons"]
+
+    assert told(None) is None
+    assert told(0) == []
+    cap, hot = told(0x44)
+    assert cap == {
+        "name": "Power cap",
+        "meaning": "The board draws all that its power limit allows.",
+        "severity": "info",
+    }
+    assert (hot["name"], hot["severity"]) == ("Hardware thermal slowdown", "critical")

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dashtop.catalog import GPU_METRICS, HOST_METRICS
+from dashtop.catalog.reasons import clock_reasons
 from dashtop.domain.metric import Unit
 from dashtop.domain.sample import Owner
 
@@ -76,8 +77,20 @@ def gpu_metrics(gpu: Gpu) -> Json:
         "gpu_name": gpu.device.name,
         "gpu_uuid": gpu.device.uuid,
         "state": gpu.state.value if gpu.state is not None else None,
+        "clock_reasons": _clock_reasons(gpu),
         **nested(GPU_METRICS, gpu.values),
     }
+
+
+def _clock_reasons(gpu: Gpu) -> list[Json] | None:
+    """Say what holds the clocks down; None where the GPU does not tell."""
+    flags = gpu.values.get("gpu.clocks.event_reasons")
+    if flags is None:
+        return None
+    return [
+        {"name": each.name, "meaning": each.meaning, "severity": each.severity.value if each.severity else None}
+        for each in clock_reasons(flags)
+    ]
 
 
 def gpu_metrics_explained(gpu: Gpu) -> Json:

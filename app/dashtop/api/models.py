@@ -88,11 +88,22 @@ def _model(name: str, tree: dict[str, Any], base: type[BaseModel]) -> type[BaseM
     return model
 
 
+class ClockReason(Answer):
+    """One thing that holds the clocks down."""
+
+    name: str = Field(examples=["Power cap"])
+    meaning: str = Field(examples=["The board draws all that its power limit allows."])
+    severity: str | None = Field(description="info, warning or critical; null: nothing is wrong.", examples=["info"])
+
+
 class _OfGpu(Answer):
     gpu_id: int = Field(ge=0, description="Index of the GPU.", examples=[0])
     gpu_name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
     gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
     state: str | None = Field(description="Why the GPU as a whole cannot be read at present; null: it can.")
+    clock_reasons: list[ClockReason] | None = Field(
+        description="What holds the clocks down, the bits of `clocks.event_reasons` in words; null: not told."
+    )
 
 
 class _Explained(Answer):
