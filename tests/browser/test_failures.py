@@ -15,6 +15,7 @@ from tests.processes import Running, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Route
 
@@ -143,3 +144,20 @@ def test_a_hung_server_is_a_lost_connection_until_it_goes_on(hung: tuple[Running
     os.kill(server.process.pid, signal.SIGCONT)
     seen.until("live")
     assert not seen.page.locator("#error-banner").is_visible()
+
+
+def test_trouble_with_the_history_is_said_above_its_charts_and_goes_when_it_is_over(
+    tmp_path: Path, watch: Callable[..., Watched]
+) -> None:
+    with (
+        running("--no-gpu", "--interval", "0.5", "--data-dir", str(tmp_path)) as first,
+        running("--no-gpu", "--interval", "0.5", "--data-dir", str(tmp_path)) as second,
+    ):
+        seen = watch().open(second.url)
+        remark = seen.page.locator("[data-text=trouble]")
+        remark.filter(has_text=f"Another dashtop (process {first.process.pid}) collects").wait_for()
+        assert second.json("/readyz")["detail"] == remark.text_content()
+        first.stop(signal.SIGKILL)
+        remark.wait_for(state="hidden", timeout=5000)
+        assert "detail" not in second.json("/readyz")
+        seen.until("live", 5000)

@@ -194,11 +194,13 @@ def _sections(placed: dict[Place, list[Component]]) -> list[Component]:
     names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
     ranges = segments(ids.TIME_RANGE, names, DEFAULT_RANGE, "Range of time")
     since = html.Span(className="since", **attributes(data_text="since"))
+    trouble = html.P(className="remark", role="status", **attributes(data_text="trouble"))
     unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double click on a chart")
     return [
         html.Section(
             [
                 html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
+                trouble,
                 html.Div(placed[Place.TRENDS], className="grid trends"),
             ],
             className="only-single",

@@ -55,7 +55,7 @@ def answer(
         interval_s=interval_s,
         alive=services.latest.alive(),
     )
-    words: dict[str, str] = {}
+    words = {"trouble": services.history.trouble() or ""}
     for panel in PANELS:
         if panel.frame is not None and (not panel.id or request.shown is None or panel.id in request.shown):
             added = dict(panel.frame(sample, gpu))
