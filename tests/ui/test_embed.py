@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from dashtop.ui.panels import CHARTS
 from tests.ui.test_layout import served
 
 
-@pytest.mark.parametrize("name", ["compact", "compare", "chart-power", "chart-utilization", "panel-storage"])
-def test_a_panel_has_a_page_of_its_own(name: str) -> None:
-    answer = served().server.test_client().get(f"/embed/{name}")
-    assert answer.status_code == 200
-    assert answer.mimetype == "text/html"
-    page = answer.get_data(as_text=True)
-    assert f'<html data-embed="{name}"' in page
-    shown = {"compact": "compact-status"}.get(name, name)
-    assert f":not(#{shown} *)" in page.partition("</head>")[0]
+def test_every_panel_and_chart_has_a_page_of_its_own() -> None:
+    client = served().server.test_client()
+    names = client.get("/embed/nothing").get_data(as_text=True).split("\n\n")[1].split()
+    cards = {f"panel-{name}" for name in ("utilization", "temperature", "power", "fan", "hardware", "processes")}
+    assert {"compact", "compare", "panel-storage", "panel-system", *cards, *(chart.id for chart in CHARTS)} < set(names)
+    for name in names:
+        answer = client.get(f"/embed/{name}")
+        assert (answer.status_code, answer.mimetype) == (200, "text/html")
+        page = answer.get_data(as_text=True)
+        assert f'<html data-embed="{name}"' in page
+        shown = {"compact": "compact-status"}.get(name, name)
+        assert f":not(#{shown} *)" in page.partition("</head>")[0]
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "chart-power/x", "%3Cscript%3E", "content", "../etc"])
