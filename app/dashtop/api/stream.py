@@ -1,13 +1,15 @@
 """GET /stream: Server-Sent Events, a snapshot per collection.
 
 A stream holds a thread of the server for as long as it is open, so there are fewer streams than threads. A client that
-reads more slowly than snapshots come is dropped when UNSENT bytes wait for it, and one that does not read at all by the
-kernel after UNREAD_S: it comes back to the newest snapshot instead of one that is ever older.
+reads more slowly than snapshots come is dropped when no more may wait for it (UNSENT bytes in the kernel, before that
+what the server holds), and one that does not read at all by the kernel after UNREAD_S: it comes back to the newest
+snapshot instead of one that is ever older.
 """
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask import Response, request
@@ -36,9 +38,10 @@ def stream(context: Context, query: GpuQuery) -> Response:
     sample = context.sample()
     shown_gpu(sample, query.gpu_id)
     known = request.headers.get("Last-Event-ID") == _event_id(sample)
-    context.places.take()
     environ = request.environ
-    _hold_little_back(environ.get("gunicorn.socket") or environ.get("dashtop.socket"))
+    with suppress(OSError):  # closed meanwhile: then the first write finds out
+        _hold_little_back(environ.get("gunicorn.socket") or environ.get("dashtop.socket"))
+    context.places.take()
     response = Response(_events(context, query.gpu_id, sample, known=known), mimetype="text/event-stream")
     response.call_on_close(context.places.give_back)
     response.headers["Cache-Control"] = "no-store"
