@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from flask.testing import FlaskClient
+
     from dashtop.domain.sample import Sample
 
 FAST = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
@@ -98,6 +100,11 @@ def test_open_streams_end_with_the_server() -> None:
         assert time.monotonic() - started < 2
         for each in streams:
             each.rest()
+
+
+def test_asking_for_the_headers_alone_takes_no_place(two_gpus: FlaskClient) -> None:
+    for _ in range(MOST_STREAMS + 1):
+        assert two_gpus.head(STREAM, buffered=True).status_code == 200
 
 
 class Quiet(Pinned):
