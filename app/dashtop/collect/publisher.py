@@ -54,7 +54,8 @@ class Publisher:
 
     async def _run(self) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_unix_server(self._serve, sock=self._listener, limit=LONGEST_WISH)
+        # Not start_unix_server: since Python 3.13 it looks for the socket's file, whose address here is a descriptor.
+        server = await asyncio.start_server(self._serve, sock=self._listener, limit=LONGEST_WISH)
         self._ready.set()
         await self._stopped.wait()
         server.close()
