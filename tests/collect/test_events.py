@@ -10,7 +10,7 @@ import pytest
 from dashtop.collect.events import FLAGS, between
 from dashtop.domain.errors import Reason
 from dashtop.domain.metric import Severity
-from dashtop.domain.sample import GpuProcess, Owner
+from dashtop.domain.sample import PROCESSES, GpuProcess, Owner
 from tests.builders import make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
@@ -95,3 +95,11 @@ def test_a_pid_used_again_is_another_process_but_one_told_of_later_is_not() -> N
     assert kinds(using(process(7, 1000)), using(process(7, 2000))) == ["process_end", "process_start"]
     assert kinds(using(process(7, None)), using(process(7, 2000))) == []
     assert kinds(using(process(7, 2000)), using(process(7, None))) == []
+
+
+def test_processes_that_are_not_told_for_a_while_have_neither_ended_nor_begun() -> None:
+    process = GpuProcess(pid=7, kind="C", gpu_memory_bytes=1)
+    told = make_gpu(values={"gpu.temperature": 50.0}, processes=(process,))
+    untold = replace(told, processes=(), unavailable={**told.unavailable, PROCESSES: Reason.NO_PERMISSION})
+    assert between(make_sample(1, gpus=(told,)), make_sample(2, gpus=(untold,))) == ()
+    assert between(make_sample(2, gpus=(untold,)), make_sample(3, gpus=(told,))) == ()

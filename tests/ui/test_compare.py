@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Gpu, GpuProcess, Owner
+from dashtop.domain.sample import PROCESSES, Gpu, GpuProcess, Owner
 from dashtop.ui.compare import GAP, SHOWN, Fleet, is_free, rows, state
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.shared import Shared
@@ -93,6 +93,14 @@ def test_memory_that_the_host_uses_too_does_not_make_a_gpu_taken() -> None:
     shares = dataclasses.replace(idle(gpu__memory__used_percent=40.0), device=make_device(shares_host_memory=True))
     assert is_free(shares)
     assert not is_free(dataclasses.replace(shares, processes=(PROCESS,)))
+
+
+def test_a_gpu_whose_processes_nobody_tells_is_not_free_and_says_why() -> None:
+    untold = idle()
+    untold = dataclasses.replace(untold, unavailable={**untold.unavailable, PROCESSES: Reason.NO_PERMISSION})
+    assert not is_free(untold)
+    (row,) = rows(make_sample(gpus=(untold,)))
+    assert row[-3:] == ["no permission", 0, 0]
 
 
 def test_states_are_said_in_words() -> None:

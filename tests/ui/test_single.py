@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Device, Gpu, GpuProcess, Owner
+from dashtop.domain.sample import PROCESSES, Device, Gpu, GpuProcess, Owner
 from dashtop.ui import ids, tick
 from dashtop.ui.compare import Fleet
 from dashtop.ui.held import withhold
@@ -147,3 +147,12 @@ def test_an_instance_names_the_gpu_it_is_a_part_of() -> None:
     assert heading.part(make_sample(gpus=(parent, instance)), instance) == "MIG instance 3g.40gb of GPU 0"
     assert heading.part(make_sample(gpus=(instance,)), instance) == f"MIG instance 3g.40gb of {parent.device.uuid}"
     assert heading.part(make_sample(gpus=(parent,)), parent) == ""
+
+
+def test_processes_that_nobody_tells_are_not_said_to_be_none() -> None:
+    def words(of: Gpu) -> str:
+        return str(processes.frame(make_sample(gpus=(of,)), of)["words"]["processes.none"])
+
+    assert words(make_gpu()) == "No process holds memory of this GPU."
+    untold = dataclasses.replace(make_gpu(), unavailable={PROCESSES: Reason.NO_PERMISSION})
+    assert words(untold) == "The processes are not known: no permission."

@@ -21,6 +21,8 @@ from dashtop.sources.nvml_gate import call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    _Key = tuple[object, object]
+
 ResultT = TypeVar("ResultT")
 
 STALE_S = 5.0
@@ -49,8 +51,8 @@ class SlowLane:
     """Asks each question once a period and keeps the newest answer. The thread starts with the first question."""
 
     def __init__(self) -> None:
-        self._questions: dict[tuple[object, object], _Question[Any]] = {}
-        self._posed: deque[tuple[object, object]] = deque()
+        self._questions: dict[_Key, _Question[Any]] = {}
+        self._posed: deque[tuple[_Key, _Question[Any]]] = deque()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,8 +64,8 @@ class SlowLane:
         """
         question = self._questions.get((owner, ask))
         if question is None:
-            self._questions[owner, ask] = _Question(ask, period_s)
-            self._posed.append((owner, ask))
+            question = self._questions[owner, ask] = _Question(ask, period_s)
+            self._posed.append(((owner, ask), question))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dashtop-slow-lane", daemon=True)
                 self._thread.start()
@@ -86,14 +88,13 @@ class SlowLane:
 
     def _run(self) -> None:
         # The thread's own: a GPU has forty questions, and to look through all of them would take longer than to ask.
-        heap: list[tuple[float, int, tuple[object, object], _Question[Any]]] = []
+        heap: list[tuple[float, int, _Key, _Question[Any]]] = []
         turn = count()
         while not self._stop.is_set():
             self._wake.clear()
             while self._posed:
-                key = self._posed.popleft()
-                if (posed := self._questions.get(key)) is not None:
-                    heapq.heappush(heap, (posed.due, next(turn), key, posed))
+                key, question = self._posed.popleft()
+                heapq.heappush(heap, (question.due, next(turn), key, question))
             while heap and heap[0][0] <= time.monotonic() and not self._stop.is_set():
                 _, _, key, question = heapq.heappop(heap)
                 if self._questions.get(key) is question:  # else its GPU is to be left alone from now on
