@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same course of things, sooner."""
-    monkeypatch.setattr(isolated, "HANG_S", 0.5)
+    monkeypatch.setattr(isolated, "HANG_S", 1.0)
     monkeypatch.setattr(isolated, "STALE_S", 0.2)
 
 
