@@ -128,6 +128,9 @@ def test_a_silent_driver_is_gpu_trouble_and_the_host_goes_on(
         assert temperature.inner_text() == "N/A"
         assert temperature.get_attribute("title")
         assert "last answer" in seen.text("#gpu-heading .old")
+        seen.true("() => document.querySelector('#compact-status').innerText.includes('is not answering')")
+        assert re.search(r"RAM \d+\.\d / \d+\.\d", seen.text("#compact-status")), "the host beside it"
+        assert "VRAM" not in seen.text("#compact-status")
         assert "Live" in seen.text("#live-indicator")
         asked = seen.asked
         world.clear_faults().save()
