@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from dashtop.domain.metric import Aggregation
 from dashtop.domain.sample import Series, SeriesKey
-from dashtop.history.ring import Ring
+from dashtop.history.record import Recorder
+from dashtop.history.ring import SPAN_S, Ring
 from dashtop.history.rollup import aggregate, aligned
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
+
+if TYPE_CHECKING:
+    from dashtop.domain.sample import Sample
+
+
+class Kept(Ring):
+    """A ring that is given samples."""
+
+    def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
+        super().__init__(interval_s=interval_s, span_s=span_s)
+        self._recorder = Recorder()
+
+    def keep(self, sample: Sample) -> None:
+        self.append(sample.time_ms, *self._recorder.row(sample))
+
 
 CPU = SeriesKey("system.cpu.usage_percent")
 KEY = "gpu.utilization.gpu"
@@ -19,16 +37,16 @@ def gpu_series(index: int) -> SeriesKey:
     return SeriesKey(KEY, make_device(index).uuid)
 
 
-def buckets(history: Ring, keys: list[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> list[Series]:
+def buckets(history: Kept, keys: list[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> list[Series]:
     rolled = aggregate(
         history.readings(keys, start_ms, end_ms), aligned(start_ms, end_ms, step_ms), [Aggregation.MEAN] * len(keys)
     )
     return [Series(key, rolled.mean[row], rolled.minimum[row], rolled.maximum[row]) for row, key in enumerate(keys)]
 
 
-def fill(history: Ring, count: int, *, gpus: int = 1, first: int = 0) -> None:
+def fill(history: Kept, count: int, *, gpus: int = 1, first: int = 0) -> None:
     for second in range(first, first + count):
-        history.append(
+        history.keep(
             make_sample(
                 second,
                 time_ms=NOON_MS + 1000 * second,
@@ -39,7 +57,7 @@ def fill(history: Ring, count: int, *, gpus: int = 1, first: int = 0) -> None:
 
 
 def test_what_was_appended_comes_back_at_full_resolution() -> None:
-    history = Ring(interval_s=1.0, span_s=60)
+    history = Kept(interval_s=1.0, span_s=60)
     fill(history, 30, gpus=2)
     found = buckets(history, [CPU, gpu_series(1)], NOON_MS, NOON_MS + 30_000, 1000)
     np.testing.assert_array_equal(found[0].mean, np.arange(30))
@@ -47,9 +65,9 @@ def test_what_was_appended_comes_back_at_full_resolution() -> None:
 
 
 def test_a_spike_is_still_seen_in_a_wide_bucket() -> None:
-    history = Ring(interval_s=1.0)
+    history = Kept(interval_s=1.0)
     for second in range(60):
-        history.append(
+        history.keep(
             make_sample(second, time_ms=NOON_MS + 1000 * second, host={CPU.metric: 100 if second == 17 else 0})
         )
     series = buckets(history, [CPU], NOON_MS, NOON_MS + 60_000, 60_000)[0]
@@ -58,7 +76,7 @@ def test_a_spike_is_still_seen_in_a_wide_bucket() -> None:
 
 
 def test_only_the_last_span_is_kept_and_memory_stays_flat() -> None:
-    history = Ring(interval_s=1.0, span_s=10)
+    history = Kept(interval_s=1.0, span_s=10)
     fill(history, 1000)
     series = buckets(history, [CPU], NOON_MS + 980_000, NOON_MS + 1_000_000, 1000)[0]
     assert np.isnan(series.mean[:9]).all()
@@ -67,7 +85,7 @@ def test_only_the_last_span_is_kept_and_memory_stays_flat() -> None:
 
 
 def test_a_gap_stays_a_gap() -> None:
-    history = Ring(interval_s=1.0)
+    history = Kept(interval_s=1.0)
     fill(history, 3)
     fill(history, 3, first=10)
     series = buckets(history, [CPU], NOON_MS, NOON_MS + 13_000, 1000)[0]
@@ -76,15 +94,15 @@ def test_a_gap_stays_a_gap() -> None:
 
 
 def test_an_unknown_series_is_all_gaps() -> None:
-    history = Ring(interval_s=1.0)
+    history = Kept(interval_s=1.0)
     fill(history, 3)
     assert np.isnan(buckets(history, [gpu_series(7)], NOON_MS, NOON_MS + 3000, 1000)[0].mean).all()
 
 
 def test_repeated_values_of_a_late_gpu_leave_a_gap() -> None:
-    history = Ring(interval_s=1.0)
+    history = Kept(interval_s=1.0)
     fill(history, 2)
-    history.append(
+    history.keep(
         make_sample(2, time_ms=NOON_MS + 2000, host={CPU.metric: 5}, gpus=(make_gpu(values={KEY: 1}),), gpu_age_s=0.4)
     )
     found = buckets(history, [CPU, gpu_series(0)], NOON_MS, NOON_MS + 3000, 1000)
@@ -93,7 +111,7 @@ def test_repeated_values_of_a_late_gpu_leave_a_gap() -> None:
 
 
 def test_a_clock_set_back_leaves_ascending_times_and_no_invented_line() -> None:
-    history = Ring(interval_s=1.0)
+    history = Kept(interval_s=1.0)
     fill(history, 10)
     fill(history, 3, first=5)
     series = buckets(history, [CPU], NOON_MS, NOON_MS + 10_000, 1000)[0]
@@ -102,10 +120,10 @@ def test_a_clock_set_back_leaves_ascending_times_and_no_invented_line() -> None:
 
 
 def test_gpus_that_come_and_go_take_no_more_room() -> None:
-    history = Ring(interval_s=1.0, span_s=5)
+    history = Kept(interval_s=1.0, span_s=5)
     for generation in range(40):
         for second in range(10):
-            history.append(
+            history.keep(
                 make_sample(
                     generation * 10 + second,
                     time_ms=NOON_MS + 1000 * (generation * 10 + second),
@@ -116,3 +134,14 @@ def test_gpus_that_come_and_go_take_no_more_room() -> None:
     end = NOON_MS + 400_000
     newest = buckets(history, [SeriesKey(KEY, "GPU-39")], end - 5000, end, 5000)[0]
     assert newest.minimum[0] == newest.maximum[0] == 39
+
+
+def test_a_device_that_comes_back_with_a_new_one_keeps_its_room() -> None:
+    history = Kept(interval_s=1.0, span_s=5)
+    fill(history, 3, gpus=2)
+    for second in range(3, 20):
+        history.keep(make_sample(second, time_ms=NOON_MS + 1000 * second, host={CPU.metric: 1}))
+    newcomer, returned = (make_gpu(index, values={KEY: 50 + index}) for index in (9, 0))
+    history.keep(make_sample(20, time_ms=NOON_MS + 20_000, gpus=(newcomer, returned)))
+    found = buckets(history, [gpu_series(0), gpu_series(9)], NOON_MS + 20_000, NOON_MS + 21_000, 1000)
+    assert [series.mean.tolist() for series in found] == [[50.0], [59.0]]

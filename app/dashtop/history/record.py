@@ -15,6 +15,8 @@ from dashtop.domain.sample import ProcessSpan, SeriesKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from dashtop.domain.sample import Event, GpuProcess, Owner, Sample
 
 Number = TypeVar("Number", int, float)
@@ -33,6 +35,7 @@ class Layout:
     """
 
     keys: tuple[SeriesKey, ...]
+    scopes: tuple[str | None, ...]
     metrics: tuple[tuple[str, ...], ...]
 
 
@@ -113,23 +116,26 @@ class Recorder:
         self._open: dict[tuple[str, int], Span] = {}
         self._written_ms: dict[tuple[str, int], int] = {}
 
-    def record(self, sample: Sample) -> Record:
-        """Return what is to be written. Values of the GPUs that are only the last ones repeated are none."""
-        fresh = sample.gpu_age_s == 0
+    def record(self, sample: Sample, layout: Layout, row: NDArray[np.float32]) -> Record:
+        """Return what is to be written of a sample of which `row` was told."""
+        return Record(
+            time_ms=sample.time_ms,
+            layout=layout,
+            values=row.tobytes(),
+            events=sample.events,
+            spans=self._spans(sample) if sample.gpu_age_s == 0 else (),
+        )
+
+    def row(self, sample: Sample) -> tuple[Layout, NDArray[np.float32]]:
+        """Return the numbers of a sample. Values of the GPUs that are only the last ones repeated are none."""
         scopes: dict[str | None, Mapping[str, float | None]] = {None: sample.host.values}
-        if fresh:
+        if sample.gpu_age_s == 0:
             scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
         layout = self._layout(scopes)
         row = [
             values[metric] for values, names in zip(scopes.values(), layout.metrics, strict=True) for metric in names
         ]
-        return Record(
-            time_ms=sample.time_ms,
-            layout=layout,
-            values=np.array(row, dtype=np.float32).tobytes(),
-            events=sample.events,
-            spans=self._spans(sample) if fresh else (),
-        )
+        return layout, np.array(row, dtype=np.float32)
 
     def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]]) -> Layout:
         known = self._layouts.get(tuple(scopes))
@@ -140,7 +146,7 @@ class Recorder:
                 for values in scopes.values()
             )
             keys = tuple(SeriesKey(name, uuid) for uuid, names in zip(scopes, metrics, strict=True) for name in names)
-            known = self._layouts[tuple(scopes)] = Layout(keys, metrics)
+            known = self._layouts[tuple(scopes)] = Layout(keys, tuple(scopes), metrics)
         return known
 
     def _spans(self, sample: Sample) -> tuple[Span, ...]:

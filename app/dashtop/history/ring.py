@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +11,12 @@ import numpy as np
 from dashtop.history.rollup import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from dashtop.domain.sample import Sample, SeriesKey
+    from dashtop.domain.sample import SeriesKey
+    from dashtop.history.record import Layout
 
 SPAN_S = 3600.0
 
@@ -30,25 +30,27 @@ class Ring:
         self._rows: NDArray[np.float32] = np.full((self._capacity, 0), np.nan, dtype=np.float32)
         self._columns: dict[str | None, Columns] = {}
         self._last_seen: dict[str | None, int] = {}
+        self._places: dict[Layout, NDArray[np.intp]] = {}
         self._written = 0
         self._oldest = 0
         self._lock = threading.Lock()
 
-    def append(self, sample: Sample) -> None:
-        """Keep a sample. GPU values that are only the last ones repeated leave a gap.
+    def append(self, time_ms: int, layout: Layout, row: NDArray[np.float32]) -> None:
+        """Keep the numbers of a sample, NaN where there is no reading.
 
         When the wall clock was set back, the readings stamped later than now are dropped: times always ascend.
         """
         with self._lock:
-            while self._written > self._oldest and self._time(self._written - 1) >= sample.time_ms:
+            while self._written > self._oldest and self._time(self._written - 1) >= time_ms:
                 self._written -= 1
+            places = self._places.get(layout)
+            if places is None:
+                places = self._placed(layout)
             slot = self._written % self._capacity
-            self._times[slot] = sample.time_ms
+            self._times[slot] = time_ms
             self._rows[slot] = np.nan
-            self._write(slot, None, sample.host.values)
-            if sample.gpu_age_s == 0:
-                for gpu in sample.gpus:
-                    self._write(slot, gpu.device.uuid, gpu.values)
+            self._rows[slot, places] = row
+            self._last_seen.update(dict.fromkeys(layout.scopes, self._written))
             self._written += 1
             self._oldest = max(self._oldest, self._written - self._capacity)
 
@@ -74,18 +76,24 @@ class Ring:
     def _time(self, row: int) -> int:
         return int(self._times[row % self._capacity])
 
-    def _write(self, slot: int, scope: str | None, values: Mapping[str, float | None]) -> None:
-        columns = self._columns.get(scope)
-        if columns is None:
-            columns = self._columns[scope] = Columns(self._room_for(len(values)), values)
-        self._last_seen[scope] = self._written
-        self._rows[slot, columns.place] = columns.row(values)
+    def _placed(self, layout: Layout) -> NDArray[np.intp]:
+        """Return the column of each number of a layout not seen before."""
+        # Those known already are wanted again: no new one may take their room.
+        self._last_seen.update(dict.fromkeys(self._columns.keys() & set(layout.scopes), self._written))
+        for scope, metrics in zip(layout.scopes, layout.metrics, strict=True):
+            if scope not in self._columns:
+                self._columns[scope] = Columns(self._room_for(len(metrics)), metrics)
+                self._last_seen[scope] = self._written
+        positions = [self._columns[key.gpu_uuid].positions[key.metric] for key in layout.keys]
+        places = self._places[layout] = np.array(positions, dtype=np.intp)
+        return places
 
     def _room_for(self, count: int) -> int:
         """Find room for a scope not seen before: where one was that has left the ring, else in new columns."""
         for scope, seen in list(self._last_seen.items()):
             if seen < self._oldest and len(self._columns[scope].positions) == count:
                 del self._last_seen[scope]
+                self._places.clear()
                 return self._columns.pop(scope).first
         first: int = self._rows.shape[1]
         wider = np.full((self._capacity, first + count), np.nan, dtype=np.float32)
@@ -95,14 +103,8 @@ class Ring:
 
 
 class Columns:
-    """Where the values of one scope (two or more) stand, side by side."""
+    """Where the values of one scope stand, side by side."""
 
-    def __init__(self, first: int, values: Mapping[str, float | None]) -> None:
+    def __init__(self, first: int, metrics: Sequence[str]) -> None:
         self.first = first
-        self.place = slice(first, first + len(values))
-        self.positions = {key: first + offset for offset, key in enumerate(values)}
-        self._pick = itemgetter(*values)
-
-    def row(self, values: Mapping[str, float | None]) -> NDArray[np.float32]:
-        """Return the values in the order of the columns; None becomes NaN."""
-        return np.array(self._pick(values), dtype=np.float32)
+        self.positions = {metric: first + offset for offset, metric in enumerate(metrics)}

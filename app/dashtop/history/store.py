@@ -48,7 +48,7 @@ class HistoryStore:
         newest_ms = self._read(read.newest_ms) if self._heard else None
         for sample in self._heard:
             if newest_ms is None or sample.time_ms > newest_ms:
-                self._writer.put(self._recorder.record(sample))
+                self._writer.put(self._recorder.record(sample, *self._recorder.row(sample)))
         self._heard.clear()
         self._leading = True
         self._writer.start()
@@ -61,15 +61,15 @@ class HistoryStore:
 
     def append(self, sample: Sample) -> None:
         """Keep a sample; see the History port."""
-        if self._leading:
-            self._ring.append(sample)
-            self._writer.put(self._recorder.record(sample))
-            return
-        if self._heard and sample.sequence != self._heard[-1].sequence + 1:
+        layout, row = self._recorder.row(sample)
+        if not self._leading and self._heard and sample.sequence != self._heard[-1].sequence + 1:
             # Something was missed: only the file has it all.
             self._ring = Ring(interval_s=self._interval_s)
-        self._heard.append(sample)
-        self._ring.append(sample)
+        self._ring.append(sample.time_ms, layout, row)
+        if self._leading:
+            self._writer.put(self._recorder.record(sample, layout, row))
+        else:
+            self._heard.append(sample)
 
     def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
         """Return each series in buckets; see the History port."""
