@@ -12,11 +12,11 @@
   const { state } = dashtop;
   let width = 400; // where no chart is on screen: that of the last one that was
 
+  // One step of time for all charts: the narrowest's, or a wide one would have them all drawn anew more often.
   // Rounded, so that a window that is being dragged does not ask for new charts at every pixel.
   function chartWidth() {
-    const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth);
-    const widest = Math.max(0, ...widths);
-    return widest === 0 ? width : Math.max(100, Math.round((widest - 60) / 25) * 25);
+    const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth).filter(Boolean);
+    return widths.length === 0 ? width : Math.max(100, Math.round((Math.min(...widths) - 60) / 25) * 25);
   }
 
   function config() {

@@ -39,6 +39,7 @@ _INDEX: Final = """<!DOCTYPE html>
     <script src="STATE_SCRIPT"></script>
     <script src="THEME_SCRIPT"></script>
     <link rel="icon" type="image/svg+xml" href="ICON">
+    EARLY
     {%css%}
   </head>
   <body>
@@ -94,6 +95,7 @@ def create_dash(
     app.index_string = _INDEX.replace("RANGES", " ".join(RANGES_MS)).replace("RANGE", DEFAULT_RANGE)
     for mark, path in _NOT_BY_DASH.items():
         app.index_string = app.index_string.replace(mark, _fingerprinted(app, path))
+    app.index_string = app.index_string.replace("EARLY", _early(app))
     app.layout = lambda: still(layout(services, interval_s))
     server.register_error_handler(DependencyException, _no_such_file)
     _gate(app)
@@ -108,6 +110,17 @@ def create_dash(
 def _no_such_file(_error: Exception) -> tuple[Response, int]:
     """Answer for a file of Dash's components that is not there, which Dash takes for a failure of the server."""
     return jsonify(detail="There is no such file; load the page again."), 404
+
+
+def _early(app: Dash) -> str:
+    """Have the browser fetch at once what it would find out last that it needs: the layout, and what draws charts."""
+    prefix = app.config.requests_pathname_prefix
+    asked = [
+        f'<link rel="preload" as="fetch" crossorigin href="{prefix}_dash-{name}">'
+        for name in ("layout", "dependencies")
+    ]
+    drawn = [_fingerprinted(app, _NOT_BY_DASH["PLOTLY"]), f"{prefix}_dash-component-suites/dash/dcc/async-graph.js"]
+    return "\n    ".join([*asked, *(f'<link rel="preload" as="script" href="{each}">' for each in drawn)])
 
 
 def _fingerprinted(app: Dash, path: str) -> str:
