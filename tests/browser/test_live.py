@@ -122,3 +122,23 @@ def test_a_hidden_tab_asks_nothing_and_goes_on_when_it_is_seen_again(
     seen.until("live", 3000)
     assert seen.asked > asked
     assert not seen.page.locator("#error-banner").is_visible()
+
+
+def test_a_page_that_is_left_open_does_not_grow(demo: Running, watch: Callable[..., Watched]) -> None:
+    seen = watch().open(demo.url)
+    wire = seen.page.context.new_cdp_session(seen.page)
+    wire.send("Performance.enable")
+    seen.page.evaluate("() => window.dash_clientside.set_props('tick', {interval: 20})")
+
+    def after(ticks: int) -> dict[str, float]:
+        asked = seen.asked + ticks
+        while seen.asked < asked:
+            seen.page.wait_for_timeout(50)
+        wire.send("HeapProfiler.collectGarbage")
+        return {each["name"]: each["value"] for each in wire.send("Performance.getMetrics")["metrics"]}
+
+    early, late = after(60), after(240)
+    assert late["Nodes"] - early["Nodes"] < 200, "less than one for each tick"
+    assert late["JSHeapUsedSize"] - early["JSHeapUsedSize"] < 4e6
+    assert seen.page.evaluate("() => window.dash_stores[0].getState().history.past.length") <= 1
+    assert seen.errors == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -153,6 +155,23 @@ def test_all_who_look_at_the_same_are_drawn_for_once() -> None:
     assert history.queries == 2  # where the history begins, and what the charts show
     ask(services, gpu=1)
     assert history.queries == 4
+
+
+def test_ten_viewers_at_the_same_moment_cost_one_rendering() -> None:
+    services, latest, history = world(gpus=(gpu(),))
+    frame, _ = ask(services)
+    before = history.queries
+    go_on(latest, 60)
+    together = threading.Barrier(10)
+
+    def viewer() -> dict[str, Any]:
+        together.wait()
+        return ask(services, frame)[0]
+
+    with ThreadPoolExecutor(10) as viewers:
+        answers = [each.result() for each in [viewers.submit(viewer) for _ in range(10)]]
+    assert all(set(each["figures"]) == ALL and each["figures"] == answers[0]["figures"] for each in answers)
+    assert history.queries == before + 1
 
 
 def test_a_zoom_is_answered_with_finer_buckets_and_left_alone_while_time_goes_on() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dashtop.ui.plotting import Canvas, Figure
 
 # Dyadic fractions far below what a chart can show: the freed mantissa bits make the arrays compress to about a third.
-_GRAIN = {Unit.PERCENT: 16, Unit.CELSIUS: 16, Unit.GIBIBYTE: 64}
+_GRAIN = {Unit.PERCENT: 16, Unit.CELSIUS: 16, Unit.GIBIBYTE: 64, Unit.WATT: 4}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
