@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_every_answer_has_its_headers(client: FlaskClient) -> None:
 
 def test_files_of_the_page_may_be_kept(client: FlaskClient) -> None:
     page = client.get("/").text
-    scripts = [part.split('"')[0] for part in page.split('src="')[1:] if "_dash-component-suites" in part]
+    scripts = [script for script in re.findall(r'src="([^"]+)"', page) if "_dash-component-suites" in script]
     assert scripts
     assert any("max-age=31536000" in client.get(script).headers["Cache-Control"] for script in scripts)
 
