@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -13,14 +14,18 @@ import numpy as np
 import psycopg
 import pytest
 
+from dashtop.catalog import HOST_METRICS
+from dashtop.cli import main
+from dashtop.history.database import UnreadableError
 from dashtop.history.postgresql import PostgresDatabase
 from tests.builders import make_device, make_gpu, make_history, make_sample
 from tests.history.child import append, fill, known
 from tests.history.conftest import Place
 from tests.postgresql import PASSWORD
-from tests.processes import DASHTOP, eventually, running
+from tests.processes import eventually, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.postgresql import Postgres
@@ -90,6 +95,23 @@ def test_another_machine_reads_says_so_and_takes_over(place: Place, tmp_path: Pa
     second.close()
 
 
+def test_its_own_lost_connection_keeps_nobody_out(place: Place) -> None:
+    """A network that failed leaves a session on the server, with the lock, until the server notices."""
+    history = place.history()
+    fill(history, 0, 10)
+    assert history.flush(20)
+    database = history._writer.database
+    left = database._connection
+    assert left is not None
+    database._connection = None  # so that it is not closed
+    fill(history, 10, 20)
+    assert history.flush(10)
+    assert history.trouble() is None
+    assert place.ask("SELECT count(*), count(DISTINCT time_ms) FROM head") == [(20, 20)]
+    left.close()
+    history.close()
+
+
 @pytest.mark.parametrize(
     ("statement", "word"),
     [
@@ -103,6 +125,8 @@ def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, pla
     history = place.history()
     fill(history, 0, 50)
     assert word in eventually(history.trouble)
+    with pytest.raises(UnreadableError, match=word):
+        history._writer.database.engine()
     assert known(history, 50) == 50
     assert place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()") == before
     history.close()
@@ -137,10 +161,10 @@ def test_a_machine_of_many_gpus_has_room(place: Place) -> None:
 
 def test_the_room_it_takes_is_about_what_the_server_tells(place: Place) -> None:
     history = place.history()
-    for second in range(0, 200_000, 10):
-        append(history, second)
-        if second % 5000 == 0:
-            assert history.flush(20)
+    draw = random.Random(5)
+    for second in range(0, 12_000, 4):
+        values = {metric.key: draw.random() for metric in HOST_METRICS}
+        history.append(make_sample(second, time_ms=second * 1000, host=values))
     assert history.flush(20)
     database = PostgresDatabase(str(place.url), kept_ms=1, most_bytes=1)
     with database.reading() as connection:
@@ -151,25 +175,36 @@ def test_the_room_it_takes_is_about_what_the_server_tells(place: Place) -> None:
     assert told / 2 < estimated < told * 2
 
 
-def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [DASHTOP, *arguments], capture_output=True, text=True, timeout=60, check=False, env=env
-    )  # fmt: skip
+Said = tuple[int, str, str]
+"""Exit status, output, errors."""
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs `dashtop` in this process until it exits."""
+
+    def run(*arguments: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
 
 
 @pytest.mark.parametrize("url", BAD_URLS)
-def test_a_url_of_no_use_is_one_line_without_the_password(url: str, tmp_path: Path) -> None:
-    done = command("export", "--data-dir", str(tmp_path), "--history-url", url)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert "--history-url" in done.stderr
-    assert SECRET not in done.stderr
+def test_a_url_of_no_use_is_one_line_without_the_password(url: str, command: Callable[..., Said]) -> None:
+    status, output, errors = command("export", "--history-url", url)
+    assert (status, output) == (2, "")
+    assert len(errors.splitlines()) == 1
+    assert "--history-url" in errors
+    assert SECRET not in errors
 
 
-def test_an_option_misspelled_does_not_give_the_password_away() -> None:
-    done = command("--history-ur", f"postgresql://ada:{SECRET}@localhost/history?password={SECRET}")
-    assert done.returncode == 2
-    assert SECRET not in done.stderr
+def test_an_option_misspelled_does_not_give_the_password_away(command: Callable[..., Said]) -> None:
+    status, _, errors = command("--history-ur", f"postgresql://ada:{SECRET}@localhost/history?password={SECRET}")
+    assert status == 2
+    assert SECRET not in errors
 
 
 def test_without_psycopg_it_says_what_to_install() -> None:
@@ -183,19 +218,27 @@ def test_without_psycopg_it_says_what_to_install() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_wrong_password_and_a_server_that_is_away_are_told_without_it(place: Place, postgres: Postgres) -> None:
+def test_a_wrong_password_and_a_server_that_is_away_are_told_without_it(
+    place: Place, postgres: Postgres, command: Callable[..., Said]
+) -> None:
     guarded = postgres.guard(place.schema)
     wrong = guarded.replace(guarded[guarded.index("guarded:") + 8 : guarded.index("@")], SECRET)
     nobody = f"postgresql://ada:{SECRET}@127.0.0.1:1/history"
     for url, words in ((wrong, "password authentication failed"), (nobody, "refused")):
         for what in (["doctor", "--no-gpu", "--port", "0"], ["export"]):
-            done = command(*what, "--history-url", url)
-            assert done.returncode == 1
-            assert words in done.stdout + done.stderr
-            assert SECRET not in done.stdout + done.stderr
+            status, output, errors = command(*what, "--history-url", url)
+            assert status == 1
+            assert words in " ".join((output + errors).split())
+            assert SECRET not in output + errors
 
 
-def test_served_from_the_server_with_the_password_nowhere(place: Place, postgres: Postgres, tmp_path: Path) -> None:
+def test_served_from_the_server_with_the_password_nowhere(
+    place: Place,
+    postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     url = postgres.guard(place.schema)
     where = {"DASHTOP_HISTORY_URL": url, "DASHTOP_DATA_DIR": str(tmp_path)}
     password = url[url.index("guarded:") + 8 : url.index("@")]
@@ -211,12 +254,12 @@ def test_served_from_the_server_with_the_password_nowhere(place: Place, postgres
         said = json.dumps(ready) + "".join(dashtop.lines)
     assert "127.0.0.1" in said
     assert not any(secret in said for secret in (PASSWORD, password))
-    exported = command(
-        "export", "--range", "1h", "--metrics", "system.cpu.usage_percent", env={**where, "PATH": "/usr/bin"}
-    )
-    assert exported.returncode == 0
-    assert len(exported.stdout.splitlines()) > 3
-    shown = command("doctor", "--no-gpu", "--port", "0", env={**where, "PATH": "/usr/bin"}).stdout
+    for name, value in where.items():
+        monkeypatch.setenv(name, value)
+    main(["export", "--range", "1h", "--metrics", "system.cpu.usage_percent", "-o", str(tmp_path / "table")])
+    assert len((tmp_path / "table").read_text().splitlines()) > 3
+    main(["doctor", "--no-gpu", "--port", "0"])
+    shown = capsys.readouterr().out
     assert "PostgreSQL 1" in shown
     assert "SQLite" not in shown
     assert not any(secret in shown for secret in (PASSWORD, password))
