@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -81,3 +83,14 @@ def test_a_zoom_asks_for_finer_data(past: tuple[Watched, int]) -> None:
     assert step_ms(seen) == 2000
     points: Any = seen.page.evaluate(DRAWN)
     assert max(value for _, value in points if value is not None) == pytest.approx(52.5), "of two seconds one was busy"
+    # What is downloaded is the stretch that is looked at, second by second.
+    seen.page.click("#export-button")
+    about = seen.text("[data-about]")
+    assert re.fullmatch(r".+ \d\d:\d\d:\d\d to .+ \d\d:\d\d:\d\d, the host, 2 metrics", about)
+    with seen.page.expect_download() as download:
+        seen.page.click("[data-format='csv']")
+    head, *rows = csv.reader(download.value.path().read_text().splitlines())
+    mean = head.index(f"{CPU} mean (%)")
+    start, end = seen.page.evaluate("window.dashtop.plots.zoom()")
+    assert len(rows) == pytest.approx((end - start) / 1000, abs=2)
+    assert [float(row[mean]) for row in rows].count(100.0) == 1
