@@ -66,7 +66,7 @@ class SqliteDatabase(Database):
             )
         return self, (
             f"The history cannot be written to {path.parent} ({error}); it goes on in memory."
-            " Free some space there and it is written again."
+            " Free some space there, or let this user write to it, and it is written again."
         )
 
     def _set_aside(self, path: Path, error: Exception, now_ms: int) -> str | None:
