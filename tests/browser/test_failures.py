@@ -91,6 +91,8 @@ def test_retry_brings_the_page_back_at_once(watch: Callable[..., Watched]) -> No
         seen.page.click("#retry-button")
         seen.true("() => document.querySelector('#retry-button').disabled")
         assert seen.text("#retry-button") == "Retrying…"
+        while not held:  # Dash sends what it was told to in a moment of its own
+            seen.page.wait_for_timeout(20)
         assert seen.asked == asked + 1
         held.pop().continue_()
         seen.page.unroute(TICKS)
