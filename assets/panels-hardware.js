@@ -39,11 +39,12 @@
     for (const group of line.parentElement.querySelectorAll(".group")) {
       let left = 0;
       for (const element of group.querySelectorAll(".fact, .metric-row")) {
-        element.hidden = untold(element, frame);
-        if (element.hidden) names.push(element.querySelector("dt, .label").firstChild.textContent);
+        const gone = untold(element, frame);
+        if (element.hidden !== gone) element.hidden = gone; // to hide once more is a change to the browser as well
+        if (gone) names.push(element.querySelector("dt, .label").firstChild.textContent);
         else left += 1;
       }
-      group.hidden = left === 0;
+      if (group.hidden !== (left === 0)) group.hidden = left === 0;
     }
     line.hidden = names.length === 0;
     parts.write(line.firstElementChild, `${names.length} readings are not supported by this device`);
