@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from dashtop.api.context import Context, Places
 
 
+MOST_ROWS = 5_000_000
+"""Two years in steps of 15 s, a month in seconds. Thousands of empty years would be looked through for hours."""
+
+
 class ExportQuery(HistoryQuery):
     """Which series, how far back, how fine, and as what."""
 
@@ -43,6 +47,8 @@ def export(context: Context, query: ExportQuery) -> Response:
     start_ms, end_ms, step_ms = query.stretch(services.clock, query.points)
     if query.step is not None:
         step_ms = query.step * SECOND_MS
+        if (end_ms - start_ms) // step_ms > MOST_ROWS:
+            raise UnprocessableEntity(f"step: that is more than {MOST_ROWS} rows; take a larger one, or less time.")
     chosen = FORMATS[query.format]
     pieces = chosen.write(Table(services.history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
     sent = _in_place(context.places, pieces)
