@@ -22,10 +22,24 @@
     return { ...trace, customdata };
   }
 
+  // From a start and a step Plotly does not know that the viewer's clock is put forward or back on the way.
+  function withTimes(trace) {
+    const times = Array.from({ length: dashtop.units.decoded(trace.y).length }, (_, at) => trace.x0 + at * trace.dx);
+    return { ...trace, x: times, x0: undefined, dx: undefined };
+  }
+
+  function changesClock(axis) {
+    const [before, after] = (axis.range || []).map((time) => new Date(time).getTimezoneOffset());
+    return before !== after;
+  }
+
   function show(chart) {
     if (!figures[chart]) return;
     const figure = dashtop.units.figure(figures[chart]);
-    const data = figure.data.map(withRange).map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
+    const dated = changesClock(figure.layout.xaxis) ? withTimes : (trace) => trace;
+    const data = figure.data
+      .map(withRange)
+      .map((trace) => ({ ...dated(trace), visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
     // A finger that moves up the page shall move the page, not zoom.
     const layout = finger.matches ? { ...figure.layout, dragmode: false } : figure.layout;
     window.dash_clientside.set_props(chart, { figure: { data, layout } });

@@ -152,7 +152,7 @@ def test_workers_that_keep_nothing_have_one_history_and_one_token(tmp_path: Path
         found = []
         for worker in children(server.process.pid):
             with only(worker, server):
-                found.append(cpu(server, begun_ms - 2000, begun_ms))
+                found.append(cpu(server, begun_ms - 500, begun_ms + 500))
         return found
 
     with gunicorn(tmp_path, {"DASHTOP_DEMO": "2", "DASHTOP_INTERVAL": "0.5", "DASHTOP_HOST": "127.0.0.1"}) as server:

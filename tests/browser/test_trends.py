@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -23,6 +25,16 @@ CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power
 RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
   .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
 COMPARE = "() => window.dashtop.state.set({view: 'compare'})"
+# A line of half hours on a chart of its own making; its points' times as Plotly has them: the viewer's clock, as UTC.
+HALF_HOURS = """([chart, start, count]) => {
+  const y = {dtype: 'f4', bdata: btoa(String.fromCharCode(...new Uint8Array(new Float32Array(count).fill(50).buffer)))};
+  const line = {type: 'scatter', mode: 'lines', x0: start, dx: 1800000, y, meta: 'half hours'};
+  const layout = {xaxis: {type: 'date', range: [start, start + 1800000 * (count - 1)]}, yaxis: {}, meta: {y: '%'}};
+  const [drawn] = document.querySelector(`#${chart} .js-plotly-plot`).calcdata;
+  if (drawn && drawn[0].trace.meta === 'half hours') return drawn.map(point => point.x);
+  window.dashtop.plots.draw({figures: {[chart]: {data: [line], layout}}});
+  return false;
+}"""
 FRAME = "<!DOCTYPE html><body style='background: rgb(1, 2, 3)'><iframe src='{}' width=600 height=300></iframe>"
 
 
@@ -60,6 +72,20 @@ def test_the_pointer_on_one_chart_is_on_all_of_them(trends: Watched) -> None:
     )
     trends.page.mouse.move(0, 0)
     trends.true(f"() => ({labels})().length === 0")
+
+
+@pytest.mark.parametrize("day", ["2026-03-08", "2026-11-01", "2026-07-01"])
+def test_times_are_the_viewers_when_its_clock_is_put_forward_or_back_on_the_way(
+    day: str, demo: Running, watch: Callable[..., Watched]
+) -> None:
+    zone = ZoneInfo("America/New_York")
+    seen = watch(timezone_id=zone.key).open(demo.url)
+    seen.true(f"chart => ({POINTS})(chart) > 3", "chart-power")
+    start = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    moments = [start + timedelta(minutes=30 * half) for half in range(48)]
+    local = [each.astimezone(zone).replace(tzinfo=timezone.utc).timestamp() * 1000 for each in moments]
+    assert seen.true(HALF_HOURS, ["chart-power", start.timestamp() * 1000, len(moments)]) == local
+    assert seen.errors == []
 
 
 def test_a_zoom_is_for_all_charts_and_a_double_click_leaves_it(trends: Watched) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
+from dashtop.domain.errors import Reason
 from dashtop.domain.metric import Severity
-from dashtop.domain.sample import Event, GpuProcess, Owner
+from dashtop.domain.sample import PROCESSES, Event, GpuProcess, Owner
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
@@ -45,6 +48,20 @@ def test_who_filled_the_gpu_at_a_moment(place: Place) -> None:
     ]
     assert history.processes(gpu, NOON_MS + 201_000, NOON_MS + 210_000) == ()
     assert history.processes(make_device(0).uuid, NOON_MS, NOON_MS + 210_000) == ()
+    history.close()
+
+
+@pytest.mark.parametrize(("seconds", "spans"), [(10, 1), (30, 2)])
+def test_processes_that_are_not_told_for_a_moment_have_not_ended(seconds: int, spans: int, place: Place) -> None:
+    history = place.history()
+    run(history, range(60), HOLDER)
+    for second in range(60, 60 + seconds):
+        gpu = make_gpu(3)
+        untold = replace(gpu, unavailable={**gpu.unavailable, PROCESSES: Reason.DRIVER_SILENT})
+        history.append(make_sample(second, time_ms=NOON_MS + second * 1000, gpus=(untold,)))
+    run(history, range(60 + seconds, 120), HOLDER)
+    run(history, range(120, 122))
+    assert len(history.processes(make_device(3).uuid, NOON_MS, NOON_MS + 122_000)) == spans
     history.close()
 
 

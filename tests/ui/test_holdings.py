@@ -55,6 +55,11 @@ def test_a_layer_is_the_mean_of_a_bucket_with_its_least_and_its_most() -> None:
     assert layer.name == "job1 (ada)"
 
 
+def test_processes_that_are_called_the_same_are_told_apart_by_their_pids() -> None:
+    same = found([span(1, 0, 60, 4, name="python"), span(2, 0, 60, 4, name="python"), span(3, 0, 60, 4)], [12] * 6)
+    assert [layer.name for layer in same] == ["python 1 (ada)", "python 2 (ada)", "job3 (ada)"]
+
+
 def test_a_process_that_begins_within_a_bucket_held_nothing_before() -> None:
     (layer,) = found([span(1, 25, 60, 8)], [0, 0, 4, 8, 8, 8])
     assert layer.held == pytest.approx([0, 0, 4, 8, 8, 8])

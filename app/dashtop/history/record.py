@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from dashtop.catalog import METRICS
-from dashtop.domain.sample import ProcessSpan, SeriesKey
+from dashtop.domain.sample import PROCESSES, ProcessSpan, SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,8 @@ CHANGE = 0.05
 """A process whose memory has changed by more than this part begins a new span."""
 REWRITE_MS = 15_000
 """How often the end of a span that goes on is written."""
+PATIENCE_MS = 15_000
+"""How long a span is not ended while the driver does not tell the processes of its GPU."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +157,12 @@ class Recorder:
             for gpu in sample.gpus
             for process in gpu.processes
         }
-        due = [self._ended(place) for place in list(self._open) if place not in seen]
+        untold = {gpu.device.uuid for gpu in sample.gpus if PROCESSES in gpu.unavailable}
+        due = [
+            self._ended(place)
+            for place, span in list(self._open.items())
+            if place not in seen and (place[0] not in untold or abs(sample.time_ms - span.end_ms) > PATIENCE_MS)
+        ]
         for place, (gpu_uuid, process) in seen.items():
             span = self._open.get(place)
             if span is None or _changed(span, process):

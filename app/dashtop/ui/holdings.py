@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -78,8 +78,15 @@ def layers(
         if span.gpu_memory_bytes is not None:
             of_process[span.pid, span.name].append(span)
     newest = {span.pid: span for span in spans}  # they are in the order of their start
+    plain = Counter(_name(parts[-1]) for parts in of_process.values())
     found = [
-        _layer(parts, data, interval_ms, goes_on=pid in running and parts[-1] is newest[pid])
+        _layer(
+            parts,
+            data,
+            interval_ms,
+            name=_name(parts[-1], with_pid=plain[_name(parts[-1])] > 1),
+            goes_on=pid in running and parts[-1] is newest[pid],
+        )
         for (pid, _), parts in of_process.items()
     ]
     found = _observed([layer for layer in found if layer.most.any()], used)
@@ -124,7 +131,14 @@ def _observed(found: Sequence[Layer], used: Floats) -> list[Layer]:
     ]
 
 
-def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, goes_on: bool) -> Layer:
+def _name(of: ProcessSpan, *, with_pid: bool = False) -> str:
+    """Say which process of whom; the pid too where another is called the same."""
+    user = of.owner.user if of.owner is not None else None
+    name = f"{of.name} {of.pid}" if of.name and with_pid else of.name or f"pid {of.pid}"
+    return f"{name} ({user})" if user else name
+
+
+def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, name: str, goes_on: bool) -> Layer:
     step, count = data.step_ms, data.count
     end_of_data = data.start_ms + count * step
     share, covered = np.zeros(count), np.zeros(count)
@@ -147,10 +161,8 @@ def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, g
         np.minimum(least[reached], size, out=least[reached])
         np.maximum(most[reached], peak, out=most[reached])
     newest = parts[-1]
-    user = newest.owner.user if newest.owner is not None else None
-    name = newest.name or f"pid {newest.pid}"
     return Layer(
-        name=f"{name} ({user})" if user else name,
+        name=name,
         detail=", ".join(filter(None, (f"pid {newest.pid}" if newest.name else "", where(newest)))),
         held=share / np.maximum(covered, 1.0),
         least=np.where(covered > 0, least, 0.0),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _GRAIN: Final = 256
 # Neighbours differ in lightness, which everybody sees.
-_SHADES: Final = (0.5, 0.24, 0.38, 0.14)
+_SHADES: Final = (0.7, 0.2, 0.45, 0.1)
 # Where a chart is narrower than this, its words are short.
 _WIDE_PX: Final = 500
 
@@ -48,7 +48,7 @@ def memory_by_process(
     ):
         there = known & (layer.covered > 0)
         areas.append(_area(data, np.where(known, top, 0.0), translucent(tint, shade), first=number == 0))
-        edges.append(_edge(data, layer, np.where(there, top, np.nan), translucent(tint, shade + 0.4), wide=wide))
+        edges.append(_edge(data, layer, np.where(there, top, np.nan), translucent(tint, shade + 0.25), wide=wide))
     ceiling = total or max(float(tops.max(initial=0.0)) * 1.25, 1.0)
     marks = [ceiling * part / 4 for part in range(5)]
     axis = {"range": [0, ceiling * 1.17], "tickvals": marks, "ticktext": [short(mark) for mark in marks]}
