@@ -119,14 +119,6 @@ static const struct scoped_link_field {
     {166, "version", 1, UINT},        {202, "tx_bytes", 1, ULL},        {204, "rx_bytes", 1, ULL},
 };
 
-static unsigned int link_count(const struct section *gpu)
-{
-    unsigned int count = 0;
-    while (findf(gpu, "nvlink.links.%u.active", count))
-        count++;
-    return count;
-}
-
 static bool link_value(const struct section *gpu, unsigned int link, const char *name, unsigned long long *out)
 {
     char key[64];
@@ -138,7 +130,7 @@ static bool link_value(const struct section *gpu, unsigned int link, const char 
 static nvmlReturn_t link_or_sum(const struct section *gpu, unsigned int link, const char *name,
                                 unsigned long long *out)
 {
-    unsigned int count = link_count(gpu);
+    unsigned int count = gpu->link_count;
     unsigned long long one;
     bool any = false;
     if (count == 0)
@@ -183,7 +175,7 @@ static nvmlReturn_t lookup(const struct section *gpu, unsigned int id, unsigned 
         return NVML_SUCCESS;
     }
     if (id == 91) { /* NVML_FI_DEV_NVLINK_LINK_COUNT */
-        *out = link_count(gpu);
+        *out = gpu->link_count;
         return NVML_SUCCESS;
     }
     for (size_t i = 0; i < sizeof link_runs / sizeof *link_runs; i++) {

@@ -135,6 +135,14 @@ static long long monotonic_ns(clockid_t clock)
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
+/* Counters are read by the dozen each second (NVLink), so the key is put together by hand: printf would take longer than
+   to find the value. */
+static const struct value *find_part(const struct section *section, char *key, size_t length, const char *part)
+{
+    strcpy(key + length, part);
+    return find(section, key);
+}
+
 bool find_counter(const struct section *section, const char *key, unsigned long long *out)
 {
     const struct value *value = find(section, key);
@@ -142,17 +150,22 @@ bool find_counter(const struct section *section, const char *key, unsigned long 
         *out = value->u;
         return value->is_number;
     }
-    if (!(value = findf(section, "%s.value", key)))
+    char part[160];
+    size_t length = strlen(key);
+    if (length > sizeof part - 16)
+        return false;
+    memcpy(part, key, length);
+    if (!(value = find_part(section, part, length, ".value")))
         return false;
     unsigned long long total = value->u;
-    const struct value *rate = findf(section, "%s.per_second", key);
-    const struct value *since = findf(section, "%s.since_ns", key);
+    const struct value *rate = find_part(section, part, length, ".per_second");
+    const struct value *since = rate ? find_part(section, part, length, ".since_ns") : NULL;
     if (rate && since) {
         long long elapsed = monotonic_ns(CLOCK_MONOTONIC) - (long long)since->u;
         if (elapsed > 0)
             total += (unsigned long long)(rate->d * (double)elapsed / 1e9);
     }
-    const struct value *bits = findf(section, "%s.wrap_bits", key);
+    const struct value *bits = find_part(section, part, length, ".wrap_bits");
     if (bits && bits->u < 64)
         total &= (1ULL << bits->u) - 1;
     *out = total;
@@ -365,6 +378,8 @@ static void finish_section(struct section *section, struct section *parent, unsi
     section->uuid = uuid ? uuid->text : "";
     section->parent = parent;
     section->index = index;
+    while (findf(section, "nvlink.links.%u.active", section->link_count))
+        section->link_count++;
     collect_faults(section);
     collect_processes(section);
     for (unsigned int i = 0; i < section->instance_count; i++)

@@ -48,6 +48,7 @@ struct section {
     unsigned int process_count;
     struct section *instances;
     unsigned int instance_count;
+    unsigned int link_count; /* NVLink */
 };
 
 struct world {
