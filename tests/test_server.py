@@ -146,7 +146,7 @@ def test_values_of_the_api_are_the_worlds(nvml_world: WorldFactory) -> None:
 
 def test_the_driver_is_read_as_often_however_many_ask(nvml_world: WorldFactory) -> None:
     world = nvml_world("rtx3090").count_calls()
-    with running("--interval", "0.5", env=world.env()) as dashtop:
+    with running("--interval", "0.5", "--rate-limit", "100000/second", env=world.env()) as dashtop:
 
         def calls_in_three_collections() -> int:
             seen, before = {dashtop.json(ALL)["timestamp"]}, sum(world.calls().values())

@@ -230,6 +230,7 @@ def test_export_is_what_is_shown_under_a_prefix_and_with_a_token(watch: Callable
         seen.true("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 2')")
         seen.page.locator("#export-button").focus()
         seen.page.keyboard.press("Enter")
+        seen.true("() => document.querySelector('[data-about]').innerText !== ''")
         assert seen.text("[data-about]") == "Last 5 min, GPU 2 and the host, 5 metrics"
         assert seen.page.locator("[data-format]").evaluate_all("all => all.map(each => each.dataset.format)") == [
             "csv", "json", "parquet"

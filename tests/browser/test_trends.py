@@ -236,7 +236,7 @@ def test_panels_are_embedded_with_the_gpu_range_and_theme_of_their_address(
         if name in CHARTS:
             seen.true(f"chart => ({POINTS})(chart) > 1", name)
             colours = "chart => document.querySelector(`#${chart} .js-plotly-plot`).data.map(line => line.line.color)"
-            assert {GPUS[1], translucent(GPUS[1], 0.9)} & set(seen.page.evaluate(colours, name))
+            assert {GPUS[1], translucent(GPUS[1], 0.95)} & set(seen.page.evaluate(colours, name))
         assert seen.page.evaluate("localStorage.getItem('dashtop.settings')") is None
     assert seen.errors == []
 
