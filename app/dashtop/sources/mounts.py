@@ -81,8 +81,8 @@ class MountReader:
                 first = now - self._due > REFRESH_S
                 self._due = now + REFRESH_S
                 self._waiting.append(None)
+                self._changed.notify_all()
             self._ensure_worker()
-            self._changed.notify_all()
             if first:
                 self._changed.wait_for(lambda: not self._busy(), FIRST_ANSWER_S)
             return tuple(mount for system in self._systems if (mount := self._answer(system)) is not None)
