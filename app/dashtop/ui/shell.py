@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.exceptions import DependencyException
-from flask import jsonify
+from flask import abort, jsonify
 
 from dashtop.ui import embed, ids, tick
 from dashtop.ui.dialog import dialog
@@ -98,6 +98,7 @@ def create_dash(
     app.index_string = app.index_string.replace("EARLY", _early(app))
     app.layout = lambda: still(layout(services, interval_s))
     server.register_error_handler(DependencyException, _no_such_file)
+    server.view_functions[f"{url_prefix}<path:path>"] = _nothing_here
     _gate(app)
     tick.register(app, services, metrics_in(layout(services, interval_s)))
     embed.register(app, embed.panels_in(layout(services, interval_s)), url_prefix=url_prefix)
@@ -105,6 +106,11 @@ def create_dash(
         if panel.register is not None:
             panel.register(app, services)
     return app
+
+
+def _nothing_here(path: str) -> NoReturn:  # noqa: ARG001 - Flask passes it
+    """Refuse what is not the page's address, where Dash would answer with its page, to a mistyped health check too."""
+    abort(404, "There is nothing at this path.")
 
 
 def _no_such_file(_error: Exception) -> tuple[Response, int]:
