@@ -1,6 +1,7 @@
 """The names and units of NVIDIA's dcgm-exporter, so that dashboards made for it work.
 
 Names and units are those of its etc/default-counters.csv and etc/dcp-metrics-included.csv; labels are those it sets.
+GR_ENGINE_ACTIVE, which DCGM counts by itself, is NVML's utilization: the time in which any kernel ran.
 """
 
 from __future__ import annotations
