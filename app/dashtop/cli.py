@@ -50,7 +50,9 @@ def serve(settings: Settings) -> None:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.entrance
-        print(f"dashtop {__version__}{simulated}: {address}", flush=True)
+        # In one piece: print() would write the line's end apart where Python does not buffer, and a log line get between.
+        sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n")
+        sys.stdout.flush()
         server.run(dashtop.close)
     finally:
         dashtop.close()
