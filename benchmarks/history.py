@@ -3,7 +3,7 @@
     python benchmarks/history.py [--gpus 4 8] [--hours 24]
 
 Fills a history from the simulated GPUs: 29 days at one sample a minute, then the hours at one a second. Prints CPU of a
-tick (each written before the next, seals and prunes included), bytes a value with all tiers, and the time of queries of
+tick (seals and prunes included), bytes a value with all tiers, and the time of queries of
 6 series. The plain table holds those 6 over the same 30 days; its CPU of a tick is of all series. "Everything" is
 every series, as fine as it is kept. Targets: 0.2 ms a tick, 1.5 bytes a value, 15 ms for 24 h.
 """
@@ -30,6 +30,8 @@ from dashtop.history.read import readings
 from dashtop.history.rollup import Readings, aggregate, aligned
 from dashtop.history.seal import aggregation
 from dashtop.history.sqlite import FILE
+from dashtop.history.tiers import TIERS
+from dashtop.history.writer import GROUP_MS
 from dashtop.sources.demo import DemoGpus
 from tests.builders import make_history, make_sample
 from tests.clock import FakeClock
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 NOW_MS = 1_800_057_600_000
 ONE_BY_ONE = 3600
+AT_ONCE = GROUP_MS // 1000
+STRETCH = TIERS[0].window_ms // 1000
 NARROW_TICKS = 600
 KEYS = ("gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.temperature", "gpu.power.current_watts", "gpu.clocks.gpu_mhz")
 
@@ -127,13 +131,21 @@ def fill(history: HistoryStore, world: World, count: int, every_s: float) -> int
 
 
 def one_by_one(history: HistoryStore, world: World) -> float:
-    """Return milliseconds of CPU for appending a sample and writing it, all threads together."""
-    samples = list(world.samples(ONE_BY_ONE, 1))
-    before = time.process_time()
-    for sample in samples:
-        history.append(sample)
-        history.flush(10)
-    return (time.process_time() - before) * 1000 / ONE_BY_ONE
+    """Return milliseconds of CPU for appending a sample and writing it, all threads together.
+
+    Written are as many at once as in service, where they come a second apart. The best of some stretches, each of which
+    seals one window: what else runs on the machine only adds.
+    """
+    taken = []
+    for _ in range(ONE_BY_ONE // STRETCH):
+        samples = list(world.samples(STRETCH, 1))
+        before = time.process_time()
+        for number, sample in enumerate(samples, 1):
+            history.append(sample)
+            if number % AT_ONCE == 0:
+                history.flush(10)
+        taken.append((time.process_time() - before) * 1000 / STRETCH)
+    return min(taken)
 
 
 def plain(path: Path, history: HistoryStore, sample: Sample, start_ms: int) -> tuple[sqlite3.Connection, float, float]:

@@ -50,7 +50,7 @@ def serve(settings: Settings) -> None:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.entrance
-        # In one piece: print() would write the line's end apart where Python does not buffer, and a log line get between.
+        # In one piece: unbuffered, print() writes the line's end apart, and a log line may get between.
         sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n")
         sys.stdout.flush()
         server.run(dashtop.close)

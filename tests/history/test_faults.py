@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from dashtop.catalog import METRICS
-from dashtop.domain.metric import Aggregation
-from dashtop.domain.sample import SeriesKey
+from dashtop.domain.metric import Aggregation, Severity
+from dashtop.domain.sample import Event, SeriesKey
 from dashtop.domain.timerange import DAY_MS, HOUR_MS
 from dashtop.history.database import Database
 from dashtop.history.rollup import Readings, aggregate, aligned
@@ -202,6 +202,32 @@ def test_a_folder_that_cannot_be_written_means_memory_with_a_warning(
     assert [record.getMessage() for record in caplog.records] == [trouble]
     assert known(history, 5000) == 5000
     history.close()
+
+
+def test_some_seconds_are_written_together_and_an_event_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[list[int]] = []
+    write = Database.write
+
+    def seen(self: Database, records: Sequence[Record]) -> None:
+        write(self, records)
+        written.append([record.time_ms // 1000 for record in records])
+
+    monkeypatch.setattr(Database, "write", seen)
+    history = place.history()
+    append(history, 0)
+    assert history.flush(20), "the first is not kept waiting: whatever is wrong with the database is to be known soon"
+    for second in range(1, 7):
+        append(history, second)
+    eventually(lambda: len(written) == 2)
+    assert history.flush(20)
+    append(history, 7)
+    event = Event(time_ms=8000, kind="xid", severity=Severity.CRITICAL, text="Xid 79", gpu_uuid=GPU)
+    history.append(make_sample(8, time_ms=8000, host={CPU.metric: 1}, events=(event,)))
+    eventually(lambda: len(written) == 3)
+    assert history.flush(20)
+    append(history, 9)
+    history.close()
+    assert written == [[0], [1, 2, 3, 4, 5, 6], [7, 8], [9]]
 
 
 def test_a_disk_that_hangs_keeps_nobody_waiting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.domain.sample import Event, GpuProcess, Owner, Sample
-
-Number = TypeVar("Number", int, float)
 
 CHANGE = 0.05
 """A process whose memory has changed by more than this part begins a new span."""
@@ -63,6 +61,23 @@ class Span:
     memory: int | None
     peak_memory: int | None
     peak_sm: float | None
+    written_ms: int
+
+    @classmethod
+    def begun(cls, process: GpuProcess, gpu_uuid: str, time_ms: int) -> Span:
+        """Return the span of a process first seen now; it is due to be written."""
+        memory = process.gpu_memory_bytes
+        return cls(process, gpu_uuid, time_ms, time_ms, memory, memory, process.sm_percent, time_ms - REWRITE_MS)
+
+    def goes_on(self, process: GpuProcess, time_ms: int) -> None:
+        """Take in that the process is still there."""
+        self.process = process
+        self.end_ms = max(self.end_ms, time_ms)
+        memory, sm = process.gpu_memory_bytes, process.sm_percent
+        if memory is not None and (self.peak_memory is None or memory > self.peak_memory):
+            self.peak_memory = memory
+        if sm is not None and (self.peak_sm is None or sm > self.peak_sm):
+            self.peak_sm = sm
 
     def frozen(self) -> ProcessSpan:
         """Return the span as others see it."""
@@ -116,7 +131,6 @@ class Recorder:
     def __init__(self) -> None:
         self._layouts: dict[tuple[str | None, ...], Layout] = {}
         self._open: dict[tuple[str, int], Span] = {}
-        self._written_ms: dict[tuple[str, int], int] = {}
 
     def record(self, sample: Sample, layout: Layout, row: NDArray[np.float32]) -> Record:
         """Return what is to be written of a sample of which `row` was told."""
@@ -134,10 +148,10 @@ class Recorder:
         if sample.gpu_age_s == 0:
             scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
         layout = self._layout(scopes)
-        row = [
-            values[metric] for values, names in zip(scopes.values(), layout.metrics, strict=True) for metric in names
-        ]
-        return layout, np.array(row, dtype=np.float32)
+        row: list[float | None] = []
+        for values, names in zip(scopes.values(), layout.metrics, strict=True):
+            row.extend(map(values.__getitem__, names))
+        return layout, np.fromiter(row, np.float32, len(row))  # None becomes NaN, in half the time of np.array
 
     def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]]) -> Layout:
         known = self._layouts.get(tuple(scopes))
@@ -152,44 +166,37 @@ class Recorder:
         return known
 
     def _spans(self, sample: Sample) -> tuple[Span, ...]:
-        seen: dict[tuple[str, int], tuple[str, GpuProcess]] = {
-            (gpu.device.uuid, process.pid): (gpu.device.uuid, process)
-            for gpu in sample.gpus
-            for process in gpu.processes
-        }
-        untold = {gpu.device.uuid for gpu in sample.gpus if PROCESSES in gpu.unavailable}
-        due = [
-            self._ended(place)
-            for place, span in list(self._open.items())
-            if place not in seen and (place[0] not in untold or abs(sample.time_ms - span.end_ms) > PATIENCE_MS)
-        ]
-        for place, (gpu_uuid, process) in seen.items():
-            span = self._open.get(place)
-            if span is None or _changed(span, process):
-                if span is not None:
+        time_ms = sample.time_ms
+        due: list[Span] = []
+        seen = 0
+        for gpu in sample.gpus:
+            uuid = gpu.device.uuid
+            for process in gpu.processes:
+                seen += 1
+                place = uuid, process.pid
+                span = self._open.get(place)
+                if span is None or _changed(span, process):
+                    if span is not None:
+                        due.append(span)
+                    span = self._open[place] = Span.begun(process, uuid, time_ms)
+                span.goes_on(process, time_ms)
+                if abs(time_ms - span.written_ms) >= REWRITE_MS:
+                    span.written_ms = time_ms
                     due.append(span)
-                span = self._open[place] = Span(
-                    process=process,
-                    gpu_uuid=gpu_uuid,
-                    start_ms=sample.time_ms,
-                    end_ms=sample.time_ms,
-                    memory=process.gpu_memory_bytes,
-                    peak_memory=process.gpu_memory_bytes,
-                    peak_sm=process.sm_percent,
-                )
-                self._written_ms[place] = -REWRITE_MS
-            span.process = process
-            span.end_ms = max(span.end_ms, sample.time_ms)
-            span.peak_memory = _most(span.peak_memory, process.gpu_memory_bytes)
-            span.peak_sm = _most(span.peak_sm, process.sm_percent)
-            if abs(sample.time_ms - self._written_ms[place]) >= REWRITE_MS:
-                self._written_ms[place] = sample.time_ms
-                due.append(span)
+        if seen != len(self._open):
+            due += self._ended(sample)
         return tuple(replace(span) for span in due)
 
-    def _ended(self, place: tuple[str, int]) -> Span:
-        del self._written_ms[place]
-        return self._open.pop(place)
+    def _ended(self, sample: Sample) -> list[Span]:
+        """Forget the spans of processes that are gone; return them."""
+        told = {(gpu.device.uuid, process.pid) for gpu in sample.gpus for process in gpu.processes}
+        untold = {gpu.device.uuid for gpu in sample.gpus if PROCESSES in gpu.unavailable}
+        gone = [
+            place
+            for place, span in self._open.items()
+            if place not in told and (place[0] not in untold or abs(sample.time_ms - span.end_ms) > PATIENCE_MS)
+        ]
+        return [self._open.pop(place) for place in gone]
 
 
 def _changed(span: Span, process: GpuProcess) -> bool:
@@ -200,7 +207,3 @@ def _changed(span: Span, process: GpuProcess) -> bool:
     if before is None or now is None:
         return before is not now
     return abs(now - before) > CHANGE * before
-
-
-def _most(one: Number | None, other: Number | None) -> Number | None:
-    return other if one is None or (other is not None and other > one) else one

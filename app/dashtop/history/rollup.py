@@ -93,9 +93,10 @@ def aggregate(readings: Readings, buckets: Buckets, kinds: Sequence[Aggregation]
         maximum[:, filled] = np.fmax.reduceat(part.maximum, starts, axis=1)
         count[:, filled] = np.add.reduceat(part.weight, starts, axis=1)
         mean[:, filled] = _means(part, starts)
-        for row, kind in enumerate(kinds):
-            if kind is not Aggregation.MEAN:
-                mean[row, filled] = _REDUCE[kind](part, row, starts)
+        for kind, reduced in _REDUCE.items():
+            rows = np.flatnonzero([each is kind for each in kinds])
+            if len(rows):
+                mean[np.ix_(rows, filled)] = reduced(part, rows, starts)
     return Readings(times, mean, minimum, maximum, count)
 
 
@@ -105,21 +106,21 @@ def _means(part: Readings, starts: NDArray[np.intp]) -> NDArray[np.float64]:
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
-def _last(part: Readings, row: int, starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    seen = np.where(part.weight[row] > 0, np.arange(part.weight.shape[1]), -1)
-    latest = np.maximum.reduceat(seen, starts)
-    return np.where(latest >= starts, part.mean[row][latest], np.float32(np.nan))
+def _last(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    seen = np.where(part.weight[rows] > 0, np.arange(part.weight.shape[1]), -1)
+    latest = np.maximum.reduceat(seen, starts, axis=1)
+    return np.where(latest >= starts, np.take_along_axis(part.mean[rows], latest, axis=1), np.float32(np.nan))
 
 
-def _maximum(part: Readings, row: int, starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.fmax.reduceat(part.maximum[row], starts)
+def _maximum(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.fmax.reduceat(part.maximum[rows], starts, axis=1)
     return found
 
 
-def _or(part: Readings, row: int, starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    there = part.weight[row] > 0
-    bits = np.bitwise_or.reduceat(np.where(there, part.mean[row], 0).astype(np.int64), starts)
-    return np.where(np.logical_or.reduceat(there, starts), bits, np.nan).astype(np.float32)
+def _or(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    there = part.weight[rows] > 0
+    bits = np.bitwise_or.reduceat(np.where(there, part.mean[rows], 0).astype(np.int64), starts, axis=1)
+    return np.where(np.logical_or.reduceat(there, starts, axis=1), bits, np.nan).astype(np.float32)
 
 
 _REDUCE = {Aggregation.LAST: _last, Aggregation.MAX: _maximum, Aggregation.OR: _or}

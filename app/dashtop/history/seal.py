@@ -124,8 +124,9 @@ def _roll_up(connection: Connection, series: NDArray[np.int64], raw: Readings, s
     metrics: dict[int, str] = dict(connection.execute("SELECT id, metric FROM series"))
     kinds = [aggregation(metrics[int(number)]) for number in series]
     layout = layout_number(connection, series)
-    for tier in TIERS[1:]:
-        rolled = aggregate(raw, aligned(start_ms, end_ms, tier.width_ms), kinds)
+    rolled = raw
+    for tier in TIERS[1:]:  # each from the one before, whose buckets are parts of its own
+        rolled = aggregate(rolled, aligned(start_ms, end_ms, tier.width_ms), kinds)
         columns = np.stack(list(rolled[1:]))
         filled = np.flatnonzero(rolled.weight.any(axis=0))
         connection.executemany(

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 3600
 """Records that wait for the disk at most; then the oldest go."""
 MOST_AT_ONCE = 500
+GROUP_MS = 5000
+"""Samples of so much time are written together: a transaction costs more than what is in it, and wears the disk. One
+with an event is written at once, with all that wait."""
 MOST_WHILE_FOLLOWING = 30
 """Records that wait while another dashtop writes, to go on without a gap where it leaves off."""
 
@@ -32,6 +35,7 @@ class Writer:
         self._waiting: deque[Record] = deque(maxlen=MOST_WAITING)
         self._batch: list[Record] = []
         self._changed = threading.Condition()
+        self._due = False
         self._stopping = False
         self._opened = False
         self._doubted = False
@@ -45,12 +49,14 @@ class Writer:
         self._thread.start()
 
     def put(self, record: Record) -> None:
-        """Take a record to be written; returns at once."""
+        """Take a record to be written soon; returns at once."""
         with self._changed:
             self._waiting.append(record)
             while self._following and len(self._waiting) > MOST_WHILE_FOLLOWING:
                 self._waiting.popleft()
-            self._changed.notify_all()
+            span_ms = abs(record.time_ms - self._waiting[0].time_ms)
+            if record.events or span_ms >= GROUP_MS or not self._opened:
+                self._wake()
 
     def pending(self) -> tuple[Record, ...]:
         """Return what was taken and is not in the database; nothing where another dashtop writes it."""
@@ -58,8 +64,10 @@ class Writer:
             return () if self._following else (*self._batch, *self._waiting)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything taken is written. False where that takes too long."""
+        """Have everything taken written, and wait for it. False where that takes too long."""
         with self._changed:
+            if self._waiting:
+                self._wake()
             return self._changed.wait_for(lambda: not self._waiting and not self._batch, timeout_s)
 
     def doubt(self) -> None:
@@ -82,10 +90,14 @@ class Writer:
         else:
             self.database.close()  # others read from it all the same
 
+    def _wake(self) -> None:
+        self._due = True
+        self._changed.notify_all()
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting or self._batch) or self._stopping or self._doubted)
+                self._changed.wait_for(lambda: self._due or self._stopping or self._doubted)
                 if self._stopping and not self._waiting and not self._batch:
                     break
             if not self._step():
@@ -111,6 +123,7 @@ class Writer:
             return self._failed(error)
         with self._changed:
             self._batch = []
+            self._due = bool(self._waiting)
             self._say(None)
             self._changed.notify_all()
         return True
