@@ -120,7 +120,7 @@ def test_a_hidden_tab_asks_nothing_and_goes_on_when_it_is_seen_again(
     seen.true("since => performance.now() > since + 2000", seen.page.evaluate("performance.now()"))
     assert seen.asked == asked, "four times in which it would have asked"
     seen.page.evaluate(hide, False)
-    seen.until("live", 3000)
+    seen.until("live")
     assert seen.asked > asked
     assert not seen.page.locator("#error-banner").is_visible()
 

@@ -148,9 +148,9 @@ def test_the_wish_of_a_followers_viewer_reaches_the_one_that_collects(tmp_path: 
     follower = started[1].board
     first = eventually(follower.latest)
     follower.follow(0.02)
-    second = follower.wait(first.sequence, 5)
+    second = follower.wait(first.sequence, 20)
     assert second is not None
-    assert follower.wait(second.sequence, 5) is not None
+    assert follower.wait(second.sequence, 20) is not None
 
 
 def test_histories_of_both_are_the_same(tmp_path: Path, started: list[Process]) -> None:
