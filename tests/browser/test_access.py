@@ -32,6 +32,10 @@ def test_words_stand_out_and_controls_have_names_in_every_view(
         assert seen.page.evaluate(NAMELESS) == []
 
     is_readable()
+    # In one go: the next answer would make it live again.
+    for state in ("stale", "disconnected"):
+        show = f"document.documentElement.dataset.live = '{state}'; document.documentElement.dataset.gpuOld = 'true'"
+        assert seen.page.evaluate(f"() => {{ {show}; return ({LOW_CONTRAST})(); }}") == []
     seen.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 0.4; }")
     assert [each.partition(".")[0] for each in seen.page.evaluate(LOW_CONTRAST)] == ["H3"], "it would be seen"
     seen.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 1; }")
