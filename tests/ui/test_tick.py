@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def test_a_young_history_is_shown_in_a_window_that_grows() -> None:
         figure = frame["figures"].get(ids.CHART_UTILIZATION)
         if figure is not None:
             left, right = figure["layout"]["xaxis"]["range"]
-            spans.add(round((right - left) / 60_000))
+            spans.add(math.ceil((right - left) / 60_000))
             steps += 1
     assert spans == {1, 2, 3, 5, 10, 15, 20, 30, 45, 60}
     assert frame["since"] is None

@@ -78,10 +78,12 @@ class Span:
 
 
 def window_ending(now_ms: int, span_ms: int, width_px: int, interval_ms: int) -> Window:
-    """Return the newest complete buckets over `span_ms`, about as many as `width_px` can show."""
+    """Return the complete buckets of the last `span_ms`, about as many as `width_px` can show.
+
+    None begins before it: of the last hour every reading is in memory, of a second more only the file has all.
+    """
     step = _step(span_ms, width_px, interval_ms, lambda _step: True)
-    end = now_ms // step * step
-    return Window(end - -(-span_ms // step) * step, end, step)
+    return Window(-(-(now_ms - span_ms) // step) * step, now_ms // step * step, step)
 
 
 def window_within(span: Span, now_ms: int, width_px: int, interval_ms: int) -> Window:
