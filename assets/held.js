@@ -11,7 +11,8 @@
       parts[name] = frame[name];
     }
     const filled = { ...parts, ...frame };
-    filled.values = { ...filled.seldom, ...filled.values };
+    const values = (frame.values || []).map((value, position) => [filled.names[position], value]);
+    filled.values = { ...filled.seldom, ...Object.fromEntries(values) };
     return filled;
   }
 

@@ -10,7 +10,7 @@ import pytest
 from dashtop.domain.errors import Reason
 from dashtop.domain.metric import Thresholds
 from dashtop.domain.sample import Gpu, Mount, Sample
-from dashtop.ui.frame import FAILING, chosen_gpu, devices, level, live_frame, notice
+from dashtop.ui.frame import FAILING, chosen_gpu, devices, level, listed, live_frame, notice
 from dashtop.ui.panels import storage, system
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import HOST_VALUES, gpu
@@ -26,7 +26,7 @@ KEYS = {
 
 
 def frame_of(sample: Sample, shown: Gpu | None, *, alive: bool = True) -> dict[str, object]:
-    return live_frame(sample, shown, KEYS, age_s=0.2, interval_s=1.0, alive=alive)
+    return live_frame(sample, shown, listed(KEYS), age_s=0.2, interval_s=1.0, alive=alive)
 
 
 def test_values_reasons_levels_and_warnings() -> None:

@@ -13,7 +13,7 @@ from dashtop.domain.errors import Reason
 from dashtop.domain.sample import PROCESSES, Device, Gpu, GpuProcess, Owner
 from dashtop.ui import ids, tick
 from dashtop.ui.compare import Fleet
-from dashtop.ui.held import withhold
+from dashtop.ui.held import Held
 from dashtop.ui.panels import hardware, heading, information, processes
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.shared import Shared
@@ -28,21 +28,26 @@ ROOT = Owner(user="root", runtime="docker", container="3fa9c1d2e4b5", slurm_job=
 
 def test_a_part_travels_until_it_is_held_and_again_when_it_differs() -> None:
     frame = {"sequence": 1, "values": {"a": 1}, "devices": [[0, "A"]], "words": {"x": "y"}, "error": None}
+    withhold = Held().withhold
     first = withhold(frame, {})
-    assert {name: first[name] for name in frame} == frame
-    assert set(first["tags"]) == {"devices", "words"}
+    assert {name: first[name] for name in frame} == frame | {"values": [1]}
+    assert first["names"] == ["a"]
+    assert set(first["tags"]) == {"names", "devices", "words"}
     second = withhold(frame, first["tags"])
-    assert second == {"sequence": 1, "values": {"a": 1}, "error": None, "tags": {}}
+    assert second == {"sequence": 1, "values": [1], "error": None, "tags": {}}
     changed = withhold(frame | {"words": {"x": "z"}}, first["tags"])
     assert changed["words"] == {"x": "z"}
     assert "devices" not in changed
+    # A browser that looks at something else in between, or comes from another server, holds what it holds.
+    assert withhold(frame, first["tags"]) == second
+    assert Held().withhold(frame, first["tags"]) == second
 
 
 def ask(asked: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
     services, _, _ = world(gpus=gpus or (gpu(),))
     shared = Shared(Flask("test"))
     request = ViewRequest.parse(asked)
-    return tick.answer(services, Trends(services, shared), Fleet(services, shared), frozenset(), request)
+    return tick.answer(services, Trends(services, shared), Fleet(services, shared), Held(), metrics=(), request=request)
 
 
 def test_the_last_minutes_are_sent_once_and_for_each_gpu() -> None:

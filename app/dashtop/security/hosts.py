@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import platform
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LOCAL = "localhost"
+_REMEMBERED = 64
+"""Headers whose answer is kept: nearly every request has the same."""
 _HEADER = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:/@\s]+))(?::\d{1,5})?")
 
 
@@ -37,9 +40,10 @@ class Hosts:
             self._any_address = ipaddress.ip_address(bound_to).is_unspecified
         except ValueError:
             self._any_address = False
+        self.knows = lru_cache(_REMEMBERED)(self._knows)
+        """Tells whether a Host header (name or address, with or without port) is one of the server's own."""
 
-    def knows(self, header: str) -> bool:
-        """Tell whether a Host header (name or address, with or without port) is one of the server's own."""
+    def _knows(self, header: str) -> bool:
         found = _HEADER.fullmatch(header)
         if found is None:
             return False

@@ -169,14 +169,18 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
 
 def _closed(values: NDArray[np.float32], present: NDArray[np.bool_], mean: NDArray[np.float32]) -> NDArray[np.float32]:
     """Close the band over gaps: Plotly would fill across them, and a band without height paints nothing."""
+    if present.all():
+        return values
     where = np.arange(len(values))
     bridge = np.interp(where, where[present], mean[present]).astype(np.float32)
     return np.where(present, values, bridge)
 
 
 def _alone(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    padded = np.pad(present, 1)
-    return present & ~padded[:-2] & ~padded[2:]
+    alone = present.copy()
+    alone[1:] &= ~present[:-1]
+    alone[:-1] &= ~present[1:]
+    return alone
 
 
 def _peak(series: Series) -> float:

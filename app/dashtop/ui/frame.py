@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dashtop.catalog import ALL_METRICS, METRICS
+from dashtop.catalog import ALL_METRICS
 from dashtop.domain.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Sequence
 
     from dashtop.domain.metric import Metric, Thresholds
     from dashtop.domain.sample import Device, Gpu, Sample
@@ -64,12 +64,18 @@ def waiting(interval_s: float) -> dict[str, Any]:
     return {"sequence": None, "interval": interval_s}
 
 
+def listed(keys: Collection[str]) -> tuple[Metric[Any], ...]:
+    """Return the metrics that have these keys, in the order of the table."""
+    return tuple(metric for metric in ALL_METRICS if metric.key in keys)
+
+
 def live_frame(
-    sample: Sample, gpu: Gpu | None, keys: Collection[str], *, age_s: float, interval_s: float, alive: bool
+    sample: Sample, gpu: Gpu | None, metrics: Sequence[Metric[Any]], *, age_s: float, interval_s: float, alive: bool
 ) -> dict[str, Any]:
-    """Return what the page shows of `sample`, in the metrics `keys`, to someone who looks at `gpu`."""
-    told = shown(sample, gpu, keys)
-    seldom = {key: value for key, value in told["values"].items() if METRICS[key].period_s >= _SELDOM_S}
+    """Return what the page shows of `sample`, in `metrics`, to someone who looks at `gpu`."""
+    told = shown(sample, gpu, metrics)
+    values = told["values"]
+    seldom = {each.key: values.pop(each.key) for each in metrics if each.period_s >= _SELDOM_S and each.key in values}
     return {
         "sequence": sample.sequence,
         "time": sample.time_ms,
@@ -80,31 +86,44 @@ def live_frame(
         "notice": None if gpu is not None else notice(sample.gpu_trouble),
         "error": error(sample.gpu_trouble if gpu is None else silence(gpu), alive=alive),
         **told,
-        "values": {key: value for key, value in told["values"].items() if key not in seldom},
         "seldom": seldom,
     }
 
 
-def shown(sample: Sample, gpu: Gpu | None, keys: Collection[str]) -> dict[str, Any]:
+def shown(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any]]) -> dict[str, Any]:
     """Return the values of these metrics, of `gpu` and the host, and what is to be said of each."""
-    values, reasons = dict(sample.host.values), dict(sample.host.unavailable)
+    known, reasons = dict(sample.host.values), dict(sample.host.unavailable)
     if gpu is not None:
-        values |= gpu.values
+        known |= gpu.values
         reasons |= gpu.unavailable
     device = gpu.device if gpu is not None else None
-    metrics = [metric for metric in ALL_METRICS if metric.key in keys and metric.key in values]
+    values: dict[str, float | None] = {}
+    missing: dict[str, str] = {}
+    levels: dict[str, str] = {}
+    warnings: dict[str, tuple[str, str]] = {}
+    for metric in metrics:
+        key = metric.key
+        if key not in known:
+            continue
+        value = known[key]
+        values[key] = None if value is None else round(value, 3)
+        if key in reasons:
+            missing[key] = reasons[key].value
+        limits = metric.thresholds_for(device)
+        if value is None or limits is None:
+            continue
+        if reached := level(limits, value):
+            levels[key] = reached
+        if severity := limits.severity(value):
+            warnings[key] = (severity.value, limits.message)
     return {
         "gpu": device.index if device is not None else None,
         "gpu_age": round(sample.gpu_age_s, 1),
-        "values": {metric.key: _rounded(values[metric.key]) for metric in metrics},
-        "missing": {metric.key: reasons[metric.key].value for metric in metrics if metric.key in reasons},
-        "levels": dict(_levels(metrics, values, device)),
-        "warnings": dict(_warnings(metrics, values, device)),
+        "values": values,
+        "missing": missing,
+        "levels": levels,
+        "warnings": warnings,
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def notice(trouble: Reason | None) -> dict[str, str]:
@@ -144,25 +163,6 @@ def silence(gpu: Gpu) -> Reason | None:
     if any(value is not None for value in gpu.values.values()):
         return None
     return next(iter(gpu.unavailable.values()), None)
-
-
-def _levels(
-    metrics: Iterable[Metric[Any]], values: Mapping[str, float | None], device: Device | None
-) -> Iterator[tuple[str, str]]:
-    for metric in metrics:
-        reached = level(metric.thresholds_for(device), values.get(metric.key))
-        if reached:
-            yield metric.key, reached
-
-
-def _warnings(
-    metrics: Iterable[Metric[Any]], values: Mapping[str, float | None], device: Device | None
-) -> Iterator[tuple[str, tuple[str, str]]]:
-    for metric in metrics:
-        value, limits = values.get(metric.key), metric.thresholds_for(device)
-        severity = limits.severity(value) if value is not None and limits is not None else None
-        if severity is not None and limits is not None:
-            yield metric.key, (severity.value, limits.message)
 
 
 def _sentence(text: str) -> str:

@@ -13,6 +13,7 @@ from flask import abort, jsonify
 
 from dashtop.ui import embed, ids, tick
 from dashtop.ui.dialog import dialog
+from dashtop.ui.frame import listed
 from dashtop.ui.header import header, segments
 from dashtop.ui.panels import PANELS, Place
 from dashtop.ui.still import still
@@ -70,6 +71,9 @@ _CONTROLS: Final = (
     ids.MEMORY_UNIT,
 )
 
+# What fits into one packet is not sooner there for being compressed, and a tick fits.
+_ONE_PACKET: Final = 1200
+
 # Dash says nothing to the page when a request fails. This hook is told of every answer, and paints it (assets/poll.js).
 _HOOKS: Final[Any] = {"callback_resolved": "function(callback, result) { window.dashtop.resolved(callback, result); }"}
 
@@ -78,6 +82,7 @@ def create_dash(
     services: Services, *, server: Flask, assets_folder: str, interval_s: float, url_prefix: str = "/"
 ) -> Dash:
     """Return the page as a Dash application on `server`, polling every `interval_s` seconds."""
+    server.config["COMPRESS_MIN_SIZE"] = _ONE_PACKET
     # Dash's own annotations know neither a Flask server nor a page whose title stays as it is.
     unannotated: dict[str, Any] = {"server": server, "update_title": None}
     app = Dash(
@@ -100,7 +105,7 @@ def create_dash(
     server.register_error_handler(DependencyException, _no_such_file)
     server.view_functions[f"{url_prefix}<path:path>"] = _nothing_here
     _gate(app)
-    tick.register(app, services, metrics_in(layout(services, interval_s)))
+    tick.register(app, services, listed(metrics_in(layout(services, interval_s))))
     embed.register(app, embed.panels_in(layout(services, interval_s)), url_prefix=url_prefix)
     for panel in PANELS:
         if panel.register is not None:

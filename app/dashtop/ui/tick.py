@@ -12,7 +12,7 @@ from dash import Input, Output
 from dashtop.ui import frame as frames
 from dashtop.ui import ids
 from dashtop.ui.compare import Fleet
-from dashtop.ui.held import withhold
+from dashtop.ui.held import Held
 from dashtop.ui.panels import PANELS
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.shared import Shared
@@ -20,26 +20,33 @@ from dashtop.ui.trail import trail
 from dashtop.ui.trends import Trends
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from dash import Dash
 
+    from dashtop.domain.metric import Metric
     from dashtop.domain.services import Services
 
 
-def register(app: Dash, services: Services, keys: Collection[str]) -> None:
-    """Answer ticks on `app` with the metrics named in `keys`."""
+def register(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:
+    """Answer ticks on `app` with these metrics."""
     shared = Shared(app.server)
-    trends, fleet = Trends(services, shared), Fleet(services, shared)
+    trends, fleet, held = Trends(services, shared), Fleet(services, shared), Held()
 
     # Charts travel in the frame: Dash would hold back an answer to them until all of plotly.js has been loaded.
     @app.callback(Output(ids.LIVE, "data"), Input(ids.ASK, "data"), prevent_initial_call=True)
     def tick(asked: object) -> dict[str, Any]:
-        return answer(services, trends, fleet, keys, ViewRequest.parse(asked))
+        return answer(services, trends, fleet, held, metrics=metrics, request=ViewRequest.parse(asked))
 
 
 def answer(
-    services: Services, trends: Trends, fleet: Fleet, keys: Collection[str], request: ViewRequest
+    services: Services,
+    trends: Trends,
+    fleet: Fleet,
+    held: Held,
+    *,
+    metrics: Sequence[Metric[Any]],
+    request: ViewRequest,
 ) -> dict[str, Any]:
     """Return the live frame for `request`; its `figures` are the charts to draw anew, by id, and often none."""
     interval_s = services.latest.follow(request.interval_s or services.latest.interval_s)
@@ -50,7 +57,7 @@ def answer(
     live = frames.live_frame(
         sample,
         gpu,
-        keys,
+        metrics,
         age_s=services.clock.monotonic() - sample.monotonic_s,
         interval_s=interval_s,
         alive=services.latest.alive(),
@@ -61,7 +68,7 @@ def answer(
             added = dict(panel.frame(sample, gpu))
             words |= added.pop("words", {})
             live |= added
-    live = withhold(live | {"words": words}, request.held)
+    live = held.withhold(live | {"words": words}, request.held)
     if request.compare:
         return live | fleet.frame(sample, request)
     return live | trail(services, sample, gpu, request.trail) | trends.drawn(sample, gpu, request)

@@ -33,8 +33,8 @@ class Trends:
         view = request.view(gpu.device.uuid if gpu is not None else None)
         window = self._windows(sample, request)
         before = request.drawn if request.drawn is not None and request.drawn.view == view else None
-        if before is not None and window(before.first_ms).end_ms == before.end_ms:
-            return {"figures": {}, **_remembered(view, before.first_ms, window(before.first_ms), request)}
+        if before is not None and (shown := window(before.first_ms)).end_ms == before.end_ms:
+            return {"figures": {}, **_remembered(view, before.first_ms, shown, request)}
         first_ms = self._shared.once(f"begin|{view}", lambda: self._first(sample, gpu, window))
         shown = window(first_ms)
         figures = self._shared.once(f"charts|{view}|{shown}", lambda: self._figures(shown, sample, gpu, request))

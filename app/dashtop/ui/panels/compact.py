@@ -54,7 +54,7 @@ def register(app: Dash, services: Services) -> None:
 
     `trouble` says why that GPU, or any, is not told of; "" where it is.
     """
-    shown = metrics_in(layout(services))
+    metrics = frames.listed(metrics_in(layout(services)))
 
     def answer() -> Response:
         sample = services.latest.latest()
@@ -67,7 +67,7 @@ def register(app: Dash, services: Services) -> None:
             "trouble": _trouble(sample, gpu),
             "shared": gpu is not None and gpu.device.shares_host_memory,
         }
-        return jsonify(told | frames.shown(sample, gpu, shown))
+        return jsonify(told | frames.shown(sample, gpu, metrics))
 
     app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, answer)
 

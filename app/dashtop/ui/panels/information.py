@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
@@ -52,13 +53,14 @@ def _device(device: Device) -> list[tuple[str, str | None]]:
     return known
 
 
-def _machine() -> list[tuple[str, str | None]]:
-    return [
+@cache
+def _machine() -> tuple[tuple[str, str], ...]:
+    return (
         ("Host", platform.node()),
         ("Kernel", f"{platform.system()} {platform.release()}"),
         ("Python", platform.python_version()),
         ("dashtop", __version__),
-    ]
+    )
 
 
 def masked(serial: str | None) -> str | None:
