@@ -1,4 +1,5 @@
-// The status at a glance: a clock and a request of its own, so that it goes on when the rest of the page does not.
+// The status at a glance: a clock of its own, and a request of its own whenever the page has not just been told the same,
+// so that it goes on when the rest of the page does not.
 (function () {
   "use strict";
 
@@ -9,6 +10,7 @@
   let frame = null;
   let received = 0;
   let asked = false;
+  let chosen = 0; // when another GPU was
 
   function paint() {
     const bar = document.getElementById("compact-status");
@@ -19,15 +21,24 @@
     dashtop.paintValues(bar, frame);
   }
 
+  function told() {
+    const page = dashtop.newest();
+    if (!page || page.sent < chosen || performance.now() - page.received > EVERY_MS) return false;
+    frame = { ...page.frame, trouble: page.frame.words["gpu.trouble"] };
+    received = page.received;
+    paint();
+    return true;
+  }
+
   async function ask() {
-    if (document.hidden || asked || !document.getElementById("compact-status")) return;
+    if (document.hidden || asked || !document.getElementById("compact-status") || told()) return;
     asked = true;
     try {
       const query = new URLSearchParams({ gpu: dashtop.state.get("gpu") });
       const answer = await fetch(`${dashtop.view.url("_compact")}?${query}`, { signal: AbortSignal.timeout(EVERY_MS) });
-      const told = answer.ok ? await answer.json() : null;
-      if (told) {
-        frame = told;
+      const own = answer.ok ? await answer.json() : null;
+      if (own) {
+        frame = own;
         received = performance.now();
       }
     } catch {
@@ -41,7 +52,10 @@
   setInterval(ask, EVERY_MS);
   document.addEventListener("visibilitychange", ask);
   dashtop.state.onChange((names) => {
-    if (names.includes("gpu")) ask();
+    if (names.includes("gpu")) {
+      chosen = performance.now();
+      ask();
+    }
     paint();
   });
 

@@ -34,6 +34,7 @@
     probe: null,
     probes: 0,
     frame: null,
+    sent: 0, // when the frame was asked for
     received: 0,
     lastGood: null,
     woken: 0,
@@ -110,14 +111,16 @@
   // Called by Dash for every callback that has ended (see shell.py); an answer already given up counts no more.
   dashtop.resolved = function (callback, result) {
     if (state.asked === null || !result || !callback.output.includes("live.data")) return;
+    const sent = state.asked;
     state.asked = null;
     if (result.error) failed(judge(result.error));
-    else if (result.data && result.data.live) arrived(result.data.live.data);
+    else if (result.data && result.data.live) arrived(result.data.live.data, sent);
     else failed({ type: "general", message: "The server sent an empty answer." });
   };
 
-  function arrived(answer) {
+  function arrived(answer, sent) {
     const frame = dashtop.held.whole(answer);
+    state.sent = sent;
     state.received = now();
     state.frame = frame;
     dashtop.paint(frame);
@@ -268,5 +271,6 @@
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, gate };
   dashtop.ask = ask;
+  dashtop.newest = () => (state.frame && state.frame.sequence !== null ? state : null);
   dashtop.repaint = () => state.frame && dashtop.paint(state.frame);
 })();

@@ -211,13 +211,21 @@ def test_a_gpu_that_is_gone_is_said_to_be(demo: Running, watch: Callable[..., Wa
     assert seen.errors == []
 
 
-def test_the_status_goes_on_without_the_rest(demo: Running, watch: Callable[..., Watched]) -> None:
+def test_the_status_goes_on_with_the_page_and_without_it(demo: Running, watch: Callable[..., Watched]) -> None:
     seen = watch().open(demo.url)
-    seen.page.route(f"**/{TICK}*", lambda route: route.abort())
-    seen.until("disconnected")
+    seen.until("live")
+    asked: list[str] = []
+    seen.page.on("request", lambda request: asked.append(request.url) if "_compact" in request.url else None)
     told = "() => document.querySelector('#compact-status').innerText"
     for _ in range(2):
         seen.true(f"old => ({told})() !== old", seen.page.evaluate(told))
+    assert len(asked) <= 1, "what the page is told at every tick is not asked for a second time"
+    seen.page.route(f"**/{TICK}*", lambda route: route.abort())
+    seen.until("disconnected")
+    asked.clear()
+    for _ in range(2):
+        seen.true(f"old => ({told})() !== old", seen.page.evaluate(told))
+    assert asked
     assert seen.page.locator("#compact-status").get_attribute("data-old") == "false"
 
 

@@ -1,11 +1,12 @@
 """The compact status in the header bar: the GPU in three numbers, or what is wrong with it; and the host.
 
-It has a clock and a small request of its own (assets/compact.js), and so goes on whatever the rest of the page does.
+It has a clock of its own, and a small request of its own for when the page has not just been told the same
+(assets/compact.js), and so goes on whatever the rest of the page does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 from flask import jsonify, request
@@ -72,6 +73,11 @@ def register(app: Dash, services: Services) -> None:
     app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, answer)
 
 
+def frame(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+    """Add the status line's `trouble`, in words."""
+    return {"words": {"gpu.trouble": _trouble(sample, gpu)}}
+
+
 def _trouble(sample: Sample, gpu: Gpu | None) -> str:
     if gpu is None:
         return frames.notice(sample.gpu_trouble)["title"]
@@ -79,4 +85,4 @@ def _trouble(sample: Sample, gpu: Gpu | None) -> str:
     return "" if reason is None else f"{reason.value[:1].upper()}{reason.value[1:]}"
 
 
-PANEL: Final = Panel(place=Place.HEADER, layout=layout, register=register)
+PANEL: Final = Panel(place=Place.HEADER, layout=layout, frame=frame, register=register)
