@@ -94,10 +94,14 @@ class NvmlDevice:
         return self._from_lane(ask, period_s)
 
     def _from_lane(self, ask: Callable[[], ResultT], period_s: float) -> ResultT:
-        try:
-            return self._lane.answer(self, ask, period_s)
-        except Unavailable as error:
-            return self._given(error)
+        answer: ResultT | Unavailable | None = self._answers.get(ask)
+        if answer is None:
+            try:
+                answer = self._lane.answer(self, ask, period_s)
+            except Unavailable as error:
+                answer = error
+            self._answers[ask] = answer
+        return self._given(answer)
 
     def _given(self, answer: ResultT | Unavailable) -> ResultT:
         if isinstance(answer, Unavailable):

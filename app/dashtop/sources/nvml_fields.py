@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,8 @@ import pynvml
 
 from dashtop.catalog.walk import RETRY_S
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.sources.nvml_gate import call, reason_of
+from dashtop.sources.nvml_arrays import FIELD_VALUE, check, function
+from dashtop.sources.nvml_gate import reason_of
 from dashtop.sources.nvml_lane import Again
 from dashtop.sources.nvml_rates import RECEIVED as PCIE_RECEIVED
 from dashtop.sources.nvml_rates import SENT as PCIE_SENT
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from dashtop.domain.readings import ByteRates
 
 MILLI = 1e-3
-EVERY_LINK = 2**32 - 1
+EVERY_LINK = NARROW = 2**32 - 1
 
 MEMORY_TEMPERATURE = pynvml.NVML_FI_DEV_MEMORY_TEMP
 POWER_INSTANT = pynvml.NVML_FI_DEV_POWER_INSTANT
@@ -27,6 +29,10 @@ POWER_AVERAGE = pynvml.NVML_FI_DEV_POWER_AVERAGE
 NVLINK_SENT = pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX
 NVLINK_RECEIVED = pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX
 ALL = (MEMORY_TEMPERATURE, POWER_INSTANT, POWER_AVERAGE, PCIE_SENT, PCIE_RECEIVED, NVLINK_SENT, NVLINK_RECEIVED)
+QUESTIONS = {
+    number: FIELD_VALUE.pack(number, EVERY_LINK if number in {NVLINK_SENT, NVLINK_RECEIVED} else 0, 0, 0, 0, 0, 0)
+    for number in ALL
+}
 
 
 class FieldReadings(NamedTuple):
@@ -44,6 +50,7 @@ class FieldBatch:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._array = ctypes.create_string_buffer(len(ALL) * FIELD_VALUE.size)
         self._missing: dict[int, tuple[Unavailable, float]] = {}
         self._nvlink = NvLinkTraffic()
         self._asked_at = 0.0
@@ -79,14 +86,16 @@ class FieldBatch:
         wanted = [number for number in numbers if number not in told]
         if not wanted:
             return told
+        asked = b"".join(QUESTIONS[number] for number in wanted)
+        ctypes.memmove(self._array, asked, len(asked))
         try:
-            answers = call(pynvml.nvmlDeviceGetFieldValues, self._handle, [_scoped(number) for number in wanted])
+            check(function("nvmlDeviceGetFieldValues")(self._handle, len(wanted), self._array))
         except Unavailable as error:
             if error.reason not in RETRY_S:
                 raise
             found: list[int | Unavailable] = [error] * len(wanted)
         else:
-            found = [_number(answer) for answer in answers]
+            found = [_number(*answer) for answer in FIELD_VALUE.iter_unpack(memoryview(self._array)[: len(asked)])]
         for number, answer in zip(wanted, found, strict=True):
             told[number] = answer
             if isinstance(answer, Unavailable) and answer.reason in RETRY_S:
@@ -94,18 +103,12 @@ class FieldBatch:
         return told
 
 
-def _scoped(number: int) -> int | tuple[int, int]:
-    return (number, EVERY_LINK) if number in {NVLINK_SENT, NVLINK_RECEIVED} else number
-
-
-def _number(answer: Any) -> int | Unavailable:
-    code = answer.nvmlReturn
+def _number(_field: int, _scope: int, _at: int, _took: int, kind: int, code: int, value: int) -> int | Unavailable:
     if code == pynvml.NVML_ERROR_INVALID_ARGUMENT:  # a field that this driver does not know
         return Unavailable(Reason.LIBRARY_TOO_OLD)
     if code != pynvml.NVML_SUCCESS:
         return Unavailable(reason_of(code))
-    narrow = answer.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
-    return int(answer.value.uiVal if narrow else answer.value.ullVal)
+    return value & NARROW if kind == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT else value
 
 
 def _watts(milliwatts: int | Unavailable) -> float | Unavailable:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+import ctypes
+from operator import itemgetter
+from typing import Any
 
 import pynvml
 
 from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.sample import GpuProcess
-from dashtop.sources.nvml_gate import call
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from dashtop.sources.nvml_arrays import PROCESS, UTILIZATION_SAMPLE, Rows, function
 
 # The newest version of each list first; drivers before R510 have the older one alone.
 LISTS = {
-    "C": (pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2),
-    "G": (pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v2),
-    "M": (pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2),
+    kind: (f"nvmlDeviceGet{name}RunningProcesses_v3", f"nvmlDeviceGet{name}RunningProcesses_v2")
+    for kind, name in {"C": "Compute", "G": "Graphics", "M": "MPSCompute"}.items()
 }
+NOT_TOLD = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value
 EMPTY = (Reason.NOT_SUPPORTED, Reason.LIBRARY_TOO_OLD)
 """A driver that does not have a list, but another, has nothing to put into it."""
 
@@ -30,6 +28,8 @@ class ProcessLists:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._seen_us = 0
+        self._rows = Rows(PROCESS)
+        self._samples = Rows(UTILIZATION_SAMPLE)
         oldest = 1 if _newest_is_misread() else 0
         self._versions = {kind: list(versions[oldest:]) for kind, versions in LISTS.items()}
 
@@ -46,8 +46,8 @@ class ProcessLists:
             except Unavailable as missing:
                 failures.append(missing)
                 continue
-            for entry in entries:
-                found[entry.pid] = merged(found.get(entry.pid), kind, entry.usedGpuMemory)
+            for pid, memory, *_ in entries:
+                found[pid] = merged(found.get(pid), kind, memory if memory != NOT_TOLD else None)
         if len(failures) == len(LISTS):
             raise failures[0]
         silent = [missing for missing in failures if missing.reason not in EMPTY]
@@ -57,25 +57,31 @@ class ProcessLists:
         largest_first = sorted(found.items(), key=lambda item: (-(item[1][1] or 0), item[0]))
         return tuple(_process(pid, kind, memory, samples.get(pid)) for pid, (kind, memory) in largest_first)
 
-    def _ask(self, versions: list[Callable[..., list[Any]]]) -> list[Any]:
+    def _ask(self, versions: list[str]) -> list[tuple[int, ...]]:
         while True:
             try:
-                return call(versions[0], self._handle)
+                return self._listed(versions[0])
             except Unavailable as missing:
                 if missing.reason is not Reason.LIBRARY_TOO_OLD or len(versions) == 1:
                     raise
                 del versions[0]
 
-    def _newest_samples(self) -> dict[int, Any]:
-        """Return what is new of each process's utilization; an idle GPU has none (NOT_FOUND, or error 0)."""
+    def _listed(self, name: str) -> list[tuple[int, ...]]:
+        ask, rows = function(name), self._rows
+        return rows.filled(lambda: ask(self._handle, rows.count, rows.array))
+
+    def _newest_samples(self) -> dict[int, list[int]]:
+        """Return what is new of each process's utilization, by pid; an idle GPU has none (NOT_FOUND)."""
+        since = ctypes.c_ulonglong(self._seen_us)
         try:
-            samples = call(pynvml.nvmlDeviceGetProcessUtilization, self._handle, self._seen_us)
+            ask, rows = function("nvmlDeviceGetProcessUtilization"), self._samples
+            samples = rows.filled(lambda: ask(self._handle, rows.array, rows.count, since))
         except Unavailable:
             return {}
-        samples.sort(key=attrgetter("timeStamp"))
+        samples.sort(key=itemgetter(1))
         if samples:
-            self._seen_us = max(self._seen_us, int(samples[-1].timeStamp))
-        return {int(sample.pid): sample for sample in samples}
+            self._seen_us = max(self._seen_us, samples[-1][1])
+        return {pid: utilizations for pid, _, *utilizations in samples}
 
 
 def _newest_is_misread() -> bool:
@@ -103,15 +109,16 @@ def merged(known: tuple[str, int | None] | None, kind: str, memory: int | None) 
     return kinds, max(sizes, default=None)
 
 
-def _process(pid: int, kind: str, memory: int | None, sample: Any) -> GpuProcess:
-    if sample is None:
+def _process(pid: int, kind: str, memory: int | None, utilizations: list[int] | None) -> GpuProcess:
+    if utilizations is None:
         return GpuProcess(pid=pid, kind=kind, gpu_memory_bytes=memory)
+    sm, memory_traffic, encoder, decoder = map(percent, utilizations)
     return GpuProcess(
         pid=pid,
         kind=kind,
         gpu_memory_bytes=memory,
-        sm_percent=percent(sample.smUtil),
-        memory_percent=percent(sample.memUtil),
-        encoder_percent=percent(sample.encUtil),
-        decoder_percent=percent(sample.decUtil),
+        sm_percent=sm,
+        memory_percent=memory_traffic,
+        encoder_percent=encoder,
+        decoder_percent=decoder,
     )
