@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "world.h"
@@ -121,6 +122,11 @@ static const struct scoped_link_field {
 
 static bool link_value(const struct section *gpu, unsigned int link, const char *name, unsigned long long *out)
 {
+    for (unsigned int k = 0; k < LINK_COUNTERS; k++)
+        if (strcmp(name, link_counters[k]) == 0) {
+            *out = counter_now(&gpu->links[link][k]);
+            return gpu->links[link][k].known;
+        }
     char key[64];
     snprintf(key, sizeof key, "nvlink.links.%u.%s", link, name);
     return find_counter(gpu, key, out);

@@ -135,41 +135,40 @@ static long long monotonic_ns(clockid_t clock)
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/* Counters are read by the dozen each second (NVLink), so the key is put together by hand: printf would take longer than
-   to find the value. */
-static const struct value *find_part(const struct section *section, char *key, size_t length, const char *part)
+static struct counter look_up_counter(const struct section *section, const char *key)
 {
-    strcpy(key + length, part);
-    return find(section, key);
+    const struct value *value = find(section, key);
+    if (value)
+        return (struct counter){.known = value->is_number, .value = value->u, .mask = ~0ULL};
+    if (!(value = findf(section, "%s.value", key)))
+        return (struct counter){.known = false};
+    struct counter counter = {.known = true, .value = value->u, .mask = ~0ULL};
+    const struct value *rate = findf(section, "%s.per_second", key), *since = findf(section, "%s.since_ns", key);
+    if (rate && since) {
+        counter.per_second = rate->d;
+        counter.since_ns = (long long)since->u;
+    }
+    const struct value *bits = findf(section, "%s.wrap_bits", key);
+    if (bits && bits->u < 64)
+        counter.mask = (1ULL << bits->u) - 1;
+    return counter;
+}
+
+unsigned long long counter_now(const struct counter *counter)
+{
+    unsigned long long total = counter->value;
+    long long elapsed = counter->per_second != 0 ? monotonic_ns(CLOCK_MONOTONIC) - counter->since_ns : 0;
+    if (elapsed > 0)
+        total += (unsigned long long)(counter->per_second * (double)elapsed / 1e9);
+    return total & counter->mask;
 }
 
 bool find_counter(const struct section *section, const char *key, unsigned long long *out)
 {
-    const struct value *value = find(section, key);
-    if (value) {
-        *out = value->u;
-        return value->is_number;
-    }
-    char part[160];
-    size_t length = strlen(key);
-    if (length > sizeof part - 16)
-        return false;
-    memcpy(part, key, length);
-    if (!(value = find_part(section, part, length, ".value")))
-        return false;
-    unsigned long long total = value->u;
-    const struct value *rate = find_part(section, part, length, ".per_second");
-    const struct value *since = rate ? find_part(section, part, length, ".since_ns") : NULL;
-    if (rate && since) {
-        long long elapsed = monotonic_ns(CLOCK_MONOTONIC) - (long long)since->u;
-        if (elapsed > 0)
-            total += (unsigned long long)(rate->d * (double)elapsed / 1e9);
-    }
-    const struct value *bits = find_part(section, part, length, ".wrap_bits");
-    if (bits && bits->u < 64)
-        total &= (1ULL << bits->u) - 1;
-    *out = total;
-    return true;
+    struct counter counter = look_up_counter(section, key);
+    if (counter.known)
+        *out = counter_now(&counter);
+    return counter.known;
 }
 
 nvmlReturn_t copy_text(const struct value *value, char *buffer, unsigned int length)
@@ -198,6 +197,7 @@ static void section_free(struct section *section)
     table_free(section->values);
     table_free(section->faults);
     free(section->processes);
+    free(section->links);
     for (unsigned int i = 0; i < section->instance_count; i++)
         section_free(&section->instances[i]);
     free(section->instances);
@@ -372,14 +372,28 @@ static void collect_events(struct world *fresh)
     }
 }
 
+const char *const link_counters[LINK_COUNTERS] = {"tx_bytes", "rx_bytes", "raw_tx_bytes", "raw_rx_bytes"};
+
+static void collect_links(struct section *section)
+{
+    while (findf(section, "nvlink.links.%u.active", section->link_count))
+        section->link_count++;
+    section->links = calloc(section->link_count + 1, sizeof *section->links);
+    for (unsigned int i = 0; i < section->link_count; i++)
+        for (unsigned int k = 0; k < LINK_COUNTERS; k++) {
+            char key[64];
+            snprintf(key, sizeof key, "nvlink.links.%u.%s", i, link_counters[k]);
+            section->links[i][k] = look_up_counter(section, key);
+        }
+}
+
 static void finish_section(struct section *section, struct section *parent, unsigned int index)
 {
     const struct value *uuid = find(section, "uuid");
     section->uuid = uuid ? uuid->text : "";
     section->parent = parent;
     section->index = index;
-    while (findf(section, "nvlink.links.%u.active", section->link_count))
-        section->link_count++;
+    collect_links(section);
     collect_faults(section);
     collect_processes(section);
     for (unsigned int i = 0; i < section->instance_count; i++)

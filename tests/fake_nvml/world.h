@@ -35,6 +35,18 @@ struct event {
     unsigned int gpu_instance, compute_instance;
 };
 
+/* A number that may grow with time; see find_counter. */
+struct counter {
+    bool known;
+    unsigned long long value, mask;
+    double per_second;
+    long long since_ns;
+};
+
+/* Counters of one NVLink link. They are read by the dozen each second, so they are looked up when a world is read. */
+#define LINK_COUNTERS 4
+extern const char *const link_counters[LINK_COUNTERS];
+
 struct table;
 
 /* One device, or the machine as a whole. */
@@ -48,7 +60,8 @@ struct section {
     unsigned int process_count;
     struct section *instances;
     unsigned int instance_count;
-    unsigned int link_count; /* NVLink */
+    struct counter (*links)[LINK_COUNTERS]; /* NVLink */
+    unsigned int link_count;
 };
 
 struct world {
@@ -77,6 +90,7 @@ const struct value *findf(const struct section *section, const char *format, ...
 bool find_uint(const struct section *section, const char *key, unsigned int *out);
 /* A counter is a number, or `key.value` growing by `key.per_second` since `key.since_ns` (CLOCK_MONOTONIC). */
 bool find_counter(const struct section *section, const char *key, unsigned long long *out);
+unsigned long long counter_now(const struct counter *counter);
 nvmlReturn_t copy_text(const struct value *value, char *buffer, unsigned int length);
 
 /* --- entering and leaving a library call --------------------------------------------------------------------- */
