@@ -38,6 +38,8 @@ def test_nonsense_is_the_default(data: object) -> None:
         ("drawn", "x"),
         ("drawn", {"view": 1, "first": 2, "end": 3}),
         ("drawn", {"view": "v", "first": "2", "end": 3}),
+        ("drawn", {"view": "v", "first": 10**30, "end": 3}),
+        ("only", "\ud800"),
     ],
 )
 def test_a_bad_field_is_its_default(field: str, value: object) -> None:

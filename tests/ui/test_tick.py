@@ -9,6 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from dash import _utils
 from flask import Flask
 
 from dashtop.ui import ids, tick
@@ -24,6 +26,8 @@ from tests.ui.worlds import HOST_VALUES, Pinned, gpu, world
 
 if TYPE_CHECKING:
     from dashtop.domain.services import Services
+
+to_json: Any = _utils.to_json
 
 KEYS = frozenset({"gpu.temperature", "system.cpu.usage_percent"})
 ALL = {chart.id for chart in CHARTS}
@@ -194,3 +198,22 @@ def test_a_zoom_is_answered_with_finer_buckets_and_left_alone_while_time_goes_on
     go_on(latest, 60)
     assert ask(services, zoomed, zoom=zoom)[1] == set()
     assert ask(services, zoomed)[1] == ALL
+
+
+def test_an_answer_is_encoded_by_orjson_as_browsers_read_it() -> None:
+    told = {
+        "numbers": np.array([0.5, np.nan], dtype=np.float32),
+        "none": float("nan"),
+        "whole": 2.0,
+        "text": "é</script>\u2028",
+    }
+    assert to_json(told) == (
+        '{"numbers":[0.5,null],"none":null,"whole":2.0,"text":"é\\u003c\\u002fscript\\u003e\\u2028"}'
+    )
+
+
+def test_trouble_may_name_a_path_of_any_bytes() -> None:
+    services, _, history = world(gpus=(gpu(),))
+    history.trouble = lambda: "Nothing can be written to /data/\udcff."  # type: ignore[method-assign]
+    frame = answer(services, KEYS, ViewRequest())
+    assert "/data/\ufffd." in json.loads(to_json(frame))["words"]["trouble"]

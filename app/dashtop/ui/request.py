@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _WIDTHS = range(100, 8001)
+_TIMES_MS = range(2**53)
+"""Whole numbers that JavaScript has, from 1970 on."""
 _ZOOMS_MS = range(2 * SECOND, 366 * 86_400 * SECOND)
 
 INTERVALS_S = (0.5, 1.0, 2.0, 5.0)
@@ -60,7 +62,7 @@ class ViewRequest:
             return cls()
         chosen = data.get("range")
         return cls(
-            gpu=_gpu(data.get("gpu")),
+            gpu=_short(data.get("gpu")),
             range=chosen if isinstance(chosen, str) and chosen in RANGES_MS else DEFAULT_RANGE,
             dark=data.get("theme") == "dark",
             width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
@@ -71,7 +73,7 @@ class ViewRequest:
             shown=_names(data.get("shown")),
             held=_tags(data.get("held")),
             compare=data.get("view") == "compare",
-            only=_name(data.get("only")),
+            only=_short(data.get("only")),
             strips=_name(data.get("strips")),
             sparks=_name(data.get("sparks")),
         )
@@ -87,8 +89,8 @@ class ViewRequest:
         return self.range if self.zoom is None else f"{self.zoom.start_ms}-{self.zoom.end_ms}"
 
 
-def _gpu(value: object) -> str:
-    """Read a GPU's index, its UUID, or how that begins; "" for anything else."""
+def _short(value: object) -> str:
+    """Read the id of a panel, or a GPU's index, its UUID or how that begins; "" for anything else."""
     name = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
     return name if _NAME.fullmatch(name) else ""
 
@@ -116,7 +118,7 @@ def _drawn(data: object) -> Drawn | None:
     if not isinstance(data, dict):
         return None
     view, first, end = data.get("view"), data.get("first"), data.get("end")
-    if isinstance(view, str) and isinstance(first, int) and isinstance(end, int):
+    if isinstance(view, str) and isinstance(first, int) and isinstance(end, int) and first in _TIMES_MS:
         return Drawn(view, first, end)
     return None
 

@@ -5,10 +5,11 @@ One callback serves the whole page, so a browser has one small request a tick an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dash import Input, Output
 
+from dashtop.domain.text import printable
 from dashtop.ui import frame as frames
 from dashtop.ui import ids
 from dashtop.ui.compare import Fleet
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from dashtop.domain.metric import Metric
     from dashtop.domain.services import Services
+
+_LONGEST: Final = 2000  # of a sentence about the history, which may name a path of any bytes
 
 
 def register(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:
@@ -62,7 +65,7 @@ def answer(
         interval_s=interval_s,
         alive=services.latest.alive(),
     )
-    words = {"trouble": services.history.trouble() or ""}
+    words = {"trouble": printable(services.history.trouble() or "", _LONGEST)}
     for panel in PANELS:
         if panel.frame is not None and (not panel.id or request.shown is None or panel.id in request.shown):
             added = dict(panel.frame(sample, gpu))
