@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dashtop.collect.sampler import Sampler
 from dashtop.sources.clock import SystemClock
-from dashtop.sources.host import LinuxHost
+from dashtop.sources.host import PsutilHost
 from dashtop.sources.isolated import IsolatedGpus
 from tests.fake_nvml import World
 
@@ -109,7 +109,7 @@ class Service:
     def __init__(self, world: World) -> None:
         os.environ.update(world.env())
         self._gpus = IsolatedGpus(clock=SystemClock())
-        self._host = LinuxHost(clock=SystemClock())
+        self._host = PsutilHost(clock=SystemClock())
         self._sampler = Sampler(host=self._host, gpus=self._gpus, clock=SystemClock())
         for _ in range(WARM_UP_TICKS):
             sample = self._sampler.sample(10.0)

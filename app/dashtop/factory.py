@@ -19,7 +19,7 @@ from dashtop.domain.services import Services
 from dashtop.domain.timerange import DAY_MS
 from dashtop.sources.clock import SystemClock
 from dashtop.sources.demo import DemoGpus
-from dashtop.sources.host import LinuxHost
+from dashtop.sources.host import PsutilHost
 from dashtop.sources.isolated import IsolatedGpus
 from dashtop.ui.request import INTERVALS_S
 
@@ -66,7 +66,7 @@ def make_readers(settings: Settings, clock: Clock) -> Readers:
         gpus = DemoGpus(settings.demo, clock=clock)
     elif settings.gpu:
         gpus = IsolatedGpus(clock=clock)
-    return Readers(host=LinuxHost(clock=clock), gpus=gpus)
+    return Readers(host=PsutilHost(clock=clock), gpus=gpus)
 
 
 def make_sampler(settings: Settings) -> Sampler:

@@ -14,7 +14,7 @@ from dashtop.collect.sampler import Sampler
 from dashtop.domain.sample import SeriesKey
 from dashtop.export.formats import FORMATS
 from dashtop.export.table import Table
-from dashtop.sources.host import LinuxHost
+from dashtop.sources.host import PsutilHost
 from tests.builders import make_history
 from tests.clock import FakeClock
 
@@ -40,7 +40,7 @@ class Machine:
         self.history = make_history(folder)
         self._board = Board(clock=self.clock, interval_s=1.0)
         self._collector = Collector(
-            sampler=Sampler(host=LinuxHost(clock=self.clock), gpus=None, clock=self.clock),
+            sampler=Sampler(host=PsutilHost(clock=self.clock), gpus=None, clock=self.clock),
             history=self.history,
             board=self._board,
             clock=self.clock,

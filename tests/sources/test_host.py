@@ -13,8 +13,7 @@ from dashtop.catalog.walk import Walk
 from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.readings import ByteRates, MemoryUse
 from dashtop.sources.clock import SystemClock
-from dashtop.sources.host import RECHECK_S, LinuxHost
-from dashtop.sources.proc_files import core_times, disk_counters, network_counters
+from dashtop.sources.host import RECHECK_S, PsutilHost
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ SECTOR = 512
 
 
 class FakeMachine:
-    """The files of /proc and /sys that dashtop reads."""
+    """The files of /proc and /sys that psutil and dashtop read."""
 
     def __init__(self, root: Path) -> None:
         self.proc, self.sys = root / "proc", root / "sys"
@@ -42,10 +41,6 @@ class FakeMachine:
         lines = [f"cpu{n} {' '.join(map(str, ticks))} 0 0" for n, ticks in enumerate(cores)]
         total = [sum(column) for column in zip(*cores, strict=True)]
         (self.proc / "stat").write_text("\n".join([f"cpu  {' '.join(map(str, total))} 0 0", *lines, ""]))
-
-    def meminfo(self, **kib: int) -> None:
-        lines = [f"{name + ':':<15} {size:>8} kB" for name, size in kib.items()]
-        (self.proc / "meminfo").write_text("\n".join([*lines, "HugePages_Total:       0", ""]))
 
     def network(self, **interfaces: tuple[int, int]) -> None:
         """Set (sent, received) bytes; every interface but lo is a card."""
@@ -70,8 +65,10 @@ class FakeMachine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> FakeMachine:
-    return FakeMachine(tmp_path)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    machine = FakeMachine(tmp_path)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(machine.proc))
+    return machine
 
 
 @pytest.fixture
@@ -80,15 +77,15 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def host(machine: FakeMachine, clock: FakeClock) -> Iterator[LinuxHost]:
-    host = LinuxHost(clock=clock, proc=machine.proc, sys=machine.sys)
+def host(machine: FakeMachine, clock: FakeClock) -> Iterator[PsutilHost]:
+    host = PsutilHost(clock=clock, proc=machine.proc, sys=machine.sys)
     yield host
     host.close()
 
 
 @pytest.fixture
 def real() -> Iterator[HostReader]:
-    host = LinuxHost(clock=SystemClock())
+    host = PsutilHost(clock=SystemClock())
     yield host
     host.close()
 
@@ -100,13 +97,13 @@ def reason(question: Callable[[], object]) -> Reason:
 
 
 class TestCpu:
-    def test_the_first_tick_has_no_rates(self, host: LinuxHost) -> None:
+    def test_the_first_tick_has_no_rates(self, host: PsutilHost) -> None:
         host.begin()
 
         assert reason(host.cpu_percent) is Reason.FIRST_READING
         assert host.per_core() == ()
 
-    def test_busy_is_what_is_neither_idle_nor_waiting(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_busy_is_what_is_neither_idle_nor_waiting(self, machine: FakeMachine, host: PsutilHost) -> None:
         machine.cores([0] * 8, [100] * 8)
         host.begin()
         machine.cores([10, 10, 10, 20, 30, 10, 5, 5], [100, 100, 100, 200, 100, 100, 100, 100])
@@ -116,7 +113,7 @@ class TestCpu:
         assert host.cpu_percent() == pytest.approx(25.0)
 
     def test_iowait_that_is_taken_back_gives_no_share_beyond_the_whole(
-        self, machine: FakeMachine, host: LinuxHost
+        self, machine: FakeMachine, host: PsutilHost
     ) -> None:
         machine.cores([0, 0, 0, 100, 50, 0, 0, 0])
         host.begin()
@@ -125,7 +122,7 @@ class TestCpu:
 
         assert host.cpu_percent() == pytest.approx(60.0)
 
-    def test_cores_switched_on_start_anew(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_cores_switched_on_start_anew(self, machine: FakeMachine, host: PsutilHost) -> None:
         machine.cores([0] * 8)
         host.begin()
         machine.cores([10] * 8, [10] * 8)
@@ -137,7 +134,7 @@ class TestCpu:
         host.begin()
         assert host.per_core() == pytest.approx((75.0, 0.0))
 
-    def test_an_unreadable_stat_is_said_and_forgotten(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_an_unreadable_stat_is_said_and_forgotten(self, machine: FakeMachine, host: PsutilHost) -> None:
         host.begin()
         (machine.proc / "stat").unlink()
         host.begin()
@@ -147,7 +144,7 @@ class TestCpu:
         host.begin()
         assert reason(host.cpu_percent) is Reason.FIRST_READING
 
-    def test_a_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_a_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: PsutilHost) -> None:
         (machine.proc / "stat").write_text("cpu  1 2 3 4 5 6 7 8 0 0\n")
         host.begin()
 
@@ -181,14 +178,14 @@ class TestCpu:
 
 
 class TestFrequency:
-    def test_mean_of_the_cores(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_mean_of_the_cores(self, machine: FakeMachine, host: PsutilHost) -> None:
         (machine.proc / "cpuinfo").write_text(
             "processor : 0\ncpu MHz\t\t: 1000.500\n\nprocessor : 1\ncpu MHz\t\t: 3000.500\n"
         )
 
         assert host.cpu_frequency() == pytest.approx(2000.5)
 
-    def test_cpufreq_where_cpuinfo_has_none(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_cpufreq_where_cpuinfo_has_none(self, machine: FakeMachine, host: PsutilHost) -> None:
         (machine.proc / "cpuinfo").write_text("processor : 0\nBogoMIPS : 108.00\n")
         for policy, khz in (("policy0", 1_800_000), ("policy4", 2_400_000)):
             here = machine.sys / "devices/system/cpu/cpufreq" / policy
@@ -198,17 +195,17 @@ class TestFrequency:
         assert host.cpu_frequency() == pytest.approx(2_100.0)
 
     @pytest.mark.parametrize("text", ["processor : 0\n", "cpu MHz : 0.000\n"])
-    def test_what_nothing_tells_is_missing(self, machine: FakeMachine, host: LinuxHost, text: str) -> None:
+    def test_what_nothing_tells_is_missing(self, machine: FakeMachine, host: PsutilHost, text: str) -> None:
         (machine.proc / "cpuinfo").write_text(text)
 
         assert reason(host.cpu_frequency) is Reason.UNREADABLE
 
-    def test_no_cpuinfo_at_all(self, host: LinuxHost) -> None:
+    def test_no_cpuinfo_at_all(self, host: PsutilHost) -> None:
         assert reason(host.cpu_frequency) is Reason.UNREADABLE
 
 
 class TestMemory:
-    def test_used_is_what_is_not_available(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_used_is_what_is_not_available(self, machine: FakeMachine, host: PsutilHost) -> None:
         kib = {"MemTotal": 1000, "MemFree": 100, "MemAvailable": 600, "Buffers": 10, "Cached": 400, "SReclaimable": 5}
         kib |= {"Shmem": 1, "Active": 1, "Inactive": 1, "Slab": 1, "SwapTotal": 500, "SwapFree": 350}
         (machine.proc / "meminfo").write_text("".join(f"{name}: {size} kB\n" for name, size in kib.items()))
@@ -218,7 +215,7 @@ class TestMemory:
         assert host.memory() == MemoryUse(400 * 1024, 1000 * 1024, 600 * 1024)
         assert host.swap() == MemoryUse(150 * 1024, 500 * 1024, 350 * 1024)
 
-    def test_no_meminfo(self, host: LinuxHost) -> None:
+    def test_no_meminfo(self, host: PsutilHost) -> None:
         host.begin()
 
         assert reason(host.memory) is Reason.UNREADABLE
@@ -239,65 +236,16 @@ class TestMemory:
         assert swap.total == told["SwapTotal"]
         assert swap.available == pytest.approx(told["SwapFree"], abs=64 * 2**20)
 
-    def test_one_tick_asks_once(self, machine: FakeMachine, host: HostReader) -> None:
-        machine.meminfo(MemTotal=8, MemFree=1, MemAvailable=4, SwapTotal=2, SwapFree=2)
-        host.begin()
-        first = host.memory()
-        machine.meminfo(MemTotal=8, MemFree=1, MemAvailable=1, SwapTotal=2, SwapFree=1)
+    def test_one_tick_asks_once(self, real: HostReader, monkeypatch: pytest.MonkeyPatch) -> None:
+        real.begin()
+        first = real.memory()
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: pytest.fail("asked twice"))
 
-        assert (host.memory(), host.swap()) == (first, MemoryUse(0, 2048, 2048))
-        host.begin()
-        assert (host.memory(), host.swap()) == (MemoryUse(7168, 8192, 1024), MemoryUse(1024, 2048, 1024))
-
-    def test_what_is_available_of_another_machine_is_not_a_containers(
-        self, machine: FakeMachine, host: HostReader
-    ) -> None:
-        machine.meminfo(MemTotal=8, MemFree=1, MemAvailable=40, SwapTotal=0, SwapFree=0)
-        host.begin()
-
-        assert host.memory() == MemoryUse(7168, 8192, 1024)
-
-    def test_without_what_is_available_it_is_unreadable(self, machine: FakeMachine, host: HostReader) -> None:
-        machine.meminfo(MemTotal=8, MemFree=1)
-        host.begin()
-
-        assert reason(host.memory) is Reason.UNREADABLE
-
-
-class TestCounters:
-    """What is read of this machine is what psutil reads of it; before and after, since it does not stand still."""
-
-    def test_cores(self) -> None:
-        before, told, after = psutil.cpu_times(percpu=True), core_times("/proc"), psutil.cpu_times(percpu=True)
-
-        assert len(told) == len(after)
-        for first, ticks, last in zip(before, told, after, strict=True):
-            for early, tick, late in zip(first[:3], ticks[:3], last[:3], strict=True):
-                assert early - 1e-6 <= tick * TICK_S <= late + 1e-6
-
-    def test_network(self) -> None:
-        before = psutil.net_io_counters(pernic=True, nowrap=False)
-        told = network_counters("/proc")
-        after = psutil.net_io_counters(pernic=True, nowrap=False)
-
-        assert set(told) == set(after)
-        for name, (sent, received) in told.items():
-            assert before[name].bytes_sent <= sent <= after[name].bytes_sent
-            assert before[name].bytes_recv <= received <= after[name].bytes_recv
-
-    def test_disks(self) -> None:
-        before = psutil.disk_io_counters(perdisk=True, nowrap=False)
-        told = disk_counters("/proc")
-        after = psutil.disk_io_counters(perdisk=True, nowrap=False)
-
-        assert set(told) == set(after)
-        for name, (written, read) in told.items():
-            assert before[name].write_bytes <= written <= after[name].write_bytes
-            assert before[name].read_bytes <= read <= after[name].read_bytes
+        assert real.memory() is first
 
 
 class TestTraffic:
-    def test_the_first_tick_has_no_rates(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_the_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHost) -> None:
         machine.network(lo=(1, 1), eth0=(10**9, 10**9))
         machine.disks(sda=(10**9, 10**9))
         host.begin()
@@ -306,7 +254,7 @@ class TestTraffic:
         assert reason(host.disk_rates) is Reason.FIRST_READING
 
     def test_bytes_per_second_of_the_monotonic_clock(
-        self, machine: FakeMachine, clock: FakeClock, host: LinuxHost
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost
     ) -> None:
         machine.network(lo=(0, 0), eth0=(1_000, 5_000), eth1=(0, 0))
         machine.disks(nvme0n1=(100, 200), nvme0n1p1=(100, 200), sda=(0, 0))
@@ -321,7 +269,7 @@ class TestTraffic:
 
     @pytest.mark.parametrize("after", [(50, 50), (0, 0)])
     def test_a_counter_that_wraps_or_starts_anew_gives_neither_negative_nor_absurd_rates(
-        self, machine: FakeMachine, clock: FakeClock, host: LinuxHost, after: tuple[int, int]
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost, after: tuple[int, int]
     ) -> None:
         machine.network(lo=(0, 0), eth0=(2**32 - 10, 2**32 - 10))
         host.begin()
@@ -335,7 +283,7 @@ class TestTraffic:
         host.begin()
         assert host.network_rates() == ByteRates(7.0, 8.0)
 
-    def test_devices_that_come_and_go(self, machine: FakeMachine, clock: FakeClock, host: LinuxHost) -> None:
+    def test_devices_that_come_and_go(self, machine: FakeMachine, clock: FakeClock, host: PsutilHost) -> None:
         steps: list[tuple[dict[str, tuple[int, int]], ByteRates | Reason]] = [
             ({}, Reason.ABSENT),
             ({"usb0": (10**6, 10**6)}, Reason.FIRST_READING),
@@ -354,7 +302,7 @@ class TestTraffic:
             clock.advance(1.0)
 
     def test_a_card_put_under_another_is_counted_once_soon_after(
-        self, machine: FakeMachine, clock: FakeClock, host: LinuxHost
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost
     ) -> None:
         machine.network(lo=(0, 0), eth0=(0, 0), vf0=(0, 0))
         host.begin()
@@ -365,7 +313,7 @@ class TestTraffic:
 
         assert host.network_rates() == ByteRates(1_000 / RECHECK_S, 1_000 / RECHECK_S)
 
-    def test_unreadable_counters(self, machine: FakeMachine, host: LinuxHost) -> None:
+    def test_unreadable_counters(self, machine: FakeMachine, host: PsutilHost) -> None:
         (machine.proc / "net" / "dev").unlink()
         (machine.proc / "diskstats").write_text("8 0 sda 1 2\n")
         host.begin()

@@ -1,25 +1,22 @@
-"""The machine itself, from /proc and /sys.
-
-Not through psutil: what it reads and builds beyond what is wanted costs more than all the rest of a tick of the host.
-"""
+"""The machine itself, through psutil and, where psutil has no cheap or exact answer, /proc and /sys."""
 
 from __future__ import annotations
 
-import os
 import re
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+import psutil
 
 from dashtop.domain.errors import Reason, Unavailable
 from dashtop.domain.readings import ByteRates, LoadAverage, MemoryUse
 from dashtop.sources.counted import counted_disks, counted_interfaces
 from dashtop.sources.mounts import MountReader, statvfs_directory
-from dashtop.sources.proc_files import Memory, core_times, disk_counters, memory, network_counters
 from dashtop.sources.processes import ProcessReader
 from dashtop.sources.rates import TrafficRates
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from dashtop.domain.ports import Clock
@@ -29,7 +26,9 @@ AnswerT = TypeVar("AnswerT")
 
 # Bonds are made and cards plugged in while we run; looking at /sys each tick would cost more than the counters.
 RECHECK_S = 10.0
-_IDLE = (3, 4)  # idle and iowait, among the times of a core
+# The times of one core that make up the whole (proc_stat(5)): guest time is in user and nice already.
+_TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+_IDLE = (_TIMES.index("idle"), _TIMES.index("iowait"))
 _CPU_MHZ = re.compile(rb"^cpu MHz(?: dynamic)?\s*:\s*([0-9.]+)", re.MULTILINE)
 
 
@@ -37,12 +36,12 @@ def _told(ask: Callable[[], AnswerT]) -> AnswerT:
     """Ask the operating system; any way it has of not answering is Unavailable(UNREADABLE)."""
     try:
         return ask()
-    except (OSError, ValueError, LookupError, AttributeError, NotImplementedError):
+    except (OSError, ValueError, LookupError, AttributeError, NotImplementedError, psutil.Error):
         raise Unavailable(Reason.UNREADABLE) from None
 
 
-class LinuxHost:
-    """Implements HostReader. `proc` and `sys` are the roots of what is read.
+class PsutilHost:
+    """Implements HostReader. `proc` and `sys` are the roots of what is not asked through psutil.
 
     Rates and CPU times are taken in `begin`; memory at the first question of a tick. Not thread-safe.
     """
@@ -57,16 +56,17 @@ class LinuxHost:
     ) -> None:
         self._clock = clock
         self._proc, self._sys = proc, sys
-        self._cpu = _CpuTimes(partial(core_times, str(proc)))
-        self._network = _Traffic(partial(network_counters, str(proc)), lambda names: counted_interfaces(names, sys))
-        self._disks = _Traffic(partial(disk_counters, str(proc)), lambda names: counted_disks(names, sys))
-        self._memory: Memory | None = None
+        self._cpu = _CpuTimes()
+        self._network = _Traffic(_network_counters, lambda names: counted_interfaces(names, sys))
+        self._disks = _Traffic(_disk_counters, lambda names: counted_disks(names, sys))
+        self._memory: MemoryUse | None = None
+        self._swap: MemoryUse | None = None
         self._processes = ProcessReader(clock=clock, proc=proc)
         self._mounts = MountReader(clock=clock, proc=proc, statvfs=statvfs)
 
     def begin(self) -> None:
         """Take the counters of this tick."""
-        self._memory = None
+        self._memory = self._swap = None
         self._cpu.take()
         self._network.take(self._clock.monotonic())
         self._disks.take(self._clock.monotonic())
@@ -81,13 +81,16 @@ class LinuxHost:
 
     def cpu_count(self) -> int:
         """Logical cores that are switched on."""
-        count = _told(os.cpu_count)
+        count = _told(psutil.cpu_count)
         if not count:
             raise Unavailable(Reason.UNREADABLE)
         return count
 
     def cpu_frequency(self) -> float:
-        """MHz, mean of the cores; from /proc/cpuinfo, or from cpufreq where that has none (ARM)."""
+        """MHz, mean of the cores; from /proc/cpuinfo, or from cpufreq where that has none (ARM).
+
+        Not through psutil, which also opens the files of the lowest and highest clock of every core.
+        """
         found = [float(mhz) for mhz in _CPU_MHZ.findall(_told((self._proc / "cpuinfo").read_bytes))]
         if not any(found):
             policies = self._sys.glob("devices/system/cpu/cpufreq/policy*/scaling_cur_freq")
@@ -98,20 +101,21 @@ class LinuxHost:
 
     def load_average(self) -> LoadAverage:
         """Run queue over 1, 5 and 15 minutes."""
-        return LoadAverage(*_told(os.getloadavg))
+        return LoadAverage(*_told(psutil.getloadavg))
 
     def memory(self) -> MemoryUse:
         """RAM in bytes; what the kernel can free at once (caches) is available, not used."""
-        return self._both().ram
+        if self._memory is None:
+            memory = _told(psutil.virtual_memory)
+            self._memory = MemoryUse(memory.total - memory.available, memory.total, memory.available)
+        return self._memory
 
     def swap(self) -> MemoryUse:
         """Swap space in bytes; all 0 where there is none."""
-        return self._both().swap
-
-    def _both(self) -> Memory:
-        if self._memory is None:
-            self._memory = _told(lambda: memory(str(self._proc)))
-        return self._memory
+        if self._swap is None:
+            swap = _told(psutil.swap_memory)
+            self._swap = MemoryUse(swap.used, swap.total, swap.free)
+        return self._swap
 
     def network_rates(self) -> ByteRates:
         """Traffic of the interfaces that `counted_interfaces` picks."""
@@ -141,16 +145,15 @@ class LinuxHost:
 class _CpuTimes:
     """Busy percent of the cores between two readings of their times."""
 
-    def __init__(self, times: Callable[[], list[tuple[int, ...]]]) -> None:
-        self._times = times
-        self._before: list[tuple[int, ...]] = []
+    def __init__(self) -> None:
+        self._before: list[tuple[float, ...]] = []
         self._overall: float | Reason = Reason.FIRST_READING
         self.per_core: tuple[float, ...] = ()
 
     def take(self) -> None:
         before = self._before
         try:
-            self._before = _told(self._times)
+            self._before = _told(_core_times)
         except Unavailable as missing:
             self._before, self._overall, self.per_core = [], missing.reason, ()
             return
@@ -170,9 +173,16 @@ class _CpuTimes:
         return self._overall
 
 
-def _busy_and_total(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, int]:
-    """Return the ticks a core was busy, and all its ticks. The kernel may take iowait back (proc_stat(5))."""
-    spent = [max(0, late - early) for early, late in zip(before, after, strict=True)]
+def _core_times() -> list[tuple[float, ...]]:
+    cores = [tuple(getattr(core, name, 0.0) for name in _TIMES) for core in psutil.cpu_times(percpu=True)]
+    if not cores:
+        raise Unavailable(Reason.UNREADABLE)
+    return cores
+
+
+def _busy_and_total(before: tuple[float, ...], after: tuple[float, ...]) -> tuple[float, float]:
+    """Return the seconds a core was busy, and all its seconds. The kernel may take iowait back (proc_stat(5))."""
+    spent = [max(0.0, late - early) for early, late in zip(before, after, strict=True)]
     total = sum(spent)
     return total - sum(spent[position] for position in _IDLE), total
 
@@ -208,3 +218,14 @@ class _Traffic:
         if isinstance(self._rates, Reason):
             raise Unavailable(self._rates)
         return self._rates
+
+
+def _network_counters() -> dict[str, tuple[int, int]]:
+    # psutil's own handling of wraps keeps state for the whole process, and takes a reset for a wrap.
+    found = psutil.net_io_counters(pernic=True, nowrap=False)
+    return {name: (counters.bytes_sent, counters.bytes_recv) for name, counters in found.items()}
+
+
+def _disk_counters() -> dict[str, tuple[int, int]]:
+    found = psutil.disk_io_counters(perdisk=True, nowrap=False)
+    return {name: (counters.write_bytes, counters.read_bytes) for name, counters in found.items()}

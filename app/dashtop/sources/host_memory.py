@@ -6,13 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from dashtop.domain.errors import Reason, Unavailable
-from dashtop.sources.proc_files import memory
+from dashtop.domain.readings import MemoryUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from dashtop.domain.readings import MemoryUse
 
 # Parts that use the host's memory (NVIDIA's DGX Spark and Jetson documentation).
 _INTEGRATED = re.compile(r"\b(GB10|N1X|Thor|Orin|Xavier|Tegra)\b", re.IGNORECASE)
@@ -25,11 +23,14 @@ def is_shared(name: str, memory_total_bytes: int | None) -> bool:
 
 def host_memory(proc: Path) -> Callable[[], MemoryUse]:
     """Return how to read the memory of the host. `proc`: the root of /proc. It raises Unavailable where that fails."""
+    meminfo = proc / "meminfo"
 
     def read() -> MemoryUse:
         try:
-            return memory(str(proc)).ram
-        except (OSError, LookupError):
+            lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+            total, available = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+        except (OSError, KeyError, ValueError):
             raise Unavailable(Reason.UNIFIED_MEMORY) from None
+        return MemoryUse(total - available, total, available)
 
     return read
