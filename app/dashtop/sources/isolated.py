@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -48,6 +49,8 @@ class _Child:
             )
         self._connection = Connection(os.dup(ours.fileno()))
         ours.close()
+        self._arrivals = select.poll()
+        self._arrivals.register(self._connection, select.POLLIN)
         self._decoder = Decoder()
         self.asked_at: float | None = None
         self.ended_at: float | None = None
@@ -60,7 +63,7 @@ class _Child:
 
     def answer(self, timeout_s: float) -> GpuReading | None:
         """Wait for the reading; None when it does not come in time. Raises OSError or EOFError: the child is gone."""
-        if not self._connection.poll(timeout_s):
+        if not self._arrivals.poll(1000 * timeout_s):
             return None
         reading = self._decoder.decode(self._connection.recv_bytes())
         self.asked_at = None

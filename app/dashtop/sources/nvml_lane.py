@@ -9,9 +9,10 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dashtop.catalog.walk import RETRY_S
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 STALE_S = 5.0
-LONGEST_REST_S = 1.0
 SECOND_READING_S = 1.0
 
 
@@ -52,9 +52,8 @@ class SlowLane:
 
     def __init__(self) -> None:
         self._questions: dict[_Key, _Question[Any]] = {}
-        self._posed: deque[tuple[_Key, _Question[Any]]] = deque()
-        self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._posed: SimpleQueue[tuple[_Key, _Question[Any]] | None] = SimpleQueue()
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     def answer(self, owner: object, ask: Callable[[], ResultT], period_s: float) -> ResultT:
@@ -65,11 +64,10 @@ class SlowLane:
         question = self._questions.get((owner, ask))
         if question is None:
             question = self._questions[owner, ask] = _Question(ask, period_s)
-            self._posed.append(((owner, ask), question))
+            self._posed.put(((owner, ask), question))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dashtop-slow-lane", daemon=True)
                 self._thread.start()
-            self._wake.set()
             raise Unavailable(Reason.FIRST_READING)
         answer = question.answer
         if answer is None:
@@ -90,18 +88,18 @@ class SlowLane:
         # The thread's own: a GPU has forty questions, and to look through all of them would take longer than to ask.
         heap: list[tuple[float, int, _Key, _Question[Any]]] = []
         turn = count()
-        while not self._stop.is_set():
-            self._wake.clear()
-            while self._posed:
-                key, question = self._posed.popleft()
-                heapq.heappush(heap, (question.due, next(turn), key, question))
-            while heap and heap[0][0] <= time.monotonic() and not self._stop.is_set():
+        while not self._closed:
+            with suppress(Empty):
+                posed = self._posed.get(timeout=max(0.001, heap[0][0] - time.monotonic()) if heap else None)
+                while posed is not None:
+                    key, question = posed
+                    heapq.heappush(heap, (question.due, next(turn), key, question))
+                    posed = self._posed.get_nowait()
+            while heap and heap[0][0] <= time.monotonic() and not self._closed:
                 _, _, key, question = heapq.heappop(heap)
                 if self._questions.get(key) is question:  # else its GPU is to be left alone from now on
                     self._ask(question)
                     heapq.heappush(heap, (question.due, next(turn), key, question))
-            rest_s = heap[0][0] - time.monotonic() if heap else LONGEST_REST_S
-            self._wake.wait(min(LONGEST_REST_S, max(0.001, rest_s)))
 
     @staticmethod
     def _ask(question: _Question[Any]) -> None:
@@ -123,7 +121,7 @@ class SlowLane:
 
     def close(self) -> None:
         """Stop the thread; a question under way is given a moment to be answered."""
-        self._stop.set()
-        self._wake.set()
+        self._closed = True
+        self._posed.put(None)  # which wakes it
         if self._thread is not None:
             self._thread.join(0.5)
