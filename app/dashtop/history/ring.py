@@ -1,4 +1,4 @@
-"""The last hour at full resolution, in RAM: a ring with one row a sample and one column a series."""
+"""The last hour and a bit at full resolution, in RAM: a ring with one row a sample and one column a series."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from dashtop.domain.sample import SeriesKey
     from dashtop.history.record import Layout
 
-SPAN_S = 3600.0
+SPAN_S = 3660.0
+"""The minute more is for what is shown in whole minutes of an hour: the first of them begins before it."""
 
 
 class Ring:
