@@ -35,6 +35,7 @@ def main(descriptor: int, proc: str, sys_root: str) -> None:
                 connection.send_bytes(encoder.encode(reading))
                 if reading.trouble in OUTLIVED:
                     break
+                gpus.answered()
         except (EOFError, ConnectionError):
             pass
     gpus.close()

@@ -129,6 +129,10 @@ class NvmlGpus:
         events = self._events.drain() if self._events is not None else ()
         return GpuReading(gpus=gpus, trouble=None if gpus else self._trouble, events=events)
 
+    def answered(self) -> None:
+        """Go on with the costly questions, once the reading has been handed over: it must not wait for them."""
+        self._lane.turn()
+
     def _bus_has_changed(self, now: float) -> bool:
         """Tell, every two seconds, whether GPUs came or went: NVML itself fixes their number when it is initialised."""
         if now < self._look_at:

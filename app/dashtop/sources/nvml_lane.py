@@ -7,6 +7,7 @@ lists, byte counters, fans and energy take 0.1 to 20 ms each and would make a ti
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
 from contextlib import suppress
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     _Key = tuple[object, object]
+    _Turn = tuple[float, int, _Key, "_Question[Any]"]
 
 ResultT = TypeVar("ResultT")
 
 STALE_S = 5.0
 SECOND_READING_S = 1.0
+SLACK_S = 0.25
+"""How much sooner or later than its period a question is asked, for it to be asked when the main path has just run."""
 
 
 class Again(Exception):  # noqa: N818 - not an error: the answer needs a second look
@@ -52,8 +56,10 @@ class SlowLane:
 
     def __init__(self) -> None:
         self._questions: dict[_Key, _Question[Any]] = {}
+        # What is new; None: look what is due.
         self._posed: SimpleQueue[tuple[_Key, _Question[Any]] | None] = SimpleQueue()
         self._closed = False
+        self._due = math.inf
         self._thread: threading.Thread | None = None
 
     def answer(self, owner: object, ask: Callable[[], ResultT], period_s: float) -> ResultT:
@@ -84,31 +90,46 @@ class SlowLane:
         for key in [key for key in self._questions if key[0] == owner]:
             self._questions.pop(key, None)
 
+    def turn(self) -> None:
+        """Ask what is due: now the processor has all that it takes at hand, and a wake-up later would cost as much."""
+        if time.monotonic() >= self._due:
+            self._posed.put(None)
+
     def _run(self) -> None:
         # The thread's own: a GPU has forty questions, and to look through all of them would take longer than to ask.
-        heap: list[tuple[float, int, _Key, _Question[Any]]] = []
-        turn = count()
+        heap: list[_Turn] = []
+        again: list[_Turn] = []
+        turns = count()
         while not self._closed:
+            until = min([turn[0] + 2 * SLACK_S for turn in heap[:1]] + [turn[0] for turn in again[:1]], default=None)
             with suppress(Empty):
-                posed = self._posed.get(timeout=max(0.001, heap[0][0] - time.monotonic()) if heap else None)
-                while posed is not None:
-                    key, question = posed
-                    heapq.heappush(heap, (question.due, next(turn), key, question))
+                posed = self._posed.get(timeout=None if until is None else max(0.001, until - time.monotonic()))
+                while True:
+                    if posed is not None:
+                        key, question = posed
+                        heapq.heappush(heap, (0.0, next(turns), key, question))
                     posed = self._posed.get_nowait()
-            while heap and heap[0][0] <= time.monotonic() and not self._closed:
-                _, _, key, question = heapq.heappop(heap)
-                if self._questions.get(key) is question:  # else its GPU is to be left alone from now on
-                    self._ask(question)
-                    heapq.heappush(heap, (question.due, next(turn), key, question))
+            self._due = math.inf  # until it is known again
+            for due in (again, heap):
+                while due and due[0][0] <= time.monotonic() and not self._closed:
+                    _, _, key, question = heapq.heappop(due)
+                    if self._questions.get(key) is not question:
+                        continue  # its GPU is to be left alone from now on
+                    later_s = self._ask(question)
+                    if later_s is None:
+                        heapq.heappush(heap, (question.due, next(turns), key, question))
+                    else:
+                        heapq.heappush(again, (time.monotonic() + later_s, next(turns), key, question))
+            self._due = heap[0][0] if heap else math.inf
 
     @staticmethod
-    def _ask(question: _Question[Any]) -> None:
+    def _ask(question: _Question[Any]) -> float | None:
+        """Ask it; return after how many seconds it is to be asked again for the answer, if it is."""
         period_s = question.period_s
         try:
             question.answer = call(question.ask)
         except Again as later:
-            question.due = time.monotonic() + later.seconds
-            return
+            return later.seconds
         except Unavailable as missing:
             question.answer = missing
             first = missing.reason is Reason.FIRST_READING
@@ -116,8 +137,8 @@ class SlowLane:
         except Exception:  # noqa: BLE001 - a binding that stumbles over one answer must not end the lane
             question.answer = Unavailable(Reason.DRIVER_ERROR)
         question.answered_at = time.monotonic()
-        # On a grid common to all, so that the thread wakes once for many questions.
-        question.due = (question.answered_at // period_s + 1) * period_s
+        question.due = question.answered_at + period_s - SLACK_S
+        return None
 
     def close(self) -> None:
         """Stop the thread; a question under way is given a moment to be answered."""
