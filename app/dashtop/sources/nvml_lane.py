@@ -137,7 +137,7 @@ class SlowLane:
         except Exception:  # noqa: BLE001 - a binding that stumbles over one answer must not end the lane
             question.answer = Unavailable(Reason.DRIVER_ERROR)
         question.answered_at = time.monotonic()
-        question.due = question.answered_at + period_s - SLACK_S
+        question.due = question.answered_at + max(period_s / 2, period_s - SLACK_S)
         return None
 
     def close(self) -> None:
