@@ -3,9 +3,9 @@
     python benchmarks/history.py [--gpus 4 8] [--hours 24]
 
 Fills a history from the simulated GPUs: 29 days at one sample a minute, then the hours at one a second. Prints CPU of a
-tick (seals and prunes included), bytes a value with all tiers, and the time of queries of
-6 series. The plain table holds those 6 over the same 30 days; its CPU of a tick is of all series. "Everything" is
-every series, as fine as it is kept. Targets: 0.2 ms a tick, 1.5 bytes a value, 15 ms for 24 h.
+tick (seals and prunes included), bytes a value with all tiers, and the time of queries of 6 series. The plain table
+holds those 6 over the same 30 days; its CPU of a tick is of all series. "Everything" is every series, as fine as it is
+kept. Targets: 0.2 ms a tick, 1.5 bytes a value, 15 ms for 24 h.
 """
 
 from __future__ import annotations
