@@ -190,10 +190,14 @@ def test_who_holds_the_memory_is_seen_in_layers_with_their_owners(
         words = label.text_content() or ""
         assert re.search(r"[A-Z][a-z]{2} \d\d, \d\d:\d\d:\d\d", words)
         assert f"{mine}, pid {own['pid']}" in words
-        assert re.search(r"20\.00 GiB {2}\(\d\d\.\d\d to \d\d\.\d\d\)", words)
+        # The bucket may hold some of the time before the half was given back.
+        held = re.search(rf", pid {own['pid']} : ([\d.]+) GiB {{2}}\(([\d.]+) to ([\d.]+)\)", words)
+        assert held, words
+        mean, least, most = map(float, held.groups())
+        assert least == 20 <= mean <= most <= 40
         seen.page.evaluate("() => window.dashtop.state.set({memory: 'GB'})")
-        held = "() => document.querySelector('#chart-processes .js-plotly-plot').data.at(-3).customdata.at(-1)[0]"
-        seen.true(f"() => Math.abs(({held})() - 21.47) < 0.01")
+        last = "() => document.querySelector('#chart-processes .js-plotly-plot').data.at(-3).customdata.at(-1)[0]"
+        seen.true(f"() => Math.abs(({last})() - 21.47) < 0.01")
         assert seen.errors == []
 
 
