@@ -124,7 +124,6 @@
   function item(list, [id, title], position, count) {
     const row = document.createElement("li");
     row.dataset.panel = id;
-    row.draggable = true;
     const label = document.createElement("label");
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !state.list("hidden").includes(id) });
     const name = document.createElement("span");
@@ -191,24 +190,32 @@
     document.querySelector(`[data-panel="${row.dataset.panel}"] input`).focus();
   });
 
+  // Pointer events, since HTML's own dragging knows the mouse alone and no finger.
   let dragged = null;
 
-  document.addEventListener("dragstart", (event) => {
-    dragged = event.target.closest && rowOf(event);
-    if (dragged) event.dataTransfer.effectAllowed = "move";
-  });
-  document.addEventListener("dragover", (event) => {
-    const row = dragged && rowOf(event);
-    if (row && row.parentElement === dragged.parentElement) event.preventDefault();
-  });
-  document.addEventListener("drop", (event) => {
-    const row = dragged && rowOf(event);
-    if (!row || row.parentElement !== dragged.parentElement) return;
+  document.addEventListener("pointerdown", (event) => {
+    if (!event.target.matches(".grip") || event.button) return;
     event.preventDefault();
-    move(row.parentElement, dragged.dataset.panel, [...row.parentElement.children].indexOf(row));
+    event.target.setPointerCapture(event.pointerId);
+    dragged = rowOf(event);
+    dragged.classList.add("is-dragged");
   });
-  document.addEventListener("dragend", () => {
+  // The others are moved past it: a row that is taken out of the page, if only to be put back, loses the pointer.
+  document.addEventListener("pointermove", (event) => {
+    if (!dragged) return;
+    const above = () => event.clientY < dragged.getBoundingClientRect().top && dragged.previousElementSibling;
+    const below = () => event.clientY > dragged.getBoundingClientRect().bottom && dragged.nextElementSibling;
+    while (above()) dragged.after(above());
+    while (below()) dragged.before(below());
+    dragged.scrollIntoView({ block: "nearest" });
+  });
+  document.addEventListener("lostpointercapture", () => {
+    if (!dragged) return;
+    const { parentElement: list, dataset } = dragged;
+    const to = list ? [...list.children].indexOf(dragged) : -1;
+    dragged.classList.remove("is-dragged");
     dragged = null;
+    if (list && panelsOf(list)[to][0] !== dataset.panel) move(list, dataset.panel, to);
   });
 
   window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, chosen, settings };

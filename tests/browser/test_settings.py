@@ -100,7 +100,7 @@ def test_panels_are_hidden_and_moved_by_keyboard_and_by_dragging(page: Watched) 
     assert page.page.evaluate("document.activeElement.ariaLabel") == "Move Utilization down", (
         "the hand stays where it is"
     )
-    lists.locator("li").nth(3).drag_to(lists.locator("li").nth(0))
+    lists.locator(".grip").nth(3).drag_to(lists.locator("li").nth(0))
     moved.insert(0, moved.pop(3))
     assert page.page.evaluate(ORDER) == moved
     lists.get_by_label("Memory", exact=True).focus()
@@ -116,6 +116,31 @@ def test_panels_are_hidden_and_moved_by_keyboard_and_by_dragging(page: Watched) 
     page.page.click("#settings-reset")
     assert page.page.evaluate(ORDER) == before
     close_settings(page)
+
+
+def test_a_finger_moves_a_panel(page: Watched) -> None:
+    wide = page.page.viewport_size
+    assert wide
+    page.page.set_viewport_size({"width": 390, "height": 700})
+    before = page.page.evaluate(ORDER)
+    open_settings(page)
+    rows = page.page.locator(".arrange").first.locator("li")
+    rows.nth(0).locator(".grip").hover()
+    grip, third = (each.bounding_box() for each in (rows.nth(0).locator(".grip"), rows.nth(2)))
+    assert grip is not None
+    assert third is not None
+    finger = page.page.context.new_cdp_session(page.page)
+    x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+    finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for share in (0.3, 0.6, 1.0):
+        at = {"x": x, "y": y + share * (third["y"] + third["height"] / 2 - y)}
+        finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.true(f"moved => ({ORDER})().join() === moved", ",".join([before[1], before[2], before[0], *before[3:]]))
+    page.page.click("#settings-reset")
+    assert page.page.evaluate(ORDER) == before
+    close_settings(page)
+    page.page.set_viewport_size(wide)
 
 
 def test_the_interval_is_the_viewers_and_collection_follows(page: Watched) -> None:
