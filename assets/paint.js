@@ -46,10 +46,11 @@
 
   // Percent of the bar: the value itself, or its share of the metric that stands for a full bar.
   function share(bar, frame) {
-    const { bar: key, of } = bar.dataset;
+    const { bar: key, of, otherwise } = bar.dataset;
     const value = frame.values[key];
     if (!of || value === null || value === undefined) return value;
-    return frame.values[of] ? (100 * value) / frame.values[of] : null;
+    const whole = frame.values[of] || otherwise;
+    return whole ? (100 * value) / whole : null;
   }
 
   function make(tag, className, parent) {

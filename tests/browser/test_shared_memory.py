@@ -42,6 +42,9 @@ def test_memory_that_is_the_hosts_is_marked_wherever_it_is_shown(
             assert title(seen, shown) == SHARED
         assert "shared with the host" in seen.text("[data-facts]")
         assert seen.text("[data-sum]") == "2 processes hold 62.5 GiB"
+        # It tells no temperature at which it slows down: the bar is full where any GPU is too hot.
+        hot = seen.page.locator("#panel-temperature .bar").first.get_attribute("aria-valuenow")
+        assert hot == str(round(100 * float(seen.metric("gpu.temperature", "#panel-temperature")) / 95))
         pictures(seen, screenshots, "gb10")
 
         seen.page.select_option("#gpu-selector", "1")

@@ -51,8 +51,14 @@ def ratio(part: str, whole: str) -> Component:
 
 
 def bar(key: str, *, of: str = "") -> Component:
-    """Return a bar that the value of a metric fills and colours; it is full at 100, or at the value of metric `of`."""
-    whole = attributes(data_of=of) if of else {}
+    """Return a bar that the value of a metric fills and colours.
+
+    It is full at 100, or at the value of metric `of`; where a device does not tell that, where `key` is critical.
+    """
+    thresholds = METRICS[key].thresholds
+    critical = thresholds.critical if thresholds else None
+    otherwise = attributes(data_otherwise=f"{critical:g}") if critical is not None else {}
+    whole = {**attributes(data_of=of), **otherwise} if of else {}
     return html.Div(
         className="bar",
         role="meter",
