@@ -83,7 +83,7 @@
     card.free = make("span", "free-mark", head, "Free");
     card.state = make("p", "card-state", body);
     row(card, "Utilization", [LOAD], LOAD);
-    make("span", "shared-mark", row(card, "Memory", [USED, TOTAL], FILL), "shared with host").title = fleet.dataset.shared;
+    make("span", "shared-mark", row(card, "Memory", [USED, TOTAL], FILL), "shared").title = fleet.dataset.shared;
     const facts = make("dl", "card-facts", body);
     fact(card, facts, "Temp.", [4]);
     fact(card, facts, "Power", [5, 6]);
@@ -186,6 +186,7 @@
       pen.fill();
       pen.beginPath();
       for (let at = from; at <= to; at += 1) pen.lineTo(...place(at));
+      if (from === to) pen.lineTo(place(to)[0] - 2, place(to)[1]); // a reading alone is seen, too
       pen.globalAlpha = 1;
       pen.lineWidth = 1.5;
       pen.stroke();

@@ -74,7 +74,8 @@
     const top = Math.max(frame.values[spark.dataset.of] || 100, highest);
     const [area, line] = picture(spark).children;
     const found = lines(points, bucket, top);
-    const path = (stretch) => `M${stretch.map((point) => point.join(" ")).join("L")}`;
+    // A reading alone is seen, too.
+    const path = (stretch) => `M${stretch.map((point) => point.join(" ")).join("L")}${stretch.length > 1 ? "" : "h-2"}`;
     line.setAttribute("d", found.map(path).join(""));
     area.setAttribute("d", found.map((s) => `${path(s)}V${HEIGHT}H${s[0][0]}Z`).join(""));
     for (const peak of document.querySelectorAll(`[data-peak="${spark.dataset.spark}"]`)) {

@@ -6,7 +6,7 @@ import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
 
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = 20_000
-GRIDS: dict[Literal["light", "dark"], str] = {"light": LIGHT.grid, "dark": DARK.grid}
+Theme: TypeAlias = Literal["light", "dark"]
+GRIDS: dict[Theme, str] = {"light": LIGHT.grid, "dark": DARK.grid}
 GRID = "() => document.querySelector('#chart-utilization .js-plotly-plot')._fullLayout.yaxis.gridcolor"
+PAINTED = """grid => [...document.querySelectorAll('.chart')].filter(chart => chart.offsetParent).every(chart =>
+  chart.querySelector('.main-svg')?.clientWidth === chart.clientWidth &&
+  chart.querySelector('.js-plotly-plot')._fullLayout.yaxis.gridcolor === grid)"""
 TICK = "_dash-update-component"
 
 
@@ -85,6 +89,16 @@ class Watched:
         """Count the points that a chart shows on its last line."""
         count: int = self.page.evaluate(POINTS, chart)
         return count
+
+    def picture(self, path: Path, width: int, theme: Theme = "light", *, whole: bool = True) -> None:
+        """Take a picture, for people to look at, once all charts have the size and theme; nothing may be too wide."""
+        self.page.set_viewport_size({"width": width, "height": 900 if width > 600 else 844})
+        self.page.emulate_media(color_scheme=theme)
+        self.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
+        self.true(PAINTED, GRIDS[theme])
+        self.page.screenshot(path=path, full_page=whole, animations="disabled")
+        assert path.stat().st_size > 10_000
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 POINTS = """chart => {

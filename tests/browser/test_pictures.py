@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import GRID, GRIDS, POINTS, TICK, Watched
+from tests.browser.conftest import GRIDS, POINTS, TICK, Theme, Watched
 from tests.processes import Running, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SIZES = ((1440, 900), (390, 844))
-FITS = """() => [...document.querySelectorAll('.chart')].filter(chart => chart.offsetParent)
-  .every(chart => chart.querySelector('.main-svg')?.clientWidth === chart.clientWidth)"""
+WIDTHS = (1440, 390)
 
 
 @pytest.fixture(scope="module")
 def sixteen() -> Iterator[Running]:
     with running("--demo", "16", "--interval", "0.5", "--no-persist") as server:
         yield server
-
-
-def takes(seen: Watched, path: Path, *, whole: bool) -> None:
-    seen.page.screenshot(path=path, full_page=whole, animations="disabled")
-    assert path.stat().st_size > 10_000
-    assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("name", ["single", "no-gpu", "settings"])
@@ -39,13 +32,8 @@ def test_pictures_of_charts(
     if name == "settings":
         seen.page.click("#settings-button")
         seen.page.wait_for_selector("#settings-modal .arrange li")
-    for width, height in SIZES:
-        seen.page.set_viewport_size({"width": width, "height": height})
-        for theme, grid in GRIDS.items():
-            seen.page.emulate_media(color_scheme=theme)
-            seen.true(f"grid => ({GRID})() === grid", grid)
-            seen.true(FITS)
-            takes(seen, screenshots / f"{name}-{width}-{theme}.png", whole=name != "settings")
+    for width, theme in product(WIDTHS, GRIDS):
+        seen.picture(screenshots / f"{name}-{width}-{theme}.png", width, theme, whole=name != "settings")
     assert seen.errors == []
 
 
@@ -58,23 +46,17 @@ def test_pictures_of_all_gpus(
     seen.true(
         "card => document.querySelector(card + ' .spark')?.getAttribute('aria-label')?.startsWith('Use in')", last
     )
-    for width, height in SIZES:
-        seen.page.set_viewport_size({"width": width, "height": height})
-        for theme in GRIDS:
-            seen.page.emulate_media(color_scheme=theme)
-            seen.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
-            takes(seen, screenshots / f"compare-{count}-{width}-{theme}.png", whole=True)
+    for width, theme in product(WIDTHS, GRIDS):
+        seen.picture(screenshots / f"compare-{count}-{width}-{theme}.png", width, theme)
     assert seen.errors == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pictures_of_an_error(theme: str, demo: Running, watch: Callable[..., Watched], screenshots: Path) -> None:
+def test_pictures_of_an_error(theme: Theme, demo: Running, watch: Callable[..., Watched], screenshots: Path) -> None:
     seen = watch(color_scheme=theme).open(f"{demo.url}?interval=0.5")
     seen.true(f"chart => ({POINTS})(chart) > 3", "chart-memory")
     for address in (f"**/{TICK}*", "**/healthz", "**/_compact*"):
         seen.page.route(address, lambda route: route.abort())
     seen.until("disconnected")
-    for width, height in SIZES:
-        seen.page.set_viewport_size({"width": width, "height": height})
-        seen.true(FITS)
-        takes(seen, screenshots / f"error-{width}-{theme}.png", whole=False)
+    for width in WIDTHS:
+        seen.picture(screenshots / f"error-{width}-{theme}.png", width, theme, whole=False)

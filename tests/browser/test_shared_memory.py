@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from dashtop.catalog import METRICS
@@ -45,7 +46,8 @@ def test_memory_that_is_the_hosts_is_marked_wherever_it_is_shown(
         # It tells no temperature at which it slows down: the bar is full where any GPU is too hot.
         hot = seen.page.locator("#panel-temperature .bar").first.get_attribute("aria-valuenow")
         assert hot == str(round(100 * float(seen.metric("gpu.temperature", "#panel-temperature")) / 95))
-        pictures(seen, screenshots, "gb10")
+        for width, theme in product((390, 1440), GRIDS):
+            seen.picture(screenshots / f"gb10-{width}-{theme}.png", width, theme)
 
         seen.page.select_option("#gpu-selector", "1")
         seen.true(f"() => !document.querySelector('{MARK}').checkVisibility()")
@@ -58,16 +60,6 @@ def test_memory_that_is_the_hosts_is_marked_wherever_it_is_shown(
         assert (own.is_visible(), shared.is_visible()) == (False, True)
         assert shared.get_attribute("title") == title(seen, "#gpu-card-0") == SHARED
         assert not title(seen, "#gpu-card-1")
-        pictures(seen, screenshots, "gb10-compare")
+        for width, theme in product((390, 1440), GRIDS):
+            seen.picture(screenshots / f"gb10-compare-{width}-{theme}.png", width, theme)
         assert seen.errors == []
-
-
-def pictures(seen: Watched, folder: Path, name: str) -> None:
-    """Take the four that a person looks at, and see that nothing is wider than the window."""
-    for width in (390, 1440):
-        seen.page.set_viewport_size({"width": width, "height": 900})
-        for theme in GRIDS:
-            seen.page.emulate_media(color_scheme=theme)
-            seen.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
-            seen.page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)
-        assert seen.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
