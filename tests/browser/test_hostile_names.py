@@ -20,6 +20,8 @@ NAMES = """() => Object.fromEntries([...document.querySelectorAll('[data-process
   row => [row.dataset.pid, row.querySelector('.process-name').textContent]))"""
 # Nothing that the names ask for is there: no element, no request for it (the console would tell), no script that ran.
 HARM = "() => window.hurt ?? document.querySelectorAll('img[src=x], main script').length"
+CUT = """() => [...document.querySelectorAll('.card-name:not([data-text])')].filter(
+  name => name.scrollWidth > name.clientWidth).map(name => name.textContent)"""
 HEIGHTS = "() => [...document.querySelectorAll('[data-processes] tr')].map(row => row.offsetHeight)"
 
 
@@ -64,3 +66,4 @@ def narrow_and_wide(seen: Watched, folder: Path, name: str) -> None:
         seen.picture(folder / f"{name}-{width}.png", width)
         heights = seen.page.evaluate(HEIGHTS)
         assert max(heights) - min(heights) <= 1, "rounded to whole pixels"
+        assert seen.page.evaluate(CUT) == [], "the page's own words are read in full"
