@@ -78,25 +78,29 @@
 
   const plainFetch = window.fetch;
 
-  // fetch() waits for ever, and Dash never hears of a login page sent in place of an answer: both end here.
+  // fetch() waits for ever, and Dash never hears of an answer that breaks off or of a login page in its place: all end here.
+  async function whole(input, options) {
+    try {
+      const response = await plainFetch.call(window, input, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) });
+      if (response.status === 200) {
+        const answer = await response.json();
+        response.json = async () => answer;
+      }
+      return response;
+    } catch (error) {
+      const strange = error.name === "SyntaxError";
+      const late = error.name === "TimeoutError";
+      state.cause = strange
+        ? { type: "general", message: "Something between here and the server answers in its place." }
+        : { type: "connection", message: late ? "The server does not answer." : "The server cannot be reached." };
+      throw error;
+    }
+  }
+
   window.fetch = function (input, options) {
     const body = options && typeof options.body === "string" ? options.body : "";
-    if (!String(input.url || input).includes("_dash-update-component") || !body.includes("live.data")) {
-      return plainFetch.call(window, input, options);
-    }
-    return plainFetch.call(window, input, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) }).then(
-      (response) => {
-        const type = response.headers.get("content-type") || "";
-        if (response.status !== 200 || type.includes("application/json")) return response;
-        state.cause = { type: "general", message: "Something between here and the server answers in its place." };
-        throw new TypeError("not JSON");
-      },
-      (error) => {
-        const late = error.name === "TimeoutError";
-        state.cause = { type: "connection", message: late ? "The server does not answer." : "The server cannot be reached." };
-        throw error;
-      },
-    );
+    const isTick = String(input.url || input).includes("_dash-update-component") && body.includes("live.data");
+    return isTick ? whole(input, options) : plainFetch.call(window, input, options);
   };
 
   function judge(error) {

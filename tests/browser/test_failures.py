@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import socketserver
+import threading
 import urllib.parse
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -39,6 +43,47 @@ def banner(seen: Watched, kind: str, timeout_ms: int = 30_000) -> str:
 
 def fulfil(status: int, body: str, content_type: str) -> Callable[[Route], None]:
     return lambda route: route.fulfill(status=status, body=body, content_type=content_type)
+
+
+class BreakingOff(socketserver.ThreadingTCPServer):
+    """Passes bytes on to a port, and once it is told so, breaks off each answer some bytes behind its headers."""
+
+    daemon_threads = True
+    breaks: Literal["", "ends", "hangs"] = ""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.behind = port
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with socket.create_connection(("127.0.0.1", self.behind)) as server:
+            threading.Thread(target=self.answers, args=(server, request), daemon=True).start()
+            while question := request.recv(65536):
+                server.sendall(question)
+
+    def answers(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):  # either side has hung up
+            while answer := server.recv(65536):
+                headers = answer.find(b"\r\n\r\n")
+                if not self.breaks or headers < 0:
+                    client.sendall(answer)
+                    continue
+                client.sendall(answer[: headers + 20])
+                if self.breaks == "ends":
+                    client.shutdown(socket.SHUT_RDWR)
+                return
+
+
+@contextmanager
+def breaking_off(port: int) -> Iterator[BreakingOff]:
+    with BreakingOff(port) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +159,21 @@ def test_what_the_server_answers_tells_the_kind_of_failure(demo: Running, watch:
         seen.page.unroute(TICKS)
         seen.until("live")
         assert not seen.page.locator("#error-banner").is_visible()
+
+
+@pytest.mark.parametrize(("breaks", "words"), [("ends", "cannot be reached"), ("hangs", "does not answer")])
+def test_answers_that_break_off_are_failures_like_others(
+    breaks: Literal["ends", "hangs"], words: str, demo: Running, watch: Callable[..., Watched]
+) -> None:
+    with breaking_off(port_of(demo)) as proxy:
+        seen = watch().open(f"http://127.0.0.1:{proxy.server_address[1]}/")
+        proxy.breaks = breaks
+        assert words in banner(seen, "connection")
+        proxy.breaks = ""
+        seen.until("live")
+        assert seen.most_in_flight == 1
+        written = ("Failed to load resource", "Error: Callback failed")  # by the browser and by Dash
+        assert [error for error in seen.errors if not error.startswith(written)] == []
 
 
 def test_a_silent_driver_is_gpu_trouble_and_the_host_goes_on(
