@@ -36,7 +36,9 @@ def _told(ask: Callable[[], AnswerT]) -> AnswerT:
     """Ask the operating system; any way it has of not answering is Unavailable(UNREADABLE)."""
     try:
         return ask()
-    except (OSError, ValueError, LookupError, AttributeError, NotImplementedError, psutil.Error):
+    # Files that look otherwise than psutil expects (containers emulate them) are ValueError or LookupError from its
+    # parsers; a kernel without disk counters is NotImplementedError.
+    except (OSError, ValueError, LookupError, NotImplementedError, psutil.Error):
         raise Unavailable(Reason.UNREADABLE) from None
 
 
