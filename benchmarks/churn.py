@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dashtop.collect.events import between
-from dashtop.domain.sample import GpuProcess, Owner, Sample
+from dashtop.collector.events import between
+from dashtop.model.sample import GpuProcess, Owner, Sample
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 
 GPUS, EACH, PROCESSES, HOURS = 8, 3, 10_000, 24

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dashtop.collect.sampler import Sampler
-from dashtop.sources.clock import SystemClock
-from dashtop.sources.host import PsutilHost
-from dashtop.sources.isolated import IsolatedGpus
+from dashtop.collector.sampler import Sampler
+from dashtop.model.clock import SystemClock
+from dashtop.sources.host.reader import PsutilHostReader
+from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.fake_nvml import World
 
 if TYPE_CHECKING:
@@ -108,14 +108,14 @@ class Service:
 
     def __init__(self, world: World) -> None:
         os.environ.update(world.env())
-        self._gpus = IsolatedGpus(clock=SystemClock())
-        self._host = PsutilHost(clock=SystemClock())
+        self._gpus = SubprocessGpuReader(clock=SystemClock())
+        self._host = PsutilHostReader(clock=SystemClock())
         self._sampler = Sampler(host=self._host, gpus=self._gpus, clock=SystemClock())
         for _ in range(WARM_UP_TICKS):
             sample = self._sampler.sample(10.0)
             time.sleep(EVERY_S)
         described = [process for gpu in sample.gpus for process in gpu.processes if process.name is not None]
-        assert (len(sample.gpus), len(described)) == (GPUS, GPUS * PROCESSES_PER_GPU), sample.gpu_trouble
+        assert (len(sample.gpus), len(described)) == (GPUS, GPUS * PROCESSES_PER_GPU), sample.gpu_error
         # Without the workers, which are children too.
         self._readers = [pid for pid in children() if (Path(f"/proc/{pid}/comm")).read_text().strip() != "sleep"]
 

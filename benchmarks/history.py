@@ -23,24 +23,24 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dashtop.catalog import HOST_METRICS, METRICS
-from dashtop.domain.sample import SeriesKey
-from dashtop.domain.timerange import DAY_MS, MINUTE_MS, RANGES
-from dashtop.history.read import readings
+from dashtop.history.compaction import aggregation
+from dashtop.history.queries import readings
 from dashtop.history.rollup import Readings, aggregate, aligned
-from dashtop.history.seal import aggregation
 from dashtop.history.sqlite import FILE
 from dashtop.history.tiers import TIERS
 from dashtop.history.writer import GROUP_MS
-from dashtop.sources.demo import DemoGpus
+from dashtop.metrics import HOST_METRICS, METRICS
+from dashtop.model.sample import SeriesKey
+from dashtop.model.timerange import DAY_MS, MINUTE_MS, RANGES
+from dashtop.sources.simulated.reader import SimulatedGpuReader
 from tests.builders import make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dashtop.domain.sample import Sample
     from dashtop.history.store import HistoryStore
+    from dashtop.model.sample import Sample
 
 NOW_MS = 1_800_057_600_000
 ONE_BY_ONE = 3600
@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, gpus: int, start_ms: int) -> None:
         self.clock = FakeClock(now_ms=start_ms)
-        self._gpus = DemoGpus(gpus, clock=self.clock)
+        self._gpus = SimulatedGpuReader(gpus, clock=self.clock)
         self._draw = np.random.default_rng(1)
         self._host = {metric.key: 50.0 for metric in HOST_METRICS if not metric.constant}
 

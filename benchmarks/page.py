@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, CDPSession, Page
 
-    from dashtop.domain.sample import Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Sample
 
 HOUR_S = 3600
 FORMS = ("page", "naive")
@@ -53,7 +53,7 @@ FIRST_CHART = "() => document.querySelector('.scatterlayer .trace') !== null"
 
 def serve(form: str, gpus: int, *, hurried: bool) -> None:
     """Serve one form over an hour of simulated readings, and say where."""
-    from dashtop.factory import create_app
+    from dashtop.app import create_app
     from dashtop.server import Server
     from dashtop.settings import Settings
 
@@ -74,8 +74,8 @@ def dashboard(services: Services) -> Any:
     """The page over other services than its own."""
     from flask import Flask
 
-    from dashtop.factory import assets_dir
-    from dashtop.ui.shell import create_dash
+    from dashtop.app import assets_dir
+    from dashtop.ui.page import create_dash
 
     return create_dash(services, server=Flask("hurried"), assets_folder=str(assets_dir()), interval_s=1.0)
 
@@ -145,7 +145,7 @@ def naive(services: Services) -> Any:
     import plotly.graph_objects as go
     from dash import Dash, Input, Output, dcc, html
 
-    from dashtop.domain.sample import SeriesKey
+    from dashtop.model.sample import SeriesKey
 
     app = Dash("naive", compress=True, serve_locally=True)
     graphs = [dcc.Graph(id=f"graph-{number}") for number in range(len(NAIVE_CHARTS))]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.catalog import GPU_METRICS, HOST_METRICS
-from dashtop.domain.errors import Reason
-from dashtop.domain.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
-from dashtop.domain.timerange import DAY_MS
 from dashtop.history.postgresql import PostgresDatabase
 from dashtop.history.sqlite import FILE, SqliteDatabase
 from dashtop.history.store import HistoryStore
-from dashtop.sources.clock import SystemClock
+from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.model.clock import SystemClock
+from dashtop.model.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
+from dashtop.model.timerange import DAY_MS
+from dashtop.model.unavailable import UnavailableReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def make_gpu(
     return Gpu(
         device=device or make_device(index),
         values={metric.key: given.get(metric.key) for metric in GPU_METRICS},
-        unavailable={metric.key: Reason.NOT_SUPPORTED for metric in GPU_METRICS if metric.key not in given},
+        unavailable={metric.key: UnavailableReason.NOT_SUPPORTED for metric in GPU_METRICS if metric.key not in given},
         processes=processes,
     )
 
@@ -62,7 +62,7 @@ def make_sample(
     gpus: tuple[Gpu, ...] = (),
     host: Mapping[str, float] | None = None,
     mounts: tuple[Mount, ...] = (),
-    trouble: Reason | None = None,
+    trouble: UnavailableReason | None = None,
     gpu_age_s: float = 0.0,
     events: tuple[Event, ...] = (),
 ) -> Sample:
@@ -73,12 +73,14 @@ def make_sample(
         monotonic_s=float(sequence),
         host=Host(
             values={metric.key: given.get(metric.key) for metric in HOST_METRICS},
-            unavailable={metric.key: Reason.FIRST_READING for metric in HOST_METRICS if metric.key not in given},
+            unavailable={
+                metric.key: UnavailableReason.FIRST_READING for metric in HOST_METRICS if metric.key not in given
+            },
             per_core=(10.0, 20.0),
             mounts=mounts,
         ),
         gpus=gpus,
-        gpu_trouble=trouble,
+        gpu_error=trouble,
         gpu_age_s=gpu_age_s,
         simulated=False,
         events=events,

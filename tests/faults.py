@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pynvml
 
-from dashtop.domain.errors import Reason
+from dashtop.model.unavailable import UnavailableReason
 from tests.processes import eventually
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Fault:
 
     name: str
     begin: Callable[[World], object]
-    reason: Reason
+    reason: UnavailableReason
     known: int = GPUS
     others: bool = False
 
@@ -52,20 +52,22 @@ FAULTS = (
     Fault(
         name="one GPU lost",
         begin=lambda world: world.set_return("*", pynvml.NVML_ERROR_GPU_IS_LOST, gpu=0).save(),
-        reason=Reason.GPU_LOST,
+        reason=UnavailableReason.GPU_LOST,
         others=True,
     ),
     Fault(
         name="driver hangs",
         begin=lambda world: world.set_hang("nvmlDeviceGetTemperature").save(),
-        reason=Reason.DRIVER_SILENT,
+        reason=UnavailableReason.DRIVER_SILENT,
     ),
     Fault(
         name="driver crashes its callers",
         begin=lambda world: world.set_crash("nvmlDeviceGetTemperature").save(),
-        reason=Reason.DRIVER_ERROR,
+        reason=UnavailableReason.DRIVER_ERROR,
     ),
-    Fault(name="driver unloaded", begin=lambda world: world.unload_driver(), reason=Reason.NO_DRIVER, known=0),
+    Fault(
+        name="driver unloaded", begin=lambda world: world.unload_driver(), reason=UnavailableReason.NO_DRIVER, known=0
+    ),
 )
 
 

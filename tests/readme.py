@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dashtop.catalog import ALL_METRICS
+from dashtop.metrics import ALL_METRICS
 from dashtop.settings import Settings, options
 
 README = Path(__file__).resolve().parent.parent / "README.md"

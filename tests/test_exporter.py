@@ -10,12 +10,12 @@ from flask import Flask
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from dashtop.catalog import ALL_METRICS, GPU_METRICS
-from dashtop.domain.errors import Reason
-from dashtop.domain.sample import CollectorRun, Mount
-from dashtop.domain.services import Services
-from dashtop.exporter import route
-from dashtop.exporter.dcgm import NAMES as DCGM_NAMES
+from dashtop.metrics import ALL_METRICS, GPU_METRICS
+from dashtop.model.ports import Services
+from dashtop.model.sample import CollectorRun, Mount
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.web.prometheus import route
+from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
 from tests.api.pinned import Pinned
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
@@ -24,7 +24,7 @@ from tests.debian import program
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from dashtop.domain.sample import Sample
+    from dashtop.model.sample import Sample
 
 GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": "NVIDIA GeForce RTX 3090"}
 
@@ -85,14 +85,16 @@ def test_collection_is_told_too() -> None:
 
 
 def test_a_lost_gpu_is_down_and_says_nothing_of_processes() -> None:
-    found = samples(client_of(make_sample(gpus=(replace(make_gpu(0), state=Reason.GPU_LOST),))))
+    found = samples(client_of(make_sample(gpus=(replace(make_gpu(0), state=UnavailableReason.GPU_LOST),))))
     assert only(found, "dashtop_gpu_up") == 0
     assert "dashtop_gpu_processes" not in found
 
 
 def test_before_the_first_reading_and_without_gpus() -> None:
     assert set(samples(client_of(None))) == {"dashtop_build_info"}
-    assert not [name for name in samples(client_of(make_sample(trouble=Reason.NO_DEVICE))) if "_gpu_up" in name]
+    assert not [
+        name for name in samples(client_of(make_sample(trouble=UnavailableReason.NO_DEVICE))) if "_gpu_up" in name
+    ]
 
 
 def test_dcgm_names_carry_dcgm_units_beside_our_own() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.api.context import MOST_STREAMS
+from dashtop.web.api.context import MOST_STREAMS
 from tests.processes import ROOT, UNHURRIED, Running, eventually
 from tests.streams import Opened, opened
 

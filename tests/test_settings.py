@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.cli import parse
-from dashtop.domain.errors import SettingsError
+from dashtop.model.errors import SettingsError
 from dashtop.settings import Settings, load, options
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.collect.seat import SOCKET
+from dashtop.collector.seat import SOCKET
 from tests.processes import Running, environment, eventually
 
 if TYPE_CHECKING:

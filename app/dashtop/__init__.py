@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
-    from dashtop.factory import Dashtop
+    from dashtop.app import Dashtop
     from dashtop.settings import Settings
 
 __all__ = ["__version__", "create_app"]
@@ -18,7 +18,7 @@ def create_app(settings: Settings | None = None) -> Dashtop:
 
     `create_app().server` is the WSGI application; `create_app().close()` ends collection.
     """
-    from dashtop import factory  # noqa: PLC0415 - importing dashtop must cost nothing
+    from dashtop import app as factory  # noqa: PLC0415 - importing dashtop must cost nothing
     from dashtop.settings import load  # noqa: PLC0415
 
     return factory.create_app(settings or load())

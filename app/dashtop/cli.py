@@ -10,10 +10,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dashtop.domain.errors import DashtopError, SettingsError
-from dashtop.domain.urls import without_password
 from dashtop.export.request import OPTIONS as EXPORT_OPTIONS
 from dashtop.export.request import add_options as add_export_options
+from dashtop.history.postgresql_url import mask_passwords
+from dashtop.model.errors import DashtopError, SettingsError
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
 from dashtop.version import __version__
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(settings: Settings) -> None:
     """Collect and show until SIGTERM or Ctrl-C."""
-    from dashtop.factory import create_app  # noqa: PLC0415 - the other commands need no web server
+    from dashtop.app import create_app  # noqa: PLC0415 - the other commands need no web server
     from dashtop.server import Server  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -60,8 +60,8 @@ def serve(settings: Settings) -> None:
 
 def snapshot(settings: Settings) -> None:
     """Print one reading as the JSON of /monitoring/all."""
-    from dashtop.api.bodies import monitoring_all  # noqa: PLC0415
-    from dashtop.factory import make_sampler  # noqa: PLC0415
+    from dashtop.app import make_sampler  # noqa: PLC0415
+    from dashtop.web.api.serializers import monitoring_all  # noqa: PLC0415
 
     sampler = make_sampler(settings)
     try:
@@ -75,7 +75,7 @@ def snapshot(settings: Settings) -> None:
 
 def doctor(settings: Settings, *, json: bool = False) -> None:
     """Say what was found and the command that mends each trouble. Exit status 1: there is one."""
-    from dashtop.doctor.examine import examine  # noqa: PLC0415
+    from dashtop.doctor.checks import examine  # noqa: PLC0415
 
     report = examine(settings)
     print(_text(report.as_json()) if json else report.as_text())
@@ -85,10 +85,10 @@ def doctor(settings: Settings, *, json: bool = False) -> None:
 
 def export(settings: Settings, **asked: Any) -> None:
     """Write stored history to a file; no server is needed, and one that runs is not disturbed."""
+    from dashtop.app import make_history  # noqa: PLC0415
     from dashtop.export import command  # noqa: PLC0415
     from dashtop.export.request import Request  # noqa: PLC0415
-    from dashtop.factory import make_history  # noqa: PLC0415
-    from dashtop.sources.clock import SystemClock  # noqa: PLC0415
+    from dashtop.model.clock import SystemClock  # noqa: PLC0415
 
     clock = SystemClock()
     history = make_history(settings, clock)
@@ -138,7 +138,7 @@ def _with_demo_count(arguments: Sequence[str]) -> list[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{without_password(message)} (dashtop --help lists everything)")
+        raise SettingsError(f"{mask_passwords(message)} (dashtop --help lists everything)")
 
 
 def _parser() -> argparse.ArgumentParser:

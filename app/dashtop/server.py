@@ -13,7 +13,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer
 from waitress.task import ErrorTask, WSGITask
 
-from dashtop.domain.errors import ServerStartError
+from dashtop.model.errors import ServerStartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from dashtop.domain.errors import SettingsError
-from dashtop.domain.urls import database_url
+from dashtop.history.postgresql_url import database_url
+from dashtop.model.errors import SettingsError
 
 DEFAULT_DEMO_GPUS = 4
 

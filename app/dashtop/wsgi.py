@@ -7,8 +7,8 @@ import hashlib
 import logging
 import os
 
-from dashtop.collect.siblings import join
-from dashtop.factory import create_app
+from dashtop.app import create_app
+from dashtop.collector.siblings import join
 from dashtop.settings import load
 
 settings = load()

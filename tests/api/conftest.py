@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.domain.sample import GpuProcess, Mount
+from dashtop.model.sample import GpuProcess, Mount
 from tests.api.pinned import Pinned, client_of
 from tests.builders import make_gpu, make_sample
 

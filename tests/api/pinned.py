@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from dashtop.api import routes
-from dashtop.domain.errors import CollectionEndedError
-from dashtop.domain.services import Services
-from dashtop.sources.clock import SystemClock
+from dashtop.model.clock import SystemClock
+from dashtop.model.errors import CollectionEndedError
+from dashtop.model.ports import Services
+from dashtop.web.api import routes
 from tests.builders import make_history
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from dashtop.domain.ports import Clock, History
-    from dashtop.domain.sample import Sample
+    from dashtop.model.ports import Clock, History
+    from dashtop.model.sample import Sample
 
 
 @dataclass

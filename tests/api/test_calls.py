@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import TypeAdapter
 
-from dashtop.api.calls import CALLS
-from dashtop.catalog import ALL_METRICS, GPU_METRICS
-from dashtop.domain.errors import Reason
+from dashtop.metrics import ALL_METRICS, GPU_METRICS
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.web.api.endpoints import ENDPOINTS
 from tests.api.pinned import Pinned, client_of
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 V1 = "/api/v1/system"
 OF_ONE_GPU = ("/gpu-metrics", "/gpu-info/0")
 OF_GPUS = (*OF_ONE_GPU, "/gpu-list", "/gpu-metrics/all", "/processes")
-JSON_CALLS = [call for call in CALLS if call.answer is not None]
+JSON_CALLS = [call for call in ENDPOINTS if call.answer is not None]
 
 
 def ask(client: FlaskClient, path: str) -> Any:
@@ -97,8 +97,16 @@ def test_what_is_malformed_is_422(two_gpus: FlaskClient, path: str) -> None:
     assert set(answer.json or {}) == {"detail"}
 
 
-@pytest.mark.parametrize("reason", [Reason.NO_LIBRARY, Reason.NO_DRIVER, Reason.NO_DEVICE, Reason.DISABLED])
-def test_without_a_gpu(reason: Reason) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    [
+        UnavailableReason.NO_LIBRARY,
+        UnavailableReason.NO_DRIVER,
+        UnavailableReason.NO_DEVICE,
+        UnavailableReason.DISABLED,
+    ],
+)
+def test_without_a_gpu(reason: UnavailableReason) -> None:
     client = client_of(Pinned(make_sample(trouble=reason, host={"system.cpu.usage_percent": 5.0})))
     for path in (*OF_ONE_GPU, "/history?metrics=gpu.temperature"):
         answer = client.get(V1 + path)
@@ -108,22 +116,24 @@ def test_without_a_gpu(reason: Reason) -> None:
     assert set(ask(client, "/history")["series"]) == {each.key for each in ALL_METRICS if each not in GPU_METRICS}
 
 
-@pytest.mark.parametrize("reason", [Reason.DRIVER_SILENT, Reason.DRIVER_ERROR, Reason.DRIVER_MISMATCH])
+@pytest.mark.parametrize(
+    "reason", [UnavailableReason.DRIVER_SILENT, UnavailableReason.DRIVER_ERROR, UnavailableReason.DRIVER_MISMATCH]
+)
 @pytest.mark.parametrize("path", OF_GPUS)
-def test_where_nvml_fails(reason: Reason, path: str) -> None:
+def test_where_nvml_fails(reason: UnavailableReason, path: str) -> None:
     answer = client_of(Pinned(make_sample(trouble=reason))).get(V1 + path)
     assert (answer.status_code, answer.json) == (500, {"detail": f"Failed to collect GPU metrics: {reason.value}"})
 
 
 def test_a_lost_gpu_fails_alone() -> None:
-    lost = replace(make_gpu(1), state=Reason.GPU_LOST)
+    lost = replace(make_gpu(1), state=UnavailableReason.GPU_LOST)
     client = client_of(Pinned(make_sample(gpus=(make_gpu(0), lost))))
     assert client.get(V1 + "/gpu-metrics?gpu_id=0").status_code == 200
     assert client.get(V1 + "/gpu-metrics?gpu_id=1").status_code == 500
-    assert ask(client, "/gpu-metrics/all")[1]["state"] == Reason.GPU_LOST.value
+    assert ask(client, "/gpu-metrics/all")[1]["state"] == UnavailableReason.GPU_LOST.value
 
 
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+@pytest.mark.parametrize("call", ENDPOINTS, ids=lambda call: call.name)
 def test_before_the_first_reading(call: Any) -> None:
     answer = client_of(Pinned(None)).get(V1 + call.path.replace("{gpu_id}", "0"))
     assert answer.status_code == 503
@@ -151,10 +161,10 @@ def test_the_documentation_page_needs_nothing_from_outside(two_gpus: FlaskClient
     page = two_gpus.get("/docs").text
     assert "src=" not in page
     assert "://" not in page.replace("GPU-", "")
-    for call in CALLS:
+    for call in ENDPOINTS:
         assert f"GET {V1}{call.path}" in page
     led_to = set(re.findall(r'href="#([^"]*)"', page))
-    assert {call.name for call in CALLS} < led_to
+    assert {call.name for call in ENDPOINTS} < led_to
     assert led_to <= set(re.findall(r'id="([^"]+)"', page))
     assert two_gpus.get(V1 + "/docs").headers["Location"] == "/docs"
 

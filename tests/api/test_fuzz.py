@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from dashtop.api.calls import CALLS
+from dashtop.web.api.endpoints import ENDPOINTS
 from tests.security.conftest import started
 
 ENOUGH = 2000
@@ -29,7 +29,7 @@ def test_every_answer_is_as_described() -> None:
         schema = schemathesis.openapi.from_wsgi(
             "/api/v1/system/openapi.json", dashtop.server, config=CONFIG, headers=PLAIN
         )
-        for call in (each for each in CALLS if each.path != ENDLESS):
+        for call in (each for each in ENDPOINTS if each.path != ENDLESS):
             modes = list(GenerationMode) if call.query.model_fields else [GenerationMode.POSITIVE]
             for mode in modes:
                 made += _asked(schema[call.path]["GET"].as_strategy(generation_mode=mode))

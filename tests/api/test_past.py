@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.api.context import MOST_STREAMS
-from dashtop.catalog import METRICS
-from dashtop.domain.metric import Severity
-from dashtop.domain.sample import Event, GpuProcess, Owner
+from dashtop.metrics import METRICS
+from dashtop.model.metric import Severity
+from dashtop.model.sample import Event, GpuProcess, Owner
+from dashtop.web.api.context import MOST_STREAMS
 from tests.api.pinned import Pinned, client_of
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock

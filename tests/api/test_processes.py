@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dashtop.api.bodies import process
-from dashtop.domain.sample import GpuProcess, Owner
+from dashtop.model.sample import GpuProcess, Owner
+from dashtop.web.api.serializers import process
 
 NOW_MS = 1_800_000_000_000
 

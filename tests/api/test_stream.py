@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from dashtop import server
-from dashtop.api import stream
-from dashtop.api.context import MOST_STREAMS, Context
-from dashtop.api.query import GpuQuery
-from dashtop.domain.errors import CollectionEndedError
-from dashtop.domain.services import Services
-from dashtop.sources.clock import SystemClock
+from dashtop.model.clock import SystemClock
+from dashtop.model.errors import CollectionEndedError
+from dashtop.model.ports import Services
+from dashtop.web.api import sse as stream
+from dashtop.web.api.context import MOST_STREAMS, Context
+from dashtop.web.api.params import GpuQuery
 from tests.api.pinned import Pinned
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from flask.testing import FlaskClient
 
-    from dashtop.domain.sample import Sample
+    from dashtop.model.sample import Sample
 
 FAST = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
 
@@ -158,7 +158,7 @@ def test_a_client_that_falls_behind_is_dropped() -> None:
 
 IMPATIENT = """#!{python}
 from dashtop import cli, server
-from dashtop.api import stream
+from dashtop.web.api import sse as stream
 
 stream.UNREAD_S, server.UNREAD_MS = 2, 2000
 cli.main()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.catalog import METRICS
+from dashtop.metrics import METRICS
 from tests.processes import Running, running
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.domain.metric import Unit
+from dashtop.model.metric import Unit
 from tests.browser.conftest import POINTS, Watched, watching
 
 if TYPE_CHECKING:

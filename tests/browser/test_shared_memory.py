@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from dashtop.catalog import METRICS
-from dashtop.ui.value import SHARED
+from dashtop.metrics import METRICS
+from dashtop.ui.components import SHARED
 from tests.browser.conftest import GRIDS
 from tests.processes import running
 

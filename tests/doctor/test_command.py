@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dashtop.doctor.places import data_and_port
 from dashtop.doctor.report import Finding, State
+from dashtop.doctor.storage import data_and_port
 from dashtop.settings import Settings
 from tests.processes import DASHTOP, running
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.doctor import examine as examination
-from dashtop.doctor.examine import CONTAINER, DRIVER, examine
+from dashtop.doctor import checks as examination
+from dashtop.doctor.checks import CONTAINER, DRIVER, examine
 from dashtop.doctor.report import Finding, Report, State
-from dashtop.domain.errors import Reason
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def test_all_is_well(nvml_world: WorldFactory, machine: Machine) -> None:
     assert world.data["driver_version"] in text
     assert str(world.library.path) in text
     missing = report.gpus[0].missing
-    assert missing["gpu.fan_speed"] is Reason.NOT_SUPPORTED
-    assert not set(missing.values()) & {Reason.STARTING, Reason.DRIVER_ERROR}
+    assert missing["gpu.fan_speed"] is UnavailableReason.NOT_SUPPORTED
+    assert not set(missing.values()) & {UnavailableReason.STARTING, UnavailableReason.DRIVER_ERROR}
     assert "fan_speed" in text
 
 
@@ -86,7 +86,7 @@ def test_no_library_and_no_card(machine: Machine) -> None:
     (trouble,) = troubles(machine.examined())
 
     assert (trouble.area, trouble.state, trouble.mend) == (DRIVER, State.FAIL, "dashtop --no-gpu")
-    assert Reason.NO_LIBRARY.value in trouble.text
+    assert UnavailableReason.NO_LIBRARY.value in trouble.text
     assert "no NVIDIA card" in trouble.text
 
 
@@ -133,7 +133,7 @@ def test_a_driver_that_is_not_loaded(nvml_world: WorldFactory, machine: Machine)
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
     (trouble,) = troubles(machine.examined(world))
-    assert trouble.text.startswith(Reason.NO_DRIVER.value)
+    assert trouble.text.startswith(UnavailableReason.NO_DRIVER.value)
     assert trouble.mend == "sudo modprobe nvidia"
 
 
@@ -153,7 +153,7 @@ def test_a_driver_upgraded_under_way(nvml_world: WorldFactory, machine: Machine)
     report = machine.examined(world)
 
     (trouble,) = troubles(report)
-    assert trouble.text.startswith(Reason.DRIVER_MISMATCH.value)
+    assert trouble.text.startswith(UnavailableReason.DRIVER_MISMATCH.value)
     assert trouble.mend is not None
     assert "modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia" in trouble.mend
     assert "kernel module 535.104.05" in report.as_text()
@@ -175,7 +175,7 @@ def test_no_permission_for_the_driver(nvml_world: WorldFactory, machine: Machine
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NO_PERMISSION)
 
     (trouble,) = troubles(machine.examined(world))
-    assert trouble.text.startswith(Reason.NO_PERMISSION.value)
+    assert trouble.text.startswith(UnavailableReason.NO_PERMISSION.value)
     assert trouble.mend == "sudo chmod a+rw /dev/nvidia*"
 
 
@@ -190,15 +190,18 @@ def test_no_permission_for_a_metric(
     assert trouble.state is State.WARN
     assert "power.current_watts" in trouble.text
     assert trouble.mend == 'sudo -E "$(command -v dashtop)"'
-    assert report.gpus[0].missing["gpu.power.current_watts"] is Reason.NO_PERMISSION
+    assert report.gpus[0].missing["gpu.power.current_watts"] is UnavailableReason.NO_PERMISSION
 
 
 @pytest.mark.parametrize(
     ("code", "reason", "words"),
-    [(LOST, Reason.GPU_LOST, "|| sudo reboot"), (RESET_REQUIRED, Reason.GPU_RESET_REQUIRED, "--gpu-reset")],
+    [
+        (LOST, UnavailableReason.GPU_LOST, "|| sudo reboot"),
+        (RESET_REQUIRED, UnavailableReason.GPU_RESET_REQUIRED, "--gpu-reset"),
+    ],
 )
 def test_one_gpu_that_is_lost(
-    nvml_world: WorldFactory, machine: Machine, code: int, reason: Reason, words: str
+    nvml_world: WorldFactory, machine: Machine, code: int, reason: UnavailableReason, words: str
 ) -> None:
     world = nvml_world("h100x8").set_return("*", code, gpu=3)
     report = machine.examined(world)
@@ -222,7 +225,7 @@ def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Mach
     assert "split into MIG instances: GPU" in text
     assert "of GPU 0" in text
     assert "1 GPU, 2 MIG instances" in text
-    assert Reason.MIG_PARENT.value in text
+    assert UnavailableReason.MIG_PARENT.value in text
 
 
 def test_a_driver_that_hangs_does_not_hang_doctor(
@@ -237,12 +240,14 @@ def test_a_driver_that_hangs_does_not_hang_doctor(
         with contextlib.suppress(OSError):
             world.clear_faults().save()
     assert time.monotonic() - started < 8
-    assert trouble.text == f"{Reason.DRIVER_SILENT.value}; waited 1 s; there is no NVIDIA card on the PCI bus"
+    assert (
+        trouble.text == f"{UnavailableReason.DRIVER_SILENT.value}; waited 1 s; there is no NVIDIA card on the PCI bus"
+    )
     assert trouble.mend == "sudo reboot"
 
 
 def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashtop.sources.pid_namespace._nested", lambda proc: True)
+    monkeypatch.setattr("dashtop.sources.host.procfs._nested", lambda proc: True)
     machine.in_docker()
     world = nvml_world("rtx3090")
     world.gpu(0)["processes"] = [{"pid": 4_190_000, "used_memory": 1, "type": "C"}]

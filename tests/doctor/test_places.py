@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-from dashtop.doctor.places import data_and_port
 from dashtop.doctor.report import Finding, State
+from dashtop.doctor.storage import data_and_port
 from dashtop.settings import load
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dashtop.cli import main
-from dashtop.domain.sample import SeriesKey
 from dashtop.export.formats import FORMATS, harmless
 from dashtop.export.request import FORMAT_NAMES
 from dashtop.export.table import Table
+from dashtop.model.sample import SeriesKey
 from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
 from tests.ui.worlds import Recorded
 
@@ -87,7 +87,7 @@ def test_parquet_says_the_same(history: HistoryStore) -> None:
 
 def test_without_pyarrow_parquet_says_what_to_install(history: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    from dashtop.domain.errors import ExportError
+    from dashtop.model.errors import ExportError
 
     with pytest.raises(ExportError, match="pip install"):
         written(table(history), "parquet")

@@ -21,7 +21,7 @@ _CALL_SLOT = struct.Struct("=I4xQ64s48s")
 _CALL_SLOTS = 8192
 _CALL_NAMED = 2
 
-WORLDS_DIR = Path(__file__).parents[2] / "app" / "dashtop" / "sources" / "worlds"
+WORLDS_DIR = Path(__file__).parents[2] / "app" / "dashtop" / "sources" / "simulated" / "worlds"
 
 # The library looks for a changed file at most this often (two periods of it, with the coarse clock's tick).
 SETTLE_S = 0.02

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dashtop.domain.sample import SeriesKey
+from dashtop.model.sample import SeriesKey
 from tests.builders import make_gpu, make_history, make_sample
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.metric import Severity
-from dashtop.domain.sample import PROCESSES, Event, GpuProcess, Owner
+from dashtop.model.metric import Severity
+from dashtop.model.sample import PROCESSES, Event, GpuProcess, Owner
+from dashtop.model.unavailable import UnavailableReason
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_processes_that_are_not_told_for_a_moment_have_not_ended(seconds: int, s
     run(history, range(60), HOLDER)
     for second in range(60, 60 + seconds):
         gpu = make_gpu(3)
-        untold = replace(gpu, unavailable={**gpu.unavailable, PROCESSES: Reason.DRIVER_SILENT})
+        untold = replace(gpu, unavailable={**gpu.unavailable, PROCESSES: UnavailableReason.DRIVER_SILENT})
         history.append(make_sample(second, time_ms=NOON_MS + second * 1000, gpus=(untold,)))
     run(history, range(60 + seconds, 120), HOLDER)
     run(history, range(120, 122))

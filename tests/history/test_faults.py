@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from dashtop.catalog import METRICS
-from dashtop.domain.metric import Aggregation, Severity
-from dashtop.domain.sample import Event, SeriesKey
-from dashtop.domain.timerange import DAY_MS, HOUR_MS
 from dashtop.history.database import Database
 from dashtop.history.rollup import Readings, aggregate, aligned
 from dashtop.history.sqlite import FILE
+from dashtop.metrics import METRICS
+from dashtop.model.metric import Aggregation, Severity
+from dashtop.model.sample import Event, SeriesKey
+from dashtop.model.timerange import DAY_MS, HOUR_MS
 from tests.builders import make_device, make_history, make_sample
 from tests.history.child import CPU, append, fill, known
 from tests.processes import ROOT, eventually
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dashtop.history.database import Connection
-    from dashtop.history.record import Record
+    from dashtop.history.encoder import Record
     from dashtop.history.store import HistoryStore
     from tests.history.conftest import Place
 

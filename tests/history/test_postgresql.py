@@ -14,10 +14,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from dashtop.catalog import HOST_METRICS
 from dashtop.cli import main
-from dashtop.history.database import UnreadableError
+from dashtop.history.database import DatabaseReadError
 from dashtop.history.postgresql import PostgresDatabase
+from dashtop.metrics import HOST_METRICS
 from tests.builders import make_device, make_gpu, make_history, make_sample
 from tests.history.child import append, fill, known
 from tests.history.conftest import Place
@@ -125,7 +125,7 @@ def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, pla
     history = place.history()
     fill(history, 0, 50)
     assert word in eventually(history.trouble)
-    with pytest.raises(UnreadableError, match=word):
+    with pytest.raises(DatabaseReadError, match=word):
         history._writer.database.engine()
     assert known(history, 50) == 50
     assert place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()") == before

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dashtop.catalog import METRICS
-from dashtop.domain.metric import Aggregation
-from dashtop.domain.sample import SeriesKey
+from dashtop.metrics import METRICS
+from dashtop.model.metric import Aggregation
+from dashtop.model.sample import SeriesKey
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from dashtop.domain.metric import Aggregation
-from dashtop.domain.sample import Series, SeriesKey
-from dashtop.history.record import Recorder
+from dashtop.history.encoder import SampleEncoder
 from dashtop.history.ring import SPAN_S, Ring
 from dashtop.history.rollup import aggregate, aligned
+from dashtop.model.metric import Aggregation
+from dashtop.model.sample import Series, SeriesKey
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
-    from dashtop.domain.sample import Sample
+    from dashtop.model.sample import Sample
 
 
 class Kept(Ring):
@@ -23,7 +23,7 @@ class Kept(Ring):
 
     def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
         super().__init__(interval_s=interval_s, span_s=span_s)
-        self._recorder = Recorder()
+        self._recorder = SampleEncoder()
 
     def keep(self, sample: Sample) -> None:
         self.append(sample.time_ms, *self._recorder.row(sample))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashtop.domain.errors import QueryError
-from dashtop.domain.metric import Aggregation
 from dashtop.history.rollup import Readings, aggregate, aligned, joined
+from dashtop.model.errors import QueryError
+from dashtop.model.metric import Aggregation
 
 GAP = math.nan
 FLAGS = st.integers(0, 0xFFF).map(float)

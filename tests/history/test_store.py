@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from dashtop.domain.sample import SeriesKey
-from dashtop.domain.timerange import DAY_MS, HOUR_MS, RANGES
+from dashtop.model.sample import SeriesKey
+from dashtop.model.timerange import DAY_MS, HOUR_MS, RANGES
 from tests.builders import make_device, make_gpu, make_history, make_sample
 
 if TYPE_CHECKING:

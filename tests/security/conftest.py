@@ -14,7 +14,7 @@ from tests.processes import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dashtop.factory import Dashtop
+    from dashtop.app import Dashtop
 
 
 @contextmanager

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.api.calls import CALLS
+from dashtop.web.api.endpoints import ENDPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask.testing import FlaskClient
 
-    from dashtop.factory import Dashtop
+    from dashtop.app import Dashtop
 
 V1 = "/api/v1/system"
-API = [V1 + call.path.replace("{gpu_id}", "0") for call in CALLS] + [V1 + "/openapi.json", V1 + "/docs"]
+API = [V1 + call.path.replace("{gpu_id}", "0") for call in ENDPOINTS] + [V1 + "/openapi.json", V1 + "/docs"]
 PAGES = [
     "/",
     "/embed/compact",

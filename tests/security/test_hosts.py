@@ -4,7 +4,7 @@ import platform
 
 import pytest
 
-from dashtop.security.hosts import Hosts, is_loopback
+from dashtop.web.security.hosts import Hosts, is_loopback
 
 LOCAL = ["localhost", "LOCALHOST:8050", "localhost.", "127.0.0.1:8050", "127.9.9.9", "[::1]", "[::1]:8050"]
 FOREIGN = [

@@ -1,4 +1,4 @@
-"""Shared by the tests of the NVML reader: a reader in a world, and readings that have settled."""
+"""RenderCache by the tests of the NVML reader: a reader in a world, and readings that have settled."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashtop.domain.errors import Reason
-from dashtop.sources.clock import SystemClock
-from dashtop.sources.isolated import IsolatedGpus
+from dashtop.model.clock import SystemClock
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.processes import eventually
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from dashtop.domain.sample import Gpu, GpuReading
+    from dashtop.model.sample import Gpu, GpuReading
     from tests.fake_nvml import World
 
 GIB = 2**30
@@ -35,30 +35,32 @@ def reading(
     *,
     proc: Path = Path("/proc"),
     sys_root: Path = Path("/sys"),
-) -> Iterator[IsolatedGpus]:
+) -> Iterator[SubprocessGpuReader]:
     """A reader whose children live in `world`."""
     for name, value in world.env().items():
         monkeypatch.setenv(name, value)
-    gpus = IsolatedGpus(clock=SystemClock(), proc=proc, sys_root=sys_root)
+    gpus = SubprocessGpuReader(clock=SystemClock(), proc=proc, sys_root=sys_root)
     try:
         yield gpus
     finally:
         gpus.close()
 
 
-def settled(gpus: IsolatedGpus) -> tuple[Gpu, ...]:
+def settled(gpus: SubprocessGpuReader) -> tuple[Gpu, ...]:
     """Read until the questions beside the main path are answered too, save rates, which need a second reading."""
 
     def read() -> tuple[Gpu, ...] | None:
         found = gpus.read(20)
-        waiting = {key for gpu in found.gpus for key, why in gpu.unavailable.items() if why is Reason.FIRST_READING}
+        waiting = {
+            key for gpu in found.gpus for key, why in gpu.unavailable.items() if why is UnavailableReason.FIRST_READING
+        }
         return found.gpus if found.gpus and not waiting - set(RATES) else None
 
     answer: tuple[Gpu, ...] = eventually(read)
     return answer
 
 
-def when(gpus: IsolatedGpus, condition: Callable[[GpuReading], Any], timeout_s: float = 10.0) -> GpuReading:
+def when(gpus: SubprocessGpuReader, condition: Callable[[GpuReading], Any], timeout_s: float = 10.0) -> GpuReading:
     """Read ten times a second until the condition holds; return that reading."""
 
     def read() -> GpuReading | None:
@@ -86,7 +88,7 @@ def children() -> list[int]:
 
 def _reads(pid: int) -> bool:
     try:
-        return b"dashtop.sources.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"dashtop.sources.nvml.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dashtop.sources.cgroups import Placement, placement
+from dashtop.sources.host.cgroups import Placement, placement
 
 A = "31cb02944da7a12196a193cf0e0f6c226d7c453a1db62e65ba98287593a2ee30"
 B = "0ac322a00cf64a4d58144a1974b993d91537f3ceec12928b10d881af6be8bbb2"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.sources.counted import counted_disks, counted_interfaces
+from dashtop.sources.host.io_devices import counted_disks, counted_interfaces
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.catalog import GPU_METRICS, METRICS
-from dashtop.domain.errors import Reason, Unavailable
-from dashtop.sources.demo import DemoGpus
-from dashtop.sources.demo_cards import ROLES, Recording, recorded_world
-from dashtop.sources.demo_device import DemoDevice
-from dashtop.sources.demo_engine import Engine
-from dashtop.sources.demo_load import Noise, overheating
+from dashtop.metrics import GPU_METRICS, METRICS
+from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.simulated.cards import ROLES, Recording, recorded_world
+from dashtop.sources.simulated.device import DemoDevice
+from dashtop.sources.simulated.engine import Engine
+from dashtop.sources.simulated.load import Noise, overheating
+from dashtop.sources.simulated.reader import SimulatedGpuReader
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dashtop.domain.ports import GpuDevice, GpuReader
-    from dashtop.domain.sample import Gpu
+    from dashtop.model.ports import GpuDevice, GpuReader
+    from dashtop.model.sample import Gpu
 
 TRAINING, INFERENCE, OVERHEATING, IDLE = 0, 1, 2, 3
 TRANSCODING, AT_REST = 5, 6
@@ -29,7 +29,7 @@ SPLIT, LOST, ASLEEP, SHARING = 8, 9, 11, 12
 
 def film(count: int, seconds: int, *, step: float = 1.0, seed: int = 0) -> list[tuple[Gpu, ...]]:
     clock = FakeClock()
-    gpus: GpuReader = DemoGpus(count, clock=clock, seed=seed)
+    gpus: GpuReader = SimulatedGpuReader(count, clock=clock, seed=seed)
     frames = []
     for _ in range(int(seconds / step)):
         frames.append(gpus.read(1.0).gpus)
@@ -56,7 +56,7 @@ def column(frames: Sequence[tuple[Gpu, ...]], index: int, key: str) -> list[floa
 
 
 def test_simulated_is_said_and_nothing_fails() -> None:
-    gpus = DemoGpus(1, clock=FakeClock())
+    gpus = SimulatedGpuReader(1, clock=FakeClock())
 
     assert gpus.simulated is True
     assert gpus.failures() == 0
@@ -76,16 +76,16 @@ def test_as_many_gpus_as_asked_for_each_with_an_identity(count: int) -> None:
 
 
 def test_none_is_a_machine_without_gpus() -> None:
-    reading = DemoGpus(0, clock=FakeClock()).read(1.0)
+    reading = SimulatedGpuReader(0, clock=FakeClock()).read(1.0)
 
     assert reading.gpus == ()
-    assert reading.trouble is Reason.NO_DEVICE
+    assert reading.trouble is UnavailableReason.NO_DEVICE
 
 
 @pytest.mark.parametrize("count", [-1, 65])
 def test_impossible_counts_are_refused(count: int) -> None:
     with pytest.raises(ValueError, match="0 to 64"):
-        DemoGpus(count, clock=FakeClock())
+        SimulatedGpuReader(count, clock=FakeClock())
 
 
 def test_same_seed_and_times_same_values() -> None:
@@ -112,7 +112,7 @@ def test_every_row_has_a_value_or_a_reason(quarter_hour: list[tuple[Gpu, ...]]) 
     for gpu in quarter_hour[-1]:
         assert set(gpu.values) == keys
         assert {key for key, value in gpu.values.items() if value is None} == set(gpu.unavailable)
-        assert set(gpu.unavailable.values()) <= {Reason.NOT_SUPPORTED}
+        assert set(gpu.unavailable.values()) <= {UnavailableReason.NOT_SUPPORTED}
 
 
 def test_a_card_tells_what_its_recording_tells_and_nothing_more(quarter_hour: list[tuple[Gpu, ...]]) -> None:
@@ -141,23 +141,23 @@ def test_the_first_four_differ(quarter_hour: list[tuple[Gpu, ...]]) -> None:
 
 def test_a_card_that_shares_the_hosts_memory(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 125829120 kB\nMemFree: 1 kB\nMemAvailable: 31457280 kB\n")
-    gpu = DemoGpus(SHARING + 1, clock=FakeClock(), proc=tmp_path).read(1.0).gpus[SHARING]
+    gpu = SimulatedGpuReader(SHARING + 1, clock=FakeClock(), proc=tmp_path).read(1.0).gpus[SHARING]
 
     assert gpu.device.name == "NVIDIA GB10"
     assert gpu.device.shares_host_memory
     assert gpu.device.memory_total_bytes is None
     assert (gpu.values["gpu.memory.used_gb"], gpu.values["gpu.memory.total_gb"]) == (90, 120)
     assert 0 < sum(process.gpu_memory_bytes or 0 for process in gpu.processes) < 90 * 2**30
-    assert gpu.unavailable["gpu.memory.reserved_gb"] is Reason.UNIFIED_MEMORY
+    assert gpu.unavailable["gpu.memory.reserved_gb"] is UnavailableReason.UNIFIED_MEMORY
     untold = ("gpu.power.max_watts", "gpu.clocks.memory_mhz", "gpu.memory_temperature", "gpu.temperature_slowdown")
-    assert {gpu.unavailable[key] for key in untold} == {Reason.NOT_SUPPORTED}
+    assert {gpu.unavailable[key] for key in untold} == {UnavailableReason.NOT_SUPPORTED}
     for key in ("gpu.temperature", "gpu.power.current_watts", "gpu.clocks.gpu_mhz", "gpu.energy.total_wh"):
         assert gpu.values[key] is not None
 
 
 def test_everybody_on_a_card_is_somebody_somewhere() -> None:
     clock = FakeClock()
-    gpus = DemoGpus(SHARING + 1, clock=clock).read(1.0).gpus
+    gpus = SimulatedGpuReader(SHARING + 1, clock=clock).read(1.0).gpus
     everybody = [process for gpu in gpus for process in gpu.processes]
     owners = [process.owner for process in everybody if process.owner is not None]
 
@@ -175,15 +175,15 @@ def test_a_big_demo_shows_a_split_a_lost_and_a_sleeping_gpu() -> None:
     frame = film(12, 1)[0]
     instances = frame[12:]
 
-    assert frame[SPLIT].unavailable["gpu.utilization.gpu"] is Reason.MIG_PARENT
+    assert frame[SPLIT].unavailable["gpu.utilization.gpu"] is UnavailableReason.MIG_PARENT
     assert frame[SPLIT].values["gpu.power.current_watts"] is not None
     assert [gpu.device.mig_parent_uuid for gpu in instances] == [frame[SPLIT].device.uuid] * 2
     for instance in instances:
         assert instance.device.mig_profile == "3g.20gb"
         assert instance.values["gpu.memory.used_gb"] is not None
         assert instance.processes
-        assert set(instance.unavailable.values()) == {Reason.MIG_INSTANCE}
-    for index, reason in ((LOST, Reason.GPU_LOST), (ASLEEP, Reason.ASLEEP)):
+        assert set(instance.unavailable.values()) == {UnavailableReason.MIG_INSTANCE}
+    for index, reason in ((LOST, UnavailableReason.GPU_LOST), (ASLEEP, UnavailableReason.ASLEEP)):
         assert frame[index].state is reason
         assert set(frame[index].unavailable.values()) == {reason}
         assert set(frame[index].values.values()) == {None}
@@ -308,7 +308,7 @@ def test_the_device_is_a_gpu_device() -> None:
     for question in (device.fan_speed, device.sm_activity):
         with pytest.raises(Unavailable) as missing:
             question()
-        assert missing.value.reason is Reason.NOT_SUPPORTED
+        assert missing.value.reason is UnavailableReason.NOT_SUPPORTED
 
 
 def test_noise_is_even_and_smooth() -> None:

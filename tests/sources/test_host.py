@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dashtop.catalog import HOST_METRICS
-from dashtop.catalog.walk import Walk
-from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.readings import ByteRates, MemoryUse
-from dashtop.sources.clock import SystemClock
-from dashtop.sources.host import RECHECK_S, PsutilHost
+from dashtop.metrics import HOST_METRICS
+from dashtop.model.clock import SystemClock
+from dashtop.model.ports import ByteRates, MemoryUse
+from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.host.reader import RECHECK_S, PsutilHostReader
+from dashtop.sources.metric_reader import MetricReader
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dashtop.domain.ports import HostReader
+    from dashtop.model.ports import HostReader
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 SECTOR = 512
@@ -77,33 +77,33 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def host(machine: FakeMachine, clock: FakeClock) -> Iterator[PsutilHost]:
-    host = PsutilHost(clock=clock, proc=machine.proc, sys=machine.sys)
+def host(machine: FakeMachine, clock: FakeClock) -> Iterator[PsutilHostReader]:
+    host = PsutilHostReader(clock=clock, proc=machine.proc, sys=machine.sys)
     yield host
     host.close()
 
 
 @pytest.fixture
 def real() -> Iterator[HostReader]:
-    host = PsutilHost(clock=SystemClock())
+    host = PsutilHostReader(clock=SystemClock())
     yield host
     host.close()
 
 
-def reason(question: Callable[[], object]) -> Reason:
+def reason(question: Callable[[], object]) -> UnavailableReason:
     with pytest.raises(Unavailable) as missing:
         question()
     return missing.value.reason
 
 
 class TestCpu:
-    def test_the_first_tick_has_no_rates(self, host: PsutilHost) -> None:
+    def test_the_first_tick_has_no_rates(self, host: PsutilHostReader) -> None:
         host.begin()
 
-        assert reason(host.cpu_percent) is Reason.FIRST_READING
+        assert reason(host.cpu_percent) is UnavailableReason.FIRST_READING
         assert host.per_core() == ()
 
-    def test_busy_is_what_is_neither_idle_nor_waiting(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_busy_is_what_is_neither_idle_nor_waiting(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.cores([0] * 8, [100] * 8)
         host.begin()
         machine.cores([10, 10, 10, 20, 30, 10, 5, 5], [100, 100, 100, 200, 100, 100, 100, 100])
@@ -113,7 +113,7 @@ class TestCpu:
         assert host.cpu_percent() == pytest.approx(25.0)
 
     def test_iowait_that_is_taken_back_gives_no_share_beyond_the_whole(
-        self, machine: FakeMachine, host: PsutilHost
+        self, machine: FakeMachine, host: PsutilHostReader
     ) -> None:
         machine.cores([0, 0, 0, 100, 50, 0, 0, 0])
         host.begin()
@@ -122,33 +122,33 @@ class TestCpu:
 
         assert host.cpu_percent() == pytest.approx(60.0)
 
-    def test_cores_switched_on_start_anew(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_cores_switched_on_start_anew(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.cores([0] * 8)
         host.begin()
         machine.cores([10] * 8, [10] * 8)
         host.begin()
-        assert reason(host.cpu_percent) is Reason.FIRST_READING
+        assert reason(host.cpu_percent) is UnavailableReason.FIRST_READING
         assert host.per_core() == ()
 
         machine.cores([20] * 8, [10, 10, 10, 20, 10, 10, 10, 10])
         host.begin()
         assert host.per_core() == pytest.approx((75.0, 0.0))
 
-    def test_an_unreadable_stat_is_said_and_forgotten(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_an_unreadable_stat_is_said_and_forgotten(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         host.begin()
         (machine.proc / "stat").unlink()
         host.begin()
-        assert reason(host.cpu_percent) is Reason.UNREADABLE
+        assert reason(host.cpu_percent) is UnavailableReason.UNREADABLE
 
         machine.cores([2_000] * 8)
         host.begin()
-        assert reason(host.cpu_percent) is Reason.FIRST_READING
+        assert reason(host.cpu_percent) is UnavailableReason.FIRST_READING
 
-    def test_a_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_a_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "stat").write_text("cpu  1 2 3 4 5 6 7 8 0 0\n")
         host.begin()
 
-        assert reason(host.cpu_percent) is Reason.UNREADABLE
+        assert reason(host.cpu_percent) is UnavailableReason.UNREADABLE
 
     def test_this_machine_agrees_with_proc_stat(self, real: HostReader) -> None:
         def busy_and_total() -> tuple[int, int]:
@@ -178,14 +178,14 @@ class TestCpu:
 
 
 class TestFrequency:
-    def test_mean_of_the_cores(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_mean_of_the_cores(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "cpuinfo").write_text(
             "processor : 0\ncpu MHz\t\t: 1000.500\n\nprocessor : 1\ncpu MHz\t\t: 3000.500\n"
         )
 
         assert host.cpu_frequency() == pytest.approx(2000.5)
 
-    def test_cpufreq_where_cpuinfo_has_none(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_cpufreq_where_cpuinfo_has_none(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "cpuinfo").write_text("processor : 0\nBogoMIPS : 108.00\n")
         for policy, khz in (("policy0", 1_800_000), ("policy4", 2_400_000)):
             here = machine.sys / "devices/system/cpu/cpufreq" / policy
@@ -195,17 +195,17 @@ class TestFrequency:
         assert host.cpu_frequency() == pytest.approx(2_100.0)
 
     @pytest.mark.parametrize("text", ["processor : 0\n", "cpu MHz : 0.000\n"])
-    def test_what_nothing_tells_is_missing(self, machine: FakeMachine, host: PsutilHost, text: str) -> None:
+    def test_what_nothing_tells_is_missing(self, machine: FakeMachine, host: PsutilHostReader, text: str) -> None:
         (machine.proc / "cpuinfo").write_text(text)
 
-        assert reason(host.cpu_frequency) is Reason.UNREADABLE
+        assert reason(host.cpu_frequency) is UnavailableReason.UNREADABLE
 
-    def test_no_cpuinfo_at_all(self, host: PsutilHost) -> None:
-        assert reason(host.cpu_frequency) is Reason.UNREADABLE
+    def test_no_cpuinfo_at_all(self, host: PsutilHostReader) -> None:
+        assert reason(host.cpu_frequency) is UnavailableReason.UNREADABLE
 
 
 class TestMemory:
-    def test_used_is_what_is_not_available(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_used_is_what_is_not_available(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         kib = {"MemTotal": 1000, "MemFree": 100, "MemAvailable": 600, "Buffers": 10, "Cached": 400, "SReclaimable": 5}
         kib |= {"Shmem": 1, "Active": 1, "Inactive": 1, "Slab": 1, "SwapTotal": 500, "SwapFree": 350}
         (machine.proc / "meminfo").write_text("".join(f"{name}: {size} kB\n" for name, size in kib.items()))
@@ -215,11 +215,11 @@ class TestMemory:
         assert host.memory() == MemoryUse(400 * 1024, 1000 * 1024, 600 * 1024)
         assert host.swap() == MemoryUse(150 * 1024, 500 * 1024, 350 * 1024)
 
-    def test_no_meminfo(self, host: PsutilHost) -> None:
+    def test_no_meminfo(self, host: PsutilHostReader) -> None:
         host.begin()
 
-        assert reason(host.memory) is Reason.UNREADABLE
-        assert reason(host.swap) is Reason.UNREADABLE
+        assert reason(host.memory) is UnavailableReason.UNREADABLE
+        assert reason(host.swap) is UnavailableReason.UNREADABLE
 
     def test_this_machine_agrees_with_proc_meminfo(self, real: HostReader) -> None:
         real.begin()
@@ -245,16 +245,16 @@ class TestMemory:
 
 
 class TestTraffic:
-    def test_the_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_the_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.network(lo=(1, 1), eth0=(10**9, 10**9))
         machine.disks(sda=(10**9, 10**9))
         host.begin()
 
-        assert reason(host.network_rates) is Reason.FIRST_READING
-        assert reason(host.disk_rates) is Reason.FIRST_READING
+        assert reason(host.network_rates) is UnavailableReason.FIRST_READING
+        assert reason(host.disk_rates) is UnavailableReason.FIRST_READING
 
     def test_bytes_per_second_of_the_monotonic_clock(
-        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader
     ) -> None:
         machine.network(lo=(0, 0), eth0=(1_000, 5_000), eth1=(0, 0))
         machine.disks(nvme0n1=(100, 200), nvme0n1p1=(100, 200), sda=(0, 0))
@@ -269,24 +269,24 @@ class TestTraffic:
 
     @pytest.mark.parametrize("after", [(50, 50), (0, 0)])
     def test_a_counter_that_wraps_or_starts_anew_gives_neither_negative_nor_absurd_rates(
-        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost, after: tuple[int, int]
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader, after: tuple[int, int]
     ) -> None:
         machine.network(lo=(0, 0), eth0=(2**32 - 10, 2**32 - 10))
         host.begin()
         machine.network(lo=(0, 0), eth0=after)
         clock.advance(1.0)
         host.begin()
-        assert reason(host.network_rates) is Reason.FIRST_READING
+        assert reason(host.network_rates) is UnavailableReason.FIRST_READING
 
         machine.network(lo=(0, 0), eth0=(after[0] + 7, after[1] + 8))
         clock.advance(1.0)
         host.begin()
         assert host.network_rates() == ByteRates(7.0, 8.0)
 
-    def test_devices_that_come_and_go(self, machine: FakeMachine, clock: FakeClock, host: PsutilHost) -> None:
-        steps: list[tuple[dict[str, tuple[int, int]], ByteRates | Reason]] = [
-            ({}, Reason.ABSENT),
-            ({"usb0": (10**6, 10**6)}, Reason.FIRST_READING),
+    def test_devices_that_come_and_go(self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader) -> None:
+        steps: list[tuple[dict[str, tuple[int, int]], ByteRates | UnavailableReason]] = [
+            ({}, UnavailableReason.ABSENT),
+            ({"usb0": (10**6, 10**6)}, UnavailableReason.FIRST_READING),
             ({"usb0": (10**6 + 1, 10**6 + 2)}, ByteRates(1.0, 2.0)),
             ({"usb0": (10**6 + 1, 10**6 + 2), "eth0": (10**9, 10**9)}, ByteRates(0.0, 0.0)),
             ({"eth0": (10**9 + 5, 10**9 + 6)}, ByteRates(5.0, 6.0)),
@@ -295,14 +295,14 @@ class TestTraffic:
         for interfaces, expected in steps:
             machine.network(lo=(0, 0), **interfaces)
             host.begin()
-            if isinstance(expected, Reason):
+            if isinstance(expected, UnavailableReason):
                 assert reason(host.network_rates) is expected
             else:
                 assert host.network_rates() == expected
             clock.advance(1.0)
 
     def test_a_card_put_under_another_is_counted_once_soon_after(
-        self, machine: FakeMachine, clock: FakeClock, host: PsutilHost
+        self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader
     ) -> None:
         machine.network(lo=(0, 0), eth0=(0, 0), vf0=(0, 0))
         host.begin()
@@ -313,13 +313,13 @@ class TestTraffic:
 
         assert host.network_rates() == ByteRates(1_000 / RECHECK_S, 1_000 / RECHECK_S)
 
-    def test_unreadable_counters(self, machine: FakeMachine, host: PsutilHost) -> None:
+    def test_unreadable_counters(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "net" / "dev").unlink()
         (machine.proc / "diskstats").write_text("8 0 sda 1 2\n")
         host.begin()
 
-        assert reason(host.network_rates) is Reason.UNREADABLE
-        assert reason(host.disk_rates) is Reason.UNREADABLE
+        assert reason(host.network_rates) is UnavailableReason.UNREADABLE
+        assert reason(host.disk_rates) is UnavailableReason.UNREADABLE
 
     def test_this_machine_has_rates_or_no_devices(self, real: HostReader) -> None:
         real.begin()
@@ -328,22 +328,22 @@ class TestTraffic:
             try:
                 sent, received = rates()
             except Unavailable as missing:
-                assert missing.reason is Reason.ABSENT  # noqa: PT017 - a container may have neither
+                assert missing.reason is UnavailableReason.ABSENT  # noqa: PT017 - a container may have neither
             else:
                 assert sent >= 0
                 assert received >= 0
 
 
 def test_the_whole_table_is_read_from_this_machine(real: HostReader) -> None:
-    walk: Walk[HostReader] = Walk(HOST_METRICS)
+    walk: MetricReader[HostReader] = MetricReader(HOST_METRICS)
     real.begin()
     _, first = walk.read(real, 0.0)
     time.sleep(2 * TICK_S)
     real.begin()
     values, unavailable = walk.read(real, 100.0)
 
-    assert first["system.cpu.usage_percent"] is Reason.FIRST_READING
+    assert first["system.cpu.usage_percent"] is UnavailableReason.FIRST_READING
     assert values["system.memory.total_gb"] == pytest.approx(psutil.virtual_memory().total / 2**30)
     assert {key for key, value in values.items() if value is None} == set(unavailable)
-    assert set(unavailable.values()) <= {Reason.ABSENT, Reason.UNREADABLE}
+    assert set(unavailable.values()) <= {UnavailableReason.ABSENT, UnavailableReason.UNREADABLE}
     assert not {"system.cpu.usage_percent", "system.cpu.load_1m", "system.memory.used_gb"} & set(unavailable)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from dashtop.sources.mount_table import FileSystem, file_systems
+from dashtop.sources.host.mounts import FileSystem, file_systems
 
 DESKTOP = rb"""
 22 28 0:21 / /sys rw,nosuid - sysfs sysfs rw

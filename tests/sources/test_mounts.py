@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.domain.sample import Mount
-from dashtop.sources.clock import SystemClock
-from dashtop.sources.mounts import MAX_STUCK, MountReader, statvfs_directory
+from dashtop.model.clock import SystemClock
+from dashtop.model.sample import Mount
+from dashtop.sources.host.mounts import MAX_STUCK, MountReader, statvfs_directory
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_sizes_are_those_of_df(disks: FakeDisks, clock: FakeClock, tmp_path: Pat
 def test_the_first_call_waits_for_what_answers_at_once(
     disks: FakeDisks, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dashtop.sources.mounts.FIRST_ANSWER_S", WAIT_S)
+    monkeypatch.setattr("dashtop.sources.host.mounts.FIRST_ANSWER_S", WAIT_S)
     with reading(tmp_path, disks, clock, ROOT, DATA) as reader:
         assert [mount.used_bytes for mount in reader.mounts()] == [10 * 1024] * 2
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.sample import PROCESSES
-from dashtop.sources.clock import SystemClock
-from dashtop.sources.isolated import IsolatedGpus
+from dashtop.model.clock import SystemClock
+from dashtop.model.sample import PROCESSES
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import GIB, of_size, reading, settled
 
 if TYPE_CHECKING:
-    from dashtop.domain.sample import Gpu
+    from dashtop.model.sample import Gpu
     from tests.fake_nvml.fixtures import WorldFactory
 
 
@@ -79,7 +79,7 @@ def test_a_card_without_fan_says_so_and_keeps_the_rest(
         first, second = settled(gpus)
     assert first.values["gpu.fan_speed"] is not None
     assert second.values["gpu.fan_speed"] is None
-    assert second.unavailable["gpu.fan_speed"] is Reason.NOT_SUPPORTED
+    assert second.unavailable["gpu.fan_speed"] is UnavailableReason.NOT_SUPPORTED
     assert second.values["gpu.temperature"] == 31
 
 
@@ -93,12 +93,12 @@ def test_a_change_of_the_world_is_seen(nvml_world: WorldFactory, monkeypatch: py
 
 def test_without_library_there_are_no_gpus(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    gpus = IsolatedGpus(clock=SystemClock())
+    gpus = SubprocessGpuReader(clock=SystemClock())
     try:
         found = gpus.read(20)
     finally:
         gpus.close()
-    assert (found.gpus, found.trouble) == ((), Reason.NO_LIBRARY)
+    assert (found.gpus, found.trouble) == ((), UnavailableReason.NO_LIBRARY)
 
 
 def test_pcie_traffic_is_counted(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,12 +106,12 @@ def test_pcie_traffic_is_counted(nvml_world: WorldFactory, monkeypatch: pytest.M
     world.set(0, "pcie.tx_bytes", {"value": 2**33, "per_second": 50_000_000})
     world.set(0, "pcie.rx_bytes", {"value": 2**33, "per_second": 20_000_000})
 
-    def measured(gpus: IsolatedGpus) -> Gpu | None:
+    def measured(gpus: SubprocessGpuReader) -> Gpu | None:
         gpu = gpus.read(20).gpus[0]
         return gpu if gpu.values["gpu.pcie.tx_mbps"] is not None else None
 
     with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).gpus[0].unavailable["gpu.pcie.tx_mbps"] is Reason.FIRST_READING
+        assert gpus.read(20).gpus[0].unavailable["gpu.pcie.tx_mbps"] is UnavailableReason.FIRST_READING
         gpu = eventually(lambda: measured(gpus))
     assert gpu.values["gpu.pcie.tx_mbps"] == pytest.approx(50, rel=0.1)
     assert gpu.values["gpu.pcie.rx_mbps"] == pytest.approx(20, rel=0.1)
@@ -159,5 +159,9 @@ def test_processes_that_nobody_tells_are_not_none(nvml_world: WorldFactory, monk
     with reading(world, monkeypatch) as gpus:
         found = settled(gpus)
     assert [gpu.processes for gpu in found[:2]] == [(), ()]
-    assert [gpu.unavailable.get(PROCESSES) for gpu in found] == [Reason.NO_PERMISSION, Reason.NO_PERMISSION, None]
+    assert [gpu.unavailable.get(PROCESSES) for gpu in found] == [
+        UnavailableReason.NO_PERMISSION,
+        UnavailableReason.NO_PERMISSION,
+        None,
+    ]
     assert len(found[2].processes) == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
-from dashtop.sources.nvml_arrays import FIELD_VALUE, PROCESS, ROOM, UTILIZATION_SAMPLE
+from dashtop.sources.nvml.arrays import FIELD_VALUE, PROCESS, ROOM, UTILIZATION_SAMPLE
 from tests.sources.nvml_fixtures import of_size, reading, settled
 
 if TYPE_CHECKING:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.sample import PROCESSES, Gpu
-from dashtop.sources import nvml_events, nvml_lane, nvml_rates
-from dashtop.sources.nvml import NvmlGpus
-from dashtop.sources.nvml_gate import REASONS, reason_of
+from dashtop.model.sample import PROCESSES, Gpu
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.nvml import background_poller as nvml_lane
+from dashtop.sources.nvml import rates as nvml_rates
+from dashtop.sources.nvml import xid_events as nvml_events
+from dashtop.sources.nvml.errors import REASONS, reason_of
+from dashtop.sources.nvml.session import NvmlGpus
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import reading
 
@@ -187,10 +189,10 @@ def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], sound: li
             assert set(gpu.unavailable) - {PROCESSES} <= sound[index], (function, code)
 
 
-def allowed(function: str, code: int) -> set[Reason | None]:
+def allowed(function: str, code: int) -> set[UnavailableReason | None]:
     """What may be said of the value: its reason, or its value where another call tells it as well."""
-    reasons: set[Reason | None] = {reason_of(code)}
-    if function == "nvmlDeviceGetCurrentClocksEventReasons" and reason_of(code) is Reason.LIBRARY_TOO_OLD:
+    reasons: set[UnavailableReason | None] = {reason_of(code)}
+    if function == "nvmlDeviceGetCurrentClocksEventReasons" and reason_of(code) is UnavailableReason.LIBRARY_TOO_OLD:
         reasons.add(None)
     return reasons
 
@@ -214,7 +216,7 @@ def first_answers(session: NvmlGpus) -> tuple[Gpu, ...]:
             key
             for gpu in gpus
             for key, reason in gpu.unavailable.items()
-            if reason is Reason.FIRST_READING and not key.endswith(("_mbps", "wh_per_hour"))
+            if reason is UnavailableReason.FIRST_READING and not key.endswith(("_mbps", "wh_per_hour"))
             and not key.startswith("gpu.utilization.")
         ]  # fmt: skip
         return gpus if gpus and not waiting else None
@@ -225,7 +227,7 @@ def first_answers(session: NvmlGpus) -> tuple[Gpu, ...]:
 
 def without_rates(gpu: Gpu) -> Gpu:
     """Leave out the reasons of rates, which depend on how long was waited for them."""
-    kept = {key: reason for key, reason in gpu.unavailable.items() if reason is not Reason.FIRST_READING}
+    kept = {key: reason for key, reason in gpu.unavailable.items() if reason is not UnavailableReason.FIRST_READING}
     return Gpu(device=gpu.device, values=gpu.values, unavailable=kept, processes=gpu.processes, state=gpu.state)
 
 
@@ -259,7 +261,7 @@ def without_activity(session: NvmlGpus, sound: list[set[str]], code: int) -> Non
 
     def answered() -> tuple[Gpu, ...] | None:
         gpus = session.read().gpus
-        waiting = Reason.FIRST_READING in {gpu.unavailable.get(key) for gpu in gpus for key in ACTIVITY}
+        waiting = UnavailableReason.FIRST_READING in {gpu.unavailable.get(key) for gpu in gpus for key in ACTIVITY}
         return None if waiting else gpus
 
     gpus: tuple[Gpu, ...] = eventually(answered, every_s=0.005)
@@ -294,7 +296,7 @@ def test_no_function_that_is_called_is_left_out(hopper: World) -> None:
 
 
 def test_each_documented_code_has_the_right_reason() -> None:
-    assert reason_of(pynvml.NVML_ERROR_NO_PERMISSION) is Reason.NO_PERMISSION
-    assert reason_of(pynvml.NVML_ERROR_GPU_IS_LOST) is Reason.GPU_LOST
-    assert reason_of(12345) is Reason.DRIVER_ERROR
-    assert set(REASONS.values()) <= set(Reason)
+    assert reason_of(pynvml.NVML_ERROR_NO_PERMISSION) is UnavailableReason.NO_PERMISSION
+    assert reason_of(pynvml.NVML_ERROR_GPU_IS_LOST) is UnavailableReason.GPU_LOST
+    assert reason_of(12345) is UnavailableReason.DRIVER_ERROR
+    assert set(REASONS.values()) <= set(UnavailableReason)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.domain.errors import Unavailable
-from dashtop.sources import nvml_lane
-from dashtop.sources.nvml_lane import SlowLane
+from dashtop.model.unavailable import Unavailable
+from dashtop.sources.nvml import background_poller as nvml_lane
+from dashtop.sources.nvml.background_poller import BackgroundPoller
 from tests.processes import eventually
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class Counter:
 
 
 @pytest.fixture
-def lane() -> Iterator[SlowLane]:
-    lane = SlowLane()
+def lane() -> Iterator[BackgroundPoller]:
+    lane = BackgroundPoller()
     yield lane
     lane.close()
 
 
-def answered(lane: SlowLane, ask: Callable[[], int], period_s: float) -> int:
+def answered(lane: BackgroundPoller, ask: Callable[[], int], period_s: float) -> int:
     """Pose a question and wait for an answer."""
 
     def answer() -> int | None:
@@ -46,7 +46,9 @@ def answered(lane: SlowLane, ask: Callable[[], int], period_s: float) -> int:
     return told
 
 
-def test_what_is_due_is_asked_when_the_main_path_has_run(lane: SlowLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_due_is_asked_when_the_main_path_has_run(
+    lane: BackgroundPoller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nvml_lane, "SLACK_S", 30.0)  # the main path is awaited for a minute
     ask = Counter()
     assert answered(lane, ask, 1.0) == 1
@@ -58,7 +60,7 @@ def test_what_is_due_is_asked_when_the_main_path_has_run(lane: SlowLane, monkeyp
     eventually(asked_again)
 
 
-def test_what_is_not_due_is_left_alone(lane: SlowLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_due_is_left_alone(lane: BackgroundPoller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml_lane, "SLACK_S", 0.1)
     ask = Counter()
     assert answered(lane, ask, 60.0) == 1
@@ -67,7 +69,9 @@ def test_what_is_not_due_is_left_alone(lane: SlowLane, monkeypatch: pytest.Monke
     assert ask.asked == 1
 
 
-def test_where_the_main_path_runs_seldom_it_is_not_waited_for(lane: SlowLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_main_path_runs_seldom_it_is_not_waited_for(
+    lane: BackgroundPoller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nvml_lane, "SLACK_S", 0.01)
     ask = Counter()
     answered(lane, ask, 0.05)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.metric import Severity
-from dashtop.sources import isolated
+from dashtop.model.metric import Severity
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.nvml import subprocess_reader as isolated
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import children, of_size, reading, settled, well, when
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dashtop.domain.sample import Event, GpuReading
-    from dashtop.sources.isolated import IsolatedGpus
+    from dashtop.model.sample import Event, GpuReading
+    from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
     from tests.fake_nvml.fixtures import WorldFactory
 
 
@@ -42,7 +42,7 @@ def test_a_crash_costs_the_child_alone(
         assert gpus.read(20).gpus
         world.set_crash(function).save()
         found = when(gpus, lambda found: gpus.failures() >= 1)
-        assert [gpu.unavailable["gpu.temperature"] for gpu in found.gpus] == [Reason.DRIVER_ERROR] * 2
+        assert [gpu.unavailable["gpu.temperature"] for gpu in found.gpus] == [UnavailableReason.DRIVER_ERROR] * 2
         world.clear_faults().save()
         assert when(gpus, well).gpus[1].values["gpu.temperature"] == 31
         assert len(children()) == 1
@@ -55,7 +55,7 @@ def test_a_driver_that_crashes_whoever_opens_it(
     world = of_size(nvml_world("rtx3090"), 2).set_crash(function)
     with reading(world, monkeypatch) as gpus:
         when(gpus, lambda _: gpus.failures() >= 2 and len(children()) <= 2)
-        assert gpus.read(0.1).trouble is Reason.DRIVER_ERROR
+        assert gpus.read(0.1).trouble is UnavailableReason.DRIVER_ERROR
         world.clear_faults().save()
         assert when(gpus, well).gpus[1].values["gpu.temperature"] == 31
         assert len(children()) == 1
@@ -77,7 +77,7 @@ def test_a_hung_driver_never_blocks_and_is_found_again(
         watched = hang_watched(gpus, seconds=3)
         assert max(watched.blocked) < 0.5
         assert watched.most_children <= 2
-        assert Reason.DRIVER_SILENT in watched.reasons
+        assert UnavailableReason.DRIVER_SILENT in watched.reasons
         world.clear_faults().save()
         when(gpus, well)
         eventually(lambda: well(gpus.read(0.1)) and len(children()) == 1)
@@ -89,10 +89,10 @@ class Watched:
     def __init__(self) -> None:
         self.blocked: list[float] = []
         self.most_children = 0
-        self.reasons: set[Reason | None] = set()
+        self.reasons: set[UnavailableReason | None] = set()
 
 
-def hang_watched(gpus: IsolatedGpus, *, seconds: float) -> Watched:
+def hang_watched(gpus: SubprocessGpuReader, *, seconds: float) -> Watched:
     watched, end = Watched(), time.monotonic() + seconds
     while time.monotonic() < end:
         started = time.monotonic()
@@ -119,7 +119,9 @@ def test_a_hang_in_a_costly_question_leaves_the_rest(nvml_world: WorldFactory, m
     with reading(world, monkeypatch) as gpus:
         settled(gpus)
         world.set_hang("nvmlDeviceGetFanSpeed").save()
-        found = when(gpus, lambda found: found.gpus[0].unavailable.get("gpu.fan_speed") is Reason.STALE, timeout_s=15)
+        found = when(
+            gpus, lambda found: found.gpus[0].unavailable.get("gpu.fan_speed") is UnavailableReason.STALE, timeout_s=15
+        )
         assert [gpu.values["gpu.temperature"] for gpu in found.gpus] == [30, 31]
         world.clear_faults().save()
         when(gpus, lambda found: found.gpus[1].values["gpu.fan_speed"] is not None)
@@ -143,7 +145,7 @@ def test_a_driver_installed_later_is_found(nvml_world: WorldFactory, monkeypatch
     environment = world.library.env(world.file)
     monkeypatch.setattr(world, "env", lambda: environment)
     with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).trouble is Reason.NO_DRIVER
+        assert gpus.read(20).trouble is UnavailableReason.NO_DRIVER
         world.save()
         assert when(gpus, well).trouble is None
 
@@ -154,10 +156,10 @@ def test_a_driver_upgraded_under_way_is_told_and_found_again(
     world = of_size(nvml_world("rtx3090"), 1)
     world.set_return("nvmlInit_v2", pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).trouble is Reason.DRIVER_MISMATCH
+        assert gpus.read(20).trouble is UnavailableReason.DRIVER_MISMATCH
         first = set(children())
         # Not waited for: a child that has given its answer is ended at once, and would rarely be seen.
-        eventually(lambda: gpus.read(0).trouble is Reason.DRIVER_MISMATCH and set(children()) - first)
+        eventually(lambda: gpus.read(0).trouble is UnavailableReason.DRIVER_MISMATCH and set(children()) - first)
         assert len(children()) <= 2
         world.clear_faults().save()
         when(gpus, well)
@@ -170,7 +172,7 @@ def test_a_driver_reloaded_is_found_again(nvml_world: WorldFactory, monkeypatch:
         settled(gpus)
         world.set_return("*", pynvml.NVML_ERROR_UNKNOWN).save()
         found = when(gpus, lambda found: bool(found.gpus) and found.gpus[0].state is not None)
-        assert found.gpus[0].state is Reason.DRIVER_ERROR
+        assert found.gpus[0].state is UnavailableReason.DRIVER_ERROR
         world.clear_faults().save()
         when(gpus, well)
 
@@ -182,9 +184,9 @@ def test_a_lost_gpu_is_shown_as_such_and_noticed_when_back(
     with reading(world, monkeypatch) as gpus:
         settled(gpus)
         world.set_return("*", pynvml.NVML_ERROR_GPU_IS_LOST, gpu=2).save()
-        found = when(gpus, lambda found: len(found.gpus) > 2 and found.gpus[2].state is Reason.GPU_LOST)
+        found = when(gpus, lambda found: len(found.gpus) > 2 and found.gpus[2].state is UnavailableReason.GPU_LOST)
         assert [gpu.values["gpu.temperature"] for gpu in found.gpus] == [30, 31, None, 33]
-        assert set(found.gpus[2].unavailable.values()) == {Reason.GPU_LOST}
+        assert set(found.gpus[2].unavailable.values()) == {UnavailableReason.GPU_LOST}
         world.clear_faults().save()
         assert [gpu.values["gpu.temperature"] for gpu in when(gpus, well).gpus] == [30, 31, 32, 33]
 
@@ -193,7 +195,7 @@ def test_a_gpu_lost_at_the_start_hides_no_other(nvml_world: WorldFactory, monkey
     world = nvml_world("lost_gpu")
     with reading(world, monkeypatch) as gpus:
         found = gpus.read(20).gpus
-    assert [gpu.state for gpu in found].count(Reason.GPU_LOST) == 1
+    assert [gpu.state for gpu in found].count(UnavailableReason.GPU_LOST) == 1
     assert sum(gpu.values["gpu.temperature"] is not None for gpu in found) == 3
 
 
@@ -234,8 +236,8 @@ def test_a_sleeping_laptop_gpu_is_left_asleep(
     world.write_sysfs(tmp_path)
     with reading(world, monkeypatch, sys_root=tmp_path) as gpus:
         (asleep,) = when(gpus, lambda found: bool(found.gpus)).gpus
-        assert asleep.state is Reason.ASLEEP
-        assert set(asleep.unavailable.values()) == {Reason.ASLEEP}
+        assert asleep.state is UnavailableReason.ASLEEP
+        assert set(asleep.unavailable.values()) == {UnavailableReason.ASLEEP}
         assert not world.calls()
         world.gpu(0)["runtime_status"] = "active"
         world.write_sysfs(tmp_path)
@@ -244,10 +246,10 @@ def test_a_sleeping_laptop_gpu_is_left_asleep(
         settled(gpus)
         world.gpu(0)["runtime_status"] = "suspended"
         world.write_sysfs(tmp_path)
-        when(gpus, lambda found: found.gpus[0].state is Reason.ASLEEP)
+        when(gpus, lambda found: found.gpus[0].state is UnavailableReason.ASLEEP)
         asked = world.calls()
         for _ in range(20):
-            assert gpus.read(20).gpus[0].state is Reason.ASLEEP
+            assert gpus.read(20).gpus[0].state is UnavailableReason.ASLEEP
         assert not {function for function, uuid in world.calls() - asked if uuid}
 
 
@@ -256,8 +258,8 @@ def test_mig_instances_are_devices_of_their_own(nvml_world: WorldFactory, monkey
     instances = world.gpu(0)["mig"]["instances"]
     with reading(world, monkeypatch) as gpus:
         parent, *parts = settled(gpus)
-    assert parent.unavailable["gpu.utilization.gpu"] is Reason.MIG_PARENT
-    assert parent.unavailable["gpu.fan_speed"] is Reason.NOT_SUPPORTED
+    assert parent.unavailable["gpu.utilization.gpu"] is UnavailableReason.MIG_PARENT
+    assert parent.unavailable["gpu.fan_speed"] is UnavailableReason.NOT_SUPPORTED
     assert parent.values["gpu.mig_mode"] == 1
     assert [part.device.uuid for part in parts] == [instance["uuid"] for instance in instances]
     assert [part.device.index for part in parts] == [1, 2]
@@ -265,7 +267,7 @@ def test_mig_instances_are_devices_of_their_own(nvml_world: WorldFactory, monkey
         assert part.device.mig_parent_uuid == parent.device.uuid
         assert part.device.mig_profile == "3g.20gb"
         assert part.values["gpu.memory.total_gb"] == pytest.approx(instance["memory"]["total"] / 2**30)
-        assert part.unavailable["gpu.temperature"] is Reason.MIG_INSTANCE
+        assert part.unavailable["gpu.temperature"] is UnavailableReason.MIG_INSTANCE
 
 
 def test_shared_memory_is_the_hosts(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_shared_memory_is_the_hosts(nvml_world: WorldFactory, monkeypatch: pytes
     assert gpu.device.shares_host_memory
     assert gpu.values["gpu.memory.total_gb"] == 120
     assert gpu.values["gpu.memory.used_gb"] == 90
-    assert gpu.unavailable["gpu.memory.reserved_gb"] is Reason.UNIFIED_MEMORY
+    assert gpu.unavailable["gpu.memory.reserved_gb"] is UnavailableReason.UNIFIED_MEMORY
     assert gpu.values["gpu.clocks.gpu_mhz"] is not None
     assert gpu.values["gpu.clocks.memory_mhz"] is None
 
@@ -286,8 +288,8 @@ def test_under_windows_what_is_missing_is_windows_doing(
     (tmp_path / "version").write_text("Linux version 5.15.153.1-microsoft-standard-WSL2 (root@x) #1 SMP\n")
     with reading(nvml_world("wsl"), monkeypatch, proc=tmp_path) as gpus:
         (gpu,) = settled(gpus)
-    assert Reason.WDDM in gpu.unavailable.values()
-    assert Reason.NOT_SUPPORTED not in gpu.unavailable.values()
+    assert UnavailableReason.WDDM in gpu.unavailable.values()
+    assert UnavailableReason.NOT_SUPPORTED not in gpu.unavailable.values()
     assert gpu.values["gpu.memory.used_gb"] is not None
     assert {process.gpu_memory_bytes for process in gpu.processes} == {None}
 
@@ -300,7 +302,7 @@ def test_an_old_driver_tells_what_it_can(nvml_world: WorldFactory, monkeypatch: 
     reserved = memory.get("reserved", 0)
     assert first.values["gpu.memory.used_gb"] == pytest.approx((memory["used"] + reserved) / 2**30)
     assert first.values["gpu.clocks.event_reasons"] == world.gpu(0)["clocks_event_reasons"]
-    assert first.unavailable["gpu.memory.reserved_gb"] is Reason.LIBRARY_TOO_OLD
+    assert first.unavailable["gpu.memory.reserved_gb"] is UnavailableReason.LIBRARY_TOO_OLD
     assert first.values["gpu.pcie.tx_mbps"] is not None
 
 

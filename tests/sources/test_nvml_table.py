@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.catalog import GPU_METRICS
-from dashtop.domain.errors import Reason
+from dashtop.metrics import GPU_METRICS
+from dashtop.model.unavailable import UnavailableReason
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import GIB, RATES, reading, settled, when
 
 if TYPE_CHECKING:
-    from dashtop.domain.sample import Gpu
+    from dashtop.model.sample import Gpu
     from tests.fake_nvml.fixtures import WorldFactory
 
 MEGA = 10**6
@@ -174,7 +174,7 @@ def test_a_gpu_that_asks_for_a_reset_is_shown_as_such_while_the_others_go_on(
     with reading(world, monkeypatch) as gpus:
         settled(gpus)
         world.set_return("nvmlDeviceGetUtilizationRates", 16, gpu=5).save()
-        found = when(gpus, lambda found: found.gpus[5].state is Reason.GPU_RESET_REQUIRED).gpus
-        assert [gpu.state for gpu in found] == [None] * 5 + [Reason.GPU_RESET_REQUIRED] + [None] * 2
+        found = when(gpus, lambda found: found.gpus[5].state is UnavailableReason.GPU_RESET_REQUIRED).gpus
+        assert [gpu.state for gpu in found] == [None] * 5 + [UnavailableReason.GPU_RESET_REQUIRED] + [None] * 2
         world.clear_faults().save()
         when(gpus, lambda found: len(found.gpus) == 8 and all(gpu.state is None for gpu in found.gpus))

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dashtop.sources.owners import UserNames, environment_name
+from dashtop.sources.host.owners import UserNames, environment_name
 from tests.processes import eventually
 
 

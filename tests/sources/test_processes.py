@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dashtop.domain.sample import GpuProcess, Owner
-from dashtop.sources.clock import SystemClock
-from dashtop.sources.pid_namespace import GONE_S
-from dashtop.sources.processes import ProcessReader
+from dashtop.model.clock import SystemClock
+from dashtop.model.sample import GpuProcess, Owner
+from dashtop.sources.host.processes import ProcessReader
+from dashtop.sources.host.procfs import GONE_S
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:

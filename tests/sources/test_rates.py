@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from dashtop.domain.errors import Reason, Unavailable
-from dashtop.domain.readings import ByteRates
-from dashtop.sources.rates import Rate, TrafficRates
+from dashtop.model.ports import ByteRates
+from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.host.rates import Rate, TrafficRates
 
 
 def first_reading(rate: Rate, count: int, at: float) -> None:
     with pytest.raises(Unavailable) as missing:
         rate.update(count, at)
-    assert missing.value.reason is Reason.FIRST_READING
+    assert missing.value.reason is UnavailableReason.FIRST_READING
 
 
 def test_a_rate_is_growth_over_the_time_that_passed() -> None:
@@ -85,4 +85,4 @@ def test_the_reset_of_one_device_leaves_the_others_rates() -> None:
 def test_no_device_is_said_as_such() -> None:
     with pytest.raises(Unavailable) as missing:
         TrafficRates().update({}, 1.0)
-    assert missing.value.reason is Reason.ABSENT
+    assert missing.value.reason is UnavailableReason.ABSENT

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.sample import PROCESSES, Gpu, GpuProcess, Owner
-from dashtop.ui.compare import GAP, SHOWN, Fleet, is_free, rows, state
+from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, Owner
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui.gpu_grid import GAP, SHOWN, GpuGrid, is_free, rows, state
+from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.shared import Shared
 from dashtop.ui.theme import GPUS, HOST
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.test_layout import contrast, tokens
@@ -78,7 +78,7 @@ def test_free_is_what_is_known_to_be_empty_and_idle(changes: dict[str, float | N
 
 def test_what_has_a_process_or_cannot_be_read_is_not_free() -> None:
     assert not is_free(dataclasses.replace(idle(), processes=(PROCESS,)))
-    assert not is_free(dataclasses.replace(idle(), state=Reason.ASLEEP))
+    assert not is_free(dataclasses.replace(idle(), state=UnavailableReason.ASLEEP))
 
 
 def test_an_empty_mig_instance_is_free_though_its_load_is_not_told() -> None:
@@ -97,7 +97,7 @@ def test_memory_that_the_host_uses_too_does_not_make_a_gpu_taken() -> None:
 
 def test_a_gpu_whose_processes_nobody_tells_is_not_free_and_says_why() -> None:
     untold = idle()
-    untold = dataclasses.replace(untold, unavailable={**untold.unavailable, PROCESSES: Reason.NO_PERMISSION})
+    untold = dataclasses.replace(untold, unavailable={**untold.unavailable, PROCESSES: UnavailableReason.NO_PERMISSION})
     assert not is_free(untold)
     (row,) = rows(make_sample(gpus=(untold,)))
     assert row[-3:] == ["no permission", 0, 0]
@@ -105,15 +105,15 @@ def test_a_gpu_whose_processes_nobody_tells_is_not_free_and_says_why() -> None:
 
 def test_states_are_said_in_words() -> None:
     assert state(idle()) == ""
-    assert state(dataclasses.replace(idle(), state=Reason.GPU_LOST)) == "the GPU has fallen off the bus"
+    assert state(dataclasses.replace(idle(), state=UnavailableReason.GPU_LOST)) == "the GPU has fallen off the bus"
     parent = dataclasses.replace(
-        idle(gpu__utilization__gpu=None), unavailable={"gpu.utilization.gpu": Reason.MIG_PARENT}
+        idle(gpu__utilization__gpu=None), unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT}
     )
-    assert state(parent) == Reason.MIG_PARENT.value
+    assert state(parent) == UnavailableReason.MIG_PARENT.value
     assert "reset" in state(idle(gpu__remapped_rows__pending=1.0))
 
 
-def asked(fleet: Fleet, sample: Any, **held: str) -> dict[str, Any]:
+def asked(fleet: GpuGrid, sample: Any, **held: str) -> dict[str, Any]:
     frame = fleet.frame(sample, ViewRequest.parse({"view": "compare", **held}))
     found: dict[str, Any] = frame["compare"]
     return found
@@ -121,7 +121,7 @@ def asked(fleet: Fleet, sample: Any, **held: str) -> dict[str, Any]:
 
 def test_strips_travel_when_a_bucket_is_complete_and_are_made_once_for_all() -> None:
     services, latest, history = world(gpus=(make_gpu(0, values=IDLE), make_gpu(1, values=IDLE)), recorded_s=600)
-    fleet = Fleet(services, Shared(Flask("test")))
+    fleet = GpuGrid(services, RenderCache(Flask("test")))
     sample = latest.sample
     assert sample is not None
     first = [asked(fleet, sample) for _ in range(5)]

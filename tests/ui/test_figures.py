@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashtop.catalog import METRICS
-from dashtop.domain.metric import Thresholds
-from dashtop.domain.sample import Series, SeriesKey, SeriesSet
-from dashtop.ui import figures
-from dashtop.ui.figures import Line
-from dashtop.ui.plotting import Canvas, Figure
+from dashtop.metrics import METRICS
+from dashtop.model.metric import Thresholds
+from dashtop.model.sample import Series, SeriesKey, SeriesSet
+from dashtop.ui.charts import figures
+from dashtop.ui.charts.base_figure import Canvas, Figure
+from dashtop.ui.charts.figures import Line
+from dashtop.ui.charts.resolution import Span
 from dashtop.ui.theme import DARK, LIGHT
-from dashtop.ui.timeline import Span
 
 START = 1_800_000_000_000
 NAN = float("nan")

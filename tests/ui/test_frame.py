@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.metric import Thresholds
-from dashtop.domain.sample import Gpu, Mount, Sample
-from dashtop.ui.frame import FAILING, chosen_gpu, devices, level, listed, live_frame, notice
+from dashtop.model.metric import Thresholds
+from dashtop.model.sample import Gpu, Mount, Sample
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import storage, system
+from dashtop.ui.snapshot import FAILING, build_snapshot, chosen_gpu, devices, level, listed, notice
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import HOST_VALUES, gpu
 
@@ -26,7 +26,7 @@ KEYS = {
 
 
 def frame_of(sample: Sample, shown: Gpu | None, *, alive: bool = True) -> dict[str, object]:
-    return live_frame(sample, shown, listed(KEYS), age_s=0.2, interval_s=1.0, alive=alive)
+    return build_snapshot(sample, shown, listed(KEYS), age_s=0.2, interval_s=1.0, alive=alive)
 
 
 def test_values_reasons_levels_and_warnings() -> None:
@@ -41,8 +41,8 @@ def test_values_reasons_levels_and_warnings() -> None:
         "system.swap.used_percent": None,
     }
     assert frame["missing"] == {
-        "gpu.fan_speed": Reason.NOT_SUPPORTED.value,
-        "system.swap.used_percent": Reason.FIRST_READING.value,
+        "gpu.fan_speed": UnavailableReason.NOT_SUPPORTED.value,
+        "system.swap.used_percent": UnavailableReason.FIRST_READING.value,
     }
     assert frame["levels"] == {
         "gpu.utilization.gpu": "high",
@@ -68,7 +68,7 @@ def test_zero_is_a_value() -> None:
 
 
 def test_without_a_gpu_only_the_host_is_told() -> None:
-    frame = frame_of(make_sample(host=HOST_VALUES, trouble=Reason.NO_LIBRARY), None)
+    frame = frame_of(make_sample(host=HOST_VALUES, trouble=UnavailableReason.NO_LIBRARY), None)
     assert frame["gpu"] is None
     assert frame["devices"] == []
     assert frame["error"] is None
@@ -80,8 +80,8 @@ def test_without_a_gpu_only_the_host_is_told() -> None:
     assert set(frame["values"]) == {"system.cpu.usage_percent", "system.swap.used_percent"}  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_trouble_has_its_words(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", UnavailableReason)
+def test_every_trouble_has_its_words(reason: UnavailableReason) -> None:
     words = notice(reason)
     assert all(words.values())
     assert (words["title"] == "GPUs cannot be read") == (reason in FAILING)
@@ -93,19 +93,19 @@ def test_every_trouble_has_its_words(reason: Reason) -> None:
 
 
 def test_a_switched_off_gpu_is_not_promised() -> None:
-    assert "appears" not in notice(Reason.DISABLED)["outlook"]
-    assert notice(Reason.DISABLED)["title"] == "GPU monitoring off"
+    assert "appears" not in notice(UnavailableReason.DISABLED)["outlook"]
+    assert notice(UnavailableReason.DISABLED)["title"] == "GPU monitoring off"
     assert notice(None)["title"] == "No GPU Detected"
-    assert notice(Reason.STARTING)["title"] == "Looking for GPUs"
+    assert notice(UnavailableReason.STARTING)["title"] == "Looking for GPUs"
 
 
 def test_a_gpu_that_tells_nothing_is_trouble_only_if_it_should() -> None:
-    def silent(reason: Reason) -> object:
+    def silent(reason: UnavailableReason) -> object:
         mute = make_gpu()
         return frame_of(make_sample(), replace(mute, unavailable=dict.fromkeys(mute.values, reason)))["error"]
 
-    assert silent(Reason.ASLEEP) is None
-    assert silent(Reason.GPU_LOST) == {
+    assert silent(UnavailableReason.ASLEEP) is None
+    assert silent(UnavailableReason.GPU_LOST) == {
         "type": "gpu",
         "message": "The GPU has fallen off the bus. CPU and memory monitoring goes on.",
     }

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dashtop.domain.sample import Owner, ProcessSpan, SeriesSet
-from dashtop.ui.holdings import MOST_LAYERS, Layer, layers, remainder, where
-from dashtop.ui.plotting import Canvas
-from dashtop.ui.stacked import memory_by_process
+from dashtop.model.sample import Owner, ProcessSpan, SeriesSet
+from dashtop.ui.charts.base_figure import Canvas
+from dashtop.ui.charts.process_memory import MOST_LAYERS, Layer, layers, remainder, where
+from dashtop.ui.charts.stacked_area import memory_by_process
 from dashtop.ui.theme import LIGHT
 
 if TYPE_CHECKING:

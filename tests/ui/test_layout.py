@@ -14,21 +14,21 @@ from dash import html
 from dash.development.base_component import Component
 from flask import Flask
 
-from dashtop.catalog import METRICS
-from dashtop.domain.errors import Reason
-from dashtop.factory import assets_dir
+from dashtop.app import assets_dir
+from dashtop.metrics import METRICS
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
-from dashtop.ui.dialog import names
+from dashtop.ui.components import metrics_in
+from dashtop.ui.layout.settings_modal import names
+from dashtop.ui.page import create_dash, layout
 from dashtop.ui.panels import CHARTS
-from dashtop.ui.shell import create_dash, layout
 from dashtop.ui.theme import DARK, LIGHT
-from dashtop.ui.value import metrics_in
 from tests.ui.worlds import GPU_VALUES, gpu, world
 
 if TYPE_CHECKING:
     from dash import Dash
 
-    from dashtop.domain.sample import Gpu
+    from dashtop.model.sample import Gpu
 
 PUBLIC = {
     "view-mode", "settings-button", "settings-modal", "update-interval", "export-button",
@@ -98,7 +98,7 @@ def test_the_status_line_has_an_answer_of_its_own() -> None:
 
 
 def test_the_status_line_tells_of_trouble_with_a_gpu_and_of_the_host() -> None:
-    lost = replace(gpu(), values=dict.fromkeys(GPU_VALUES), unavailable={}, state=Reason.GPU_LOST)
+    lost = replace(gpu(), values=dict.fromkeys(GPU_VALUES), unavailable={}, state=UnavailableReason.GPU_LOST)
     for gpus, trouble in (((lost,), "The GPU has fallen off the bus"), ((), "No GPU Detected")):
         told = served(gpus).server.test_client().get("/_compact").get_json()
         assert told["trouble"] == trouble

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dashtop.ui.charts.resolution import Span
 from dashtop.ui.request import Drawn, ViewRequest
-from dashtop.ui.timeline import Span
 
 DEFAULT = ViewRequest()
 

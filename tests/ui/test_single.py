@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from dashtop.domain.errors import Reason
-from dashtop.domain.sample import PROCESSES, Device, Gpu, GpuProcess, Owner
-from dashtop.ui import ids, tick
-from dashtop.ui.compare import Fleet
-from dashtop.ui.held import Held
+from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Owner
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui import callbacks as tick
+from dashtop.ui import ids
+from dashtop.ui.charts.renderer import ChartRenderer
+from dashtop.ui.delta import Held
+from dashtop.ui.gpu_grid import GpuGrid
 from dashtop.ui.panels import hardware, heading, information, processes
+from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.shared import Shared
-from dashtop.ui.trail import TRAIL_METRICS
-from dashtop.ui.trends import Trends
+from dashtop.ui.sparklines import TRAIL_METRICS
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import gpu, world
 
@@ -45,9 +46,11 @@ def test_a_part_travels_until_it_is_held_and_again_when_it_differs() -> None:
 
 def ask(asked: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
     services, _, _ = world(gpus=gpus or (gpu(),))
-    shared = Shared(Flask("test"))
+    shared = RenderCache(Flask("test"))
     request = ViewRequest.parse(asked)
-    return tick.answer(services, Trends(services, shared), Fleet(services, shared), Held(), metrics=(), request=request)
+    return tick.answer(
+        services, ChartRenderer(services, shared), GpuGrid(services, shared), Held(), metrics=(), request=request
+    )
 
 
 def test_the_last_minutes_are_sent_once_and_for_each_gpu() -> None:
@@ -140,8 +143,10 @@ def test_information_of_the_gpu_and_of_the_machine() -> None:
 def test_states_are_told_in_words() -> None:
     well = gpu()
     assert heading.state(well) == ""
-    assert heading.state(dataclasses.replace(well, state=Reason.GPU_LOST)) == "The GPU has fallen off the bus."
-    split = dataclasses.replace(well, unavailable={"gpu.utilization.gpu": Reason.MIG_PARENT})
+    assert (
+        heading.state(dataclasses.replace(well, state=UnavailableReason.GPU_LOST)) == "The GPU has fallen off the bus."
+    )
+    split = dataclasses.replace(well, unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT})
     assert heading.state(split) == "Split into MIG instances: see each of them."
 
 
@@ -159,5 +164,5 @@ def test_processes_that_nobody_tells_are_not_said_to_be_none() -> None:
         return str(processes.frame(make_sample(gpus=(of,)), of)["words"]["processes.none"])
 
     assert words(make_gpu()) == "No process holds memory of this GPU."
-    untold = dataclasses.replace(make_gpu(), unavailable={PROCESSES: Reason.NO_PERMISSION})
+    untold = dataclasses.replace(make_gpu(), unavailable={PROCESSES: UnavailableReason.NO_PERMISSION})
     assert words(untold) == "The processes are not known: no permission."

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flask import Flask
 
-from dashtop.domain.services import Services
-from dashtop.domain.timerange import DAY_MS, HOUR_MS
+from dashtop.model.ports import Services
+from dashtop.model.timerange import DAY_MS, HOUR_MS
+from dashtop.ui.charts.renderer import ChartRenderer
+from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.shared import Shared
-from dashtop.ui.trends import Trends
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.ui.worlds import Pinned
@@ -22,7 +22,7 @@ from tests.ui.worlds import Pinned
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dashtop.domain.sample import Sample
+    from dashtop.model.sample import Sample
 
 LOAD = "gpu.utilization.gpu"
 NOW_MS = NOON_MS // DAY_MS * DAY_MS + 60_000
@@ -50,7 +50,9 @@ def test_one_second_at_full_load_is_in_the_figures_data(name: str, tmp_path: Pat
     now = dataclasses.replace(sample(NOW_MS), sequence=2)
     services = Services(latest=Pinned(now), history=reopened, clock=FakeClock(now_ms=NOW_MS))
     asked = ViewRequest.parse({"width": 900, "range": name, "only": "chart-utilization"})
-    figure = Trends(services, Shared(Flask("test"))).drawn(now, now.gpus[0], asked)["figures"]["chart-utilization"]
+    figure = ChartRenderer(services, RenderCache(Flask("test"))).drawn(now, now.gpus[0], asked)["figures"][
+        "chart-utilization"
+    ]
     reopened.close()
     low, high, mean, *_ = [trace for trace in figure["data"] if trace["legendgroup"] == LOAD]
     step_ms = high["dx"]

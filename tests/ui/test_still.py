@@ -7,8 +7,8 @@ from typing import Any
 from dash import dcc, html
 
 from dashtop.ui import ids
-from dashtop.ui.still import still
-from dashtop.ui.value import attributes
+from dashtop.ui.components import attributes
+from dashtop.ui.static_tree import still
 from tests.ui.test_layout import served
 
 

@@ -13,19 +13,20 @@ import numpy as np
 from dash import _utils
 from flask import Flask
 
-from dashtop.ui import ids, tick
-from dashtop.ui.compare import Fleet
-from dashtop.ui.frame import listed
-from dashtop.ui.held import Held
+from dashtop.ui import callbacks as tick
+from dashtop.ui import ids
+from dashtop.ui.charts.renderer import ChartRenderer
+from dashtop.ui.delta import Held
+from dashtop.ui.gpu_grid import GpuGrid
 from dashtop.ui.panels import CHARTS
+from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.shared import Shared
-from dashtop.ui.trends import Trends
+from dashtop.ui.snapshot import listed
 from tests.builders import make_device, make_sample
 from tests.ui.worlds import HOST_VALUES, Pinned, gpu, world
 
 if TYPE_CHECKING:
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
 
 to_json: Any = _utils.to_json
 
@@ -37,8 +38,8 @@ def answer(services: Services, keys: frozenset[str], request: ViewRequest) -> di
     """What one server answers: everything asked of the same machine shares what is made once for all."""
     history: Any = services.history
     if not hasattr(history, "shared"):
-        history.shared = Shared(Flask("test"))
-    trends, fleet = Trends(services, history.shared), Fleet(services, history.shared)
+        history.shared = RenderCache(Flask("test"))
+    trends, fleet = ChartRenderer(services, history.shared), GpuGrid(services, history.shared)
     return tick.answer(services, trends, fleet, Held(), metrics=listed(keys), request=request)
 
 

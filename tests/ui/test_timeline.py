@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dashtop.domain.timerange import DAY_MS
-from dashtop.ui.timeline import RANGES_MS, Span, span_for, window_ending, window_within
+from dashtop.model.timerange import DAY_MS
+from dashtop.ui.charts.resolution import RANGES_MS, Span, span_for, window_ending, window_within
 
 HOUR = 3_600_000
 NOW = 1_800_000_007_123

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dashtop.domain.errors import CollectionEndedError
-from dashtop.domain.sample import Series, SeriesKey, SeriesSet
-from dashtop.domain.services import Services
+from dashtop.model.errors import CollectionEndedError
+from dashtop.model.ports import Services
+from dashtop.model.sample import Series, SeriesKey, SeriesSet
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.domain.sample import Event, Gpu, ProcessSpan, Sample
+    from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample
 
 GPU_VALUES = {
     "gpu.utilization.gpu": 97.5,

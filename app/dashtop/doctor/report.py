@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dashtop.domain.errors import Reason
-    from dashtop.domain.sample import Device
+    from dashtop.model.sample import Device
+    from dashtop.model.unavailable import UnavailableReason
 
 WIDTH = 110
 _INDENT = 8
@@ -41,7 +41,7 @@ class GpuFinding:
 
     device: Device
     present: int
-    missing: Mapping[str, Reason]
+    missing: Mapping[str, UnavailableReason]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +101,7 @@ class Report:
     def _missing(self, area: str | None) -> list[str]:
         """Return the metrics that a GPU lacks, those with the same reason together; none for one that has no other."""
         gpu = next((each for each in self.gpus if gpu_area(each.device) == area), None)
-        by_reason: dict[Reason, list[str]] = {}
+        by_reason: dict[UnavailableReason, list[str]] = {}
         for key, reason in gpu.missing.items() if gpu is not None and gpu.present else ():
             by_reason.setdefault(reason, []).append(key.partition(".")[2])
         lines = []

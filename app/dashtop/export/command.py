@@ -7,16 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dashtop.domain.errors import ExportError, SettingsError
-from dashtop.domain.timerange import RANGES, SECOND_MS, TimeRange
 from dashtop.export.formats import FORMATS
 from dashtop.export.table import Table
+from dashtop.model.errors import ExportError, SettingsError
+from dashtop.model.timerange import RANGES, SECOND_MS, TimeRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dashtop.domain.ports import Clock, History
     from dashtop.export.request import Request
+    from dashtop.model.ports import Clock, History
 
 
 def run(request: Request, history: History, clock: Clock) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dashtop.domain.errors import ExportError
 from dashtop.export.table import Piece
+from dashtop.model.errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

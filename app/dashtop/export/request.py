@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dashtop.catalog import METRICS
-from dashtop.domain.timerange import RANGES
+from dashtop.metrics import METRICS
+from dashtop.model.timerange import RANGES
 
 if TYPE_CHECKING:
     import argparse

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dashtop.catalog import METRICS
-from dashtop.domain.text import printable
+from dashtop.metrics import METRICS
+from dashtop.model.text import sanitize_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from dashtop.domain.ports import History
-    from dashtop.domain.sample import SeriesKey
+    from dashtop.model.ports import History
+    from dashtop.model.sample import SeriesKey
 
 STATISTICS = ("mean", "min", "max")
 DIGITS = 4
@@ -43,7 +43,7 @@ class Column:
         """What stands above the column: metric, statistic, unit, and the GPU's UUID."""
         unit = f" ({self.unit})" if self.unit else ""
         gpu = f" {self.key.gpu_uuid}" if self.key.gpu_uuid is not None else ""
-        return printable(f"{self.key.metric} {self.statistic}{unit}{gpu}", LONGEST_TITLE)
+        return sanitize_text(f"{self.key.metric} {self.statistic}{unit}{gpu}", LONGEST_TITLE)
 
 
 class Piece(NamedTuple):

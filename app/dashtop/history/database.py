@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from dashtop.history import seal
+from dashtop.history import compaction as seal
 from dashtop.history.tiers import TIERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from dashtop.history.record import Layout, Record
+    from dashtop.history.encoder import Layout, Record
 
 
 class Cursor(Protocol):
@@ -54,15 +54,15 @@ class Connection(Protocol):
         """Let go of the database."""
 
 
-class ForeignError(Exception):
+class IncompatibleDatabaseError(Exception):
     """What lies there is not of this version of dashtop, or damaged."""
 
 
-class HeldElsewhereError(Exception):
+class DatabaseLockedError(Exception):
     """Another dashtop writes there."""
 
 
-class UnreadableError(Exception):
+class DatabaseReadError(Exception):
     """The database does not answer. `damaged`: since it is broken. `lost`: since it is out of reach."""
 
     def __init__(self, message: str, *, damaged: bool = False, lost: bool = False) -> None:
@@ -96,7 +96,7 @@ class Database(ABC):
 
     @abstractmethod
     def engine(self) -> str:
-        """Return the name and version of what keeps the tables. Raises UnreadableError."""
+        """Return the name and version of what keeps the tables. Raises DatabaseReadError."""
 
     @abstractmethod
     def recover(self, error: Exception, now_ms: int) -> tuple[Database, str | None]:
@@ -108,10 +108,10 @@ class Database(ABC):
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[Connection]:
-        """Give a connection to read from. Raises UnreadableError; its own errors are told by `_understood`."""
+        """Give a connection to read from. Raises DatabaseReadError; its own errors are told by `_understood`."""
 
     @abstractmethod
-    def _understood(self, error: Exception) -> UnreadableError | None:
+    def _understood(self, error: Exception) -> DatabaseReadError | None:
         """Return what an error while reading means; None where it is none of the database's."""
 
     @abstractmethod
@@ -123,7 +123,10 @@ class Database(ABC):
         """Give room back after a pruning, outside of a transaction."""
 
     def open(self) -> None:
-        """Open for writing. Raises ForeignError, HeldElsewhereError, OSError and the database's own errors."""
+        """Open for writing.
+
+        Raises IncompatibleDatabaseError, DatabaseLockedError, OSError and the database's own errors.
+        """
         self.close()
         connection = self._connect()
         self._layouts.clear()
@@ -145,7 +148,7 @@ class Database(ABC):
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Give a connection to read from, which sees one moment. Raises UnreadableError, also for damaged values."""
+        """Give a connection to read from, which sees one moment. Raises DatabaseReadError, also for damaged values."""
         try:
             with self._reading() as connection:
                 yield connection
@@ -159,12 +162,12 @@ class Database(ABC):
         """Add records in one transaction; from then on they survive the process.
 
         After a failure, or where another process wrote before, those that did arrive are not written twice. Raises
-        UnreadableError where it is closed, and the database's own errors.
+        DatabaseReadError where it is closed, and the database's own errors.
         """
         with self._turn:
             connection = self._connection
             if connection is None:
-                raise UnreadableError("the history is closed")
+                raise DatabaseReadError("the history is closed")
             if self._unsure:
                 records = records[_arrived(connection, records) :]
             self._unsure = True

@@ -12,17 +12,17 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from dashtop.domain.errors import SettingsError
-from dashtop.domain.urls import without_password
 from dashtop.history.database import (
     Connection,
     Cursor,
     Database,
-    ForeignError,
-    HeldElsewhereError,
-    UnreadableError,
+    DatabaseLockedError,
+    DatabaseReadError,
+    IncompatibleDatabaseError,
 )
+from dashtop.history.postgresql_url import mask_passwords
 from dashtop.history.schema import VERSION, schema
+from dashtop.model.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +78,7 @@ class PostgresDatabase(Database):
                 "--history-url: PostgreSQL's library does not understand this URL; its form is"
                 " postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
             ) from None
-        self._place = without_password(url)
+        self._place = mask_passwords(url)
         self._parameters = make_conninfo(url, **{name: PARAMETERS[name] for name in PARAMETERS.keys() - given.keys()})
         self._idle: list[_Connection] = []
         self._away_until = 0.0
@@ -91,7 +91,7 @@ class PostgresDatabase(Database):
         return self._place
 
     def engine(self) -> str:
-        """Return the server's version. Raises UnreadableError, also where the tables of others are there."""
+        """Return the server's version. Raises DatabaseReadError, also where the tables of others are there."""
         with self.reading() as connection:
             _is_ours(connection)
             (version,) = connection.execute("SHOW server_version").fetchone()
@@ -125,7 +125,7 @@ class PostgresDatabase(Database):
         """Take the lock of the one who writes to this schema; it ends with the connection."""
         found = connection.execute("SELECT oid::bigint FROM pg_namespace WHERE nspname = current_schema()").fetchone()
         if found is None:
-            raise ForeignError("its search path names no schema that is there")
+            raise IncompatibleDatabaseError("its search path names no schema that is there")
         (taken,) = connection.execute("SELECT pg_try_advisory_lock(?::int, ?::oid::int)", (LOCK, found[0])).fetchone()
         if taken:
             return
@@ -136,8 +136,8 @@ class PostgresDatabase(Database):
             (LOCK, found[0], self._pid),
         ).fetchone()
         if ended is not None:
-            raise UnreadableError("a lost connection is being ended")
-        raise HeldElsewhereError
+            raise DatabaseReadError("a lost connection is being ended")
+        raise DatabaseLockedError
 
     def _session(self) -> _Connection:
         connection = _Connection(psycopg.connect(self._parameters, autocommit=True))
@@ -169,7 +169,7 @@ class PostgresDatabase(Database):
         with self._guard:
             connection = self._idle.pop() if self._idle else None
             if connection is None and time.monotonic() < self._away_until:
-                raise UnreadableError(f"{self._place} is out of reach", lost=True)
+                raise DatabaseReadError(f"{self._place} is out of reach", lost=True)
         if connection is not None:
             try:
                 connection.execute(begin)
@@ -192,11 +192,11 @@ class PostgresDatabase(Database):
         for connection in idle:
             connection.close()
 
-    def _understood(self, error: Exception) -> UnreadableError | None:
+    def _understood(self, error: Exception) -> DatabaseReadError | None:
         if isinstance(error, (psycopg.errors.UndefinedTable, ValueError)):
-            return UnreadableError(_words(error), damaged=True)
-        if isinstance(error, (psycopg.Error, ForeignError)):
-            return UnreadableError(f"The history in {self._place} cannot be read ({_words(error)}).", lost=True)
+            return DatabaseReadError(_words(error), damaged=True)
+        if isinstance(error, (psycopg.Error, IncompatibleDatabaseError)):
+            return DatabaseReadError(f"The history in {self._place} cannot be read ({_words(error)}).", lost=True)
         return None
 
     def _used_bytes(self, connection: Connection) -> int:
@@ -248,22 +248,24 @@ def _translated(sql: str) -> bytes:
 
 
 def _is_ours(connection: Connection) -> bool:
-    """Tell whether the tables are there. Raises ForeignError where something else is."""
+    """Tell whether the tables are there. Raises IncompatibleDatabaseError where something else is."""
     (encoding,) = connection.execute("SHOW server_encoding").fetchone()
     if encoding != "UTF8":
-        raise ForeignError(f"its encoding is {encoding}: create it with ENCODING 'UTF8'")
+        raise IncompatibleDatabaseError(f"its encoding is {encoding}: create it with ENCODING 'UTF8'")
     rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").fetchall()
     tables = {name for (name,) in rows}
     if "dashtop" in tables:
         (version,) = connection.execute("SELECT max(version) FROM dashtop").fetchone()
         if version != VERSION:
-            raise ForeignError("it holds the history of another version of dashtop")
+            raise IncompatibleDatabaseError("it holds the history of another version of dashtop")
     elif tables:
-        raise ForeignError("it holds tables of another program: give dashtop a database or a schema of its own")
+        raise IncompatibleDatabaseError(
+            "it holds tables of another program: give dashtop a database or a schema of its own"
+        )
     return bool(tables)
 
 
 def _words(error: Exception) -> str:
     """Return what the server or libpq said, in one line and without a password."""
     lines = str(error).strip().splitlines()
-    return without_password(lines[0]).rstrip(".") if lines else type(error).__name__
+    return mask_passwords(lines[0]).rstrip(".") if lines else type(error).__name__

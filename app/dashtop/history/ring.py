@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dashtop.domain.sample import SeriesKey
-    from dashtop.history.record import Layout
+    from dashtop.history.encoder import Layout
+    from dashtop.model.sample import SeriesKey
 
 SPAN_S = 3660.0
 """The minute more is for what is shown in whole minutes of an hour: the first of them begins before it."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dashtop.domain.errors import QueryError
-from dashtop.domain.metric import Aggregation
+from dashtop.model.errors import QueryError
+from dashtop.model.metric import Aggregation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dashtop.history.database import Connection, Database, ForeignError, UnreadableError
+from dashtop.history.database import Connection, Database, DatabaseReadError, IncompatibleDatabaseError
 from dashtop.history.schema import VERSION, schema
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class SqliteDatabase(Database):
         except sqlite3.DatabaseError as error:
             connection.close()
             if _is_damage(error):
-                raise ForeignError(str(error)) from error
+                raise IncompatibleDatabaseError(str(error)) from error
             raise
-        except ForeignError:
+        except IncompatibleDatabaseError:
             connection.close()
             raise
         return connection
@@ -105,7 +105,7 @@ class SqliteDatabase(Database):
         if self._path is None:
             with self._turn:
                 if self._connection is None:
-                    raise UnreadableError("the history is closed")
+                    raise DatabaseReadError("the history is closed")
                 yield self._connection
             return
         connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
@@ -115,9 +115,9 @@ class SqliteDatabase(Database):
         finally:
             connection.close()
 
-    def _understood(self, error: Exception) -> UnreadableError | None:
+    def _understood(self, error: Exception) -> DatabaseReadError | None:
         if isinstance(error, (sqlite3.Error, ValueError)):
-            return UnreadableError(str(error), damaged=is_damage(error))
+            return DatabaseReadError(str(error), damaged=is_damage(error))
         return None
 
     def _used_bytes(self, connection: Connection) -> int:
@@ -138,7 +138,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if (ours, version) == (APPLICATION_ID, VERSION):
         _check(connection)
     elif tables or ours:
-        raise ForeignError("it is not a history of this version of dashtop")
+        raise IncompatibleDatabaseError("it is not a history of this version of dashtop")
     else:
         connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -172,7 +172,7 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 def is_damage(error: Exception) -> bool:
     """Tell whether the file itself is broken, rather than the disk full or busy."""
-    if isinstance(error, (ForeignError, ValueError)):
+    if isinstance(error, (IncompatibleDatabaseError, ValueError)):
         return True
     return isinstance(error, sqlite3.Error) and (_is_damage(error) or "no such table" in str(error))
 
@@ -190,4 +190,4 @@ def _check(connection: sqlite3.Connection) -> None:
     finally:
         connection.set_progress_handler(None, 0)
     if found != "ok":
-        raise ForeignError(found)
+        raise IncompatibleDatabaseError(found)

@@ -6,22 +6,22 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from dashtop.domain.sample import Series, SeriesSet
-from dashtop.history import read
-from dashtop.history.database import UnreadableError
-from dashtop.history.record import Recorder
+from dashtop.history import queries as read
+from dashtop.history.compaction import aggregation
+from dashtop.history.database import DatabaseReadError
+from dashtop.history.encoder import SampleEncoder
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, aligned, joined
-from dashtop.history.seal import aggregation
 from dashtop.history.writer import Writer
+from dashtop.model.sample import Series, SeriesSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dashtop.domain.ports import Clock
-    from dashtop.domain.sample import Event, ProcessSpan, Sample, SeriesKey
     from dashtop.history.database import Connection, Database
     from dashtop.history.rollup import Readings
+    from dashtop.model.ports import Clock
+    from dashtop.model.sample import Event, ProcessSpan, Sample, SeriesKey
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class HistoryStore:
     def __init__(self, database: Database, *, clock: Clock, interval_s: float) -> None:
         self._interval_s = interval_s
         self._ring = Ring(interval_s=interval_s)
-        self._recorder = Recorder()
+        self._recorder = SampleEncoder()
         self._lost: str | None = None
         self._writer = Writer(database, clock=clock)
         self._leading = False
@@ -139,7 +139,7 @@ class HistoryStore:
         try:
             with self._writer.database.reading() as connection:
                 answer = question(connection)
-        except UnreadableError as error:
+        except DatabaseReadError as error:
             if error.damaged:
                 self._writer.doubt()
             self._lost = str(error) if error.lost else None

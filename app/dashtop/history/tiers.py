@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dashtop.domain.timerange import DAY_MS, HOUR_MS, KEPT_FOR_MS, KEPT_MS, MINUTE_MS
+from dashtop.model.timerange import DAY_MS, HOUR_MS, KEPT_FOR_MS, KEPT_MS, MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dashtop.history.database import HeldElsewhereError
+from dashtop.history.database import DatabaseLockedError
 
 if TYPE_CHECKING:
-    from dashtop.domain.ports import Clock
     from dashtop.history.database import Database
-    from dashtop.history.record import Record
+    from dashtop.history.encoder import Record
+    from dashtop.model.ports import Clock
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Writer:
     def _open(self) -> bool:
         try:
             self.database.open()
-        except HeldElsewhereError:
+        except DatabaseLockedError:
             self._following = True
             self._say(
                 f"Another dashtop writes the history in {self.database.place}; this one shows it, and takes over when"

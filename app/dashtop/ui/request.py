@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dashtop.ui.timeline import DEFAULT_RANGE, RANGES_MS, SECOND, Span
+from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS, SECOND, Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,18 +7,18 @@ from typing import Final
 from dashtop.ui.panels import (
     charts,
     compact,
-    compare,
     gauges,
     hardware,
     heading,
-    holders,
     information,
     notice,
     processes,
     storage,
     system,
 )
-from dashtop.ui.panels.base import Chart, Panel, Past, Place
+from dashtop.ui.panels import gpu_grid as compare
+from dashtop.ui.panels import process_memory as holders
+from dashtop.ui.panels.base import Chart, ChartData, Panel, Place
 
 PANELS: Final[tuple[Panel, ...]] = (
     compact.PANEL,
@@ -39,4 +39,4 @@ PANELS: Final[tuple[Panel, ...]] = (
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 
-__all__ = ["CHARTS", "PANELS", "Chart", "Panel", "Past", "Place"]
+__all__ = ["CHARTS", "PANELS", "Chart", "ChartData", "Panel", "Place"]

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from dash import Dash
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, ProcessSpan, Sample, SeriesSet
-    from dashtop.domain.services import Services
-    from dashtop.ui.plotting import Canvas, Figure
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, ProcessSpan, Sample, SeriesSet
+    from dashtop.ui.charts.base_figure import Canvas, Figure
 
 Json = Any
 
@@ -29,7 +29,7 @@ class Place(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Past:
+class ChartData:
     """What a chart is drawn from: series in equal buckets, and what processes held on the chosen GPU meanwhile.
 
     A reading stands for the `interval_ms` until the next.
@@ -49,7 +49,7 @@ class Chart:
 
     id: str
     metrics: tuple[str, ...]
-    draw: Callable[[Past, Sample, Gpu | None, Canvas], Figure | None]
+    draw: Callable[[ChartData, Sample, Gpu | None, Canvas], Figure | None]
     processes: bool = False
 
 

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import dcc, html
 
-from dashtop.catalog import METRICS
-from dashtop.domain.sample import SeriesKey
-from dashtop.ui import figures, ids
-from dashtop.ui.figures import Line
+from dashtop.metrics import METRICS
+from dashtop.model.sample import SeriesKey
+from dashtop.ui import ids
+from dashtop.ui.charts import figures
+from dashtop.ui.charts.figures import Line
+from dashtop.ui.components import attributes, value
 from dashtop.ui.panels.base import Chart, Panel, Place
 from dashtop.ui.panels.card import card
 from dashtop.ui.theme import HOST, gpu_colour
-from dashtop.ui.value import attributes, value
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, Sample, SeriesSet
-    from dashtop.domain.services import Services
-    from dashtop.ui.panels.base import Past
-    from dashtop.ui.plotting import Canvas, Figure
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample, SeriesSet
+    from dashtop.ui.charts.base_figure import Canvas, Figure
+    from dashtop.ui.panels.base import ChartData
 
 _GPU_BUSY, _CPU_BUSY = "gpu.utilization.gpu", "system.cpu.usage_percent"
 _VRAM, _RAM = "gpu.memory.used_gb", "system.memory.used_gb"
@@ -57,17 +58,17 @@ def series_key(metric: str, gpu: Gpu | None) -> SeriesKey:
     return SeriesKey(metric, gpu.device.uuid if of_gpu and gpu is not None else None)
 
 
-def _utilization(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
+def _utilization(past: ChartData, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
     return figures.utilization(past.series, _lines(past.series, gpu, _GPU_BUSY, _CPU_BUSY), canvas)
 
 
-def _memory(past: Past, sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
+def _memory(past: ChartData, sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure:
     vram = gpu.values.get(_VRAM_TOTAL) if gpu is not None else None
     totals = (vram, sample.host.values.get(_RAM_TOTAL))
     return figures.memory(past.series, _lines(past.series, gpu, _VRAM, _RAM, totals=totals), canvas)
 
 
-def _temperature(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+def _temperature(past: ChartData, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
     lines = _lines(past.series, gpu, _TEMPERATURE)
     if gpu is None or not lines:
         return None
@@ -76,7 +77,7 @@ def _temperature(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -
     return figures.temperature(past.series, lines[0], limits, canvas, critical="slowdown" if own else "critical")
 
 
-def _power(past: Past, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+def _power(past: ChartData, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
     lines = _lines(past.series, gpu, _POWER)
     if gpu is None or not lines:
         return None

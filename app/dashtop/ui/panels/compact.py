@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 from flask import jsonify, request
 
-from dashtop.ui import frame as frames
 from dashtop.ui import ids
+from dashtop.ui import snapshot as frames
+from dashtop.ui.components import attributes, metrics_in, ratio, value
 from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.value import attributes, metrics_in, ratio, value
 
 if TYPE_CHECKING:
     from dash import Dash
     from dash.development.base_component import Component
     from flask import Response
 
-    from dashtop.domain.sample import Gpu, Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
 
 _OF_GPU, _OF_HOST = "of-the-gpu", "of-the-host"
 _PATH: Final = "_compact"
@@ -80,7 +80,7 @@ def frame(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
 
 def _trouble(sample: Sample, gpu: Gpu | None) -> str:
     if gpu is None:
-        return frames.notice(sample.gpu_trouble)["title"]
+        return frames.notice(sample.gpu_error)["title"]
     reason = gpu.state or frames.silence(gpu)
     return "" if reason is None else f"{reason.value[:1].upper()}{reason.value[1:]}"
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.catalog import METRICS
+from dashtop.metrics import METRICS
 from dashtop.ui import ids
+from dashtop.ui.components import attributes, bar, fact, facts, metric, ratio, row, value, warning
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
-from dashtop.ui.trail import TRAIL_METRICS, TRAIL_MS
-from dashtop.ui.value import attributes, bar, fact, facts, metric, ratio, row, value, warning
+from dashtop.ui.sparklines import TRAIL_METRICS, TRAIL_MS
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
 
 _BUSY, _HOT, _POWER, _FAN = TRAIL_METRICS
 _SLOWDOWN, _LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"

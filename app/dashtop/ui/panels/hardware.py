@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.catalog.reasons import clock_reasons
+from dashtop.metrics.throttle_reasons import clock_reasons
 from dashtop.ui import ids
+from dashtop.ui.components import PLACEHOLDER, attributes, fact, facts, ratio, row, value
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
-from dashtop.ui.value import PLACEHOLDER, attributes, fact, facts, ratio, row, value
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.catalog.reasons import ClockReason
-    from dashtop.domain.sample import Gpu, Sample
-    from dashtop.domain.services import Services
+    from dashtop.metrics.throttle_reasons import ClockReason
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
 
 _CLOCK, _MEMORY_CLOCK = "gpu.clocks.gpu_mhz", "gpu.clocks.memory_mhz"
 _CLOCK_MAX, _MEMORY_CLOCK_MAX = "gpu.clocks.gpu_max_mhz", "gpu.clocks.memory_max_mhz"

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.domain.errors import Reason
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
+from dashtop.ui.components import attributes
 from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.value import attributes
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
 
 
 def layout(_services: Services) -> Component:
@@ -53,8 +53,8 @@ def part(sample: Sample, gpu: Gpu) -> str:
 def state(gpu: Gpu) -> str:
     """Say why the GPU as a whole tells nothing, or that its instances tell what it does not."""
     reason = gpu.state
-    if reason is None and Reason.MIG_PARENT in gpu.unavailable.values():
-        reason = Reason.MIG_PARENT
+    if reason is None and UnavailableReason.MIG_PARENT in gpu.unavailable.values():
+        reason = UnavailableReason.MIG_PARENT
     return f"{reason.value[:1].upper()}{reason.value[1:]}." if reason is not None else ""
 
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.ui import ids
+from dashtop.ui.components import attributes
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
-from dashtop.ui.value import attributes
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Device, Gpu, Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Device, Gpu, Sample
 
 _SEEN_OF_SERIAL: Final = 4
 

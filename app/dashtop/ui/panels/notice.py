@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 from dash import html
 
 from dashtop.ui import ids
+from dashtop.ui.components import attributes
 from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.value import attributes
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
 
 
 def layout(_services: Services) -> Component:

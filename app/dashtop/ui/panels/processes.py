@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import dash_bootstrap_components as dbc
 from dash import html
 
-from dashtop.domain.sample import PROCESSES
+from dashtop.model.sample import PROCESSES
 from dashtop.ui import ids
-from dashtop.ui.holdings import where
+from dashtop.ui.charts.process_memory import where
+from dashtop.ui.components import attributes
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
-from dashtop.ui.value import attributes
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, GpuProcess, Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, GpuProcess, Sample
 
 _NONE: Final = "processes.none"
 _NOBODY: Final = "No process holds memory of this GPU."

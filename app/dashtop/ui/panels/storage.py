@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.domain.metric import Thresholds
+from dashtop.model.metric import Thresholds
 from dashtop.ui import ids
-from dashtop.ui.frame import level
+from dashtop.ui.components import attributes
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card
-from dashtop.ui.value import attributes
+from dashtop.ui.snapshot import level
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, Mount, Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Mount, Sample
 
 _GIB: Final = 2**30
 _FILL: Final = Thresholds(elevated=85, high=95)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.ui import ids
+from dashtop.ui.components import attributes, fact, facts, ratio, row, value
 from dashtop.ui.panels.base import Panel, Place
 from dashtop.ui.panels.card import card, halves
-from dashtop.ui.value import attributes, fact, facts, ratio, row, value
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-    from dashtop.domain.sample import Gpu, Sample
-    from dashtop.domain.services import Services
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
 
 _CPU: Final = "system.cpu.usage_percent"
 _RAM: Final = "system.memory"

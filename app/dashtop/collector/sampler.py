@@ -1,0 +1,98 @@
+"""Joins the readers into one Sample. No thread and no schedule: a function of the readers and the clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dashtop.metrics import HOST_METRICS
+from dashtop.model.sample import CollectorRun, Gpu, GpuReading, Host, Sample
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.metric_reader import MetricReader
+
+if TYPE_CHECKING:
+    from dashtop.model.ports import Clock, GpuReader, HostReader
+    from dashtop.model.sample import GpuProcess
+
+
+class Sampler:
+    """Takes samples. `gpus` is None where GPU monitoring is switched off."""
+
+    def __init__(self, *, host: HostReader, gpus: GpuReader | None, clock: Clock) -> None:
+        self._host = host
+        self._gpus = gpus
+        self._clock = clock
+        self._walk: MetricReader[HostReader] = MetricReader(HOST_METRICS)
+        self._sequence = 0
+
+    def sample(self, gpu_timeout_s: float) -> Sample:
+        """Read everything once. Waits for the GPUs at most about `gpu_timeout_s`, so the host never misses a tick."""
+        started = self._clock.monotonic()
+        time_ms = self._clock.now_ms()
+        host = self._read_host(started)
+        host_done = self._clock.monotonic()
+        reading = self._read_gpus(gpu_timeout_s)
+        gpus_done = self._clock.monotonic()
+        gpus = self._with_owners(reading.gpus)
+        self._sequence += 1
+        return Sample(
+            sequence=self._sequence,
+            time_ms=time_ms,
+            monotonic_s=started,
+            host=host,
+            gpus=gpus,
+            gpu_error=reading.trouble,
+            gpu_age_s=reading.age_s,
+            simulated=self._gpus is not None and self._gpus.simulated,
+            events=reading.events,
+            collectors=(
+                CollectorRun(name="host", duration_s=host_done - started, failures=0),
+                CollectorRun(
+                    name="gpu",
+                    duration_s=gpus_done - host_done,
+                    failures=self._gpus.failures() if self._gpus is not None else 0,
+                ),
+                CollectorRun(name="processes", duration_s=self._clock.monotonic() - gpus_done, failures=0),
+            ),
+        )
+
+    def _read_host(self, now: float) -> Host:
+        self._host.begin()
+        values, unavailable = self._walk.read(self._host, now)
+        return Host(values=values, unavailable=unavailable, per_core=self._host.per_core(), mounts=self._host.mounts())
+
+    def _read_gpus(self, timeout_s: float) -> GpuReading:
+        if self._gpus is None:
+            return GpuReading(trouble=UnavailableReason.DISABLED)
+        return self._gpus.read(timeout_s)
+
+    def _with_owners(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+        """Ask the host about every process once, however many GPUs it is on."""
+        if self._gpus is None or self._gpus.simulated:
+            return gpus
+        by_pid = {process.pid: process for gpu in gpus for process in gpu.processes}
+        known = {process.pid: process for process in self._host.describe(tuple(by_pid.values()))}
+
+        def described(process: GpuProcess) -> GpuProcess:
+            facts = known[process.pid]
+            return facts if process is by_pid[process.pid] else _described(process, facts)
+
+        return tuple(replace(gpu, processes=tuple(map(described, gpu.processes))) for gpu in gpus)
+
+    def close(self) -> None:
+        """Close the readers."""
+        self._host.close()
+        if self._gpus is not None:
+            self._gpus.close()
+
+
+def _described(process: GpuProcess, facts: GpuProcess) -> GpuProcess:
+    return replace(
+        process,
+        name=facts.name,
+        cpu_percent=facts.cpu_percent,
+        host_memory_bytes=facts.host_memory_bytes,
+        started_ms=facts.started_ms,
+        owner=facts.owner,
+        foreign=facts.foreign,
+    )

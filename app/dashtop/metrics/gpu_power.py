@@ -1,0 +1,162 @@
+"""GPU metrics: heat, energy and what holds the clocks down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashtop.metrics.thresholds import MEMORY_TEMPERATURE
+from dashtop.model.metric import Aggregation, Kind, Metric, Unit
+
+if TYPE_CHECKING:
+    from dashtop.model.ports import GpuDevice
+
+JOULES_PER_WH = 3600.0
+
+POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
+    Metric(
+        key="gpu.memory_temperature",
+        title="Memory temperature",
+        help="Hottest junction of the device memory.",
+        unit=Unit.CELSIUS,
+        read=lambda gpu: gpu.memory_temperature(),
+        thresholds=MEMORY_TEMPERATURE,
+        period_s=1.0,
+        prometheus="dashtop_gpu_memory_temperature_celsius",
+    ),
+    Metric(
+        key="gpu.temperature_margin",
+        title="Thermal margin",
+        help="How much warmer the GPU may get before it slows itself down.",
+        unit=Unit.KELVIN,
+        read=lambda gpu: gpu.temperature_margin(),
+        prometheus="dashtop_gpu_temperature_margin_celsius",
+    ),
+    Metric(
+        key="gpu.temperature_slowdown",
+        title="Slowdown temperature",
+        help="Temperature at which the GPU slows itself down.",
+        unit=Unit.CELSIUS,
+        read=lambda gpu: gpu.slowdown_temperature(),
+        aggregation=Aggregation.LAST,
+        period_s=60.0,
+        constant=True,
+        prometheus="dashtop_gpu_temperature_slowdown_celsius",
+    ),
+    Metric(
+        key="gpu.temperature_shutdown",
+        title="Shutdown temperature",
+        help="Temperature at which the GPU switches off.",
+        unit=Unit.CELSIUS,
+        read=lambda gpu: gpu.shutdown_temperature(),
+        aggregation=Aggregation.LAST,
+        period_s=60.0,
+        constant=True,
+        prometheus="dashtop_gpu_temperature_shutdown_celsius",
+    ),
+    Metric(
+        key="gpu.power.instant_watts",
+        title="Power, this moment",
+        help="Draw of the board at this moment.",
+        unit=Unit.WATT,
+        read=lambda gpu: gpu.power_instant(),
+        period_s=1.0,
+        prometheus="dashtop_gpu_power_instant_watts",
+    ),
+    Metric(
+        key="gpu.power.average_watts",
+        title="Power, one second",
+        help="Draw of the board, mean of one second.",
+        unit=Unit.WATT,
+        read=lambda gpu: gpu.power_average(),
+        period_s=1.0,
+        prometheus="dashtop_gpu_power_average_watts",
+    ),
+    Metric(
+        key="gpu.power.limit_default_watts",
+        title="Default power limit",
+        help="Power limit the board starts with.",
+        unit=Unit.WATT,
+        read=lambda gpu: gpu.default_power_limit(),
+        aggregation=Aggregation.LAST,
+        period_s=60.0,
+        constant=True,
+        prometheus="dashtop_gpu_power_limit_default_watts",
+    ),
+    Metric(
+        key="gpu.power.limit_min_watts",
+        title="Lowest power limit",
+        help="Lowest power limit the board can be set to.",
+        unit=Unit.WATT,
+        read=lambda gpu: gpu.power_limit_range().minimum,
+        aggregation=Aggregation.LAST,
+        period_s=60.0,
+        constant=True,
+        prometheus="dashtop_gpu_power_limit_min_watts",
+    ),
+    Metric(
+        key="gpu.power.limit_max_watts",
+        title="Highest power limit",
+        help="Highest power limit the board can be set to.",
+        unit=Unit.WATT,
+        read=lambda gpu: gpu.power_limit_range().maximum,
+        aggregation=Aggregation.LAST,
+        period_s=60.0,
+        constant=True,
+        prometheus="dashtop_gpu_power_limit_max_watts",
+    ),
+    Metric(
+        key="gpu.energy.total_wh",
+        title="Energy",
+        help="Energy drawn since the driver was loaded.",
+        unit=Unit.WATT_HOUR,
+        read=lambda gpu: gpu.energy() / JOULES_PER_WH,
+        kind=Kind.COUNTER,
+        aggregation=Aggregation.LAST,
+        period_s=10.0,
+        prometheus="dashtop_gpu_energy_joules_total",
+    ),
+    Metric(
+        key="gpu.energy.wh_per_hour",
+        title="Energy per hour",
+        help="What one hour costs at the pace of the last ten seconds, from the energy counter.",
+        unit=Unit.WATT_HOUR,
+        read=lambda gpu: gpu.energy_rate(),
+        period_s=10.0,
+        prometheus="dashtop_gpu_energy_hour_joules",
+    ),
+    Metric(
+        key="gpu.clocks.sm_mhz",
+        title="SM clock",
+        help="Clock of the multiprocessors.",
+        unit=Unit.MEGAHERTZ,
+        read=lambda gpu: gpu.sm_clock(),
+        prometheus="dashtop_gpu_sm_clock_hertz",
+    ),
+    Metric(
+        key="gpu.clocks.video_mhz",
+        title="Video clock",
+        help="Clock of encoder and decoder.",
+        unit=Unit.MEGAHERTZ,
+        read=lambda gpu: gpu.video_clock(),
+        prometheus="dashtop_gpu_video_clock_hertz",
+    ),
+    Metric(
+        key="gpu.clocks.event_reasons",
+        title="Clock limits",
+        help="Why the clocks are held down, one bit a reason.",
+        unit=Unit.COUNT,
+        read=lambda gpu: gpu.clock_event_reasons(),
+        kind=Kind.FLAGS,
+        aggregation=Aggregation.OR,
+        prometheus="dashtop_gpu_clock_event_reasons",
+    ),
+    Metric(
+        key="gpu.performance_state",
+        title="Performance state",
+        help="P0 is the fastest, P15 the slowest.",
+        unit=Unit.COUNT,
+        read=lambda gpu: gpu.performance_state(),
+        aggregation=Aggregation.LAST,
+        prometheus="dashtop_gpu_performance_state",
+    ),
+)

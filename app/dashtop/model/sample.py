@@ -1,0 +1,238 @@
+"""What one collection found. Everything here is frozen: a sample is shared by threads without a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from dashtop.model.metric import Severity
+from dashtop.model.unavailable import UnavailableReason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """Static facts of one GPU or MIG instance; None: not told. `uuid` is its identity; `index` may change at a boot.
+
+    A MIG instance names the GPU it is a part of (`mig_parent_uuid`) and its profile (`mig_profile`: "3g.40gb").
+    `shares_host_memory`: the GPU has no memory of its own and uses the host's (GB10 and other integrated parts).
+    """
+
+    uuid: str
+    index: int
+    name: str
+    memory_total_bytes: int | None
+    driver_version: str | None
+    cuda_version: str | None
+    compute_capability: str | None
+    pci_bus_id: str | None
+    power_limit_watts: float | None
+    slowdown_celsius: float | None
+    shutdown_celsius: float | None
+    serial: str | None = None
+    vbios: str | None = None
+    architecture: str | None = None
+    mig_parent_uuid: str | None = None
+    mig_profile: str | None = None
+    shares_host_memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Whose a process is, as far as the operating system tells. None: not told, or not so.
+
+    `container` is the short id and `runtime` what runs it (docker, containerd, podman, crio, lxc, systemd-nspawn);
+    `slurm_job`, `kubernetes_pod` (its UID) and `environment` (name of the conda or venv environment) are names only.
+    """
+
+    user: str | None = None
+    container: str | None = None
+    runtime: str | None = None
+    slurm_job: str | None = None
+    kubernetes_pod: str | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuProcess:
+    """A process that holds GPU memory. `kind`: C (compute), G (graphics), M (MPS client), joined by + where several.
+
+    The first fields and the utilizations (percent of the GPU over the last sampling period) are the driver's; the rest
+    is None until the host has been asked about the pid. `cpu_percent`: 100 is one core. `started_ms`: epoch.
+    `foreign`: the driver speaks of a pid outside this pid namespace (in a container), so nothing is said of its owner.
+    """
+
+    pid: int
+    kind: str
+    gpu_memory_bytes: int | None
+    sm_percent: float | None = None
+    memory_percent: float | None = None
+    encoder_percent: float | None = None
+    decoder_percent: float | None = None
+    name: str | None = None
+    cpu_percent: float | None = None
+    host_memory_bytes: int | None = None
+    started_ms: int | None = None
+    owner: Owner | None = None
+    foreign: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened at one moment, in plain words. `gpu_uuid` None: to the host or to dashtop itself.
+
+    `kind`: xid, ecc, gpu_lost, gpu_back, gpu_added, gpu_removed, driver_changed, driver_silent, driver_back,
+    throttle_begin, throttle_end, process_start, process_end, restart. `advice`: what to do, where anything can be
+    done. `code`: the XID number, or the pid.
+    """
+
+    time_ms: int
+    kind: str
+    severity: Severity
+    text: str
+    gpu_uuid: str | None = None
+    advice: str = ""
+    code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSpan:
+    """A stretch of time [start_ms, end_ms] in which one process held about the same memory (within 5 %) on one GPU.
+
+    `gpu_memory_bytes` is what it held when the stretch began. The end of a stretch that goes on is up to 15 s behind.
+    """
+
+    gpu_uuid: str
+    pid: int
+    start_ms: int
+    end_ms: int
+    gpu_memory_bytes: int | None
+    peak_gpu_memory_bytes: int | None
+    peak_sm_percent: float | None
+    name: str | None
+    kind: str
+    started_ms: int | None
+    foreign: bool
+    owner: Owner | None
+
+
+PROCESSES: Final = "gpu.processes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`.
+
+    Under PROCESSES stands there why the processes are not known, where they are not: `processes` is empty then.
+    `state` is set where the GPU as a whole cannot be read at present: lost, to be reset, asleep, driver silent.
+    """
+
+    device: Device
+    values: Mapping[str, float | None]
+    unavailable: Mapping[str, UnavailableReason]
+    processes: tuple[GpuProcess, ...]
+    state: UnavailableReason | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuReading:
+    """What a GpuReader answers: the GPUs, or (with `trouble` set) why there are none.
+
+    `age_s` is how old the values are: 0 for a fresh reading, more while a late one is still under way. `events` are
+    those that the driver has reported since the last reading.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    trouble: UnavailableReason | None = None
+    age_s: float = 0.0
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """A mounted file system that holds data. Sizes in bytes; `used` counts blocks taken, as `df` does.
+
+    `used_percent` is df's: of what an ordinary user may fill. All None where the mount does not answer.
+    """
+
+    mount_point: str
+    filesystem: str
+    used_bytes: int | None
+    total_bytes: int | None
+    used_percent: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """The machine at one moment. `values` holds every key of the host table; `per_core` is percent of each core."""
+
+    values: Mapping[str, float | None]
+    unavailable: Mapping[str, UnavailableReason]
+    per_core: tuple[float, ...]
+    mounts: tuple[Mount, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectorRun:
+    """What the last run of one collector cost, in seconds of wall time, and how often it has failed so far."""
+
+    name: str
+    duration_s: float
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals.
+
+    `gpu_age_s` is 0 unless the GPUs' answer is late: then their values are that old. `events` are those since the last
+    sample.
+    """
+
+    sequence: int
+    time_ms: int
+    monotonic_s: float
+    host: Host
+    gpus: tuple[Gpu, ...]
+    gpu_error: UnavailableReason | None
+    gpu_age_s: float
+    simulated: bool
+    events: tuple[Event, ...] = ()
+    collectors: tuple[CollectorRun, ...] = ()
+    skipped_ticks: int = 0
+
+    def gpu(self, index: int) -> Gpu | None:
+        """Return the GPU with that index, or None."""
+        return next((gpu for gpu in self.gpus if gpu.device.index == index), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesKey:
+    """Names one series: a metric's key and the GPU's UUID (None: the host)."""
+
+    metric: str
+    gpu_uuid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One metric over equal buckets, in the metric's unit; NaN where a bucket holds no reading (a gap)."""
+
+    key: SeriesKey
+    mean: NDArray[np.float32]
+    minimum: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SeriesSet:
+    """Several series over the same buckets: bucket i covers [start_ms + i * step_ms, start_ms + (i + 1) * step_ms)."""
+
+    start_ms: int
+    step_ms: int
+    count: int
+    series: tuple[Series, ...] = field(default=())

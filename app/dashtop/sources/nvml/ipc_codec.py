@@ -1,0 +1,93 @@
+"""Readings on their way from the reading child to its parent: values every time, the rest only when it has changed."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from dashtop.metrics import GPU_METRICS
+from dashtop.model.sample import Gpu, GpuProcess, GpuReading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dashtop.model.sample import Device
+    from dashtop.model.unavailable import UnavailableReason
+
+_KEYS = tuple(metric.key for metric in GPU_METRICS)
+
+
+class Encoder:
+    """Packs readings for one Decoder."""
+
+    def __init__(self) -> None:
+        self._devices: tuple[Device, ...] | None = None
+        self._unavailable: list[Mapping[str, UnavailableReason]] = []
+
+    def encode(self, reading: GpuReading) -> bytes:
+        """Return the reading as bytes."""
+        devices = tuple(gpu.device for gpu in reading.gpus)
+        changed = devices != self._devices
+        if changed:
+            self._devices, self._unavailable = devices, [{} for _ in devices]
+        rows = [self._row(position, gpu) for position, gpu in enumerate(reading.gpus)]
+        wire = (reading.trouble, devices if changed else None, rows, reading.events)
+        return pickle.dumps(wire, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def _row(self, position: int, gpu: Gpu) -> tuple[Any, ...]:
+        # Plain tuples: pickling an enum or a dataclass costs a call of Python for each.
+        same = gpu.unavailable == self._unavailable[position]
+        self._unavailable[position] = gpu.unavailable
+        processes = [
+            (
+                *(each.pid, each.kind, each.gpu_memory_bytes),
+                *(each.sm_percent, each.memory_percent, each.encoder_percent, each.decoder_percent),
+            )
+            for each in gpu.processes
+        ]
+        return [gpu.values[key] for key in _KEYS], None if same else dict(gpu.unavailable), processes, gpu.state
+
+
+class Decoder:
+    """Unpacks what one Encoder packed, in the same order."""
+
+    def __init__(self) -> None:
+        self._devices: tuple[Device, ...] = ()
+        self._unavailable: list[Mapping[str, UnavailableReason]] = []
+
+    def decode(self, message: bytes) -> GpuReading:
+        """Return the reading that the child packed."""
+        trouble, devices, rows, events = pickle.loads(message)  # noqa: S301 - by our own child, over a private socket
+        if devices is not None:
+            self._devices, self._unavailable = devices, [{} for _ in devices]
+        gpus = tuple(self._gpu(position, *row) for position, row in enumerate(rows))
+        return GpuReading(gpus=gpus, trouble=trouble, events=events)
+
+    def _gpu(
+        self,
+        position: int,
+        values: list[float | None],
+        unavailable: Mapping[str, UnavailableReason] | None,
+        processes: list[tuple[Any, ...]],
+        state: UnavailableReason | None,
+    ) -> Gpu:
+        if unavailable is not None:
+            self._unavailable[position] = unavailable
+        return Gpu(
+            device=self._devices[position],
+            values=dict(zip(_KEYS, values, strict=True)),
+            unavailable=self._unavailable[position],
+            processes=tuple(
+                GpuProcess(
+                    pid=pid,
+                    kind=kind,
+                    gpu_memory_bytes=size,
+                    sm_percent=sm,
+                    memory_percent=memory,
+                    encoder_percent=encoder,
+                    decoder_percent=decoder,
+                )
+                for pid, kind, size, sm, memory, encoder, decoder in processes
+            ),
+            state=state,
+        )

@@ -1,0 +1,1 @@
+"""History charts: Plotly figures as plain dicts."""

@@ -1,0 +1,1 @@
+"""The static layout around the panels."""

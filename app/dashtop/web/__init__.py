@@ -1,0 +1,1 @@
+"""HTTP interfaces: REST API, Prometheus endpoint, request security."""

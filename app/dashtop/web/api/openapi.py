@@ -1,0 +1,89 @@
+"""The OpenAPI 3.1 document, made from the table of calls and the models.
+
+By hand, since Pydantic makes the schemas and the rest is one loop: it lists exactly the API's calls and costs nothing a
+request. The Flask extensions tried cost more than they give: flask-openapi validates each answer (1.2 ms), spectree
+lists Dash's own routes, apiflask and flask-smorest bring a second model library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from dashtop.version import __version__
+from dashtop.web.api.endpoints import ENDPOINTS, ERRORS, EVERYWHERE, JSON
+from dashtop.web.api.schemas import Error
+
+if TYPE_CHECKING:
+    from dashtop.web.api.endpoints import Endpoint
+
+JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+TEMPLATE = "#/components/schemas/{model}"
+ABOUT = """Readings of the GPUs and the machine that dashtop runs on.
+
+`null` means not available, never a made-up 0; `unavailable` says why. Numbers are never NaN or Infinity. `x-unit` is a
+field's unit, `x-metric` its key in `metrics=`, `unavailable` and exported columns. Errors are `{"detail": "…"}`."""
+
+
+def document(url: str) -> dict[str, Any]:
+    """Return the document of an API whose calls lie under `url`."""
+    answers = [call for call in ENDPOINTS if call.answer is not None]
+    adapters = [(call.name, "serialization", TypeAdapter(call.answer)) for call in answers]
+    adapters.append(("error", "serialization", TypeAdapter(Error)))
+    schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=TEMPLATE)  # type: ignore[arg-type]
+    by_name: dict[str, Any] = {name: schema for (name, _mode), schema in schemas.items()}
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": JSON_SCHEMA,
+        "info": {"title": "dashtop", "version": __version__, "description": ABOUT},
+        "servers": [{"url": url}],
+        "security": [{}, {"token": []}],
+        "paths": {call.path: {"get": _operation(call, by_name)} for call in ENDPOINTS},
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(call: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+    content = {
+        kind: {"schema": schemas[call.name] if kind == JSON else {"type": "string"}} for kind in call.media_types
+    }
+    responses: dict[str, Any] = {"200": {"description": call.summary, "content": content}}
+    for status in sorted(EVERYWHERE | call.errors):
+        responses[str(status)] = {
+            "description": ERRORS[status],
+            "content": {JSON: {"schema": schemas["error"]}},
+        }
+    responses["429"]["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return {
+        "operationId": call.name,
+        "summary": call.summary,
+        "parameters": _parameters(call),
+        "responses": responses,
+    }
+
+
+def _parameters(call: Endpoint) -> list[dict[str, Any]]:
+    found = []
+    for name, schema in call.query.model_json_schema(mode="validation").get("properties", {}).items():
+        in_path = f"{{{name}}}" in call.path
+        described = {key: value for key, value in schema.items() if key not in {"title", "description"}}
+        if in_path:
+            described.pop("default", None)
+        if schema.get("default", ...) is None:  # left out, not null: an address has no null
+            described = next(each for each in described.pop("anyOf") if each["type"] != "null") | {
+                key: value for key, value in described.items() if key != "default"
+            }
+        found.append(
+            {
+                "name": name,
+                "in": "path" if in_path else "query",
+                "required": in_path,
+                "description": schema.get("description", ""),
+                "schema": described,
+            }
+        )
+    return found

@@ -1,0 +1,263 @@
+"""What each answer looks like, as Pydantic models: the metrics' part is made from the metric tables.
+
+Answers are not built through these: they describe the API (openapi.py), and the tests hold every answer against them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.model.metric import Severity, Unit
+from dashtop.web.api.serializers import WHOLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dashtop.model.metric import Metric
+
+EXAMPLES: dict[Unit, float | int] = {
+    Unit.PERCENT: 78.5,
+    Unit.CELSIUS: 64.0,
+    Unit.WATT: 285.4,
+    Unit.WATT_HOUR: 1250.0,
+    Unit.MEGAHERTZ: 1800,
+    Unit.GIBIBYTE: 16.2,
+    Unit.MEGABIT_PER_SECOND: 8.3,
+    Unit.MEGABYTE_PER_SECOND: 120.5,
+    Unit.GIGABYTE_PER_SECOND: 31.5,
+    Unit.COUNT: 16,
+    Unit.LOAD: 1.25,
+}
+BEYOND_100 = frozenset({"gpu.fan_speed", "gpu.power.usage_percent"})
+"""Percentages of a nominal value, which is sometimes exceeded."""
+
+Percent = Annotated[float | None, Field(ge=0, le=100, examples=[78.5], json_schema_extra={"x-unit": "%"})]
+GIB: dict[str, Any] = {"x-unit": "GiB (2^30 bytes)"}
+MIB: dict[str, Any] = {"x-unit": "MiB (2^20 bytes)"}
+EPOCH_MS: dict[str, Any] = {"x-unit": "milliseconds since 1970-01-01T00:00:00Z"}
+CELSIUS: dict[str, Any] = {"x-unit": "°C"}
+A_UUID = "GPU-1afef6c2-6cc6-4d00-b3e7-a7fe83c57800"
+IDENTITY = "Identity of the GPU; the index may change at a boot."
+REASONS = "Why each metric that is null has no value, by its key; under `gpu.processes`, why processes are not known."
+
+
+class Answer(BaseModel):
+    """Base of all answers: nothing is sent that is not described."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _field(metric: Metric[Any]) -> tuple[Any, Any]:
+    extra: dict[str, Any] = {"x-metric": metric.key}
+    limits: dict[str, Any] = {}
+    if metric.unit is not Unit.CELSIUS:
+        limits["ge"] = 0
+    if metric.unit is Unit.PERCENT and metric.key not in BEYOND_100:
+        limits["le"] = 100
+    if metric.unit.symbol:
+        extra["x-unit"] = metric.unit.symbol
+    if metric.unit in EXAMPLES:
+        limits["examples"] = [EXAMPLES[metric.unit]]
+    number: Any = int if metric.unit in WHOLE else float
+    described = Field(title=metric.title, description=metric.help, json_schema_extra=extra, **limits)
+    return number | None, described
+
+
+def _nested(name: str, metrics: Iterable[Metric[Any]], base: type[BaseModel], more: dict[str, Any]) -> type[BaseModel]:
+    """Return a model with the fields that the metrics' paths spell; `more` are fields by their dotted path."""
+    tree: dict[str, Any] = {}
+    fields = [(metric.path, _field(metric)) for metric in metrics]
+    for path, field in [*fields, *more.items()]:
+        *parents, leaf = path.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = field
+    return _model(name, tree, base)
+
+
+def _model(name: str, tree: dict[str, Any], base: type[BaseModel]) -> type[BaseModel]:
+    fields: dict[str, Any] = {
+        field: (_model(name + field.title().replace("_", ""), inner, Answer), ...) if isinstance(inner, dict) else inner
+        for field, inner in tree.items()
+    }
+    model: type[BaseModel] = create_model(name, __base__=base, **fields)
+    return model
+
+
+class ClockReason(Answer):
+    """One thing that holds the clocks down."""
+
+    name: str = Field(examples=["Power cap"])
+    meaning: str = Field(examples=["The board draws all that its power limit allows."])
+    severity: str | None = Field(description="info, warning or critical; null: nothing is wrong.", examples=["info"])
+
+
+class _OfGpu(Answer):
+    gpu_id: int = Field(ge=0, description="Index of the GPU.", examples=[0])
+    gpu_name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
+    gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
+    state: str | None = Field(description="Why the GPU as a whole cannot be read at present; null: it can.")
+    clock_reasons: list[ClockReason] | None = Field(
+        description="What holds the clocks down, the bits of `clocks.event_reasons` in words; null: not told."
+    )
+
+
+class _Explained(Answer):
+    unavailable: dict[str, str] = Field(description=REASONS)
+
+
+class GpuInfo(Answer):
+    """Static facts of one GPU or MIG instance; null: not told."""
+
+    id: int = Field(ge=0, description="Index of the GPU.")
+    name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
+    memory_total_gb: float | None = Field(ge=0, examples=[24.0], json_schema_extra=GIB)
+    cuda_version: str | None = Field(description="Highest CUDA version that the driver supports.", examples=["12.2"])
+    driver_version: str | None = Field(examples=["535.183.01"])
+    compute_capability: str | None = Field(examples=["8.6"])
+    uuid: str = Field(description=IDENTITY, examples=[A_UUID])
+    pci_bus_id: str | None = Field(description="Domain, bus, device and function.", examples=["00000000:01:00.0"])
+    serial: str | None = Field(description="Serial number of the board.", examples=["1650323093518"])
+    vbios: str | None = Field(description="Version of the firmware.", examples=["94.02.26.48.1B"])
+    architecture: str | None = Field(examples=["Ampere"])
+    power_limit_watts: float | None = Field(ge=0, examples=[350.0], json_schema_extra={"x-unit": "W"})
+    slowdown_celsius: float | None = Field(
+        description="Temperature at which the GPU slows itself down.", examples=[95.0], json_schema_extra=CELSIUS
+    )
+    shutdown_celsius: float | None = Field(
+        description="Temperature at which the GPU switches off.", examples=[98.0], json_schema_extra=CELSIUS
+    )
+    mig_parent_uuid: str | None = Field(description="The GPU that this MIG instance is a part of.")
+    mig_profile: str | None = Field(examples=["3g.40gb"])
+    shares_host_memory: bool = Field(description="The GPU has no memory of its own.")
+
+
+class _Process(Answer):
+    pid: int = Field(ge=0, examples=[12345])
+    process_name: str | None = Field(description="Name of the executable, never its arguments.", examples=["python3"])
+    gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
+    type: str = Field(description="C compute, G graphics, M MPS client; joined by + where several.", examples=["C"])
+    started: int | None = Field(description="When the process was started.", json_schema_extra=EPOCH_MS)
+    username: str | None = Field(examples=["alice"])
+    container: str | None = Field(description="Short id of the container.")
+    slurm_job: str | None = Field(examples=["4711"])
+    kubernetes_pod: str | None = Field(description="UID of the pod.")
+    environment: str | None = Field(description="Name of the conda or virtual environment.")
+    foreign: bool = Field(description="The process is in another pid namespace: nothing is known of its owner.")
+
+
+class GpuProcess(_Process):
+    """A process with memory on a GPU; null: not told."""
+
+    cpu_percent: float | None = Field(ge=0, description="100 is one core.", json_schema_extra={"x-unit": "%"})
+    sm_percent: Percent
+    memory_percent: Percent
+    encoder_percent: Percent
+    decoder_percent: Percent
+    host_memory_mb: float | None = Field(ge=0, examples=[2048.5], json_schema_extra=MIB)
+    running_seconds: float | None = Field(ge=0, examples=[3600.0], json_schema_extra={"x-unit": "s"})
+    container_runtime: str | None = Field(description="What runs the container.", examples=["docker"])
+
+
+class ProcessOnGpu(GpuProcess):
+    """A process, with the GPU it is on."""
+
+    gpu_id: int = Field(ge=0, description="Index of the GPU.", examples=[0])
+    gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
+
+
+class Storage(Answer):
+    """A mount point; sizes are null where it does not answer."""
+
+    mount_point: str = Field(examples=["/"])
+    used_gb: float | None = Field(ge=0, examples=[450.2], json_schema_extra=GIB)
+    total_gb: float | None = Field(ge=0, examples=[1000.0], json_schema_extra=GIB)
+    used_percent: Percent
+    filesystem: str = Field(examples=["ext4"])
+
+
+PER_CORE = (list[float], Field(description="Percent busy of each core.", json_schema_extra={"x-unit": "%"}))
+
+GpuMetrics = _nested("GpuMetrics", GPU_METRICS, _OfGpu, {})
+GpuMetricsExplained = create_model("GpuMetricsExplained", __base__=(GpuMetrics, _Explained))
+SystemMetrics = _nested("SystemMetrics", HOST_METRICS, Answer, {"cpu.per_core_percent": PER_CORE})
+SystemMetricsExplained = create_model("SystemMetricsExplained", __base__=(SystemMetrics, _Explained))
+
+
+class MonitoringAll(_Explained):
+    """The machine and one GPU at one moment."""
+
+    gpu_available: bool = Field(description="There is a GPU, and the rest tells of it.")
+    gpu_list: list[GpuInfo]
+    gpu_metrics: GpuMetrics | None  # type: ignore[valid-type]
+    system_metrics: SystemMetrics  # type: ignore[valid-type]
+    gpu_processes: list[GpuProcess]
+    storage: list[Storage]
+    timestamp: int = Field(description="When the collection began.", json_schema_extra=EPOCH_MS)
+    simulated: bool = Field(description="The GPUs are simulated (--demo).")
+    gpu_status: str | None = Field(description="Why there are no GPUs, or why their values are old; null: all is well.")
+
+
+class Statistics(Answer):
+    """One value per bucket, null where there is no data."""
+
+    mean: list[float | None] = Field(examples=[[42.5, None]])
+    min: list[float | None] = Field(examples=[[40.0, None]])
+    max: list[float | None] = Field(examples=[[98.0, None]])
+
+
+class History(Answer):
+    """Columns: every series has as many values as there are timestamps."""
+
+    timestamps: list[int] = Field(description="Start of each bucket.", json_schema_extra=EPOCH_MS)
+    step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
+    series: dict[str, Statistics] = Field(description="By metric key, in the unit of the metric.")
+
+
+class ExportColumn(Answer):
+    """What a column of an export holds."""
+
+    metric: str = Field(description="Key of the metric.", examples=["gpu.temperature"])
+    statistic: str = Field(examples=["mean"], json_schema_extra={"enum": ["mean", "min", "max"]})
+    unit: str = Field(examples=["°C"])
+    gpu_uuid: str | None = Field(description="null: it is about the host.")
+
+
+class Export(Answer):
+    """Each row is the start of a bucket in ms since 1970, then a value for each column; null where there is none."""
+
+    step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
+    columns: list[ExportColumn]
+    rows: list[list[float | None]] = Field(examples=[[[1795785420000, 64.0], [1795785432000, None]]])
+
+
+class Event(Answer):
+    """Something that happened."""
+
+    timestamp: int = Field(description="When it happened.", json_schema_extra=EPOCH_MS)
+    kind: str = Field(examples=["throttle_begin"])
+    severity: str = Field(examples=[Severity.INFO.value], json_schema_extra={"enum": [each.value for each in Severity]})
+    text: str = Field(examples=["dashtop has started."])
+    advice: str = Field(description="What to do; empty where nothing can be done.")
+    gpu_uuid: str | None = Field(description="null: it is about the host, the driver or dashtop itself.")
+    gpu_id: int | None = Field(description="The GPU's index now; null where it is not there.")
+    code: int | None = Field(description="The XID, or the pid.")
+
+
+class ProcessSpan(_Process):
+    """A stretch of time in which one process held about the same memory (within 5 %)."""
+
+    start: int = Field(description="When the stretch began.", json_schema_extra=EPOCH_MS)
+    end: int = Field(description="Up to 15 s behind while it goes on.", json_schema_extra=EPOCH_MS)
+    peak_gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
+    peak_sm_percent: Percent
+
+
+class Error(Answer):
+    """Every error is this."""
+
+    detail: str = Field(examples=["Invalid GPU ID"])

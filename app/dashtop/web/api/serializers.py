@@ -1,0 +1,187 @@
+"""What the API answers, as plain dicts derived from the metric tables. Pure: no web framework here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.metrics.throttle_reasons import clock_reasons
+from dashtop.model.metric import Unit
+from dashtop.model.sample import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dashtop.model.metric import Metric
+    from dashtop.model.sample import Device, Gpu, GpuProcess, Host, Mount, Sample
+    from dashtop.model.unavailable import UnavailableReason
+
+GIB = 2.0**30
+MIB = 2.0**20
+DIGITS = 4
+WHOLE = frozenset({Unit.COUNT, Unit.MEGAHERTZ})
+"""Units whose values are whole numbers."""
+
+Json = dict[str, Any]
+
+
+def to_json(body: object) -> bytes:
+    """Return UTF-8 JSON; raises ValueError for NaN and Infinity, which no answer may hold."""
+    return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
+    """Everything about the machine and one GPU; `gpu` is None where there is none."""
+    return {
+        "gpu_available": gpu is not None,
+        "gpu_list": [gpu_info(each.device) for each in sample.gpus],
+        "gpu_metrics": gpu_metrics(gpu) if gpu is not None else None,
+        "system_metrics": system_metrics(sample.host),
+        "gpu_processes": [process(each, sample.time_ms) for each in gpu.processes] if gpu is not None else [],
+        "storage": [storage(mount) for mount in sample.host.mounts],
+        "timestamp": sample.time_ms,
+        "simulated": sample.simulated,
+        "gpu_status": sample.gpu_error.value if sample.gpu_error is not None else None,
+        "unavailable": {**(_reasons(gpu.unavailable) if gpu is not None else {}), **_reasons(sample.host.unavailable)},
+    }
+
+
+def gpu_info(device: Device) -> Json:
+    """Static facts of one GPU."""
+    return {
+        "id": device.index,
+        "name": device.name,
+        "memory_total_gb": scaled(device.memory_total_bytes, GIB),
+        "cuda_version": device.cuda_version,
+        "driver_version": device.driver_version,
+        "compute_capability": device.compute_capability,
+        "uuid": device.uuid,
+        "pci_bus_id": device.pci_bus_id,
+        "serial": device.serial,
+        "vbios": device.vbios,
+        "architecture": device.architecture,
+        "power_limit_watts": device.power_limit_watts,
+        "slowdown_celsius": device.slowdown_celsius,
+        "shutdown_celsius": device.shutdown_celsius,
+        "mig_parent_uuid": device.mig_parent_uuid,
+        "mig_profile": device.mig_profile,
+        "shares_host_memory": device.shares_host_memory,
+    }
+
+
+def gpu_metrics(gpu: Gpu) -> Json:
+    """Every metric of one GPU."""
+    return {
+        "gpu_id": gpu.device.index,
+        "gpu_name": gpu.device.name,
+        "gpu_uuid": gpu.device.uuid,
+        "state": gpu.state.value if gpu.state is not None else None,
+        "clock_reasons": _clock_reasons(gpu),
+        **nested(GPU_METRICS, gpu.values),
+    }
+
+
+def _clock_reasons(gpu: Gpu) -> list[Json] | None:
+    """Say what holds the clocks down; None where the GPU does not tell."""
+    flags = gpu.values.get("gpu.clocks.event_reasons")
+    if flags is None:
+        return None
+    return [
+        {"name": each.name, "meaning": each.meaning, "severity": each.severity.value if each.severity else None}
+        for each in clock_reasons(flags)
+    ]
+
+
+def gpu_metrics_explained(gpu: Gpu) -> Json:
+    """Every metric of one GPU, with the reason of each null."""
+    return {**gpu_metrics(gpu), "unavailable": _reasons(gpu.unavailable)}
+
+
+def system_metrics(host: Host) -> Json:
+    """Every metric of the machine."""
+    body = nested(HOST_METRICS, host.values)
+    body["cpu"]["per_core_percent"] = [round(core, DIGITS) for core in host.per_core]
+    return body
+
+
+def system_metrics_explained(host: Host) -> Json:
+    """Every metric of the machine, with the reason of each null."""
+    return {**system_metrics(host), "unavailable": _reasons(host.unavailable)}
+
+
+def process(of: GpuProcess, now_ms: int) -> Json:
+    """One process with memory on a GPU; `now_ms` is the time of the sample, epoch milliseconds."""
+    owner = of.owner or Owner()
+    return {
+        "pid": of.pid,
+        "process_name": of.name,
+        "gpu_memory_mb": scaled(of.gpu_memory_bytes, MIB),
+        "cpu_percent": _rounded(of.cpu_percent),
+        "type": of.kind,
+        "username": owner.user,
+        "sm_percent": _rounded(of.sm_percent),
+        "memory_percent": _rounded(of.memory_percent),
+        "encoder_percent": _rounded(of.encoder_percent),
+        "decoder_percent": _rounded(of.decoder_percent),
+        "host_memory_mb": scaled(of.host_memory_bytes, MIB),
+        "started": of.started_ms,
+        "running_seconds": max(0.0, (now_ms - of.started_ms) / 1000) if of.started_ms is not None else None,
+        "container": owner.container,
+        "container_runtime": owner.runtime,
+        "slurm_job": owner.slurm_job,
+        "kubernetes_pod": owner.kubernetes_pod,
+        "environment": owner.environment,
+        "foreign": of.foreign,
+    }
+
+
+def processes(sample: Sample) -> list[Json]:
+    """Return the processes of every GPU, each with the GPU it is on."""
+    return [
+        {"gpu_id": gpu.device.index, "gpu_uuid": gpu.device.uuid, **process(each, sample.time_ms)}
+        for gpu in sample.gpus
+        for each in gpu.processes
+    ]
+
+
+def storage(mount: Mount) -> Json:
+    """One mount point."""
+    return {
+        "mount_point": mount.mount_point,
+        "used_gb": scaled(mount.used_bytes, GIB),
+        "total_gb": scaled(mount.total_bytes, GIB),
+        "used_percent": _rounded(mount.used_percent),
+        "filesystem": mount.filesystem,
+    }
+
+
+def nested(metrics: Iterable[Metric[Any]], values: Mapping[str, float | None]) -> Json:
+    """Return the values as the nested objects that the metrics' paths spell."""
+    body: Json = {}
+    for metric in metrics:
+        *parents, leaf = metric.path.split(".")
+        place = body
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = _number(values[metric.key], metric.unit)
+    return body
+
+
+def _reasons(unavailable: Mapping[str, UnavailableReason]) -> dict[str, str]:
+    return {key: reason.value for key, reason in unavailable.items()}
+
+
+def _number(value: float | None, unit: Unit) -> float | int | None:
+    if value is None:
+        return None
+    return round(value) if unit in WHOLE else round(value, DIGITS)
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, DIGITS) if value is not None else None
+
+
+def scaled(size: int | None, unit: float) -> float | None:
+    """Return a size in bytes as so many units, None where it is not known."""
+    return round(size / unit, DIGITS) if size is not None else None

@@ -1,0 +1,108 @@
+"""One family a metric, in Prometheus' base units; what is missing is absent, never 0."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+
+from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.model.metric import Kind
+from dashtop.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from prometheus_client.core import Metric as Family
+
+    from dashtop.model.metric import Metric
+    from dashtop.model.sample import Gpu, Sample
+
+GPU_LABELS = ("gpu", "uuid", "name")
+
+
+def families(sample: Sample | None, now_ms: int) -> Iterator[Family]:
+    """Yield everything that is known; before the first sample only what dashtop is."""
+    build = {"version": __version__, "pythonversion": platform.python_version()}
+    yield InfoMetricFamily("dashtop_build", "Version of dashtop and of the Python it runs on.", value=build)
+    if sample is None:
+        return
+    yield from _collection(sample, now_ms)
+    for metric in HOST_METRICS:
+        yield from _family(metric, (), [((), sample.host.values[metric.key])])
+    yield from _mounts(sample)
+    yield from _about(sample.gpus)
+    for row in GPU_METRICS:
+        yield from _family(row, GPU_LABELS, [(labels(gpu), gpu.values[row.key]) for gpu in sample.gpus])
+
+
+def labels(gpu: Gpu) -> tuple[str, str, str]:
+    """Return the values of GPU_LABELS."""
+    return str(gpu.device.index), gpu.device.uuid, gpu.device.name
+
+
+def _family(
+    metric: Metric[Any], names: Sequence[str], values: Iterable[tuple[Sequence[str], float | None]]
+) -> Iterator[Family]:
+    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    family: Family = kind(metric.prometheus, metric.help, labels=names)
+    for label_values, value in values:
+        if value is not None:
+            family.add_metric(label_values, value * metric.unit.factor)  # type: ignore[attr-defined]
+    if family.samples:
+        yield family
+
+
+def _collection(sample: Sample, now_ms: int) -> Iterator[Family]:
+    age = max(0.0, (now_ms - sample.time_ms) / 1000)
+    yield GaugeMetricFamily("dashtop_sample_age_seconds", "Time since the latest collection began.", value=age)
+    yield GaugeMetricFamily(
+        "dashtop_gpu_reading_age_seconds", "Age of the GPUs' values; 0 unless the driver is late.", sample.gpu_age_s
+    )
+    yield GaugeMetricFamily("dashtop_simulated", "1 where the GPUs are simulated (--demo).", float(sample.simulated))
+    yield CounterMetricFamily(
+        "dashtop_skipped_ticks_total", "Collections that were due while another was under way.", sample.skipped_ticks
+    )
+    duration = GaugeMetricFamily(
+        "dashtop_collector_duration_seconds", "How long the collector took the last time.", labels=("collector",)
+    )
+    failures = CounterMetricFamily(
+        "dashtop_collector_failures_total", "Readings of the collector that went wrong.", labels=("collector",)
+    )
+    for run in sample.collectors:
+        duration.add_metric((run.name,), run.duration_s)
+        failures.add_metric((run.name,), run.failures)
+    yield from (duration, failures)
+
+
+def _mounts(sample: Sample) -> Iterator[Family]:
+    names = ("mountpoint", "fstype")
+    size = GaugeMetricFamily("dashtop_filesystem_size_bytes", "Size of the file system.", labels=names)
+    used = GaugeMetricFamily("dashtop_filesystem_used_bytes", "Blocks taken, as df counts them.", labels=names)
+    for mount in sample.host.mounts:
+        for family, value in ((size, mount.total_bytes), (used, mount.used_bytes)):
+            if value is not None:
+                family.add_metric((mount.mount_point, mount.filesystem), value)
+    yield from (family for family in (size, used) if family.samples)
+
+
+def _about(gpus: Sequence[Gpu]) -> Iterator[Family]:
+    if not gpus:
+        return
+    facts = InfoMetricFamily("dashtop_gpu", "Static facts of the GPU.", labels=GPU_LABELS)
+    up = GaugeMetricFamily("dashtop_gpu_up", "1 where the GPU can be read at present.", labels=GPU_LABELS)
+    processes = GaugeMetricFamily("dashtop_gpu_processes", "Processes that hold memory on the GPU.", labels=GPU_LABELS)
+    for gpu in gpus:
+        device = gpu.device
+        told = {
+            "driver_version": device.driver_version,
+            "cuda_version": device.cuda_version,
+            "compute_capability": device.compute_capability,
+            "pci_bus_id": device.pci_bus_id,
+        }
+        facts.add_metric(labels(gpu), {name: value for name, value in told.items() if value is not None})
+        up.add_metric(labels(gpu), float(gpu.state is None))
+        if gpu.state is None:
+            processes.add_metric(labels(gpu), len(gpu.processes))
+    yield from (family for family in (facts, up, processes) if family.samples)

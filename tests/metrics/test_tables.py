@@ -1,0 +1,88 @@
+"""Every row of the metric tables keeps the table's promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dashtop.metrics import ALL_METRICS, METRICS
+from dashtop.metrics.convert import pcie_bandwidth
+from dashtop.model.metric import Kind, Severity, Thresholds
+from dashtop.model.unavailable import Unavailable
+from tests.builders import make_device
+
+if TYPE_CHECKING:
+    from dashtop.model.metric import Metric
+
+ORIGINAL_DOCUMENT = {
+    "gpu": "utilization.gpu utilization.memory utilization.compute memory.used_gb memory.total_gb memory.used_percent "
+    "temperature power.current_watts power.max_watts power.usage_percent fan_speed clocks.gpu_mhz clocks.gpu_max_mhz "
+    "clocks.memory_mhz clocks.memory_max_mhz pcie.bandwidth_gbps pcie.generation pcie.width encoder_utilization "
+    "decoder_utilization",
+    "system": "cpu.usage_percent cpu.core_count cpu.frequency_mhz memory.used_gb memory.total_gb memory.used_percent "
+    "memory.available_gb swap.used_gb swap.total_gb swap.used_percent network.upload_mbps network.download_mbps "
+    "disk_io.read_mbps disk_io.write_mbps",
+}
+
+
+def test_every_metric_of_the_original_document_is_a_row() -> None:
+    for scope, paths in ORIGINAL_DOCUMENT.items():
+        assert {f"{scope}.{path}" for path in paths.split()} <= set(METRICS)
+
+
+def test_keys_and_prometheus_names_are_unique() -> None:
+    assert len(METRICS) == len(ALL_METRICS)
+    assert len({metric.prometheus for metric in ALL_METRICS}) == len(ALL_METRICS)
+
+
+@pytest.mark.parametrize("metric", ALL_METRICS, ids=lambda metric: metric.key)
+def test_row(metric: Metric[Any]) -> None:
+    assert metric.title
+    assert metric.help.endswith(".")
+    assert metric.prometheus.startswith("dashtop_")
+    counter = metric.kind is Kind.COUNTER
+    assert metric.prometheus.endswith("_total") == counter
+    assert metric.prometheus.removesuffix("_total").endswith(metric.unit.prometheus)
+    if metric.thresholds is not None:
+        assert metric.thresholds.elevated < metric.thresholds.high
+        assert metric.thresholds.message
+
+
+def test_utilization_colours_and_warning_of_the_original_document() -> None:
+    thresholds = METRICS["gpu.utilization.gpu"].thresholds
+    assert thresholds is not None
+    assert (thresholds.elevated, thresholds.high) == (70, 85)
+    assert thresholds.severity(94.9) is None
+    assert thresholds.severity(95.0) is Severity.INFO
+
+
+def test_the_most_urgent_severity_is_told() -> None:
+    thresholds = Thresholds(elevated=1, high=2, info=3, warning=4, critical=5)
+    assert [thresholds.severity(value) for value in (2.9, 3, 4, 5)] == [
+        None, Severity.INFO, Severity.WARNING, Severity.CRITICAL,
+    ]  # fmt: skip
+
+
+def test_a_gpus_own_limits_come_before_the_general_ones() -> None:
+    temperature = METRICS["gpu.temperature"]
+    own = temperature.thresholds_for(make_device(slowdown_celsius=87.0))
+    assert own is not None
+    assert own.critical == 87.0
+    assert temperature.thresholds_for(make_device(slowdown_celsius=None)) is temperature.thresholds
+    power = METRICS["gpu.power.current_watts"].thresholds_for(make_device(power_limit_watts=400.0))
+    assert power is not None
+    assert power.elevated == pytest.approx(360.0)
+    assert power.info == pytest.approx(398.0)
+
+
+@pytest.mark.parametrize(
+    ("generation", "width", "expected"), [(1, 16, 4.0), (3, 16, 15.75), (4, 16, 31.5), (4, 8, 15.75), (5, 16, 63.0)]
+)
+def test_pcie_ceiling(generation: int, width: int, expected: float) -> None:
+    assert pcie_bandwidth(generation, width) == pytest.approx(expected, rel=0.001)
+
+
+def test_an_unknown_pcie_generation_has_no_ceiling() -> None:
+    with pytest.raises(Unavailable):
+        pcie_bandwidth(9, 16)

@@ -1,0 +1,36 @@
+"""A password in a URL is told nowhere, and a URL that can be read in two ways is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from dashtop.history.postgresql_url import database_url, mask_passwords
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://localhost",
+        "postgres://ada@localhost:5432/history",
+        "postgresql://ada:p%40s%2Fs@db.example:5432,other.example/history?sslmode=require&options=-csearch_path%3Da",
+        "postgresql://ada:pw@[::1]:5432/history",
+        "postgresql:///history?host=/run/postgresql",
+        "postgresql://%2Frun%2Fpostgresql/history",
+    ],
+)
+def test_urls_of_one_reading_pass(url: str) -> None:
+    assert database_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://ada:secret@host:5/db?password=secret", "postgresql://ada@host:5/db"),
+        ("postgresql://:secret@host", "postgresql://@host"),
+        ("postgresql://ada:se@cr/et?@host/db", "postgresql://ada@host/db"),
+        ("two: http://a:b@c/ and http://d/?e=f.", "two: http://a@c/ and http://d/"),
+        ("no URL at all: really?", "no URL at all: really?"),
+    ],
+)
+def test_a_password_is_cut_out(text: str, shown: str) -> None:
+    assert mask_passwords(text) == shown
