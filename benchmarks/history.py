@@ -28,7 +28,7 @@ from dashtop.history.queries import readings
 from dashtop.history.rollup import Readings, aggregate, aligned
 from dashtop.history.sqlite import FILE
 from dashtop.history.tiers import TIERS
-from dashtop.history.writer import GROUP_MS
+from dashtop.history.writer import WRITE_INTERVAL_MS
 from dashtop.metrics import HOST_METRICS, METRICS
 from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, RANGES
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 NOW_MS = 1_800_057_600_000
 ONE_BY_ONE = 3600
-AT_ONCE = GROUP_MS // 1000
+AT_ONCE = WRITE_INTERVAL_MS // 1000
 STRETCH = TIERS[0].window_ms // 1000
 NARROW_TICKS = 600
 KEYS = ("gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.temperature", "gpu.power.current_watts", "gpu.clocks.gpu_mhz")

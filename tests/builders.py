@@ -94,9 +94,9 @@ def make_history(
     interval_s: float = 1.0,
     kept_ms: int = 730 * DAY_MS,
     most_bytes: int = 2**32,
-    leads: bool = True,
+    starts: bool = True,
 ) -> HistoryStore:
-    """A history in memory, in that folder, or in the PostgreSQL database of that URL, which it writes if it leads."""
+    """Return a history in memory, in `folder` or in the PostgreSQL database at `url`; `starts` its writer."""
     database: Database
     if url is not None:
         database = PostgresDatabase(url, kept_ms=kept_ms, most_bytes=most_bytes)
@@ -104,6 +104,6 @@ def make_history(
         path = folder / FILE if folder is not None else None
         database = SqliteDatabase(path, kept_ms=kept_ms, most_bytes=most_bytes)
     history = HistoryStore(database, clock=SystemClock(), interval_s=interval_s)
-    if leads:
-        history.lead()
+    if starts:
+        history.start()
     return history

@@ -1,54 +1,52 @@
-"""gunicorn with several workers: one collects, all answer alike, and another takes over when that one is killed."""
+"""Several processes on one machine: gunicorn workers, or two dashtops on one data folder. Each collects for itself."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.collector.seat import SOCKET
-from tests.processes import Running, environment, eventually
+from tests.history.conftest import Place
+from tests.processes import Running, environment, eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tests.fake_nvml.fixtures import WorldFactory
+    from tests.postgresql import Postgres
 
-WORKERS = 3
+WORKERS = 2
 ALL = "api/v1/system/monitoring/all"
-CPU = "system.cpu.usage_percent"
 
 
 @contextmanager
-def gunicorn(folder: Path, env: Mapping[str, str], *, ready: bool = True) -> Iterator[Running]:
-    """Run gunicorn with its workers; what it says is in `folder`/log."""
+def gunicorn(folder: Path, env: Mapping[str, str], *, is_open: bool = True) -> Iterator[Running]:
+    """Run gunicorn with two workers and its log in `folder`; wait for both, if the API `is_open` without a token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).parent / "gunicorn"), "--workers", str(WORKERS), "--threads", "4"]
     command += ["--graceful-timeout", "1", "--timeout", "120", "--bind", f"127.0.0.1:{port}", "dashtop.wsgi:server"]
-    runtime = folder / "runtime"
-    runtime.mkdir(mode=0o700)
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, env={**environment(), "XDG_RUNTIME_DIR": str(runtime), **env}, stdout=log, stderr=log, text=True
-        )
+        process = subprocess.Popen(command, env={**environment(), **env}, stdout=log, stderr=log, text=True)
     server = Running(process, f"http://127.0.0.1:{port}/")
     try:
-        if ready:
-            eventually(lambda: followed(server) == WORKERS - 1, timeout_s=30)
-            eventually(lambda: all(server.status("/readyz")[0] == 200 for _ in range(4 * WORKERS)))
+        if is_open:
+            eventually(lambda: len(children(process.pid)) == WORKERS, timeout_s=30)
+            eventually(lambda: all(server.status("/readyz")[0] == 200 for _ in range(4 * WORKERS)), timeout_s=30)
         yield server
         assert server.stop() == 0
-        assert list((runtime / f"dashtop-{os.geteuid()}").iterdir()) == []
     finally:
         for worker in children(process.pid):
             with suppress(ProcessLookupError):
@@ -62,30 +60,14 @@ def children(pid: int) -> list[int]:
     found = []
     with suppress(FileNotFoundError):
         for tasks in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(FileNotFoundError):  # threads end
+            with suppress(FileNotFoundError):  # a thread may end meanwhile
                 found += [int(child) for child in (tasks / "children").read_text().split()]
     return found
 
 
-def followed(server: Running) -> int:
-    """How many connections to others the worker that collects has."""
-    lines = Path("/proc/net/unix").read_text().splitlines()
-    shared = {f"socket:[{line.split()[6]}]" for line in lines if line.endswith(f"/{SOCKET}")}
-    most = 0
-    for worker in children(server.process.pid):
-        with suppress(FileNotFoundError):
-            most = max(most, sum(str(fd.readlink()) in shared for fd in Path(f"/proc/{worker}/fd").iterdir()))
-    return most - 1  # one is the socket that listens
-
-
-def collecting(server: Running) -> list[int]:
-    """The workers that have an NVML child, each as often as it has one."""
-    return [worker for worker in children(server.process.pid) for _ in children(worker)]
-
-
 @contextmanager
 def only(worker: int, server: Running) -> Iterator[None]:
-    """Hold up all other workers, so that this one answers."""
+    """Stop all other workers, so that this one answers."""
     others = set(children(server.process.pid)) - {worker}
     try:
         for other in others:
@@ -97,72 +79,101 @@ def only(worker: int, server: Running) -> Iterator[None]:
                 os.kill(other, signal.SIGCONT)
 
 
+def ready_details(server: Running) -> dict[int, str | None]:
+    """Return why each worker that is ready does not write the history; None for the one that does."""
+    details = {}
+    for worker in children(server.process.pid):
+        with only(worker, server):
+            status, body = server.status("/readyz")
+            if status == 200:
+                details[worker] = body.get("detail")
+    return details
+
+
 def newest_ms(server: Running) -> int:
     return int(server.json(ALL)["timestamp"])
 
 
-def cpu(server: Running, start_ms: int, end_ms: int) -> list[float | None]:
-    query = f"start={start_ms}&end={end_ms}&points=1000&metrics={CPU}"
-    found: list[float | None] = server.json(f"api/v1/system/history?{query}")["series"][CPU]["mean"]
-    return found
+def detail(server: Running) -> str | None:
+    """Return why the process does not write the history; None if it does."""
+    body: dict[str, Any] = server.status("/readyz")[1]
+    return body.get("detail")
 
 
-@pytest.mark.timeout(180)
-def test_one_worker_collects_all_answer_alike_and_another_takes_over(tmp_path: Path, nvml_world: WorldFactory) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return Place(tmp_path)
+    server: Postgres = request.getfixturevalue("postgres")
+    schema = f"workers_{os.getpid()}"
+    server.ask(f"CREATE SCHEMA {schema}")
+    return Place(tmp_path, server, schema)
+
+
+def test_a_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(place: Place) -> None:
+    env = {"DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(place.folder)}
+    if place.url is not None:
+        env["DASHTOP_HISTORY_URL"] = place.url
+    with running("--no-gpu", env=env) as first:
+        started_ms = newest_ms(first)
+        eventually(lambda: newest_ms(first) > started_ms + 2000)
+        with running("--no-gpu", env=env) as second:
+            message = str(eventually(lambda: detail(second)))
+            assert f"Process {first.process.pid} on {socket.gethostname()} writes the history in" in message
+            assert detail(first) is None
+            eventually(lambda: any(message in line for line in second.lines))
+            second_ms = newest_ms(second)
+            eventually(lambda: newest_ms(second) > second_ms + 2000)
+            first.process.kill()
+            first.process.wait()
+            killed_ms = time.time_ns() // 10**6
+            eventually(lambda: detail(second) is None, timeout_s=20)
+            eventually(lambda: newest_ms(second) > killed_ms + 3000)
+            assert sum(message in line for line in second.lines) == 1
+    times = [time_ms for (time_ms,) in place.ask("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id")]
+    assert times[0] < second_ms < killed_ms + 3000 <= times[-1]
+    assert max(later - earlier for earlier, later in pairwise(times)) < 1500, "one sample may be late"
+
+
+def test_each_worker_collects_and_one_writes(tmp_path: Path, nvml_world: WorldFactory) -> None:
     env = {"DASHTOP_HOST": "127.0.0.1", "DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(tmp_path / "data")}
     with gunicorn(tmp_path, {**nvml_world("rtx3090").env(), **env}) as server:
-        (leader,) = eventually(lambda: collecting(server))
-        followers = sorted(set(children(server.process.pid)) - {leader})
-        begun_ms = newest_ms(server)
-        eventually(lambda: newest_ms(server) > begun_ms + 2000)
-        pasts, newest = [], []
-        for worker in (leader, *followers):
-            with only(worker, server):
-                pasts.append(cpu(server, begun_ms - 1000, begun_ms + 1500))
-                newest.append(newest_ms(server))
-                assert server.status("/readyz") == (200, {"ready": True})
-        assert pasts[0] == pasts[1] == pasts[2]
-        assert sum(value is not None for value in pasts[0]) >= 2
-        assert max(newest[1:]) - min(newest[1:]) <= 500  # between the two the one that collects had its turn, or none
-        os.kill(leader, signal.SIGKILL)
-        killed, killed_ms = time.monotonic(), time.time_ns() // 10**6
-        eventually(lambda: newest_ms(server) > killed_ms, timeout_s=5)
-        assert time.monotonic() - killed < 5
-        (successor,) = eventually(lambda: collecting(server))
-        assert successor in followers
-        eventually(lambda: followed(server) == WORKERS - 1)
-        eventually(lambda: newest_ms(server) > killed_ms + 3000)
-        assert collecting(server) == [successor]
-        around = cpu(server, killed_ms - 2000, killed_ms + 3000)
-        assert sum(value is None for value in around) <= 4  # of these one is a rate's first reading
-        (told,) = [event for event in events(server, killed_ms) if event["kind"] == "restart"]
-        assert "taken over" in told["text"]
+        details = eventually(lambda: found if len(set((found := ready_details(server)).values())) == WORKERS else None)
+        (writer,) = (worker for worker, message in details.items() if message is None)
+        (reader,) = set(details) - {writer}
+        assert f"Process {writer} on " in details[reader]
+        assert all(len(children(worker)) == 1 for worker in details), "each has an NVML worker"
+        os.kill(writer, signal.SIGKILL)
+        eventually(lambda: ready_details(server).get(reader, "") is None, timeout_s=20)
 
 
-def events(server: Running, since_ms: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = server.json(f"api/v1/system/events?start={since_ms}&end={since_ms + 60_000}")
-    return found
+def addresses(log: Path) -> list[str]:
+    return [line.split()[-1] for line in log.read_text().splitlines() if "page opens at" in line]
 
 
-def test_workers_that_keep_nothing_have_one_history_and_one_token(tmp_path: Path) -> None:
-    def addresses() -> list[str]:
-        return [line.split()[-1] for line in (tmp_path / "log").read_text().splitlines() if "page opens at" in line]
+def is_accepted(server: Running, token: str) -> bool:
+    request = urllib.request.Request(server.url + ALL, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return bool(answer.status == 200)
 
-    def pasts() -> list[list[float | None]]:
-        found = []
+
+def test_workers_share_a_generated_token(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, {"DASHTOP_DATA_DIR": str(tmp_path / "data")}, is_open=False) as server:
+        eventually(lambda: len(addresses(tmp_path / "log")) == WORKERS, timeout_s=30)
+        (path,) = set(addresses(tmp_path / "log"))
+        token = path.rpartition("=")[2]
+        assert len(token) == 32
         for worker in children(server.process.pid):
             with only(worker, server):
-                found.append(cpu(server, begun_ms - 500, begun_ms + 500))
-        return found
+                eventually(lambda: is_accepted(server, token))
+    file = tmp_path / "data" / "token"
+    assert file.read_text().strip() == token
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "DASHTOP_TOKEN" not in (tmp_path / "log").read_text()
 
-    with gunicorn(tmp_path, {"DASHTOP_DEMO": "2", "DASHTOP_INTERVAL": "0.5", "DASHTOP_HOST": "127.0.0.1"}) as server:
-        begun_ms = newest_ms(server)
-        eventually(lambda: newest_ms(server) > begun_ms + 1000)
-        known = pasts()
-        assert len(known) == WORKERS
-        assert known[0] == known[1] == known[2]
-        assert any(value is not None for value in known[0])
-    (tmp_path / "runtime").rename(tmp_path / "before")
-    with gunicorn(tmp_path, {"DASHTOP_DEMO": "2"}, ready=False):
-        eventually(lambda: len(addresses()) == WORKERS, timeout_s=30)
-        assert len(set(addresses())) == 1
+
+def test_workers_without_a_data_folder_say_that_they_need_a_token(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, {"DASHTOP_DEMO": "2"}, is_open=False):
+        eventually(lambda: len(addresses(tmp_path / "log")) == WORKERS, timeout_s=30)
+        assert len(set(addresses(tmp_path / "log"))) == WORKERS
+        assert "Set DASHTOP_TOKEN" in (tmp_path / "log").read_text()

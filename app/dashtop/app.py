@@ -1,4 +1,4 @@
-"""The only wiring: which reader, which history, which pages. Nothing else knows more than what it is passed."""
+"""Builds one dashtop from its settings: readers, collector, history, web server and pages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dashtop.collector.collection import Collection
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
-from dashtop.collector.seat import Seat
 from dashtop.model.clock import SystemClock
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from dash import Dash
     from flask import Flask
 
-    from dashtop.collector.siblings import Siblings
     from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
     from dashtop.model.ports import Clock, GpuReader, HostReader
@@ -41,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readers:
-    """Where readings come from. `gpus` is None where GPU monitoring is switched off."""
+    """The sources of samples. `gpus` is None if GPU monitoring is disabled."""
 
     host: HostReader
     gpus: GpuReader | None
@@ -49,18 +46,18 @@ class Readers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dashtop:
-    """One running dashtop: its pages, the Flask server under them, and how to end it."""
+    """One running dashtop: its pages, the Flask server below them, and `close`, which ends it."""
 
     dash: Dash
     server: Flask
     services: Services
     close: Callable[[], None]
-    entrance: str
-    """Path to open in a browser: the URL prefix, and the token where one was made."""
+    path: str
+    """Path to open in a browser: the URL prefix, and the access token if it was generated."""
 
 
-def make_readers(settings: Settings, clock: Clock) -> Readers:
-    """Return the readers that the settings call for."""
+def build_readers(settings: Settings, clock: Clock) -> Readers:
+    """Return the readers for these settings."""
     gpus: GpuReader | None = None
     if settings.demo:
         gpus = SimulatedGpuReader(settings.demo, clock=clock)
@@ -69,32 +66,32 @@ def make_readers(settings: Settings, clock: Clock) -> Readers:
     return Readers(host=PsutilHostReader(clock=clock), gpus=gpus)
 
 
-def make_sampler(settings: Settings) -> Sampler:
-    """Return a sampler alone, for a single reading. The caller closes it."""
+def build_sampler(settings: Settings) -> Sampler:
+    """Return a sampler without a collector, for single samples. The caller closes it."""
     clock = SystemClock()
-    readers = make_readers(settings, clock)
+    readers = build_readers(settings, clock)
     return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
 
 
-def make_history(settings: Settings, clock: Clock, siblings: Siblings | None = None) -> HistoryStore:
-    """Return the history that the settings call for. The caller closes it; until it is led, nothing is written."""
+def build_history(settings: Settings, clock: Clock) -> HistoryStore:
+    """Return the history for these settings. It writes nothing before `start`. The caller closes it."""
     from dashtop.history.store import HistoryStore  # noqa: PLC0415
 
     return HistoryStore(
-        make_database(settings, siblings),
+        build_database(settings),
         clock=clock,
-        interval_s=min(settings.interval, *INTERVALS_S),  # collection follows viewers
+        interval_s=min(settings.interval, *INTERVALS_S),  # a viewer may request any of these
     )
 
 
-def make_database(settings: Settings, siblings: Siblings | None = None) -> Database:
-    """Return what keeps the history, not opened yet. Raises SettingsError."""
+def build_database(settings: Settings) -> Database:
+    """Return the database of the history, not opened yet. Raises SettingsError."""
     from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415
 
     kept_ms, most_bytes = settings.keep_days * DAY_MS, settings.keep_mb * 1_000_000
     if settings.history_url is not None and is_on_server(settings):
         try:
-            from dashtop.history.postgresql import PostgresDatabase  # noqa: PLC0415 - its library is optional
+            from dashtop.history.postgresql import PostgresDatabase  # noqa: PLC0415 - psycopg is optional
         except ImportError as error:
             raise SettingsError(
                 "--history-url needs psycopg and PostgreSQL's library libpq: pip install 'dashtop[postgresql]'"
@@ -102,13 +99,11 @@ def make_database(settings: Settings, siblings: Siblings | None = None) -> Datab
             ) from error
         return PostgresDatabase(settings.history_url, kept_ms=kept_ms, most_bytes=most_bytes)
     folder = data_folder(settings)
-    if folder is None and siblings is not None:
-        folder, most_bytes = siblings.folder, min(most_bytes, siblings.most_bytes)
     return SqliteDatabase(folder / FILE if folder is not None else None, kept_ms=kept_ms, most_bytes=most_bytes)
 
 
 def is_on_server(settings: Settings) -> bool:
-    """Tell whether the history lies in a database server rather than in a file."""
+    """Tell whether the history is in a PostgreSQL server instead of a file."""
     return settings.history_url is not None and _is_kept(settings)
 
 
@@ -116,18 +111,9 @@ def _is_kept(settings: Settings) -> bool:
     return settings.persist and not settings.demo
 
 
-def create_app(
-    settings: Settings,
-    *,
-    readers: Readers | None = None,
-    clock: Clock | None = None,
-    siblings: Siblings | None = None,
-) -> Dashtop:
-    """Wire one dashtop and start collecting. It ends with the process, or when its `close` is called.
-
-    Where another process collects in the same folder already, or among its `siblings`, it follows that one.
-    """
-    # Dash takes a second to import: a single reading on the command line does without it.
+def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clock | None = None) -> Dashtop:
+    """Build one dashtop and start its collector. It ends with the process, or when its `close` is called."""
+    # Dash takes a second to import, which the other commands need not spend.
     from flask import Flask  # noqa: PLC0415
 
     from dashtop.ui.page import create_dash  # noqa: PLC0415
@@ -139,20 +125,13 @@ def create_app(
     from dashtop.web.security.token import Token  # noqa: PLC0415
 
     clock = clock or SystemClock()
-    readers = readers or make_readers(settings, clock)
-    history = make_history(settings, clock, siblings)
-    board = LatestSample(clock=clock, interval_s=settings.interval)
+    readers = readers or build_readers(settings, clock)
+    history = build_history(settings, clock)
+    latest = LatestSample(clock=clock, interval_s=settings.interval)
     collector = Collector(
-        sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
-        history=history,
-        board=board,
-        clock=clock,
-        interval_s=settings.interval,
+        sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock), history=history, latest=latest, clock=clock
     )
-    seat = _seat(data_folder(settings), siblings)
-    family = str(siblings.folder) if siblings is not None else ""
-    collection = Collection(board=board, collector=collector, history=history, seat=seat, family=family)
-    services = Services(latest=board, history=history, clock=clock)
+    services = Services(latest=latest, history=history, clock=clock)
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
     routes.register(server, services, url_prefix=prefix)
@@ -160,7 +139,7 @@ def create_app(
     dash = create_dash(
         services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval, url_prefix=prefix
     )
-    token = _token(settings, siblings)
+    token = _access_token(settings)
     guard.register(
         server,
         guard.Rules(
@@ -179,53 +158,43 @@ def create_app(
 
     def close() -> None:
         atexit.unregister(close)
-        collection.stop()
+        collector.close()
         history.close()
-        if seat is not None:
-            seat.close()
-        if siblings is not None:
-            siblings.close()
 
     atexit.register(close)
-    collection.start()
+    history.start()
+    collector.start()
 
     return Dashtop(
         dash=dash,
         server=server,
         services=services,
         close=close,
-        entrance=prefix if token in {None, settings.token} else f"{prefix}?token={token}",
+        path=prefix if token in {None, settings.token} else f"{prefix}?token={token}",
     )
 
 
-def _seat(folder: Path | None, siblings: Siblings | None) -> Seat | None:
-    """Return the seat of the one that collects; None where there is nobody to share with."""
-    for place in (folder, siblings.folder if siblings is not None else None):
-        try:
-            if place is not None:
-                return Seat(place)
-        except OSError as error:
-            log.debug("No seat in %s: %s", place, error)  # the history will say that it cannot be written
-    return None
+def _access_token(settings: Settings) -> str | None:
+    """Return the token that clients need: the configured one, none on loopback, else a generated one.
 
-
-def _token(settings: Settings, siblings: Siblings | None) -> str | None:
-    """Return the token that clients must know: none on loopback unless it was set, one that is made elsewhere."""
+    A generated token is kept in the data folder, so that it stays the same after a restart and in every worker.
+    """
     from dashtop.web.security.hosts import is_loopback  # noqa: PLC0415
-    from dashtop.web.security.token import made  # noqa: PLC0415
+    from dashtop.web.security.token import generate_token, load_token  # noqa: PLC0415
 
     if not settings.auth:
-        log.warning("--no-auth: everyone who can connect to %s sees this machine.", settings.host)
+        log.warning("--no-auth: everyone who can connect to %s can read this machine's metrics.", settings.host)
         return None
     if settings.token is not None or is_loopback(settings.host):
         return settings.token
-    return siblings.agreed("token", made) if siblings is not None else made()
+    folder = data_folder(settings)
+    return load_token(folder) if folder is not None else generate_token()
 
 
 def data_folder(settings: Settings) -> Path | None:
-    """Return the folder of what is kept: the one of the settings, or dashtop's among the user's data (XDG).
+    """Return the data folder: the configured one, or `dashtop` in the user's data folder (XDG).
 
-    None: nothing is to be kept, or this user has no home.
+    None: nothing is to be stored, or this user has no home folder.
     """
     if not _is_kept(settings):
         return None
@@ -239,13 +208,13 @@ def data_folder(settings: Settings) -> Path | None:
     except RuntimeError:
         if not is_on_server(settings):
             log.warning(
-                "This user has no home folder: the history is kept in memory only. Name a folder with --data-dir."
+                "This user has no home folder: the history is kept in memory only. Set a folder with --data-dir."
             )
         return None
 
 
 def assets_dir() -> Path:
-    """Return the folder of static files: inside the installed package, or beside the source tree."""
+    """Return the folder of the static files: inside the installed package, or beside it in a source tree."""
     package = Path(__file__).parent
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent.parent / "assets"

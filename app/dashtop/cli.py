@@ -49,7 +49,7 @@ def serve(settings: Settings) -> None:
     try:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
-        address = server.address.rstrip("/") + dashtop.entrance
+        address = server.address.rstrip("/") + dashtop.path
         # In one piece: unbuffered, print() writes the line's end apart, and a log line may get between.
         sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n")
         sys.stdout.flush()
@@ -60,10 +60,10 @@ def serve(settings: Settings) -> None:
 
 def snapshot(settings: Settings) -> None:
     """Print one reading as the JSON of /monitoring/all."""
-    from dashtop.app import make_sampler  # noqa: PLC0415
+    from dashtop.app import build_sampler  # noqa: PLC0415
     from dashtop.web.api.serializers import monitoring_all  # noqa: PLC0415
 
-    sampler = make_sampler(settings)
+    sampler = build_sampler(settings)
     try:
         sampler.sample(SNAPSHOT_GPU_TIMEOUT_S)
         time.sleep(BETWEEN_READINGS_S)  # rates are what happened between two readings
@@ -85,13 +85,13 @@ def doctor(settings: Settings, *, json: bool = False) -> None:
 
 def export(settings: Settings, **asked: Any) -> None:
     """Write stored history to a file; no server is needed, and one that runs is not disturbed."""
-    from dashtop.app import make_history  # noqa: PLC0415
+    from dashtop.app import build_history  # noqa: PLC0415
     from dashtop.export import command  # noqa: PLC0415
     from dashtop.export.request import Request  # noqa: PLC0415
     from dashtop.model.clock import SystemClock  # noqa: PLC0415
 
     clock = SystemClock()
-    history = make_history(settings, clock)
+    history = build_history(settings, clock)
     try:
         command.run(Request(**asked), history, clock)
     finally:

@@ -1,23 +1,22 @@
 """For WSGI servers such as gunicorn: `dashtop.wsgi:server`, with settings from the environment.
 
-Every worker imports this. One of them collects, and the others follow it.
+Run one worker with threads: each worker collects for itself.
 """
 
-import hashlib
 import logging
-import os
 
-from dashtop.app import create_app
-from dashtop.collector.siblings import join
+from dashtop.app import create_app, data_folder
 from dashtop.settings import load
+
+log = logging.getLogger("dashtop")
 
 settings = load()
 if "host" not in settings.model_fields_set:
-    # Only the server that imports this knows where it listens: unless told, take it that others can connect.
+    # Only the WSGI server knows the address it listens on. Assume that other machines can connect.
     settings = settings.model_copy(update={"host": "0.0.0.0"})  # noqa: S104
-# Workers of one server have the same parent and the same settings.
-told = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
-dashtop = create_app(settings, siblings=join(f"{os.getppid()}-{told[:16]}"))
+dashtop = create_app(settings)
 server = dashtop.server
-if dashtop.entrance != settings.url_prefix:
-    logging.getLogger("dashtop").warning("The page opens at %s", dashtop.entrance)
+if dashtop.path != settings.url_prefix:
+    log.warning("The page opens at %s", dashtop.path)
+    if data_folder(settings) is None:
+        log.warning("Each worker generates its own access token. Set DASHTOP_TOKEN if there are several workers.")

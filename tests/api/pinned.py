@@ -28,7 +28,7 @@ class Pinned:
     is_alive: bool = True
     interval_s: float = 1.0
 
-    def follow(self, interval_s: float) -> float:
+    def request_interval(self, interval_s: float) -> float:
         return min(interval_s, self.interval_s)
 
     def latest(self) -> Sample | None:

@@ -38,13 +38,11 @@ class Machine:
     def __init__(self, folder: Path | None, start_ms: int) -> None:
         self.clock = FakeClock(now_ms=start_ms)
         self.history = make_history(folder)
-        self._board = LatestSample(clock=self.clock, interval_s=1.0)
         self._collector = Collector(
             sampler=Sampler(host=PsutilHostReader(clock=self.clock), gpus=None, clock=self.clock),
             history=self.history,
-            board=self._board,
+            latest=LatestSample(clock=self.clock, interval_s=1.0),
             clock=self.clock,
-            interval_s=1.0,
         )
 
     def run(self, ticks: int) -> list[Sample]:

@@ -1,23 +1,23 @@
-"""The schedule, the board that shows what was collected, and a collector that outlives the failures of its parts."""
+"""The schedule, the latest sample, and a collector that survives the failures of its parts."""
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.collector.collection import Collection
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector, next_tick
 from dashtop.collector.sampler import Sampler
 from dashtop.model.clock import SystemClock
+from dashtop.model.errors import CollectionEndedError
 from tests.builders import make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import Clock
     from dashtop.model.sample import Sample
 
 
@@ -33,102 +33,128 @@ class FlakySampler(Sampler):
     """Fails every second time."""
 
     def __init__(self) -> None:
-        self.taken = 0
-        self.closed = False
-        self.enough = threading.Event()
+        self.count = 0
+        self.is_closed = False
+        self.reached_five = threading.Event()
 
     def sample(self, gpu_timeout_s: float) -> Sample:
-        self.taken += 1
-        if self.taken >= 5:
-            self.enough.set()
-        if self.taken % 2 == 0:
+        self.count += 1
+        if self.count >= 5:
+            self.reached_five.set()
+        if self.count % 2 == 0:
             raise RuntimeError("no reading today")
-        return make_sample(self.taken, time_ms=self.taken * 1000)
+        return make_sample(self.count, time_ms=self.count * 1000)
 
     def close(self) -> None:
-        self.closed = True
+        self.is_closed = True
 
 
-def alone(sampler: Sampler, *, interval_s: float, clock: Clock | None = None) -> tuple[LatestSample, Collection]:
-    """One that collects and shares with nobody."""
-    clock, history = clock or SystemClock(), make_history(leads=False)
-    board = LatestSample(clock=clock, interval_s=interval_s)
-    collector = Collector(sampler=sampler, history=history, board=board, clock=clock, interval_s=interval_s)
-    return board, Collection(board=board, collector=collector, history=history)
+def build_collector(sampler: Sampler, *, interval_s: float) -> tuple[LatestSample, Collector]:
+    clock = SystemClock()
+    latest = LatestSample(clock=clock, interval_s=interval_s)
+    return latest, Collector(sampler=sampler, history=make_history(starts=False), latest=latest, clock=clock)
 
 
-def test_collection_survives_a_failing_reader_and_ends_when_told() -> None:
+def test_collection_survives_a_failing_reader_and_ends_on_close() -> None:
     sampler = FlakySampler()
-    board, collection = alone(sampler, interval_s=0.01)
-    assert not board.alive()
-    assert board.latest() is None
-    collection.start()
-    assert sampler.enough.wait(10)
-    collection.stop()
-    latest = board.latest()
-    assert latest is not None
-    assert latest.sequence >= 3
-    assert sampler.closed
-    assert not board.alive()
+    latest, collector = build_collector(sampler, interval_s=0.01)
+    assert not latest.alive()
+    assert latest.latest() is None
+    collector.start()
+    assert sampler.reached_five.wait(10)
+    collector.close()
+    sample = latest.latest()
+    assert sample is not None
+    assert sample.sequence >= 3
+    assert sampler.is_closed
+    assert not latest.alive()
 
 
 class CountingSampler(Sampler):
     """Lets a test wait for the n-th sample."""
 
     def __init__(self) -> None:
-        self.taken = threading.Semaphore(0)
+        self.samples = threading.Semaphore(0)
 
     def sample(self, gpu_timeout_s: float) -> Sample:
-        self.taken.release()
+        self.samples.release()
         return make_sample(1)
 
     def close(self) -> None:
         pass
 
 
-def test_collection_keeps_up_with_the_fastest_viewer_and_falls_back_ten_seconds_later() -> None:
+def test_the_shortest_requested_interval_applies_and_expires_after_ten_seconds() -> None:
     clock = FakeClock()
-    board = LatestSample(clock=clock, interval_s=5.0)
-    assert board.follow(2.0) == 2.0
-    assert board.follow(0.5) == 0.5
-    assert board.follow(60.0) == 0.5
+    latest = LatestSample(clock=clock, interval_s=5.0)
+    assert latest.request_interval(2.0) == 2.0
+    assert latest.request_interval(0.5) == 0.5
+    assert latest.request_interval(60.0) == 0.5
     clock.advance(9.9)
-    assert board.follow(2.0) == 0.5
+    assert latest.request_interval(2.0) == 0.5
     clock.advance(0.2)
-    assert board.follow(60.0) == 2.0
+    assert latest.request_interval(60.0) == 2.0
     clock.advance(10)
-    assert board.follow(60.0) == 5.0
+    assert latest.request_interval(60.0) == 5.0
 
 
-def test_a_wish_is_passed_on_once_in_two_seconds_however_many_have_it() -> None:
-    clock, passed = FakeClock(), list[float]()
-    board = LatestSample(clock=clock, interval_s=5.0)
-    board.wished = passed.append
-    for _ in range(4):
-        board.follow(1.0)
-        board.follow(2.0)
-        clock.advance(0.6)
-    assert passed == [1.0, 2.0]
-    board.follow(1.0)
-    assert passed == [1.0, 2.0, 1.0]
-
-
-def test_what_is_shown_is_dead_when_it_is_old() -> None:
+def test_a_repeated_request_wakes_the_collector_once_in_two_seconds() -> None:
     clock = FakeClock()
-    board = LatestSample(clock=clock, interval_s=1.0)
-    board.show(replace(make_sample(), monotonic_s=clock.monotonic()), interval_s=5.0)
-    assert board.interval_s == 5.0
+    latest = LatestSample(clock=clock, interval_s=5.0)
+    woken = []
+    for _ in range(5):
+        latest.request_interval(1.0)
+        woken.append(latest.wait_for_request(0))
+        clock.advance(0.6)
+    assert woken == [True, False, False, False, True]
+
+
+def test_an_old_sample_means_that_collection_has_stopped() -> None:
+    clock = FakeClock()
+    latest = LatestSample(clock=clock, interval_s=5.0)
+    latest.publish(replace(make_sample(), monotonic_s=clock.monotonic()))
     clock.advance(14.9)
-    assert board.alive()
+    assert latest.alive()
     clock.advance(0.2)
-    assert not board.alive()
+    assert not latest.alive()
 
 
-def test_a_fast_viewer_is_not_kept_waiting_for_the_slow_schedule() -> None:
+def test_a_short_requested_interval_applies_at_once() -> None:
     sampler = CountingSampler()
-    board, collection = alone(sampler, interval_s=3600.0)
-    collection.start()
-    assert sampler.taken.acquire(timeout=10)
-    board.follow(0.01)
-    assert all(sampler.taken.acquire(timeout=10) for _ in range(3))
-    collection.stop()
+    latest, collector = build_collector(sampler, interval_s=3600.0)
+    collector.start()
+    assert sampler.samples.acquire(timeout=10)
+    latest.request_interval(0.01)
+    assert all(sampler.samples.acquire(timeout=10) for _ in range(3))
+    collector.close()
+
+
+class HangingSampler(CountingSampler):
+    """Never returns."""
+
+    def sample(self, gpu_timeout_s: float) -> Sample:
+        super().sample(gpu_timeout_s)
+        threading.Event().wait()
+        raise AssertionError
+
+
+def test_close_returns_within_two_seconds_and_wakes_waiting_requests() -> None:
+    sampler = HangingSampler()
+    latest, collector = build_collector(sampler, interval_s=1.0)
+    collector.start()
+    assert sampler.samples.acquire(timeout=10)
+    errors = []
+
+    def wait() -> None:
+        try:
+            latest.wait(0, 30)
+        except CollectionEndedError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    started = time.monotonic()
+    collector.close()
+    waiting.join(2)
+    assert time.monotonic() - started < 2
+    assert len(errors) == 1

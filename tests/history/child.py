@@ -46,15 +46,15 @@ def survive_a_full_disk(folder: Path) -> None:
     history = make_history(folder)
     fill(history, 0, 500)
     assert history.flush(20)
-    assert history.trouble() is None
+    assert history.status_message() is None
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
     fill(history, 500, 2500)
-    wait_until(lambda: history.trouble() is not None)
-    trouble, seen = history.trouble(), known(history, 2500)
+    wait_until(lambda: history.status_message() is not None)
+    trouble, seen = history.status_message(), known(history, 2500)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     began = time.monotonic()
-    written = history.flush(20) and history.trouble() is None
+    written = history.flush(20) and history.status_message() is None
     took = time.monotonic() - began
     history.close()
     reopened = make_history(folder)

@@ -162,7 +162,7 @@ def test_a_file_of_no_use_is_set_aside_and_said(
     (aside,) = tmp_path.glob(f"{FILE}.unusable-*[0-9]")
     assert aside.read_bytes() == spoiled
     assert any(aside.name in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-    assert history.trouble() is None
+    assert history.status_message() is None
     history.close()
     reopened = make_history(tmp_path)
     assert known(reopened, 5000) == 100
@@ -183,7 +183,7 @@ def test_damage_found_while_running_is_set_aside_too(tmp_path: Path) -> None:
 
     eventually(set_aside)
     assert eventually(lambda: history.flush(1))
-    assert history.trouble() is None
+    assert history.status_message() is None
     history.close()
 
 
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_written_means_memory_with_a_warning(
     for first in range(0, 5000, 1000):
         fill(history, first, first + 1000)
         assert history.flush(20)
-    trouble = history.trouble()
+    trouble = history.status_message()
     assert trouble is not None
     assert "--data-dir" in trouble
     assert [record.getMessage() for record in caplog.records] == [trouble]
@@ -308,42 +308,6 @@ def test_a_clock_wrong_by_decades_wipes_nothing(wrong_ms: int, place: Place) -> 
     assert (hours[2] == 7.0).all()
     assert (hours[0] == 7.0).all()
     history.close()
-
-
-def test_one_that_follows_writes_nothing_and_goes_on_where_the_leader_was_killed(place: Place) -> None:
-    with writing(place, 1) as first:
-        assert first.stdout is not None
-        said = [first.stdout.readline()]
-        second = place.history(leads=False)
-        second.follow("Another dashtop writes.")
-        assert second.trouble() == "Another dashtop writes."
-        assert known(second, 50) == 49  # from second 1 on
-        first.kill()
-        said += first.stdout.read().split()
-        last = max(map(int, said))
-    for second_s in (last - 1, last, last + 100_000, last + 100_001):  # of these the leader wrote only the first two
-        append(second, second_s)
-    assert newest_ms(place) < last * 1000 + 100_000_000
-    second.lead()
-    append(second, last + 100_002)
-    assert second.flush(20)
-    assert second.trouble() is None
-    second.close()
-    after = (last + 100_000) * 1000
-    written = place.ask(f"SELECT time_ms - {after} FROM head WHERE tier = 0 AND time_ms >= {after} ORDER BY id")
-    assert written == [(0,), (1000,), (2000,)]
-
-
-def test_what_a_follower_missed_is_read_from_the_file(place: Place) -> None:
-    leader, follower = place.history(), place.history(leads=False)
-    for second in range(100):
-        append(leader, second)
-        if second < 50 or second > 60:
-            append(follower, second)
-    assert leader.flush(20)
-    assert known(follower, 100) == 100
-    leader.close()
-    follower.close()
 
 
 def test_old_windows_go_by_time_and_by_size_and_roll_ups_stay(place: Place) -> None:

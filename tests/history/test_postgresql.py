@@ -18,8 +18,8 @@ from dashtop.cli import main
 from dashtop.history.database import DatabaseReadError
 from dashtop.history.postgresql import PostgresDatabase
 from dashtop.metrics import HOST_METRICS
-from tests.builders import make_device, make_gpu, make_history, make_sample
-from tests.history.child import append, fill, known
+from tests.builders import make_device, make_gpu, make_sample
+from tests.history.child import fill, known
 from tests.history.conftest import Place
 from tests.postgresql import PASSWORD
 from tests.processes import eventually, running
@@ -62,14 +62,14 @@ def test_a_server_that_is_restarted_is_written_to_again_and_nothing_is_lost(
     postgres.stop(how)
     try:
         fill(history, 2000, 2100)
-        trouble = eventually(history.trouble)
+        trouble = eventually(history.status_message)
         assert "goes on in memory" in trouble
         assert known(history, 2100) == 2100
     finally:
         postgres.start()
     back = time.monotonic()
     assert history.flush(10)
-    assert history.trouble() is None
+    assert history.status_message() is None
     assert time.monotonic() - back < 10
     history.close()
     rows = "SELECT count(*), count(DISTINCT time_ms) FROM head WHERE tier = 0 AND time_ms >= 1200000"
@@ -77,22 +77,6 @@ def test_a_server_that_is_restarted_is_written_to_again_and_nothing_is_lost(
     reopened = place.history()
     assert known(reopened, 2100) == 2100
     reopened.close()
-
-
-def test_another_machine_reads_says_so_and_takes_over(place: Place, tmp_path: Path) -> None:
-    first = place.history()
-    fill(first, 0, 100)
-    assert first.flush(20)
-    second = make_history(tmp_path / "of another machine", url=place.url)
-    append(second, 1000)
-    said = eventually(second.trouble)
-    assert "Another dashtop writes the history in postgresql://dashtop@127.0.0.1" in said
-    assert known(second, 100) == 100
-    first.close()
-    append(second, 1001)
-    assert eventually(lambda: second.trouble() is None and second.flush(1))
-    assert place.ask("SELECT max(time_ms) FROM head") == [(1_001_000,)]
-    second.close()
 
 
 def test_its_own_lost_connection_keeps_nobody_out(place: Place) -> None:
@@ -106,7 +90,7 @@ def test_its_own_lost_connection_keeps_nobody_out(place: Place) -> None:
     database._connection = None  # so that it is not closed
     fill(history, 10, 20)
     assert history.flush(10)
-    assert history.trouble() is None
+    assert history.status_message() is None
     assert place.ask("SELECT count(*), count(DISTINCT time_ms) FROM head") == [(20, 20)]
     left.close()
     history.close()
@@ -124,7 +108,7 @@ def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, pla
     before = place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()")
     history = place.history()
     fill(history, 0, 50)
-    assert word in eventually(history.trouble)
+    assert word in eventually(history.status_message)
     with pytest.raises(DatabaseReadError, match=word):
         history._writer.database.engine()
     assert known(history, 50) == 50
@@ -139,7 +123,7 @@ def test_tables_that_are_dropped_are_made_again(place: Place) -> None:
     place.ask(f"DROP SCHEMA {place.schema} CASCADE; CREATE SCHEMA {place.schema}")
     fill(history, 10, 20)
     assert history.flush(20)
-    assert history.trouble() is None
+    assert history.status_message() is None
     assert place.ask("SELECT count(*) FROM head") == [(10,)]
     history.close()
 

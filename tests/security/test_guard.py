@@ -267,8 +267,8 @@ def test_a_token_is_made_where_others_can_connect(start: Callable[..., Dashtop],
     dashtop = start(host=host)
     client = dashtop.server.test_client()
     assert client.get("/").status_code == (401 if needed else 200)
-    assert dashtop.entrance.startswith("/?token=") == needed
-    client.get(dashtop.entrance)
+    assert dashtop.path.startswith("/?token=") == needed
+    client.get(dashtop.path)
     assert client.get("/").status_code == 200
 
 

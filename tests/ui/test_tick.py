@@ -215,6 +215,6 @@ def test_an_answer_is_encoded_by_orjson_as_browsers_read_it() -> None:
 
 def test_trouble_may_name_a_path_of_any_bytes() -> None:
     services, _, history = world(gpus=(gpu(),))
-    history.trouble = lambda: "Nothing can be written to /data/\udcff."  # type: ignore[method-assign]
+    history.status_message = lambda: "Nothing can be written to /data/\udcff."  # type: ignore[method-assign]
     frame = answer(services, KEYS, ViewRequest())
     assert "/data/\ufffd." in json.loads(to_json(frame))["words"]["trouble"]

@@ -41,7 +41,7 @@ class Pinned:
     is_alive: bool = True
     interval_s: float = 1.0
 
-    def follow(self, interval_s: float) -> float:
+    def request_interval(self, interval_s: float) -> float:
         return min(interval_s, self.interval_s)
 
     def latest(self) -> Sample | None:
@@ -61,12 +61,6 @@ class Recorded:
     first_ms: int
     last_ms: int
     queries: int = 0
-
-    def lead(self) -> None:
-        raise NotImplementedError
-
-    def follow(self, trouble: str | None) -> None:
-        raise NotImplementedError
 
     def append(self, sample: Sample) -> None:
         raise NotImplementedError
@@ -90,7 +84,7 @@ class Recorded:
     def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         return ()
 
-    def trouble(self) -> str | None:
+    def status_message(self) -> str | None:
         return None
 
     def close(self) -> None:

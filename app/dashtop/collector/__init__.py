@@ -1,1 +1,1 @@
-"""Collection: the sampler that joins the readers, and the loop that keeps time."""
+"""Collection: the sampler that combines the readers, the thread that runs it, and the events between two samples."""

@@ -39,12 +39,6 @@ def between(before: Sample | None, now: Sample) -> tuple[Event, ...]:
     return (*_of_driver(before, now), *_of_gpus(before, now))
 
 
-def taken_over(now: Sample) -> Event:
-    """Return the event that this process has begun to collect in place of another one."""
-    text = "The process of dashtop that collected has ended; another has taken over."
-    return _event(now, "restart", Severity.INFO, text)
-
-
 def _event(
     now: Sample, kind: str, severity: Severity, text: str, *, gpu: Gpu | None = None, code: int | None = None
 ) -> Event:

@@ -1,4 +1,4 @@
-"""What pages and API see of collection: the newest sample, whoever took it, and how often somebody looks."""
+"""The latest sample and the collection interval, shared by the collector thread and the request threads."""
 
 from __future__ import annotations
 
@@ -8,83 +8,90 @@ from typing import TYPE_CHECKING
 from dashtop.model.errors import CollectionEndedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Sample
 
-DEAD_AFTER_S = 10.0
-FOLLOWED_S = 10.0
-"""How long collection keeps up with a viewer who has not asked again."""
-RENEWED_S = 2.0
-"""How often the same wish is noted anew, however many viewers have it."""
+MIN_ALIVE_TIMEOUT_S = 10.0
+"""Collection counts as alive for this long after a sample, or for three intervals if that is longer."""
+REQUEST_TIMEOUT_S = 10.0
+"""A requested interval applies for this long after the last request for it."""
+REQUEST_RENEWAL_S = 2.0
+"""A request for an interval that applies already is recorded this often at most, however many viewers make it."""
 
 
 class LatestSample:
-    """Implements Latest. Thread-safe."""
+    """Implements the Latest port. Thread-safe."""
 
     def __init__(self, *, clock: Clock, interval_s: float) -> None:
         self._clock = clock
         self._interval_s = interval_s
-        self._latest: Sample | None = None
-        self._followed: dict[float, float] = {}  # when somebody last looked, by how often they look
-        self._ended = False
+        self._sample: Sample | None = None
+        self._requests: dict[float, float] = {}  # time of the last request, by requested interval
+        self._closed = False
         self._changed = threading.Condition()
-        self.wished: Callable[[float], object] = lambda _interval_s: None
-        """Told how often somebody wants to look; set by whoever can do something about it."""
+        self._wake = threading.Event()
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two collections while nobody looks more often."""
+        """Seconds between two collections while no viewer requests a shorter interval."""
         return self._interval_s
 
-    def follow(self, interval_s: float) -> float:
-        """Collect as often as this viewer looks, for the next ten seconds; see the Latest port."""
-        recent, now = self._recent(), self._clock.monotonic()
-        if now - recent.get(interval_s, now - RENEWED_S) >= RENEWED_S:
-            # A new dict each time: the loop reads while requests write.
-            self._followed = {**recent, interval_s: now}
-            self.wished(interval_s)
-        return self.period_s()
+    def request_interval(self, interval_s: float) -> float:
+        """Collect at least this often for the next ten seconds; see the Latest port."""
+        requests, now = self._current_requests(), self._clock.monotonic()
+        if now - requests.get(interval_s, now - REQUEST_RENEWAL_S) >= REQUEST_RENEWAL_S:
+            # A new dict instead of a change in place: the collector reads it without a lock.
+            self._requests = {**requests, interval_s: now}
+            self._wake.set()
+        return self.effective_interval_s()
 
-    def period_s(self) -> float:
-        """Return the seconds between two collections that those who look at present wish for."""
-        return min((self._interval_s, *self._recent()))
+    def effective_interval_s(self) -> float:
+        """Return the shortest interval that is configured or requested at present."""
+        return min((self._interval_s, *self._current_requests()))
 
-    def _recent(self) -> dict[float, float]:
+    def _current_requests(self) -> dict[float, float]:
         now = self._clock.monotonic()
-        return {interval: seen for interval, seen in self._followed.items() if now - seen < FOLLOWED_S}
+        return {
+            interval: requested for interval, requested in self._requests.items() if now - requested < REQUEST_TIMEOUT_S
+        }
 
     def latest(self) -> Sample | None:
         """Return the newest sample; None before the first."""
-        return self._latest
+        return self._sample
 
     def alive(self) -> bool:
-        """Tell whether samples are coming: the newest is not old."""
-        sample = self._latest
-        if sample is None or self._ended:
+        """Tell whether samples arrive: the newest one is recent."""
+        sample = self._sample
+        if sample is None or self._closed:
             return False
-        return self._clock.monotonic() - sample.monotonic_s < max(DEAD_AFTER_S, 3 * self._interval_s)
+        return self._clock.monotonic() - sample.monotonic_s < max(MIN_ALIVE_TIMEOUT_S, 3 * self._interval_s)
 
     def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
-        """Return the next sample, None when the time is over; see the Latest port."""
+        """Return the next sample, None after the timeout; see the Latest port."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._is_new(after_sequence), timeout_s)
-            if self._ended:
-                raise CollectionEndedError("dashtop is ending.")
-            return self._latest if self._is_new(after_sequence) else None
+            self._changed.wait_for(lambda: self._closed or self._is_new(after_sequence), timeout_s)
+            if self._closed:
+                raise CollectionEndedError("dashtop is shutting down.")
+            return self._sample if self._is_new(after_sequence) else None
 
     def _is_new(self, after_sequence: int) -> bool:
-        return self._latest is not None and self._latest.sequence != after_sequence
+        return self._sample is not None and self._sample.sequence != after_sequence
 
-    def show(self, sample: Sample, *, interval_s: float) -> None:
-        """Make this the newest sample, of a collection with that interval."""
+    def publish(self, sample: Sample) -> None:
+        """Make this the newest sample and wake the threads that wait for one."""
         with self._changed:
-            self._latest, self._interval_s = sample, interval_s
+            self._sample = sample
             self._changed.notify_all()
 
-    def end(self) -> None:
-        """Tell everybody who waits that no sample will follow."""
+    def wait_for_request(self, timeout_s: float) -> bool:
+        """Block the collector for `timeout_s`; return True early if an interval is requested or `close` is called."""
+        is_woken = self._wake.wait(timeout_s)
+        self._wake.clear()
+        return is_woken
+
+    def close(self) -> None:
+        """Wake all waiting threads: no sample will follow."""
         with self._changed:
-            self._ended = True
+            self._closed = True
             self._changed.notify_all()
+        self._wake.set()

@@ -1,4 +1,4 @@
-"""The sampling loop: on a monotonic schedule, which skips late ticks and never queues them."""
+"""The collector thread: samples on a monotonic schedule that skips late ticks instead of queueing them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dashtop.collector.events import between, taken_over
+from dashtop.collector.events import between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dashtop.collector.latest import LatestSample
     from dashtop.collector.sampler import Sampler
     from dashtop.model.ports import Clock, History
@@ -20,17 +18,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GPU_TIMEOUT_S = 0.25
-TAKING_OVER_S = 2.0
-"""How long the GPUs may take for the first sample after another process: its last one is shown meanwhile."""
-LEAP = 1000
-"""Sequence numbers left out on taking over: the other process may have used some that were not heard here."""
+MAX_GPU_TIMEOUT_S = 0.25
+STOP_TIMEOUT_S = 1.0
 
 
 def next_tick(due: float, now: float, interval: float) -> tuple[float, int]:
-    """Return when the tick after the one due at `due` comes, and how many ticks before it are skipped.
+    """Return the time of the tick after the one due at `due`, and how many ticks are skipped to get there.
 
-    Ticks stay on the grid that the first one began, in monotonic seconds.
+    Ticks stay on the grid of the first one. All times are monotonic seconds.
     """
     following = due + interval
     if now < following:
@@ -40,58 +35,52 @@ def next_tick(due: float, now: float, interval: float) -> tuple[float, int]:
 
 
 class Collector:
-    """Takes samples, shows them on the board and keeps them."""
+    """Takes samples in a thread of its own, publishes each to `latest` and appends it to `history`."""
 
-    def __init__(
-        self, *, sampler: Sampler, history: History, board: LatestSample, clock: Clock, interval_s: float
-    ) -> None:
+    def __init__(self, *, sampler: Sampler, history: History, latest: LatestSample, clock: Clock) -> None:
         self._sampler = sampler
         self._history = history
-        self._board = board
+        self._latest = latest
         self._clock = clock
-        self._interval_s = interval_s
-        self._last: Sample | None = None
-        self._skipped = 0
-        self._stopping = False
-        self._woken = threading.Event()
+        self._previous: Sample | None = None
+        self._skipped_ticks = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dashtop-collector", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
 
     def collect(self) -> Sample:
-        """Take one sample, show it and keep it."""
-        heard = self._board.latest() if self._last is None else None
-        before = self._last or heard
-        timeout_s = TAKING_OVER_S if heard else min(GPU_TIMEOUT_S, self._board.period_s() / 2)
-        sample = self._sampler.sample(timeout_s)
-        events = (*sample.events, *((taken_over(sample),) if heard else ()), *between(before, sample))
-        sequence = before.sequence + (LEAP if heard else 1) if before is not None else 1
-        sample = replace(sample, sequence=sequence, skipped_ticks=self._skipped, events=events)
-        self._last = sample
-        self._board.show(sample, interval_s=self._interval_s)
+        """Take one sample, publish it and append it to the history."""
+        sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
+        events = (*sample.events, *between(self._previous, sample))
+        sample = replace(sample, skipped_ticks=self._skipped_ticks, events=events)
+        self._previous = sample
+        self._latest.publish(sample)
         self._history.append(sample)
         return sample
 
-    def run(self, taken: Callable[[], object]) -> None:
-        """Collect until `stop` is called; tell `taken` of each sample."""
-        self._board.wished = lambda _interval_s: self._woken.set()
-        before = due = self._clock.monotonic()
-        while not self._stopping:
-            if self._woken.wait(max(0.0, due - self._clock.monotonic())):
-                self._woken.clear()
-                due = min(due, max(before + self._board.period_s(), self._clock.monotonic()))
+    def close(self) -> None:
+        """Stop the thread, wake those who wait for a sample, and close the readers. Returns within two seconds."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._latest.close()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+        self._sampler.close()
+
+    def _run(self) -> None:
+        started = due = self._clock.monotonic()
+        while not self._stopping.is_set():
+            if self._latest.wait_for_request(max(0.0, due - self._clock.monotonic())):
+                due = min(due, max(started + self._latest.effective_interval_s(), self._clock.monotonic()))
                 continue
             try:
                 self.collect()
-                taken()
             except Exception:
-                log.exception("A collection failed; the next one comes in %g s", self._board.period_s())
-            before = due
-            due, skipped = next_tick(due, self._clock.monotonic(), self._board.period_s())
-            self._skipped += skipped
-
-    def stop(self) -> None:
-        """Have `run` return."""
-        self._stopping = True
-        self._woken.set()
-
-    def close(self) -> None:
-        """Close the readers, once `run` has returned or will not be called."""
-        self._sampler.close()
+                log.exception("Collection failed; retrying in %g s", self._latest.effective_interval_s())
+            started = due
+            due, skipped = next_tick(due, self._clock.monotonic(), self._latest.effective_interval_s())
+            self._skipped_ticks += skipped

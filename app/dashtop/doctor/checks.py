@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dashtop.app import make_sampler
+from dashtop.app import build_sampler
 from dashtop.doctor import fixes as remedies
 from dashtop.doctor.environment import look
 from dashtop.doctor.report import Finding, GpuFinding, Report, State, gpu_area
@@ -48,7 +48,7 @@ def examine(settings: Settings, *, root: Path = Path("/"), environ: Mapping[str,
 
 
 def _settled_sample(settings: Settings) -> Sample:
-    sampler = make_sampler(settings)
+    sampler = build_sampler(settings)
     try:
         end = time.monotonic() + PATIENCE_S
         sample = sampler.sample(GPU_TIMEOUT_S)

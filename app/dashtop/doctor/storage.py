@@ -11,7 +11,7 @@ import shutil
 import socket
 from typing import TYPE_CHECKING
 
-from dashtop.app import data_folder, is_on_server, make_database
+from dashtop.app import build_database, data_folder, is_on_server
 from dashtop.doctor.report import Finding, State
 from dashtop.history.database import DatabaseReadError
 
@@ -30,7 +30,7 @@ LITTLE_BYTES = 2**30
 
 def data_and_port(settings: Settings) -> Iterator[Finding]:
     """Look at what `dashtop serve` will need."""
-    yield _engine(make_database(settings))
+    yield _engine(build_database(settings))
     if not is_on_server(settings):
         yield _folder(data_folder(settings))
     yield _port(settings)

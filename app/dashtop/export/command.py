@@ -38,8 +38,8 @@ def asked(request: Request, history: History, now_ms: int) -> Table:
     kept = history.series()
     keys = [key for key in kept if request.metrics is None or key.metric in request.metrics]
     if not keys:
-        if (trouble := history.trouble()) is not None:
-            raise ExportError(trouble)
+        if (message := history.status_message()) is not None:
+            raise ExportError(message)
         of_it = " of these metrics" if kept else ""
         raise ExportError(f"There is no history{of_it} there; --data-dir or --history-url names another place.")
     step_ms = request.step_s * SECOND_MS if request.step_s is not None else None

@@ -58,10 +58,6 @@ class IncompatibleDatabaseError(Exception):
     """What lies there is not of this version of dashtop, or damaged."""
 
 
-class DatabaseLockedError(Exception):
-    """Another dashtop writes there."""
-
-
 class DatabaseReadError(Exception):
     """The database does not answer. `damaged`: since it is broken. `lost`: since it is out of reach."""
 
@@ -85,6 +81,8 @@ class Database(ABC):
         self._connection: Connection | None = None
         # Where there is but one connection, readers and the writer take turns.
         self._turn = threading.Lock()
+        self.newest_ms = -1
+        """Time of the newest sample when the database was opened; -1 if it was empty."""
         self._layouts: dict[Layout, int] = {}
         self._window = -1
         self._unsure = False
@@ -123,11 +121,11 @@ class Database(ABC):
         """Give room back after a pruning, outside of a transaction."""
 
     def open(self) -> None:
-        """Open for writing.
+        """Acquire the writer lock and open the database for writing.
 
         Raises IncompatibleDatabaseError, DatabaseLockedError, OSError and the database's own errors.
         """
-        self.close()
+        self._disconnect()
         connection = self._connect()
         self._layouts.clear()
         try:
@@ -135,12 +133,16 @@ class Database(ABC):
         except BaseException:
             connection.close()
             raise
+        self.newest_ms = newest[0] if newest else -1
         self._window = newest[0] // TIERS[0].window_ms if newest else -1
         self._unsure = True
         self._connection = connection
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database and release the writer lock."""
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         with self._turn:
             if self._connection is not None:
                 self._connection.close()

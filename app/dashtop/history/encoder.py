@@ -132,6 +132,10 @@ class SampleEncoder:
         self._layouts: dict[tuple[str | None, ...], Layout] = {}
         self._open: dict[tuple[str, int], Span] = {}
 
+    def restart_spans(self) -> None:
+        """Begin new spans with the next sample: the earlier ones were not written."""
+        self._open.clear()
+
     def record(self, sample: Sample, layout: Layout, row: NDArray[np.float32]) -> Record:
         """Return what is to be written of a sample of which `row` was told."""
         return Record(

@@ -16,10 +16,10 @@ from dashtop.history.database import (
     Connection,
     Cursor,
     Database,
-    DatabaseLockedError,
     DatabaseReadError,
     IncompatibleDatabaseError,
 )
+from dashtop.history.lock import DatabaseLockedError, LockHolder
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.history.schema import VERSION, schema
 from dashtop.model.errors import SettingsError
@@ -27,6 +27,8 @@ from dashtop.model.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+APPLICATION = "dashtop "
+"""Sessions are named after the program, its process and host: who holds the lock can be read in pg_stat_activity."""
 LOCK = 0x64746F70  # "dtop": tells our advisory locks from another program's
 MOST_IDLE = 4
 """Connections kept open to read from."""
@@ -47,7 +49,6 @@ CREATE TABLE dashtop (version BIGINT NOT NULL); INSERT INTO dashtop VALUES ({VER
 """  # noqa: S608
 # That the other end is gone is noticed within seconds on both sides: on the server it ends the lock of who was lost.
 PARAMETERS = {
-    "application_name": "dashtop",
     "client_encoding": "UTF8",
     "connect_timeout": "3",
     "keepalives_idle": "5",
@@ -79,7 +80,8 @@ class PostgresDatabase(Database):
                 " postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
             ) from None
         self._place = mask_passwords(url)
-        self._parameters = make_conninfo(url, **{name: PARAMETERS[name] for name in PARAMETERS.keys() - given.keys()})
+        parameters = {"application_name": f"{APPLICATION}{LockHolder.current()}", **PARAMETERS}
+        self._parameters = make_conninfo(url, **{name: parameters[name] for name in parameters.keys() - given.keys()})
         self._idle: list[_Connection] = []
         self._away_until = 0.0
         self._guard = threading.Lock()
@@ -105,7 +107,7 @@ class PostgresDatabase(Database):
         )
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections, which releases the writer lock."""
         super().close()
         self._drop_idle()
 
@@ -137,7 +139,12 @@ class PostgresDatabase(Database):
         ).fetchone()
         if ended is not None:
             raise DatabaseReadError("a lost connection is being ended")
-        raise DatabaseLockedError
+        name = connection.execute(
+            "SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid)"
+            " WHERE locktype = 'advisory' AND classid = ?::oid AND objid = ?::oid",
+            (LOCK, found[0]),
+        ).fetchone()
+        raise DatabaseLockedError(LockHolder.parse(name[0].removeprefix(APPLICATION)) if name else None)
 
     def _session(self) -> _Connection:
         connection = _Connection(psycopg.connect(self._parameters, autocommit=True))

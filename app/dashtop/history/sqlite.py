@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dashtop.history.database import Connection, Database, DatabaseReadError, IncompatibleDatabaseError
+from dashtop.history.lock import FileLock
 from dashtop.history.schema import VERSION, schema
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE = "history.sqlite"
+LOCK_FILE = "history.lock"
 APPLICATION_ID = 0x64746F70  # "dtop": tells our file from another program's
 CHECK_S = 1.0
 BUSY_S = 2.0
@@ -41,6 +43,7 @@ class SqliteDatabase(Database):
             kept_ms=kept_ms, most_bytes=most_bytes if path is not None else min(most_bytes, MOST_IN_MEMORY_BYTES)
         )
         self._path = path
+        self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
     @property
     def place(self) -> str:
@@ -70,7 +73,7 @@ class SqliteDatabase(Database):
         )
 
     def _set_aside(self, path: Path, error: Exception, now_ms: int) -> str | None:
-        self.close()
+        self._disconnect()
         try:
             aside = set_aside(path, now_ms)
         except OSError as failure:
@@ -78,9 +81,17 @@ class SqliteDatabase(Database):
         log.warning("%s cannot be used (%s): it is now %s, and a new history begins.", path, error, aside.name)
         return None
 
+    def close(self) -> None:
+        """Close the file and release the writer lock."""
+        super().close()
+        if self._lock is not None:
+            self._lock.release()
+
     def _connect(self) -> Connection:
         if self._path is not None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._lock is not None:
+                self._lock.acquire()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # who ran what is private
         connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLLOWING = 30
-"""Samples that one who follows remembers, to write those that whoever led before did not come to write."""
+MAX_BACKLOG = 60
+"""Samples kept while another process writes: those that it did not write before it ended are written on takeover."""
 AnswerT = TypeVar("AnswerT")
 
 
@@ -34,42 +34,35 @@ class HistoryStore:
     """Implements History, in that database."""
 
     def __init__(self, database: Database, *, clock: Clock, interval_s: float) -> None:
-        self._interval_s = interval_s
         self._ring = Ring(interval_s=interval_s)
         self._recorder = SampleEncoder()
         self._lost: str | None = None
         self._writer = Writer(database, clock=clock)
-        self._leading = False
-        self._heard: deque[Sample] = deque(maxlen=FOLLOWING)
-        self._told: str | None = None
+        self._backlog: deque[Sample] = deque(maxlen=MAX_BACKLOG)
 
-    def lead(self) -> None:
-        """Write from now on; see the History port."""
-        newest_ms = self._read(read.newest_ms) if self._heard else None
-        for sample in self._heard:
-            if newest_ms is None or sample.time_ms > newest_ms:
-                self._writer.put(self._recorder.record(sample, *self._recorder.row(sample)))
-        self._heard.clear()
-        self._leading = True
+    def start(self) -> None:
+        """Write the samples that are appended, in a thread, as soon as no other process writes the database."""
         self._writer.start()
-
-    def follow(self, trouble: str | None) -> None:
-        """Leave the writing to another process; see the History port."""
-        if trouble is not None and trouble != self._told:
-            log.warning("%s", trouble)
-        self._told = trouble
 
     def append(self, sample: Sample) -> None:
         """Keep a sample; see the History port."""
         layout, row = self._recorder.row(sample)
-        if not self._leading and self._heard and sample.sequence != self._heard[-1].sequence + 1:
-            # Something was missed: only the file has it all.
-            self._ring = Ring(interval_s=self._interval_s)
         self._ring.append(sample.time_ms, layout, row)
-        if self._leading:
-            self._writer.put(self._recorder.record(sample, layout, row))
-        else:
-            self._heard.append(sample)
+        if self._writer.is_locked_out:
+            self._backlog.append(sample)
+            return
+        if self._backlog:
+            self._write_backlog()
+        self._writer.put(self._recorder.record(sample, layout, row))
+
+    def _write_backlog(self) -> None:
+        """Take over from another process: queue the samples that are newer than the last one it wrote."""
+        self._recorder.restart_spans()
+        newest_ms = self._writer.database.newest_ms
+        for sample in self._backlog:
+            if sample.time_ms > newest_ms:
+                self._writer.put(self._recorder.record(sample, *self._recorder.row(sample)))
+        self._backlog.clear()
 
     def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
         """Return each series in buckets; see the History port."""
@@ -107,9 +100,9 @@ class HistoryStore:
         newest = {(span.pid, span.start_ms): span for span in (*written, *here)}
         return tuple(sorted(newest.values(), key=lambda span: span.start_ms))
 
-    def trouble(self) -> str | None:
-        """Say why the history is not kept as it should be, or None."""
-        return (self._writer.trouble() if self._leading else self._told) or self._lost
+    def status_message(self) -> str | None:
+        """Return a sentence that says why this process does not write the history, or None; see the History port."""
+        return self._writer.status_message() or self._lost
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every sample appended so far is in the file. False where that takes too long."""
@@ -141,7 +134,7 @@ class HistoryStore:
                 answer = question(connection)
         except DatabaseReadError as error:
             if error.damaged:
-                self._writer.doubt()
+                self._writer.request_check()
             self._lost = str(error) if error.lost else None
             log.debug("The history was not read: %s", error)
             return None

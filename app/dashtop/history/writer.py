@@ -1,4 +1,4 @@
-"""The thread that writes: a slow, full or broken disk keeps nobody waiting, and what is not written yet is kept."""
+"""The thread that writes the history: a slow, full or broken disk delays nobody, and unwritten samples are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dashtop.history.database import DatabaseLockedError
+from dashtop.history.lock import DatabaseLockedError
 
 if TYPE_CHECKING:
     from dashtop.history.database import Database
@@ -16,146 +16,155 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 3600
-"""Records that wait for the disk at most; then the oldest go."""
-MOST_AT_ONCE = 500
-GROUP_MS = 5000
-"""Samples of so much time are written together: a transaction costs more than what is in it, and wears the disk. One
-with an event is written at once, with all that wait."""
-MOST_WHILE_FOLLOWING = 30
-"""Records that wait while another dashtop writes, to go on without a gap where it leaves off."""
+MAX_PENDING = 3600
+"""Records that wait to be written; beyond it the oldest are dropped."""
+MAX_BATCH = 500
+WRITE_INTERVAL_MS = 5000
+"""Samples of this much time are written in one transaction: it costs more than its content, and wears the disk. A
+sample with an event is written at once, with all that are pending."""
 
 
 class Writer:
-    """Writes records to the database in the order given. Where another dashtop does, it waits for that to end."""
+    """Writes records to the database in the order given. While another process holds the writer lock, it retries."""
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
         self.database = database
         self._clock = clock
-        self._waiting: deque[Record] = deque(maxlen=MOST_WAITING)
+        self._pending: deque[Record] = deque(maxlen=MAX_PENDING)
         self._batch: list[Record] = []
         self._changed = threading.Condition()
-        self._due = False
-        self._stopping = False
-        self._opened = False
-        self._doubted = False
-        self._following = False
-        self._gave_up = False
-        self._trouble: str | None = None
+        self._is_due = False
+        self._is_stopping = False
+        self._is_open = False
+        self._is_check_requested = False
+        self._is_locked_out = False
+        self._is_in_memory = False
+        self._status: str | None = None
         self._thread = threading.Thread(target=self._run, name="dashtop-history", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
+    @property
+    def is_locked_out(self) -> bool:
+        """Whether another process writes the history."""
+        return self._is_locked_out
+
     def put(self, record: Record) -> None:
-        """Take a record to be written soon; returns at once."""
+        """Queue a record to be written soon; returns at once."""
         with self._changed:
-            self._waiting.append(record)
-            while self._following and len(self._waiting) > MOST_WHILE_FOLLOWING:
-                self._waiting.popleft()
-            span_ms = abs(record.time_ms - self._waiting[0].time_ms)
-            if record.events or span_ms >= GROUP_MS or not self._opened:
+            self._pending.append(record)
+            span_ms = abs(record.time_ms - self._pending[0].time_ms)
+            if record.events or span_ms >= WRITE_INTERVAL_MS or not self._is_open:
                 self._wake()
 
     def pending(self) -> tuple[Record, ...]:
-        """Return what was taken and is not in the database; nothing where another dashtop writes it."""
+        """Return the records that are not in the database yet; none while another process writes it."""
         with self._changed:
-            return () if self._following else (*self._batch, *self._waiting)
+            return () if self._is_locked_out else (*self._batch, *self._pending)
 
     def flush(self, timeout_s: float) -> bool:
         """Have everything taken written, and wait for it. False where that takes too long."""
         with self._changed:
-            if self._waiting:
+            if self._pending:
                 self._wake()
-            return self._changed.wait_for(lambda: not self._waiting and not self._batch, timeout_s)
+            return self._changed.wait_for(lambda: not self._pending and not self._batch, timeout_s)
 
-    def doubt(self) -> None:
-        """Have the file examined: a reader found it damaged."""
+    def request_check(self) -> None:
+        """Check the database for damage: a reader found some."""
         with self._changed:
-            self._doubted = True
+            self._is_check_requested = True
             self._changed.notify_all()
 
-    def trouble(self) -> str | None:
-        """Say why nothing is written, or None."""
-        return self._trouble
+    def status_message(self) -> str | None:
+        """Return a sentence that says why this process does not write the history, or None."""
+        return self._status
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write what waits and end; what cannot be written in time is lost."""
+        """Write what is pending and end the thread; what cannot be written in time is lost."""
         with self._changed:
-            self._stopping = True
+            self._is_stopping = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         else:
-            self.database.close()  # others read from it all the same
+            self.database.close()  # it may have been read without the thread
 
     def _wake(self) -> None:
-        self._due = True
+        self._is_due = True
         self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._due or self._stopping or self._doubted)
-                if self._stopping and not self._waiting and not self._batch:
+                self._changed.wait_for(lambda: self._is_due or self._is_stopping or self._is_check_requested)
+                if self._is_stopping and not self._pending and not self._batch:
                     break
             if not self._step():
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._stopping, self.database.retry_s):
+                    if self._changed.wait_for(lambda: self._is_stopping, self.database.retry_s):
                         break
         self.database.close()
 
     def _step(self) -> bool:
-        """Write once. False: it failed, so wait before the next try."""
+        """Write one batch. Returns False on failure: wait before the next attempt."""
         try:
-            if self._doubted:
-                self._opened, self._doubted = False, False
-            if not self._opened and not self._open():
+            if self._is_check_requested:
+                self._is_open, self._is_check_requested = False, False
+            if not self._is_open and not self._open():
                 return False
             with self._changed:
-                while self._waiting and len(self._batch) < MOST_AT_ONCE:
-                    self._batch.append(self._waiting.popleft())
+                while self._pending and len(self._batch) < MAX_BATCH:
+                    self._batch.append(self._pending.popleft())
             if self._batch:
                 self.database.write(self._batch)
-        except Exception as error:  # noqa: BLE001 - a writer that ends would end the history with it
-            self._opened = False
-            return self._failed(error)
+        except Exception as error:  # noqa: BLE001 - the thread must go on after any failure
+            self._is_open = False
+            return self._recover(error)
         with self._changed:
             self._batch = []
-            self._due = bool(self._waiting)
-            self._say(None)
+            self._is_due = bool(self._pending)
+            self._set_status(None)
             self._changed.notify_all()
         return True
 
     def _open(self) -> bool:
         try:
             self.database.open()
-        except DatabaseLockedError:
-            self._following = True
-            self._say(
-                f"Another dashtop writes the history in {self.database.place}; this one shows it, and takes over when"
-                " that ends."
+        except DatabaseLockedError as error:
+            self._is_locked_out = True
+            holder = f"Process {error.holder}" if error.holder is not None else "Another process"
+            self._set_status(
+                f"{holder} writes the history in {self.database.place}. This process only reads it and takes over when"
+                " that process ends."
             )
             return False
-        self._opened, self._following = True, False
+        if self._is_locked_out:
+            newest_ms = self.database.newest_ms
+            with self._changed:
+                unwritten = (record for record in (*self._batch, *self._pending) if record.time_ms > newest_ms)
+                self._pending, self._batch = deque(unwritten, maxlen=MAX_PENDING), []
+                self._is_locked_out = False
+        self._is_open = True
         return True
 
-    def _failed(self, error: Exception) -> bool:
-        before = self.database
-        self.database, trouble = before.recover(error, self._clock.now_ms())
-        if trouble is not None:
-            self._say(trouble)
-        if self.database is before:
+    def _recover(self, error: Exception) -> bool:
+        failed = self.database
+        self.database, message = failed.recover(error, self._clock.now_ms())
+        if message is not None:
+            self._set_status(message)
+        if self.database is failed:
             return False
-        self._gave_up = True
+        failed.close()
+        self._is_in_memory = True
         return True
 
-    def _say(self, trouble: str | None) -> None:
-        if self._gave_up and trouble is None:
-            return  # that it is in memory only stays true
-        if trouble is not None and trouble != self._trouble:
-            log.warning("%s", trouble)
-        elif trouble is None and self._trouble is not None:
-            log.warning("The history is written again.")
-        self._trouble = trouble
+    def _set_status(self, message: str | None) -> None:
+        if self._is_in_memory and message is None:
+            return  # that the history is kept in memory only stays true
+        if message is not None and message != self._status:
+            log.warning("%s", message)
+        elif message is None and self._status is not None:
+            log.warning("This process writes the history again.")
+        self._status = message

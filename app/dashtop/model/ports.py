@@ -285,13 +285,7 @@ class GpuReader(Protocol):
 
 
 class History(Protocol):
-    """Where samples are kept. Thread-safe. Of the processes that share one, the one that collects leads, and writes."""
-
-    def lead(self) -> None:
-        """Write from now on, first what was appended here and not written by whoever led before."""
-
-    def follow(self, trouble: str | None) -> None:
-        """Take it that another process leads, which had that trouble to tell."""
+    """Where samples are kept. Thread-safe. Of several processes that share a database one writes, the others read."""
 
     def append(self, sample: Sample) -> None:
         """Keep a sample."""
@@ -311,8 +305,8 @@ class History(Protocol):
     def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         """Return what processes held on one GPU in [start_ms, end_ms), in the order of their start."""
 
-    def trouble(self) -> str | None:
-        """Say in a sentence why the history is not kept as it should be, or None."""
+    def status_message(self) -> str | None:
+        """Return a sentence that says why this process does not write the history, or None if it does."""
 
     def close(self) -> None:
         """Write what is still waiting, for a second at most, and let go."""
@@ -323,10 +317,10 @@ class Latest(Protocol):
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two collections while nobody looks more often."""
+        """Seconds between two collections while no viewer requests a shorter interval."""
 
-    def follow(self, interval_s: float) -> float:
-        """Collect at least so often for ten seconds: somebody looks. Returns the seconds between two as it is now."""
+    def request_interval(self, interval_s: float) -> float:
+        """Collect at least this often for the next ten seconds. Returns the interval that now applies, in seconds."""
 
     def latest(self) -> Sample | None:
         """Return the newest sample; None before the first."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from dashtop.model.metric import Severity
-from dashtop.model.unavailable import UnavailableReason
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from dashtop.model.metric import Severity
+    from dashtop.model.unavailable import UnavailableReason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

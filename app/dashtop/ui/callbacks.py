@@ -52,7 +52,7 @@ def answer(
     request: ViewRequest,
 ) -> dict[str, Any]:
     """Return the live frame for `request`; its `figures` are the charts to draw anew, by id, and often none."""
-    interval_s = services.latest.follow(request.interval_s or services.latest.interval_s)
+    interval_s = services.latest.request_interval(request.interval_s or services.latest.interval_s)
     sample = services.latest.latest()
     if sample is None:
         return frames.waiting(interval_s)
@@ -65,7 +65,7 @@ def answer(
         interval_s=interval_s,
         alive=services.latest.alive(),
     )
-    words = {"trouble": sanitize_text(services.history.trouble() or "", _LONGEST)}
+    words = {"trouble": sanitize_text(services.history.status_message() or "", _LONGEST)}
     for panel in PANELS:
         if panel.frame is not None and (not panel.id or request.shown is None or panel.id in request.shown):
             added = dict(panel.frame(sample, gpu))

@@ -77,8 +77,8 @@ def _root(services: Services, url_prefix: str) -> Blueprint:
     @routes.get("/readyz")
     def _readyz() -> Response:
         if services.latest.alive():
-            trouble = services.history.trouble()
-            return answer({"ready": True} | ({"detail": trouble} if trouble is not None else {}))
+            message = services.history.status_message()
+            return answer({"ready": True} | ({"detail": message} if message is not None else {}))
         detail = "The first reading is under way." if services.latest.latest() is None else "Collection has stopped."
         return answer({"ready": False, "detail": detail}, 503)
 

@@ -1,0 +1,158 @@
+"""Several processes on one history: one writes it, the others read it and take over when that one ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.history.lock import DatabaseLockedError, FileLock, LockHolder
+from dashtop.history.sqlite import FILE, LOCK_FILE
+from dashtop.model.sample import GpuProcess
+from tests.builders import make_device, make_gpu, make_history, make_sample
+from tests.history.child import append, known
+from tests.history.test_faults import filled, newest_ms, overwritten, writing
+from tests.processes import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dashtop.history.store import HistoryStore
+    from tests.history.conftest import Place
+
+HOST = socket.gethostname()
+
+
+def reading(history: HistoryStore, second: int = 0) -> str:
+    """Append a sample, and return the status message of a process that only reads."""
+    append(history, second)
+    return str(eventually(history.status_message))
+
+
+def test_the_second_process_reads_names_the_writer_and_takes_over_without_a_gap(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    with writing(place, 1) as first:
+        assert first.stdout is not None
+        acknowledged = [first.stdout.readline()]
+        second = place.history()
+        message = reading(second, 1_000_000)
+        assert f"Process {first.pid} on {HOST} writes the history in" in message
+        assert "This process only reads it and takes over when that process ends." in message
+        assert known(second, 50) == 49  # from second 1 on
+        assert caplog.messages.count(message) == 1
+        for second_s in range(1_000_001, 1_000_010):
+            append(second, second_s)
+        assert newest_ms(place) < 1_000_000_000
+        first.kill()
+        acknowledged += first.stdout.read().split()
+    last = max(map(int, acknowledged))
+    eventually(lambda: second.status_message() is None, timeout_s=20)
+    append(second, 1_000_010)
+    assert second.flush(20)
+    assert known(second, last) == last - 1
+    second.close()
+    rows = place.ask("SELECT time_ms / 1000 FROM head WHERE tier = 0 AND time_ms >= 1000000000 ORDER BY id")
+    assert rows == [(second_s,) for second_s in range(1_000_000, 1_000_011)]
+
+
+def test_samples_that_the_first_process_has_written_are_not_written_again(place: Place) -> None:
+    first, second = place.history(), place.history(starts=False)
+    append(first, 1)
+    assert first.flush(20)
+    second.start()
+    reading(second)
+    for seconds in (2, 3):
+        append(first, seconds)
+        append(second, seconds)
+    first.close()
+    eventually(lambda: second.status_message() is None)
+    append(second, 4)
+    assert second.flush(20)
+    second.close()
+    assert place.ask("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id") == [(1000,), (2000,), (3000,), (4000,)]
+
+
+def test_process_spans_of_both_writers_do_not_overlap(place: Place) -> None:
+    gpus = (make_gpu(processes=(GpuProcess(pid=7, kind="C", gpu_memory_bytes=2**30, name="train.py"),)),)
+    first, second = place.history(), place.history(starts=False)
+    first.append(make_sample(time_ms=0, gpus=gpus))
+    assert first.flush(20)
+    second.start()
+    reading(second)
+    for seconds in range(1, 60):
+        first.append(make_sample(time_ms=seconds * 1000, gpus=gpus))
+        second.append(make_sample(time_ms=seconds * 1000 + 500, gpus=gpus))
+    first.close()
+    eventually(lambda: second.status_message() is None)
+    for seconds in range(60, 100):
+        second.append(make_sample(time_ms=seconds * 1000 + 500, gpus=gpus))
+    spans = second.processes(make_device().uuid, 0, 100_000)
+    assert len(spans) == 2
+    assert spans[0].end_ms < spans[1].start_ms
+    second.close()
+
+
+def test_a_process_that_only_reads_shows_its_own_samples_whatever_the_database_holds(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with (tmp_path / LOCK_FILE).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        overwritten(tmp_path / FILE)
+        history = make_history(tmp_path)
+        assert reading(history).startswith("Another process writes the history in")
+        for second in range(4000, 4100):
+            append(history, second)
+        assert known(history, 5000) == 101
+        assert not list(tmp_path.glob(f"{FILE}.unusable-*")), "another process may use it"
+        history.close()
+
+
+def test_the_lock_file_names_its_holder_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / LOCK_FILE
+    first, second = FileLock(path), FileLock(path)
+    first.acquire()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(DatabaseLockedError) as error:
+        second.acquire()
+    assert error.value.holder == LockHolder(os.getpid(), HOST)
+    first.release()
+    second.acquire()
+    second.release()
+
+
+@pytest.mark.parametrize("text", ["", "7", "7 on ", "x on y", "-7 on y", "\0\n\N{SUPERSCRIPT TWO} on y"])
+def test_a_lock_file_with_other_content_names_no_holder(text: str) -> None:
+    assert LockHolder.parse(text) is None
+
+
+def test_a_file_system_without_locks_gives_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    history = make_history(tmp_path)
+    append(history, 1)
+    assert history.flush(20)
+    assert history.status_message() is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "cannot be locked" in record.getMessage()
+    history.close()
+
+
+def test_a_link_in_place_of_the_lock_file_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("content")
+    (tmp_path / LOCK_FILE).symlink_to(other)
+    history = make_history(tmp_path)
+    assert "memory only" in reading(history)
+    assert other.read_text() == "content"
+    history.close()
