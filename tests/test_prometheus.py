@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real dashtop: it reads what the API says, and answers what README and Grafana ask."""
+"""A real Prometheus scrapes a real dashtop: it reads what the API says, and answers the queries of docs/api.md and Grafana."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.processes import ROOT, Running, eventually, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-QUERIES = (ROOT / "README.md").read_text().partition("```promql\n")[2].partition("```")[0].splitlines()
+QUERIES = (ROOT / "docs" / "api.md").read_text().partition("```promql\n")[2].partition("```")[0].splitlines()
 HOST_AND_GPU = '{Hostname=~".*", gpu=~".*"}'
 # What NVIDIA's own Grafana dashboard for dcgm-exporter (12239) asks.
 DASHBOARD = (

@@ -1,4 +1,4 @@
-"""Behind a real nginx: the README's own location, and a prefix that the proxy leaves or cuts off."""
+"""Behind a real nginx: the location block of docs/deployment.md, and a prefix that the proxy leaves or cuts off."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 V1 = "api/v1/system"
-LOCATION = (ROOT / "README.md").read_text().partition("```nginx\n")[2].partition("```")[0]
+LOCATION = (ROOT / "docs" / "deployment.md").read_text().partition("```nginx\n")[2].partition("```")[0]
 CONFIGURATION = """
 daemon off; pid {folder}/pid; error_log stderr warn; events {{}}
 http {{
@@ -48,7 +48,7 @@ class Proxied:
 
 
 def location(prefix: str, dashtop: Running, cut: str) -> str:
-    """Return the README's location, for that prefix and server."""
+    """Return the documented location block, for that prefix and server."""
     passed = f"{dashtop.url.partition(prefix)[0] if prefix != '/' else dashtop.url.rstrip('/')}{cut}"
     return LOCATION.replace("location / ", f"location {prefix} ").replace("http://127.0.0.1:8050", passed)
 

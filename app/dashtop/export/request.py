@@ -62,5 +62,5 @@ def metrics(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if name not in METRICS:
-            raise ArgumentTypeError(f"there is no metric {name[:80]!r}; the README lists them")
+            raise ArgumentTypeError(f"there is no metric {name[:80]!r}; docs/metrics.md lists them")
     return names

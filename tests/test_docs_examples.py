@@ -1,4 +1,4 @@
-"""The README's examples of the API run as they stand, against simulated GPUs (PromQL: test_prometheus.py)."""
+"""The examples in the documentation run as they stand, against simulated GPUs (PromQL: test_prometheus.py)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from tests.processes import ROOT, Running, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECTION = (ROOT / "README.md").read_text().partition("\n## API\n")[2].partition("\n## ")[0]
 ADDRESS = "http://127.0.0.1:8050/"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
+def blocks(file: str, language: str) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+    assert found, f"{file} has no example in {language}"
+    return found
+
+
+def curl_commands(file: str) -> list[str]:
+    lines = [line for block in blocks(file, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("curl ")]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def dashtop() -> Iterator[Running]:
         yield server
 
 
-@pytest.mark.parametrize("command", [line for block in blocks("sh") for line in block.splitlines()])
+@pytest.mark.parametrize("command", [*curl_commands("README.md"), *curl_commands("docs/api.md")])
 def test_curl(dashtop: Running, command: str) -> None:
     command = command.replace(ADDRESS, dashtop.url)
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
@@ -37,7 +43,10 @@ def test_curl(dashtop: Running, command: str) -> None:
     assert json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("program", blocks("python"))
+@pytest.mark.parametrize(
+    "program",
+    [*blocks("README.md", "python"), *blocks("docs/api.md", "python"), *blocks("docs/deployment.md", "python")],
+)
 def test_python(dashtop: Running, program: str) -> None:
     program = program.replace(ADDRESS, dashtop.url)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -1,0 +1,81 @@
+"""What the documentation states is so."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.cli import COMMANDS
+from dashtop.settings import options
+from tests.generate_docs import DOCS, TABLES, with_table
+from tests.processes import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+README = (ROOT / "README.md").read_text()
+OTHER_PROGRAMS_OPTIONS = {  # gunicorn's, docker's and those of dashtop's subcommands, which are no settings
+    *("--workers", "--threads", "--keep-alive", "--graceful-timeout", "--limit-request-line", "--bind"),
+    *("--gpus", "--pid"),
+    *("--help", "--json", "--range", "--start", "--end", "--step", "--metrics", "--format"),
+}
+
+document = pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("file", TABLES)
+def test_generated_tables_are_current(file: str) -> None:
+    text = (DOCS / file).read_text()
+    assert with_table(file, text) == text, "run: python3 tests/generate_docs.py"
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 250
+
+
+def test_readme_names_every_command() -> None:
+    for name in COMMANDS:
+        assert f"`dashtop {name}`" in README
+
+
+@document
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        file = document.parent / target if target else document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text()), f"{target}#{anchor}"
+
+
+@document
+def test_source_files_exist(document: Path) -> None:
+    for name in re.findall(r"`((?:app/|tests/|assets/|benchmarks/)[\w./*-]+)`", document.read_text()):
+        assert list(ROOT.glob(name)), name
+
+
+@document
+def test_options_exist(document: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text()))
+    known = {option.flag for option in options().values()} | OTHER_PROGRAMS_OPTIONS
+    assert document.name == "CHANGELOG.md" or named <= known, named - known
+
+
+@document
+def test_environment_variables_exist(document: Path) -> None:
+    named = set(re.findall(r"\bDASHTOP_[A-Z_]+\b", document.read_text()))
+    known = {name for option in options().values() for name in option.env}
+    assert named <= known, named - known
+
+
+def test_test_command_is_what_ci_runs() -> None:
+    assert "python3 tests/run.py" in README
+    assert "python3 tests/run.py" in (ROOT / ".ci" / "run").read_text()
