@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real dashtop: it reads what the API says, and answers the queries of docs/api.md and Grafana."""
+"""A real Prometheus scrapes a real dashtop and answers the documented queries and those of a Grafana dashboard."""
 
 from __future__ import annotations
 
