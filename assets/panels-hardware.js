@@ -16,7 +16,7 @@
     if (!list) return;
     const limits = frame.limits || [];
     list.hidden = !frame.limits;
-    const shown = limits.length ? limits : [["Full speed", "Nothing holds the clocks down.", ""]];
+    const shown = limits.length ? limits : [["Not throttled", "", ""]];
     parts.fit(list, shown.length, buildLimit);
     shown.forEach(([name, meaning, severity], index) => {
       const [title, words] = list.children[index].children;
@@ -47,7 +47,7 @@
       if (group.hidden !== (left === 0)) group.hidden = left === 0;
     }
     line.hidden = names.length === 0;
-    parts.write(line.firstElementChild, `${names.length} readings are not supported by this device`);
+    parts.write(line.firstElementChild, `${names.length} metrics not supported`);
     parts.write(line.lastElementChild, names.join(" · "));
   }
 

@@ -4,7 +4,7 @@
 
   const { painters, parts } = window.dashtop;
   const PAGE = 10;
-  const KINDS = { C: "computes", G: "draws", M: "client of MPS" };
+  const KINDS = { C: "Compute", G: "Graphics", M: "MPS client" };
   // In the order of the columns (panels/processes.py).
   const NUMERIC = [false, false, false, false, true, true, true, true, true];
 
@@ -96,11 +96,11 @@
   function totals() {
     const [sum, silent, used, count] = frame.totals;
     const memory = (gib) => window.dashtop.units.text(gib, "GiB");
-    if (count === 0) return used ? `${memory(used)} are used, by no process that can be seen` : "";
-    const all = `${count} ${count === 1 ? "process holds" : "processes hold"} ${memory(sum)}`;
+    if (count === 0) return used ? `${memory(used)} used, not attributed to a process` : "";
+    const all = `${count} ${count === 1 ? "process" : "processes"}: ${memory(sum)}`;
     const of = used === null ? "" : ` of ${memory(used)} used`;
-    const rest = used !== null && used - sum >= 0.05 ? `; ${memory(used - sum)} are held by none of them` : "";
-    return `${all}${of}${rest}${silent ? `; of ${silent} it is not told` : ""}`;
+    const rest = used !== null && used - sum >= 0.05 ? `; ${memory(used - sum)} not attributed to a process` : "";
+    return `${all}${of}${rest}${silent ? `; ${silent} of unknown size` : ""}`;
   }
 
   function show() {
@@ -112,7 +112,7 @@
     const shown = found.sort(compare).slice(0, pages * PAGE);
     place(body, shown);
     const panel = body.closest(".panel");
-    const none = frame.totals[3] === 0 ? frame.words["processes.none"] : "No process matches.";
+    const none = frame.totals[3] === 0 ? frame.words["processes.none"] : "No matching processes.";
     parts.write(panel.querySelector("[data-none]"), found.length ? "" : none);
     body.closest("table").hidden = frame.totals[3] === 0;
     parts.write(panel.querySelector("[data-sum]"), totals());

@@ -84,7 +84,7 @@
     const wanted = state.get("gpu");
     const note = document.getElementById("gpu-gone");
     const gone = Boolean(device && wanted && !goesBy(device, wanted));
-    write(note.querySelector("span"), gone ? `The GPU ${wanted} is not on this machine. GPU ${device[0]}, ${device[1]}, is shown instead.` : "");
+    write(note.querySelector("span"), gone ? `GPU ${wanted} not found. Showing GPU ${device[0]}, ${device[1]}.` : "");
     note.hidden = !gone;
   }
 

@@ -46,7 +46,7 @@ def test_hostile_names_do_no_harm(
             assert "\x1b" not in seen.page.content()
             narrow_and_wide(seen, screenshots, "hostile")
 
-            seen.page.click("label:has-text('Compare')")
+            seen.page.click("label:has-text('All GPUs')")
             for largest, shown in enumerate(hostile.values()):
                 world.set(0, f"processes.{largest}.used_memory", 20 * GIB).save()
                 seen.true("name => document.querySelector('.gpu-card .process-name')?.textContent === name", shown)

@@ -167,7 +167,7 @@ def test_view_gpu_range_theme_and_units_are_kept_and_stand_in_the_address(
     seen = page
     seen.page.select_option("#gpu-selector", "5")
     pick(seen, "time-range", "15 min")
-    pick(seen, "view-mode", "Compare")
+    pick(seen, "view-mode", "All GPUs")
     seen.true("() => document.documentElement.dataset.view === 'compare'")
     assert not seen.page.locator("#panel-power").is_visible()
     assert not seen.page.locator("#chart-memory").is_visible()
@@ -181,7 +181,7 @@ def test_view_gpu_range_theme_and_units_are_kept_and_stand_in_the_address(
     seen.until("live")
     assert expected.items() <= chosen(seen).items(), "what was stored"
     assert seen.page.locator("#view-mode input:checked").input_value() == "compare"
-    pick(seen, "view-mode", "Single")
+    pick(seen, "view-mode", "GPU")
     seen.true("() => document.documentElement.dataset.view === 'single'")
     assert seen.page.locator("#panel-power").is_visible()
     # Somebody else opens the link: it beats what they have stored, and what it does not name is theirs.
@@ -226,7 +226,7 @@ def test_settings_of_the_first_version_are_read(demo: Running, watch: Callable[.
 def test_a_gpu_that_is_gone_is_said_to_be(demo: Running, watch: Callable[..., Watched]) -> None:
     seen = watch().open(f"{demo.url}?gpu=GPU-deadbeef")
     seen.page.wait_for_selector("#gpu-gone:not([hidden])")
-    assert "GPU-deadbeef is not on this machine. GPU 0" in seen.text("#gpu-gone")
+    assert "GPU GPU-deadbeef not found. Showing GPU 0" in seen.text("#gpu-gone")
     assert seen.page.locator("#gpu-gone").get_attribute("role") == "status"
     assert seen.page.input_value("#gpu-selector") == "0"
     seen.page.click("#gpu-gone-keep")

@@ -72,7 +72,7 @@ def test_a_gpu_in_trouble_is_told_in_words_and_its_processes_in_a_table(
         assert told["process_name"] in row
         assert told["username"] in row
         assert "2.0 GiB" in row
-        assert "14 processes hold 15.0 GiB" in seen.text("[data-sum]")
+        assert "14 processes: 15.0 GiB" in seen.text("[data-sum]")
         seen.page.click(".more-rows")
         assert len(table(seen)) == 14
         seen.page.locator("[data-sort='0']").focus()

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dashtop.ui.theme import GPUS, translucent
+from dashtop.ui.theme import GPUS, with_alpha
 from tests.browser.conftest import POINTS, Watched, watching
 from tests.processes import Running, running
 
@@ -153,7 +153,7 @@ def test_cards_show_what_the_api_says_and_which_gpus_are_free(
         seen.page.click("#compare label:has-text('Free memory')")
         seen.true("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
         seen.true("() => document.querySelector('#gpu-card-0 .spark').getAttribute('aria-label')?.startsWith('Use in')")
-        seen.page.click("#compare label:has-text('Load')")
+        seen.page.click("#compare label:has-text('Utilization')")
         seen.true("() => document.querySelector('.fleet').lastElementChild.id === 'gpu-card-5'")
         seen.page.click("#gpu-card-3")
         seen.true("() => document.documentElement.dataset.view === 'single'")
@@ -240,7 +240,7 @@ def test_panels_are_embedded_with_the_gpu_range_and_theme_of_their_address(
         if name in CHARTS:
             seen.true(f"chart => ({POINTS})(chart) > 1", name)
             colours = "chart => document.querySelector(`#${chart} .js-plotly-plot`).data.map(line => line.line.color)"
-            assert {GPUS[1], translucent(GPUS[1], 0.95)} & set(seen.page.evaluate(colours, name))
+            assert {GPUS[1], with_alpha(GPUS[1], 0.95)} & set(seen.page.evaluate(colours, name))
         assert seen.page.evaluate("localStorage.getItem('dashtop.settings')") is None
     assert seen.errors == []
 

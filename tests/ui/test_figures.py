@@ -1,4 +1,4 @@
-"""Charts: arrays, gaps, bands, threshold lines, and that they are plain JSON."""
+"""Line charts: arrays, gaps, bands, threshold lines, plain JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dashtop.metrics import METRICS
 from dashtop.model.metric import Thresholds
 from dashtop.model.sample import Series, SeriesKey, SeriesSet
 from dashtop.ui.charts import figures
-from dashtop.ui.charts.base_figure import Canvas, Figure
+from dashtop.ui.charts.base_figure import ChartStyle, Figure
 from dashtop.ui.charts.figures import Line
 from dashtop.ui.charts.resolution import Span
 from dashtop.ui.theme import DARK, LIGHT
 
 START = 1_800_000_000_000
 NAN = float("nan")
-CANVAS = Canvas(look=LIGHT, width_px=400, revision="1h")
+STYLE = ChartStyle(theme=LIGHT, width_px=400, revision="1h")
 
 
 def series(metric: str, values: list[float], *, spread: float = 1.0) -> Series:
@@ -36,62 +36,62 @@ def line(
     )
 
 
-def over(*lines: Line) -> SeriesSet:
+def series_set(*lines: Line) -> SeriesSet:
     return SeriesSet(
         start_ms=START, step_ms=2000, count=len(lines[0].series.mean), series=tuple(each.series for each in lines)
     )
 
 
-def unpacked(trace: dict[str, Any]) -> list[float]:
+def decode(trace: dict[str, Any]) -> list[float]:
     values: list[float] = np.frombuffer(base64.b64decode(trace["y"]["bdata"]), dtype="<f4").tolist()
     return values
 
 
-def utilization(values: list[float], canvas: Canvas = CANVAS, spread: float = 1.0) -> Figure:
+def utilization(values: list[float], style: ChartStyle = STYLE, spread: float = 1.0) -> Figure:
     curve = line("gpu.utilization.gpu", values, spread=spread)
-    return figures.utilization(over(curve), [curve], canvas)
+    return figures.utilization(series_set(curve), [curve], style)
 
 
-def test_values_come_through_to_a_sixteenth() -> None:
+def test_values_are_rounded_to_a_sixteenth() -> None:
     *_, curve = utilization([10.0, 20.03, 30.97])["data"]
-    assert unpacked(curve) == pytest.approx([10.0, 20.03, 30.97], abs=1 / 32)
+    assert decode(curve) == pytest.approx([10.0, 20.03, 30.97], abs=1 / 32)
     assert (curve["x0"], curve["dx"]) == (START, 2000)
 
 
 def test_a_gap_stays_a_gap_and_its_band_has_no_height() -> None:
     low, high, curve = utilization([10.0, NAN, NAN, 40.0])["data"]
-    assert np.isnan(unpacked(curve)).tolist() == [False, True, True, False]
+    assert np.isnan(decode(curve)).tolist() == [False, True, True, False]
     assert curve["connectgaps"] is False
-    lows, highs = unpacked(low), unpacked(high)
+    lows, highs = decode(low), decode(high)
     assert [b - a for a, b in zip(lows, highs, strict=True)] == [2.0, 0.0, 0.0, 2.0]
     assert not np.isnan(lows + highs).any()
 
 
-def test_the_band_begins_and_ends_with_the_readings() -> None:
+def test_the_band_begins_and_ends_with_the_values() -> None:
     low, _, curve = utilization([NAN, NAN, 10.0, 20.0, NAN])["data"]
     assert low["x0"] == START + 2 * 2000
-    assert unpacked(low) == [9.0, 19.0]
-    assert len(unpacked(curve)) == 5
+    assert decode(low) == [9.0, 19.0]
+    assert len(decode(curve)) == 5
 
 
 def test_no_band_where_minimum_and_maximum_are_the_same() -> None:
     assert len(utilization([10.0, 20.0], spread=0.0)["data"]) == 1
 
 
-def test_a_reading_between_gaps_is_a_dot() -> None:
+def test_a_value_between_gaps_has_a_marker() -> None:
     *_, curve = utilization([NAN, 10.0, NAN, 20.0, 30.0])["data"]
     assert curve["mode"] == "lines+markers"
     assert list(base64.b64decode(curve["marker"]["size"]["bdata"])) == [0, 5, 0, 0, 0]
 
 
-def test_no_readings_at_all_are_no_error() -> None:
+def test_charts_without_values() -> None:
     curve = line("gpu.temperature", [NAN, NAN])
     assert len(utilization([NAN, NAN])["data"]) == 1
-    assert len(figures.temperature(over(curve), curve, None, CANVAS)["data"]) == 1
-    assert len(figures.memory(over(curve), [curve], CANVAS)["data"]) == 1
+    assert len(figures.temperature(series_set(curve), curve, None, STYLE)["data"]) == 1
+    assert len(figures.memory(series_set(curve), [curve], STYLE)["data"]) == 1
 
 
-def test_hover_names_day_second_value_and_unit() -> None:
+def test_hover_label_has_date_time_value_and_unit() -> None:
     figure = utilization([1.0, 2.0])
     assert figure["layout"]["hovermode"] == "x unified"
     assert figure["layout"]["xaxis"]["hoverformat"] == "%b %d, %H:%M:%S"
@@ -101,12 +101,12 @@ def test_hover_names_day_second_value_and_unit() -> None:
     assert all(trace["hoverinfo"] == "skip" for trace in figure["data"][:-1])
 
 
-def test_memory_is_shown_against_its_total_on_an_axis_each() -> None:
+def test_memory_lines_have_their_own_axis_up_to_their_total() -> None:
     lines = [
         line("gpu.memory.used_gb", [10.0, 12.0], name="VRAM", total=24.0),
         line("system.memory.used_gb", [100.0, 120.0], name="RAM", total=512.0),
     ]
-    layout = figures.memory(over(*lines), lines, CANVAS)["layout"]
+    layout = figures.memory(series_set(*lines), lines, STYLE)["layout"]
     assert layout["yaxis"]["tickvals"] == [0.0, 6.0, 12.0, 18.0, 24.0]
     assert layout["yaxis2"]["tickvals"][-1] == 512.0
     ratios = {layout[axis]["range"][1] / layout[axis]["tickvals"][-1] for axis in ("yaxis", "yaxis2")}
@@ -115,43 +115,43 @@ def test_memory_is_shown_against_its_total_on_an_axis_each() -> None:
     assert [shape["y0"] for shape in layout["shapes"]] == [24.0]
 
 
-def test_memory_without_a_gpu_or_without_a_known_total() -> None:
+def test_memory_without_a_gpu_and_without_a_total() -> None:
     ram = line("system.memory.used_gb", [8.0, 9.0], name="RAM")
-    layout = figures.memory(over(ram), [ram], CANVAS)["layout"]
+    layout = figures.memory(series_set(ram), [ram], STYLE)["layout"]
     assert "yaxis2" not in layout
     assert layout["shapes"] == layout["annotations"] == []
     assert layout["yaxis"]["range"][1] > 10.0
 
 
-def test_temperature_has_the_devices_own_lines() -> None:
-    limits = Thresholds(elevated=68, high=83, warning=83, critical=88, message="hot")
+def test_temperature_marks_the_thresholds_of_the_device() -> None:
+    thresholds = Thresholds(elevated=68, high=83, warning=83, critical=88, message="hot")
     curve = line("gpu.temperature", [60.0, 61.0])
-    layout = figures.temperature(over(curve), curve, limits, CANVAS)["layout"]
+    layout = figures.temperature(series_set(curve), curve, thresholds, STYLE)["layout"]
     assert [shape["y0"] for shape in layout["shapes"]] == [83, 88]
     assert [note["text"] for note in layout["annotations"]] == ["warning 83 °C", "critical 88 °C"]
     assert layout["yaxis"]["range"][1] > 88
 
 
-def test_power_is_shown_against_its_limit() -> None:
+def test_power_marks_its_limit() -> None:
     curve = line("gpu.power.current_watts", [100.0, 120.0])
-    layout = figures.power(over(curve), curve, 350.0, CANVAS)["layout"]
+    layout = figures.power(series_set(curve), curve, 350.0, STYLE)["layout"]
     assert [shape["y0"] for shape in layout["shapes"]] == [350.0]
     assert [note["text"] for note in layout["annotations"]] == ["limit 350 W"]
     assert layout["yaxis"]["range"][1] > 350
-    unlimited = figures.power(over(curve), curve, None, CANVAS)["layout"]
+    unlimited = figures.power(series_set(curve), curve, None, STYLE)["layout"]
     assert unlimited["shapes"] == unlimited["annotations"] == []
     assert unlimited["yaxis"]["range"][1] > 121
 
 
-def test_a_zoomed_chart_shows_exactly_what_was_chosen() -> None:
-    zoomed = Canvas(look=LIGHT, width_px=400, revision="z", zoom=Span(START + 500, START + 3100))
+def test_a_zoomed_chart_has_the_selected_range() -> None:
+    zoomed = ChartStyle(theme=LIGHT, width_px=400, revision="z", zoom=Span(START + 500, START + 3100))
     assert utilization([1.0, 2.0, 3.0], zoomed)["layout"]["xaxis"]["range"] == [START + 500, START + 3100]
 
 
-def test_figures_are_json_without_a_template() -> None:
-    for look in (LIGHT, DARK):
-        figure = utilization([1.0, NAN], Canvas(look=look, width_px=400, revision="1h"))
+def test_figures_are_plain_json_without_a_template() -> None:
+    for theme in (LIGHT, DARK):
+        figure = utilization([1.0, NAN], ChartStyle(theme=theme, width_px=400, revision="1h"))
         text = json.dumps(figure, allow_nan=False)
         assert "template" not in figure["layout"]
-        assert look.text in text
+        assert theme.text in text
     json.dumps(figures.empty(), allow_nan=False)

@@ -151,7 +151,7 @@ def test_mounts_and_cores() -> None:
         Mount(mount_point="/dead", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None),
     )
     sample = make_sample(mounts=mounts)
-    assert storage.frame(sample, None) == {
+    assert storage.live_data(sample, None) == {
         "mounts": [("/", "ext4", 1.0, 8.0, 96.0, "high"), ("/dead", "nfs4", None, None, None, "")]
     }
-    assert system.frame(sample, None) == {"cores": [10, 20]}
+    assert system.live_data(sample, None) == {"cores": [10, 20]}

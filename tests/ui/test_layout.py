@@ -18,8 +18,8 @@ from dashtop.app import assets_dir
 from dashtop.metrics import METRICS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
-from dashtop.ui.components import metrics_in
-from dashtop.ui.layout.settings_modal import names
+from dashtop.ui.components import find_metrics
+from dashtop.ui.layout.settings_modal import find_panel_titles
 from dashtop.ui.page import create_dash, layout
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.theme import DARK, LIGHT
@@ -64,8 +64,8 @@ def test_the_contracts_ids_are_there_once(page: Component) -> None:
 
 
 def test_every_metric_on_the_page_is_in_the_table(page: Component) -> None:
-    assert metrics_in(page) <= set(METRICS)
-    assert len(metrics_in(page)) > 30
+    assert find_metrics(page) <= set(METRICS)
+    assert len(find_metrics(page)) > 30
 
 
 def test_digits_and_units_come_from_the_table(page: Component) -> None:
@@ -82,7 +82,7 @@ def test_what_can_be_moved_has_an_id_and_the_name_that_stands_on_it(page: Compon
         "panel-chart-processes": "GPU memory by process",
     }
     assert ["panel-storage", "Storage"] in arranged[1]
-    assert names([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-name"))]) == []
+    assert find_panel_titles([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-name"))]) == []
 
 
 def test_the_status_line_has_an_answer_of_its_own() -> None:

@@ -16,7 +16,7 @@ from dashtop.ui import ids
 from dashtop.ui.charts.renderer import ChartRenderer
 from dashtop.ui.delta import Held
 from dashtop.ui.gpu_grid import GpuGrid
-from dashtop.ui.panels import hardware, heading, information, processes
+from dashtop.ui.panels import gpu_state, hardware, information, processes
 from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.sparklines import TRAIL_METRICS
@@ -76,7 +76,7 @@ def test_what_is_not_shown_does_not_travel() -> None:
 
 
 def holding(*held: GpuProcess, used_gib: float = 10.0) -> dict[str, Any]:
-    return processes.frame(make_sample(), make_gpu(values={"gpu.memory.used_gb": used_gib}, processes=held))
+    return processes.live_data(make_sample(), make_gpu(values={"gpu.memory.used_gb": used_gib}, processes=held))
 
 
 def test_processes_and_their_totals() -> None:
@@ -99,7 +99,7 @@ def test_of_very_many_processes_the_largest_are_listed_and_all_are_counted() -> 
     crowd = [GpuProcess(pid=pid, kind="C", gpu_memory_bytes=pid * 2**20) for pid in range(1, 513)]
     frame = holding(*crowd)
     pids = [row[0] for row in frame["processes"]]
-    assert pids == list(range(512 - processes.MOST_ROWS + 1, 513))
+    assert pids == list(range(512 - processes.MAX_ROWS + 1, 513))
     assert frame["totals"][3] == 512
     assert frame["totals"][0] == pytest.approx(sum(range(1, 513)) / 1024, abs=0.01)
 
@@ -107,7 +107,7 @@ def test_of_very_many_processes_the_largest_are_listed_and_all_are_counted() -> 
 def test_what_holds_the_clocks_down_is_told_in_words() -> None:
     def limits(flags: float | None) -> Any:
         values = {} if flags is None else {"gpu.clocks.event_reasons": flags}
-        return hardware.frame(make_sample(), make_gpu(values=values))["limits"]
+        return hardware.live_data(make_sample(), make_gpu(values=values))["limits"]
 
     assert limits(None) is None
     assert limits(0.0) == []
@@ -118,23 +118,23 @@ def test_what_holds_the_clocks_down_is_told_in_words() -> None:
 
 def test_modes_have_names() -> None:
     values = {"gpu.compute_mode": 3.0, "gpu.persistence_mode": 0.0}
-    assert hardware.frame(make_sample(), make_gpu(values=values))["words"] == {
-        "gpu.compute_mode": "one process",
-        "gpu.persistence_mode": "off",
+    assert hardware.live_data(make_sample(), make_gpu(values=values))["words"] == {
+        "gpu.compute_mode": "Exclusive Process",
+        "gpu.persistence_mode": "Disabled",
         "gpu.mig_mode": "N/A",
     }
 
 
 def facts(device: Device | None) -> dict[str, str | None]:
     shown = make_gpu(device=device) if device is not None else None
-    return dict(information.frame(make_sample(), shown)["facts"])
+    return dict(information.live_data(make_sample(), shown)["facts"])
 
 
 def test_information_of_the_gpu_and_of_the_machine() -> None:
     known = facts(make_device(serial="1320922000123", vbios=None))
     assert known["UUID"] == make_device().uuid
     assert known["VBIOS"] is None
-    assert known["Serial"] == "•••0123"
+    assert known["Serial number"] == "•••0123"
     alone = facts(None)
     assert alone.keys() < known.keys()
     assert {"Host", "Kernel", "Python", "dashtop"} == alone.keys()
@@ -142,27 +142,34 @@ def test_information_of_the_gpu_and_of_the_machine() -> None:
 
 def test_states_are_told_in_words() -> None:
     well = gpu()
-    assert heading.state(well) == ""
+    assert gpu_state.describe_state(well) == ""
     assert (
-        heading.state(dataclasses.replace(well, state=UnavailableReason.GPU_LOST)) == "The GPU has fallen off the bus."
+        gpu_state.describe_state(dataclasses.replace(well, state=UnavailableReason.GPU_LOST))
+        == "The GPU has fallen off the bus."
     )
     split = dataclasses.replace(well, unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT})
-    assert heading.state(split) == "Split into MIG instances: see each of them."
+    assert gpu_state.describe_state(split) == "Split into MIG instances: see each of them."
 
 
 def test_an_instance_names_the_gpu_it_is_a_part_of() -> None:
     parent = gpu(0)
     device = make_device(1, mig_parent_uuid=parent.device.uuid, mig_profile="3g.40gb")
     instance = dataclasses.replace(gpu(1), device=device)
-    assert heading.part(make_sample(gpus=(parent, instance)), instance) == "MIG instance 3g.40gb of GPU 0"
-    assert heading.part(make_sample(gpus=(instance,)), instance) == f"MIG instance 3g.40gb of {parent.device.uuid}"
-    assert heading.part(make_sample(gpus=(parent,)), parent) == ""
+    assert (
+        gpu_state.describe_mig_instance(make_sample(gpus=(parent, instance)), instance)
+        == "MIG instance 3g.40gb of GPU 0"
+    )
+    assert (
+        gpu_state.describe_mig_instance(make_sample(gpus=(instance,)), instance)
+        == f"MIG instance 3g.40gb of {parent.device.uuid}"
+    )
+    assert gpu_state.describe_mig_instance(make_sample(gpus=(parent,)), parent) == ""
 
 
 def test_processes_that_nobody_tells_are_not_said_to_be_none() -> None:
     def words(of: Gpu) -> str:
-        return str(processes.frame(make_sample(gpus=(of,)), of)["words"]["processes.none"])
+        return str(processes.live_data(make_sample(gpus=(of,)), of)["words"]["processes.none"])
 
-    assert words(make_gpu()) == "No process holds memory of this GPU."
+    assert words(make_gpu()) == "No processes on this GPU."
     untold = dataclasses.replace(make_gpu(), unavailable={PROCESSES: UnavailableReason.NO_PERMISSION})
-    assert words(untold) == "The processes are not known: no permission."
+    assert words(untold) == "Processes not available: no permission."

@@ -67,8 +67,8 @@ def answer(
     )
     words = {"trouble": sanitize_text(services.history.status_message() or "", _LONGEST)}
     for panel in PANELS:
-        if panel.frame is not None and (not panel.id or request.shown is None or panel.id in request.shown):
-            added = dict(panel.frame(sample, gpu))
+        if panel.live_data is not None and (not panel.id or request.shown is None or panel.id in request.shown):
+            added = dict(panel.live_data(sample, gpu))
             words |= added.pop("words", {})
             live |= added
     live = held.withhold(live | {"words": words}, request.held)

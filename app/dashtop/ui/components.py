@@ -1,24 +1,29 @@
-"""Small parts that show a metric. What is known of it (title, unit, digits) comes from the metric table alone.
+"""Building blocks of the page: cards, controls, and elements that show a metric.
 
-The browser paints by data attributes: `data-metric` is replaced by the value, `data-bar` is filled by it,
-`data-warning` says what threshold it has reached. Units and fills are CSS: every component of Dash is
-asked again at every change of the page's state, so the fewer there are, the less a tick costs.
+Title, unit and digits of a metric come from the metric table. The browser paints by data attributes: `data-metric`
+receives the value, `data-bar` is filled by it, `data-warning` shows the threshold it has reached (assets/paint.js).
+Units and fills are CSS, because every Dash component costs time at every tick.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import dash_bootstrap_components as dbc
 from dash import html
 from dash.development.base_component import Component
 
 from dashtop.metrics import METRICS
 
-# A figure dash has the width of a digit: nothing moves when the first value replaces it.
-PLACEHOLDER = "‒"
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-SHARED: Final = "The host's memory, which this GPU shares: what is in use is so by everything that runs on the machine."
-_OF_MEMORY: Final = frozenset({"gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.memory.used_percent"})
+# A figure dash is as wide as a digit: nothing moves when the first value replaces it.
+PLACEHOLDER: Final = "‒"
+SHARED_MEMORY_HELP: Final = "Host memory, which this GPU shares: the value includes everything that runs on the host."
+
+_MEMORY_KEYS: Final = frozenset({"gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.memory.used_percent"})
+_METRIC_ATTRIBUTES: Final = ("data-metric", "data-bar", "data-of", "data-warning", "data-spark")
 
 
 def attributes(**values: str) -> dict[str, Any]:
@@ -26,84 +31,138 @@ def attributes(**values: str) -> dict[str, Any]:
     return {name.replace("_", "-"): text for name, text in values.items()}
 
 
-def metric(key: str, *, unit: bool = True) -> dict[str, Any]:
+# --- cards and controls ---------------------------------------------------------------------------------------------
+
+
+def card(
+    title: Component | str,
+    body: Sequence[Component],
+    *,
+    id: str,  # noqa: A002 - the name of the DOM property
+    aside: Component | None = None,
+    class_name: str = "",
+) -> Component:
+    """Return a card: a title, `aside` to the right of it, and a body."""
+    header = html.Div(
+        [html.H3(title, className="card-name"), *([] if aside is None else [aside])], className="card-top"
+    )
+    return html.Div([header, *body], className=f"card panel {class_name}".strip(), id=id)
+
+
+def two_columns(rows: Sequence[Component], facts: Sequence[Component]) -> Component:
+    """Return bars and small facts, side by side in a card that is wide enough, else stacked."""
+    return html.Div(
+        [html.Div(list(rows), className="rows"), html.Dl(list(facts), className="facts")], className="halves"
+    )
+
+
+def segmented_control(name: str, options: Mapping[str, str], value: str | None, label: str) -> Component:
+    """Return a choice of one among a few options, side by side. `options` maps values to labels."""
+    radio_items: Component = dbc.RadioItems(
+        id=name,
+        options=[{"label": shown, "value": each} for each, shown in options.items()],
+        value=value,
+        inline=True,
+        class_name="segments",
+        input_class_name="btn-check",
+        label_class_name="segment",
+    )
+    return html.Div(radio_items, role="group", className="choice", **attributes(aria_label=label))
+
+
+def icon(name: str, label: str) -> list[Component]:
+    """Return an icon and its name for screen readers."""
+    return [
+        html.Span(className=f"icon icon-{name}", **attributes(aria_hidden="true")),
+        html.Span(label, className="visually-hidden"),
+    ]
+
+
+# --- metrics --------------------------------------------------------------------------------------------------------
+
+
+def metric_attributes(key: str, *, unit: bool = True) -> dict[str, Any]:
     """Return the attributes that make an element show the value of a metric.
 
-    `data-in` is the unit that it comes in, `data-unit` the one shown behind it (assets/units.js). `data-shared` is
-    what the value means where the GPU has no memory of its own.
+    `data-in` is the unit of the value as it is sent, `data-unit` the unit shown after it (assets/units.js).
+    `data-shared` is the help text for a GPU that has no memory of its own.
     """
-    of = METRICS[key]
-    symbol = of.unit.symbol
-    shown = attributes(data_unit=symbol) if unit and symbol else {}
-    shared = attributes(data_shared=SHARED) if key in _OF_MEMORY else {}
-    told = attributes(data_metric=key, data_digits=str(of.unit.digits), data_help=of.help, data_in=symbol)
-    return told | shown | shared
+    metric = METRICS[key]
+    symbol = metric.unit.symbol
+    base = attributes(data_metric=key, data_digits=str(metric.unit.digits), data_help=metric.help, data_in=symbol)
+    shown_unit = attributes(data_unit=symbol) if unit and symbol else {}
+    shared = attributes(data_shared=SHARED_MEMORY_HELP) if key in _MEMORY_KEYS else {}
+    return base | shown_unit | shared
 
 
-def value(key: str, *, unit: bool = True, shape: str = "") -> Component:
-    """Return a metric's value and unit."""
-    return html.Span(PLACEHOLDER, className=f"number {shape}".strip(), **metric(key, unit=unit))
+def value(key: str, *, unit: bool = True, class_name: str = "") -> Component:
+    """Return the value of a metric with its unit."""
+    return html.Span(PLACEHOLDER, className=f"number {class_name}".strip(), **metric_attributes(key, unit=unit))
 
 
-def ratio(part: str, whole: str) -> Component:
-    """Return `part / whole unit`: memory in use of all there is, watts drawn of the limit."""
-    return html.Span([value(part, unit=False), " / ", value(whole, shape="whole")], className="value")
+def ratio(part: str, total: str) -> Component:
+    """Return `part / total unit`, as in memory used of total, or power of the power limit."""
+    return html.Span([value(part, unit=False), " / ", value(total, class_name="whole")], className="value")
 
 
 def bar(key: str, *, of: str = "") -> Component:
-    """Return a bar that the value of a metric fills and colours.
+    """Return a bar that is filled by a metric and coloured by its thresholds.
 
-    It is full at 100, or at the value of metric `of`; where a device does not tell that, where `key` is critical.
+    It is full at 100, or at the value of metric `of`. Where the device does not report that metric, it is full at the
+    critical threshold of `key`.
     """
     thresholds = METRICS[key].thresholds
     critical = thresholds.critical if thresholds else None
-    otherwise = attributes(data_otherwise=f"{critical:g}") if critical is not None else {}
-    whole = {**attributes(data_of=of), **otherwise} if of else {}
+    fallback = attributes(data_otherwise=f"{critical:g}") if critical is not None else {}
+    full = {**attributes(data_of=of), **fallback} if of else {}
     return html.Div(
         className="bar",
         role="meter",
         **attributes(data_bar=key, aria_label=METRICS[key].title, aria_valuemin="0", aria_valuemax="100"),
-        **whole,
+        **full,
     )
 
 
 def warning(key: str) -> Component:
-    """Return the place where a threshold that a metric has reached is told."""
+    """Return the element that shows the message of the threshold that a metric has reached."""
     return html.Span(className="warning", **attributes(data_warning=key))
 
 
-def row(label: str, shown: Component, *, fill: str, of: str = "") -> Component:
-    """Return a line of a card: label, warning if there is one, value, and the bar beneath."""
-    told: list[Component] = [html.Span(label, title=METRICS[fill].help)]
-    if fill in _OF_MEMORY:
-        told.append(html.Span("shared with host", className="shared-mark", title=SHARED))
+def metric_row(label: str, shown: Component, *, fill: str, of: str = "") -> Component:
+    """Return a row of a card: label, warning, value, and a bar filled by metric `fill` below them."""
+    labels: list[Component] = [html.Span(label, title=METRICS[fill].help)]
+    if fill in _MEMORY_KEYS:
+        labels.append(html.Span("shared with host", className="shared-mark", title=SHARED_MEMORY_HELP))
     return html.Div(
-        [html.Span(told, className="label"), warning(fill), shown, bar(fill, of=of)],
+        [html.Span(labels, className="label"), warning(fill), shown, bar(fill, of=of)],
         className="metric-row",
     )
 
 
 def fact(key: str, label: str = "") -> Component:
-    """Return a small fact: its name, its value, and what threshold it has reached, if it has any."""
-    of = METRICS[key]
-    told = [warning(key)] if of.thresholds is not None else []
+    """Return a label (by default the title of the metric), the value, and a warning if the metric has thresholds."""
+    metric = METRICS[key]
+    warnings = [warning(key)] if metric.thresholds is not None else []
     return html.Div(
-        [html.Dt([label or of.title, *told]), html.Dd(PLACEHOLDER, className="number", **metric(key))],
+        [
+            html.Dt([label or metric.title, *warnings]),
+            html.Dd(PLACEHOLDER, className="number", **metric_attributes(key)),
+        ],
         className="fact",
     )
 
 
-def facts(label: str, *shown: Component | str) -> Component:
-    """Return a small fact that is made of several values."""
+def combined_fact(label: str, *shown: Component | str) -> Component:
+    """Return a label and several values."""
     return html.Div([html.Dt(label), html.Dd(list(shown))], className="fact")
 
 
-def metrics_in(part: object) -> frozenset[str]:
-    """Return the keys of all metrics that are shown within a component, or within a list of them."""
+def find_metrics(part: object) -> frozenset[str]:
+    """Return the keys of all metrics that are shown in a component or in a list of components."""
     if isinstance(part, (list, tuple)):
-        return frozenset().union(*map(metrics_in, part))
+        return frozenset().union(*map(find_metrics, part))
     if not isinstance(part, Component):
         return frozenset()
-    own = vars(part)
-    names = ("data-metric", "data-bar", "data-of", "data-warning", "data-spark")
-    return metrics_in(own.get("children")) | {own[name] for name in names if name in own}
+    properties = vars(part)
+    own = {properties[name] for name in _METRIC_ATTRIBUTES if name in properties}
+    return find_metrics(properties.get("children")) | own

@@ -1,4 +1,4 @@
-"""One panel alone, for an iframe: the same page, of which everything else is left unseen and unasked for."""
+"""Embedding: /embed/<panel> is the page with one panel visible, for an iframe. Nothing else is shown or requested."""
 
 from __future__ import annotations
 
@@ -15,39 +15,44 @@ if TYPE_CHECKING:
     from dash import Dash
 
 _PREFIXES: Final = ("chart-", "panel-")
-_NAMED: Final = {"compact": ids.COMPACT_STATUS, "compare": ids.COMPARE}
+_SPECIAL_PANELS: Final = {"compact": ids.COMPACT_STATUS, "compare": ids.COMPARE}
 
-# All but the panel's ancestors, the card that frames it, and what stands in them.
-_ALONE: Final = (
+# Hides all but the panel, its card, and their ancestors and contents.
+_STYLE: Final = (
     "<style>html[data-embed] .app :not(:has(#ID)):not(#ID):not(#ID *):not(.panel:has(#ID) *) {display: none !important}"
     "</style>"
 )
 
 
-def panels_in(page: object) -> dict[str, str]:
-    """Return the panels of a page that can be embedded: their names, and the ids of their elements."""
-    return dict(sorted({**_NAMED, **{id_: id_ for id_ in _ids(page) if id_.startswith(_PREFIXES)}}.items()))
+def find_panels(page: object) -> dict[str, str]:
+    """Return the panels of a page that can be embedded: the ids of their elements by name."""
+    return dict(
+        sorted({**_SPECIAL_PANELS, **{id_: id_ for id_ in _find_ids(page) if id_.startswith(_PREFIXES)}}.items())
+    )
 
 
 def register(app: Dash, panels: Mapping[str, str], *, url_prefix: str) -> None:
-    """Serve each panel at /embed/ and its name."""
-    unannotated: Any = app
+    """Serve each panel at /embed/<name>."""
+    untyped_app: Any = app
 
-    def embedded(name: str) -> Response:
+    def serve_panel(name: str) -> Response:
         if name not in panels:
-            there = "\n".join(panels)
-            return Response(f"There is no such panel. These can be embedded:\n\n{there}\n", 404, mimetype="text/plain")
-        page: str = unannotated.index()
+            names = "\n".join(panels)
+            return Response(
+                f"No panel has this name. Panels that can be embedded:\n\n{names}\n", 404, mimetype="text/plain"
+            )
+        page: str = untyped_app.index()
         page = page.replace("<html", f'<html data-embed="{name}"', 1)
-        return Response(page.replace("</head>", f"{_ALONE.replace('ID', panels[name])}\n  </head>", 1))
+        return Response(page.replace("</head>", f"{_STYLE.replace('ID', panels[name])}\n  </head>", 1))
 
-    unannotated.server.add_url_rule(f"{url_prefix}embed/<path:name>", view_func=embedded)
+    untyped_app.server.add_url_rule(f"{url_prefix}embed/<path:name>", view_func=serve_panel)
 
 
-def _ids(part: object) -> set[str]:
+def _find_ids(part: object) -> set[str]:
     if isinstance(part, (list, tuple)):
-        return set().union(*map(_ids, part))
+        return set().union(*map(_find_ids, part))
     if not isinstance(part, Component):
         return set()
-    own = vars(part)
-    return _ids(own.get("children")) | ({own["id"]} if isinstance(own.get("id"), str) else set())
+    properties = vars(part)
+    own = properties.get("id")
+    return _find_ids(properties.get("children")) | ({own} if isinstance(own, str) else set())

@@ -14,10 +14,10 @@ from flask import abort, jsonify
 from dashtop.ui import callbacks as tick
 from dashtop.ui import embed, ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
-from dashtop.ui.components import attributes, metrics_in
-from dashtop.ui.layout.header import header, segments
-from dashtop.ui.layout.settings_modal import dialog
-from dashtop.ui.panels import PANELS, Place
+from dashtop.ui.components import attributes, find_metrics, segmented_control
+from dashtop.ui.layout.header import header
+from dashtop.ui.layout.settings_modal import settings_modal
+from dashtop.ui.panels import PANELS, Section
 from dashtop.ui.snapshot import listed
 from dashtop.ui.static_tree import still
 from dashtop.version import __version__
@@ -106,8 +106,8 @@ def create_dash(
     server.register_error_handler(DependencyException, _no_such_file)
     server.view_functions[f"{url_prefix}<path:path>"] = _nothing_here
     _gate(app)
-    tick.register(app, services, listed(metrics_in(layout(services, interval_s))))
-    embed.register(app, embed.panels_in(layout(services, interval_s)), url_prefix=url_prefix)
+    tick.register(app, services, listed(find_metrics(layout(services, interval_s))))
+    embed.register(app, embed.find_panels(layout(services, interval_s)), url_prefix=url_prefix)
     for panel in PANELS:
         if panel.register is not None:
             panel.register(app, services)
@@ -159,18 +159,18 @@ def _gate(app: Dash) -> None:
 
 def layout(services: Services, interval_s: float) -> Component:
     """Return the page as it stands before the first answer."""
-    placed = {place: _placed(place, services) for place in Place}
+    placed = {section: _placed(section, services) for section in Section}
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip-link"),
-            header(placed[Place.HEADER]),
+            header(placed[Section.HEADER]),
             html.Main(
                 [_banner(), _gpu_gone(), _skeleton(), html.Div(_sections(placed), className="sections")],
                 id="content",
                 className="page",
             ),
             _footer(),
-            dialog({"History": placed[Place.TRENDS], "Now": placed[Place.CARDS]}, interval_s),
+            settings_modal({"History": placed[Section.HISTORY], "Current": placed[Section.CURRENT]}, interval_s),
             dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
             dcc.Store(id=ids.ASK),
             dcc.Store(id=ids.LIVE),
@@ -180,8 +180,8 @@ def layout(services: Services, interval_s: float) -> Component:
     )
 
 
-def _placed(place: Place, services: Services) -> list[Component]:
-    return [panel.layout(services) for panel in PANELS if panel.place is place]
+def _placed(section: Section, services: Services) -> list[Component]:
+    return [panel.layout(services) for panel in PANELS if panel.section is section]
 
 
 def _banner() -> Component:
@@ -211,34 +211,34 @@ def _skeleton() -> Component:
 
 def _gpu_gone() -> Component:
     """Return what says that the GPU which was stored or linked to is not there."""
-    keep = dbc.Button("Keep this one", id=ids.GPU_GONE_KEEP, size="sm", color="light")
+    keep = dbc.Button("Use this GPU", id=ids.GPU_GONE_KEEP, size="sm", color="light")
     return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="remark", role="status", hidden=True)
 
 
-def _sections(placed: dict[Place, list[Component]]) -> list[Component]:
+def _sections(placed: dict[Section, list[Component]]) -> list[Component]:
     names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
-    ranges = segments(ids.TIME_RANGE, names, DEFAULT_RANGE, "Range of time")
+    ranges = segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range")
     since = html.Span(className="since", **attributes(data_text="since"))
     trouble = html.P(className="remark", role="status", **attributes(data_text="trouble"))
-    unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double click on a chart")
+    unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart")
     return [
         html.Section(
             [
                 html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
                 trouble,
-                html.Div(placed[Place.TRENDS], className="grid trends"),
+                html.Div(placed[Section.HISTORY], className="grid trends"),
             ],
             className="only-single",
             **attributes(aria_label="History"),
         ),
-        *placed[Place.COMPARE],
+        *placed[Section.ALL_GPUS],
         html.Section(
             [
-                html.Div(html.H2("Now"), className="section-head"),
-                html.Div(placed[Place.CARDS], className="grid cards"),
+                html.Div(html.H2("Current"), className="section-head"),
+                html.Div(placed[Section.CURRENT], className="grid cards"),
             ],
             className="only-single",
-            **attributes(aria_label="Now"),
+            **attributes(aria_label="Current"),
         ),
     ]
 

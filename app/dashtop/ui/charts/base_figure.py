@@ -1,7 +1,7 @@
-"""What all charts are made of: the frame, lines and words across it, packed numbers. What one costs is decided here.
+"""The base of every chart: layout, axes, threshold lines, annotations and the encoding of arrays.
 
-Arrays travel as base64 float32 with `x0` and `dx` in place of timestamps: a fraction of the bytes and of the time
-that lists or `go.Figure` take. No template is set, so none of Plotly's 6 kB default travels either.
+Arrays are sent as base64 float32, and time as `x0` and `dx`: a fraction of the bytes and of the CPU time of lists of
+timestamps or of `go.Figure`. No template is set, so Plotly's default template (6 kB) is not sent either.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashtop.ui.theme import FONT, translucent
+from dashtop.ui.theme import FONT, with_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,49 +22,57 @@ if TYPE_CHECKING:
     from dashtop.model.metric import Unit
     from dashtop.model.sample import SeriesSet
     from dashtop.ui.charts.resolution import Span
-    from dashtop.ui.theme import Look
+    from dashtop.ui.theme import ChartTheme
 
 Figure = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Canvas:
-    """How and for whom a chart is drawn."""
+class ChartStyle:
+    """How charts are drawn for one browser: its theme, its width in pixels and its zoom.
 
-    look: Look
+    `revision` becomes Plotly's `uirevision`: while it is the same, Plotly keeps what the user has changed.
+    """
+
+    theme: ChartTheme
     width_px: int
     revision: str
     zoom: Span | None = None
 
 
-def framed(
+def base_figure(
     data: SeriesSet,
     traces: list[dict[str, Any]],
     units: Mapping[str, Unit],
     axes: dict[str, Any],
-    canvas: Canvas,
+    style: ChartStyle,
     *,
     shapes: Sequence[dict[str, Any]] = (),
-    notes: Sequence[dict[str, Any]] = (),
+    annotations: Sequence[dict[str, Any]] = (),
     right: int = 12,
 ) -> Figure:
-    """Return a chart of `traces` over the time of `data`; `axes` and `units` are those of its values, by axis."""
-    look = canvas.look
-    base = {
-        "gridcolor": look.grid,
+    """Return a figure of `traces` over the time range of `data`.
+
+    `axes` maps "yaxis", "yaxis2" to their layout, `units` maps "y", "y2" to the unit of their values, and `right` is
+    the right margin in pixels.
+    """
+    theme = style.theme
+    axis_defaults = {
+        "gridcolor": theme.grid,
         "zeroline": False,
         "fixedrange": True,
         "ticks": "",
         "automargin": False,
     }
     x_axis = {
-        **base,
-        "type": "date",  # Plotly shows numbers on it in the viewer's own time zone
-        "range": _shown(data, canvas.zoom),
+        **axis_defaults,
+        "type": "date",  # Plotly shows numbers on a date axis in the browser's time zone
+        "range": _time_range(data, style.zoom),
         "hoverformat": "%b %d, %H:%M:%S",
         "showgrid": False,
         "showline": True,
-        "linecolor": look.grid,
+        "linecolor": theme.grid,
+        "tickangle": 0,
         "tickformatstops": [
             {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
             {"dtickrange": [60_000, 86_400_000], "value": "%H:%M"},
@@ -72,7 +80,7 @@ def framed(
         ],
         "ticklabelstandoff": 3,
         "spikemode": "across",
-        "spikecolor": look.neutral,
+        "spikecolor": theme.neutral,
         "spikedash": "solid",
         "spikethickness": -2,  # Plotly adds 2 px of contrast around a spike; this leaves one thin line
         "fixedrange": False,
@@ -81,44 +89,49 @@ def framed(
         "margin": {"l": 38, "r": right, "t": 6, "b": 24},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": FONT, "size": 11, "color": look.muted},
+        "font": {"family": FONT, "size": 11, "color": theme.muted},
         "showlegend": False,
         "hovermode": "x unified",
-        "hoverlabel": {"bgcolor": look.surface, "bordercolor": look.border, "font": {"color": look.text, "size": 12}},
+        "hoverlabel": {
+            "bgcolor": theme.surface,
+            "bordercolor": theme.border,
+            "font": {"color": theme.text, "size": 12},
+        },
         "dragmode": "zoom",
-        "uirevision": canvas.revision,
+        "uirevision": style.revision,
         "xaxis": x_axis,
         "shapes": list(shapes),
-        "annotations": list(notes),
-        "meta": {axis: unit.symbol for axis, unit in units.items()},  # assets/units.js converts by it
+        "annotations": list(annotations),
+        "meta": {axis: unit.symbol for axis, unit in units.items()},  # assets/units.js converts units by it
     }
     for name, axis in axes.items():
-        layout[name] = {**base, **axis}
+        layout[name] = {**axis_defaults, **axis}
     return {"data": traces, "layout": layout}
 
 
-def packed(values: NDArray[np.floating], grain: int) -> dict[str, str]:
-    """Return numbers as base64 float32, rounded to parts of `grain`."""
-    rounded = (np.round(values * grain) / grain).astype("<f4")
+def encode_float32(values: NDArray[np.floating], denominator: int) -> dict[str, str]:
+    """Return values as base64 float32 for Plotly, rounded to multiples of 1 / `denominator`."""
+    rounded = (np.round(values * denominator) / denominator).astype("<f4")
     return {"dtype": "f4", "bdata": base64.b64encode(rounded.tobytes()).decode()}
 
 
-def short(value: float) -> str:
-    """Return a number for an axis."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004
+def capacity_axis(capacity: float) -> dict[str, Any]:
+    """Return a y axis from 0 to `capacity` with ticks at its quarters, and room above for an annotation."""
+    ticks = [capacity * quarter / 4 for quarter in range(5)]
+    return {"range": [0, capacity * 1.17], "tickvals": ticks, "ticktext": [_format_tick(tick) for tick in ticks]}
 
 
-def rule(level: float, colour: str, axis: str = "y") -> dict[str, Any]:
-    """Return a line across the chart."""
-    line = {"color": translucent(colour, 0.75), "width": 1, "dash": "4px,3px"}
-    where = {"xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": level, "y1": level}
-    return {"type": "line", **where, "line": line, "layer": "below"}
+def hline(level: float, colour: str, axis: str = "y") -> dict[str, Any]:
+    """Return a dashed horizontal line across the chart."""
+    line = {"color": with_alpha(colour, 0.75), "width": 1, "dash": "4px,3px"}
+    position = {"xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": level, "y1": level}
+    return {"type": "line", **position, "line": line, "layer": "below"}
 
 
-def note(
+def annotation(
     text: str, level: float, colour: str, axis: str = "y", side: str = "right", *, above: bool = True
 ) -> dict[str, Any]:
-    """Return words at a level of the chart, at its right or left end."""
+    """Return a text at a level of the chart, at its right or left edge."""
     return {
         "text": text,
         "xref": "paper",
@@ -133,7 +146,11 @@ def note(
     }
 
 
-def _shown(data: SeriesSet, zoom: Span | None) -> list[int]:
+def _format_tick(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004
+
+
+def _time_range(data: SeriesSet, zoom: Span | None) -> list[int]:
     if zoom is not None:
         return [zoom.start_ms, zoom.end_ms]
     return [data.start_ms, data.start_ms + max(data.count - 1, 1) * data.step_ms]

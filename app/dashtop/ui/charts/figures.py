@@ -1,4 +1,4 @@
-"""Charts as plain dicts: series in, Plotly's JSON out. Pure functions."""
+"""Line charts of metrics as plain dicts: series in, Plotly JSON out. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dashtop.model.metric import Unit
-from dashtop.ui.charts.base_figure import framed, note, packed, rule, short
-from dashtop.ui.theme import translucent
+from dashtop.ui.charts.base_figure import annotation, base_figure, capacity_axis, encode_float32, hline
+from dashtop.ui.theme import with_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from dashtop.model.metric import Metric, Thresholds
     from dashtop.model.sample import Series, SeriesSet
-    from dashtop.ui.charts.base_figure import Canvas, Figure
+    from dashtop.ui.charts.base_figure import ChartStyle, Figure
 
-# Dyadic fractions far below what a chart can show: the freed mantissa bits make the arrays compress to about a third.
-_GRAIN = {Unit.PERCENT: 16, Unit.CELSIUS: 16, Unit.GIBIBYTE: 64, Unit.WATT: 4}
+# Powers of two, far finer than a pixel: rounding clears mantissa bits, and the arrays compress to about a third.
+_DENOMINATORS = {Unit.PERCENT: 16, Unit.CELSIUS: 16, Unit.GIBIBYTE: 64, Unit.WATT: 4}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One curve: its values, what they mean, its short name and colour. `total`: the level where it would be full."""
+    """One line of a chart. `total` is the capacity that its values are a part of (memory), if known."""
 
     series: Series
     metric: Metric[Any]
@@ -36,156 +36,165 @@ class Line:
     total: float | None = None
 
 
-def utilization(data: SeriesSet, lines: Sequence[Line], canvas: Canvas) -> Figure:
-    """Percent busy, 0 to 100."""
+def utilization(data: SeriesSet, lines: Sequence[Line], style: ChartStyle) -> Figure:
+    """Return the utilization chart, 0 to 100 %."""
     axis = {"range": [0, 103], "tickvals": [0, 25, 50, 75, 100], "ticktext": ["0", "25", "50", "75", "100%"]}
-    return _figure(data, [(line, "y") for line in lines], {"yaxis": axis}, canvas)
+    return _line_chart(data, [(line, "y") for line in lines], {"yaxis": axis}, style)
 
 
-def memory(data: SeriesSet, lines: Sequence[Line], canvas: Canvas) -> Figure:
-    """Fill of each memory on an axis of its own, from nothing to its total, so that both show how full they are."""
+def memory(data: SeriesSet, lines: Sequence[Line], style: ChartStyle) -> Figure:
+    """Return the memory chart: each line has its own axis from 0 to its total, so that both show a fill level."""
     axes: dict[str, Any] = {}
-    notes: list[dict[str, Any]] = []
-    rules: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    shapes: list[dict[str, Any]] = []
     curves: list[tuple[Line, str]] = []
-    several = len(lines) > 1
+    has_two_axes = len(lines) > 1
     for line, axis, side in zip(lines, ("y", "y2"), ("left", "right"), strict=False):
-        ceiling = line.total or max(_peak(line.series) * 1.25, 1.0)
-        marks = [ceiling * part / 4 for part in range(5)]
+        capacity = line.total or max(_maximum(line.series) * 1.25, 1.0)
         axes[f"yaxis{axis[1:]}"] = {
-            "range": [0, ceiling * 1.17],
-            "tickvals": marks,
-            "ticktext": [short(mark) for mark in marks],
-            **({"tickfont": {"color": line.colour}} if several else {}),
+            **capacity_axis(capacity),
+            **({"tickfont": {"color": line.colour}} if has_two_axes else {}),
             **({"overlaying": "y", "side": "right", "showgrid": False} if axis == "y2" else {}),
         }
         if line.total is not None:
-            notes.append(note(f"{line.name} {line.total:.1f} GiB", ceiling, canvas.look.muted, axis=axis, side=side))
-            rules.append(rule(ceiling, canvas.look.neutral, axis=axis))
+            text = f"{line.name} {line.total:.1f} GiB"
+            annotations.append(annotation(text, capacity, style.theme.muted, axis=axis, side=side))
+            shapes.append(hline(capacity, style.theme.neutral, axis=axis))
         curves.append((line, axis))
-    # Both totals lie at the same height, so one line marks them.
-    return _figure(data, curves, axes, canvas, shapes=rules[:1], notes=notes, right=38 if several else 12)
+    # Both totals are at the same height, so one line marks them.
+    right = 38 if has_two_axes else 12
+    return _line_chart(data, curves, axes, style, shapes=shapes[:1], annotations=annotations, right=right)
 
 
 def temperature(
-    data: SeriesSet, line: Line, limits: Thresholds | None, canvas: Canvas, *, critical: str = "critical"
+    data: SeriesSet, line: Line, thresholds: Thresholds | None, style: ChartStyle, *, critical: str = "critical"
 ) -> Figure:
-    """°C, with lines where it becomes a warning and where it becomes critical, which has a name of its own."""
-    marks = (
+    """Return the temperature chart in °C, with a line at each threshold; `critical` is the name of the upper one."""
+    levels = (
         []
-        if limits is None
+        if thresholds is None
         else [
             (name, level, colour)
             for name, level, colour in (
-                ("warning", limits.warning, canvas.look.warning),
-                (critical, limits.critical, canvas.look.critical),
+                ("warning", thresholds.warning, style.theme.warning),
+                (critical, thresholds.critical, style.theme.critical),
             )
             if level is not None
         ]
     )
-    top = max([_peak(line.series) + 5, *(level + 9 for _, level, _ in marks)])
-    axis = {"range": [min(20.0, _floor(line.series) - 5), top], "dtick": 20, "ticksuffix": "°"}
-    return _figure(
+    top = max([_maximum(line.series) + 5, *(level + 9 for _, level, _ in levels)])
+    axis = {"range": [min(20.0, _minimum(line.series) - 5), top], "dtick": 20, "ticksuffix": "°"}
+    return _line_chart(
         data,
         [(line, "y")],
         {"yaxis": axis},
-        canvas,
-        shapes=[rule(level, colour) for _, level, colour in marks],
-        notes=[note(f"{name} {level:.0f} °C", level, colour, above=name == critical) for name, level, colour in marks],
+        style,
+        shapes=[hline(level, colour) for _, level, colour in levels],
+        annotations=[
+            annotation(f"{name} {level:.0f} °C", level, colour, above=name == critical)
+            for name, level, colour in levels
+        ],
     )
 
 
-def power(data: SeriesSet, line: Line, limit: float | None, canvas: Canvas) -> Figure:
-    """Watts from nothing to the limit that the board is held to at present, which has a line."""
-    top = max(_peak(line.series) * 1.1, (limit or 0) * 1.17, 10.0)
+def power(data: SeriesSet, line: Line, limit: float | None, style: ChartStyle) -> Figure:
+    """Return the power chart in W from 0 to above the power limit, which is marked by a line."""
+    top = max(_maximum(line.series) * 1.1, (limit or 0) * 1.17, 10.0)
     axis = {"range": [0, top], "nticks": 5}
-    rules, notes = [], []
+    shapes, annotations = [], []
     if limit is not None:
-        rules.append(rule(limit, canvas.look.warning))
-        notes.append(note(f"limit {limit:.0f} W", limit, canvas.look.warning))
-    return _figure(data, [(line, "y")], {"yaxis": axis}, canvas, shapes=rules, notes=notes)
+        shapes.append(hline(limit, style.theme.warning))
+        annotations.append(annotation(f"limit {limit:.0f} W", limit, style.theme.warning))
+    return _line_chart(data, [(line, "y")], {"yaxis": axis}, style, shapes=shapes, annotations=annotations)
 
 
 def empty() -> Figure:
-    """Return a chart with nothing on it: what stands there until the first one has arrived."""
+    """Return a figure that shows nothing, until the first one arrives."""
     clear = "rgba(0,0,0,0)"
     axis = {"visible": False}
     return {"data": [], "layout": {"paper_bgcolor": clear, "plot_bgcolor": clear, "xaxis": axis, "yaxis": axis}}
 
 
-def _figure(
+def _line_chart(
     data: SeriesSet,
     curves: Sequence[tuple[Line, str]],
     axes: dict[str, Any],
-    canvas: Canvas,
+    style: ChartStyle,
     *,
     shapes: Sequence[dict[str, Any]] = (),
-    notes: Sequence[dict[str, Any]] = (),
+    annotations: Sequence[dict[str, Any]] = (),
     right: int = 12,
 ) -> Figure:
     traces = [trace for line, axis in curves for trace in _traces(line, axis, data.start_ms, data.step_ms)]
     units = {axis: line.metric.unit for line, axis in curves}
-    return framed(data, traces, units, axes, canvas, shapes=shapes, notes=notes, right=right)
+    return base_figure(data, traces, units, axes, style, shapes=shapes, annotations=annotations, right=right)
 
 
 def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]]:
+    """Return the traces of one line: the band from minimum to maximum if they differ, then the mean."""
     series, unit = line.series, line.metric.unit
-    colour = line.colour
-    place = {"type": "scatter", "x0": start, "dx": step, "yaxis": axis, "legendgroup": line.metric.key}
-    quiet = {**place, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    grain = _GRAIN.get(unit, 16)
-    traces: list[dict[str, Any]] = []
+    denominator = _DENOMINATORS.get(unit, 16)
+    common = {"type": "scatter", "x0": start, "dx": step, "yaxis": axis, "legendgroup": line.metric.key}
     present = np.isfinite(series.mean)
-    if present.any() and not np.array_equal(series.minimum[present], series.maximum[present]):
-        # From the first reading to the last: beyond them there is nothing to close a gap to.
-        first, last = int(np.argmax(present)), len(present) - int(np.argmax(present[::-1]))
-        quiet["x0"] = start + first * step
-        low, high = (
-            packed(_closed(values, present, series.mean)[first:last], grain)
-            for values in (series.minimum, series.maximum)
-        )
-        fill = {"fill": "tonexty", "fillcolor": translucent(colour, 0.16)}
-        traces += [{**quiet, "y": low}, {**quiet, **fill, "y": high}]
+    has_band = present.any() and not np.array_equal(series.minimum[present], series.maximum[present])
     symbol = f" {unit.symbol}" if unit.symbol else ""
-    curve: dict[str, Any] = {
-        **place,
+    template = f"%{{y:.1f}}{symbol}"
+    if has_band:
+        # assets/plots.js fills customdata with the minimum and maximum from the two traces of the band.
+        template += "  (%{customdata[0]:.1f} to %{customdata[1]:.1f})"
+    mean: dict[str, Any] = {
+        **common,
         "name": line.name,
         "mode": "lines",
         "connectgaps": False,
-        "y": packed(series.mean, grain),
-        "line": {"color": colour, "width": 1.75},
-        "hovertemplate": f"%{{y:.1f}}{symbol}",
+        "y": encode_float32(series.mean, denominator),
+        "line": {"color": line.colour, "width": 1.75},
+        "hovertemplate": template,
     }
-    if traces:
-        # The browser knows these two of each bucket from the band (assets/plots.js).
-        curve["hovertemplate"] = f"%{{y:.1f}}{symbol}  (%{{customdata[0]:.1f}} to %{{customdata[1]:.1f}})"
-    alone = _alone(present)
-    if alone.any():
-        # A line needs two points; a reading between two gaps would be invisible without a dot.
-        sizes = {"dtype": "u1", "bdata": base64.b64encode((alone * 5).astype(np.uint8).tobytes()).decode()}
-        curve |= {"mode": "lines+markers", "marker": {"size": sizes, "color": colour, "line": {"width": 0}}}
-    return [*traces, curve]
+    isolated = _isolated(present)
+    if isolated.any():
+        # A line needs two points: a value between two gaps would be invisible without a marker.
+        sizes = {"dtype": "u1", "bdata": base64.b64encode((isolated * 5).astype(np.uint8).tobytes()).decode()}
+        mean |= {"mode": "lines+markers", "marker": {"size": sizes, "color": line.colour, "line": {"width": 0}}}
+    return [*(_band(line, common, denominator) if has_band else ()), mean]
 
 
-def _closed(values: NDArray[np.float32], present: NDArray[np.bool_], mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Close the band over gaps: Plotly would fill across them, and a band without height paints nothing."""
+def _band(line: Line, common: dict[str, Any], denominator: int) -> list[dict[str, Any]]:
+    series = line.series
+    present = np.isfinite(series.mean)
+    # From the first value to the last: outside of them there is no gap to bridge.
+    first, last = int(np.argmax(present)), len(present) - int(np.argmax(present[::-1]))
+    low, high = (
+        encode_float32(_bridge_gaps(values, present, series.mean)[first:last], denominator)
+        for values in (series.minimum, series.maximum)
+    )
+    start = common["x0"] + first * common["dx"]
+    edge = {**common, "x0": start, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    return [{**edge, "y": low}, {**edge, "fill": "tonexty", "fillcolor": with_alpha(line.colour, 0.16), "y": high}]
+
+
+def _bridge_gaps(
+    values: NDArray[np.float32], present: NDArray[np.bool_], mean: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Give the band a height of zero in gaps: Plotly would fill across them."""
     if present.all():
         return values
-    where = np.arange(len(values))
-    bridge = np.interp(where, where[present], mean[present]).astype(np.float32)
-    return np.where(present, values, bridge)
+    positions = np.arange(len(values))
+    interpolated = np.interp(positions, positions[present], mean[present]).astype(np.float32)
+    return np.where(present, values, interpolated)
 
 
-def _alone(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    alone = present.copy()
-    alone[1:] &= ~present[:-1]
-    alone[:-1] &= ~present[1:]
-    return alone
+def _isolated(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which values have a gap on both sides."""
+    isolated = present.copy()
+    isolated[1:] &= ~present[:-1]
+    isolated[:-1] &= ~present[1:]
+    return isolated
 
 
-def _peak(series: Series) -> float:
+def _maximum(series: Series) -> float:
     return float(np.nanmax(series.maximum)) if np.isfinite(series.maximum).any() else 0.0
 
 
-def _floor(series: Series) -> float:
+def _minimum(series: Series) -> float:
     return float(np.nanmin(series.minimum)) if np.isfinite(series.minimum).any() else 25.0

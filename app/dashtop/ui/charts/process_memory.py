@@ -1,14 +1,18 @@
-"""Which process held how much of a GPU's memory in each bucket: spans of processes in, layers out. Pure functions."""
+"""The chart of GPU memory by process: process spans in, stacked layers and their Plotly figure out. Pure functions."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dashtop.model.metric import Unit
 from dashtop.model.sample import Owner
+from dashtop.ui.charts.base_figure import annotation, base_figure, capacity_axis, encode_float32, hline
+from dashtop.ui.theme import with_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -16,51 +20,59 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.model.sample import GpuProcess, ProcessSpan, SeriesSet
+    from dashtop.ui.charts.base_figure import ChartStyle, Figure
 
     Floats = NDArray[np.float64]
 
-MOST_LAYERS: Final = 8
-"""Processes that have a layer of their own: those that held the most. The others share one."""
+MAX_LAYERS: Final = 8
+"""Number of processes with a layer of their own: the largest ones. All others share one layer."""
 
 _GIB: Final = 2**30
-# The end of a stretch that goes on is written down this seldom.
-_BEHIND_MS: Final = 15_000
-# A bucket is covered from here on: clocks are rounded.
-_WHOLE: Final = 0.99
-# Less than this beside the processes is rounding.
-_NOTHING_GIB: Final = 0.05
+# The end of a span is stored at most this late while the process runs.
+_STORE_INTERVAL_MS: Final = 15_000
+# A bucket counts as covered from this share on, because of rounded timestamps.
+_FULL_COVERAGE: Final = 0.99
+# A smaller difference between the memory in use and the sum of the processes is rounding.
+_MIN_REMAINDER_GIB: Final = 0.05
+
+_DENOMINATOR: Final = 256
+# Neighbouring layers differ in lightness, which is visible with any colour vision.
+_OPACITIES: Final = (0.7, 0.2, 0.45, 0.1)
+_REMAINDER_OPACITY: Final = 0.2
+# Hover labels have no details in narrower charts.
+_MIN_WIDTH_FOR_DETAILS_PX: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layer:
-    """What a process held, in GiB by bucket: mean over the bucket, least and most. All 0 where it did not run.
+    """The memory of one process in GiB by bucket: mean, minimum and maximum. 0 where it did not run.
 
-    `covered` is the share of each bucket in which it ran.
+    `coverage` is the share of each bucket in which it ran, 0 to 1.
     """
 
     name: str
-    detail: str
-    held: Floats
-    least: Floats
-    most: Floats
-    covered: Floats
+    details: str
+    mean: Floats
+    minimum: Floats
+    maximum: Floats
+    coverage: Floats
 
 
-def where(of: GpuProcess | ProcessSpan) -> str:
-    """Say in what a process runs, as far as it is known: container, pod, job, environment."""
-    if of.foreign:
+def describe_context(process: GpuProcess | ProcessSpan) -> str:
+    """Return what a process runs in, as far as it is known: container, pod, Slurm job, environment."""
+    if process.foreign:
         return "outside this container"
-    owner = of.owner or Owner()
-    named = (
+    owner = process.owner or Owner()
+    contexts = (
         (owner.runtime or "container", owner.container),
         ("pod", owner.kubernetes_pod),
         ("Slurm job", owner.slurm_job),
         ("env", owner.environment),
     )
-    return ", ".join(f"{kind} {name}" for kind, name in named if name)
+    return ", ".join(f"{kind} {name}" for kind, name in contexts if name)
 
 
-def layers(
+def build_layers(
     spans: Sequence[ProcessSpan],
     running: Collection[int],
     data: SeriesSet,
@@ -68,112 +80,183 @@ def layers(
     *,
     interval_ms: int,
 ) -> list[Layer]:
-    """Return a layer for each of the largest processes, the oldest first, and one for all others.
+    """Return a layer for each of the largest processes, by start time, and one for all others.
 
-    `used`: GiB in use by bucket, NaN where it is not known. A reading stands for the `interval_ms` until the next. What
-    is `running` (pids) still holds what it held when that was last written down.
+    `used` is the memory in use in GiB by bucket, NaN where it is not known. A sample covers the `interval_ms` until the
+    next one. A process whose pid is in `running` still uses what was last stored for it.
     """
-    of_process: dict[tuple[int, str | None], list[ProcessSpan]] = defaultdict(list)
+    spans_of: dict[tuple[int, str | None], list[ProcessSpan]] = defaultdict(list)
     for span in spans:
         if span.gpu_memory_bytes is not None:
-            of_process[span.pid, span.name].append(span)
-    newest = {span.pid: span for span in spans}  # they are in the order of their start
-    plain = Counter(_name(parts[-1]) for parts in of_process.values())
-    found = [
+            spans_of[span.pid, span.name].append(span)
+    newest = {span.pid: span for span in spans}  # spans are sorted by start time
+    name_counts = Counter(_name(parts[-1]) for parts in spans_of.values())
+    layers = [
         _layer(
             parts,
             data,
             interval_ms,
-            name=_name(parts[-1], with_pid=plain[_name(parts[-1])] > 1),
-            goes_on=pid in running and parts[-1] is newest[pid],
+            name=_name(parts[-1], with_pid=name_counts[_name(parts[-1])] > 1),
+            is_running=pid in running and parts[-1] is newest[pid],
         )
-        for (pid, _), parts in of_process.items()
+        for (pid, _), parts in spans_of.items()
     ]
-    found = _observed([layer for layer in found if layer.most.any()], used)
-    by_size = sorted(found, key=lambda layer: -float(layer.held.sum()))
-    named, others = by_size[:MOST_LAYERS], by_size[MOST_LAYERS:]
-    together = [_together(others)] if others else []
-    return [*(layer for layer in found if any(layer is each for each in named)), *together]
+    layers = _correct_coverage([layer for layer in layers if layer.maximum.any()], used)
+    by_size = sorted(layers, key=lambda layer: -float(layer.mean.sum()))
+    largest, others = by_size[:MAX_LAYERS], by_size[MAX_LAYERS:]
+    merged = [_merge(others)] if others else []
+    return [*(layer for layer in layers if any(layer is each for each in largest)), *merged]
 
 
-def remainder(found: Iterable[Layer], used: Floats) -> Layer | None:
-    """Return what is in use beside the layers: the driver's own, and processes that it does not tell of.
+def build_remainder(layers: Iterable[Layer], used: Floats) -> Layer | None:
+    """Return the memory in use beside the layers: of the driver, and of processes without a known size.
 
-    What stands for one bucket alone is how far the moments of readings and of buckets differ, and nothing in use.
+    A difference in one bucket only is ignored: samples and buckets do not begin at the same moment.
     """
-    told = sum((layer.held for layer in found), np.zeros(len(used)))
-    rest = np.nan_to_num(np.maximum(used - told, 0.0))
+    by_processes = sum((layer.mean for layer in layers), np.zeros(len(used)))
+    rest = np.nan_to_num(np.maximum(used - by_processes, 0.0))
     before, after = np.append(0.0, rest[:-1]), np.append(rest[1:], 0.0)
     rest = np.maximum(np.minimum(rest, before), np.minimum(rest, after))
-    if rest.max(initial=0.0) < _NOTHING_GIB:
+    if rest.max(initial=0.0) < _MIN_REMAINDER_GIB:
         return None
-    return Layer(name="driver and others", detail="", held=rest, least=rest, most=rest, covered=np.sign(rest))
+    return Layer(name="driver and others", details="", mean=rest, minimum=rest, maximum=rest, coverage=np.sign(rest))
 
 
-def _observed(found: Sequence[Layer], used: Floats) -> list[Layer]:
-    """Return the layers as they were while somebody looked: a bucket in which that began or ended is a shorter one.
+def figure(
+    data: SeriesSet,
+    layers: Sequence[Layer],
+    remainder: Layer | None,
+    known: NDArray[np.bool_],
+    style: ChartStyle,
+    *,
+    colour: str,
+    total: float | None,
+) -> Figure:
+    """Return the stacked area chart in GiB, with `remainder` on top in grey.
 
-    Such a bucket has more in use than all processes held, by the share of time in which none was seen.
+    `known` tells by bucket whether the memory in use is known, `total` is the memory of the GPU in GiB, and layers are
+    shades of `colour`.
     """
-    told = sum((layer.held for layer in found), np.zeros(len(used)))
-    seen = np.max([layer.covered for layer in found], axis=0, initial=0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        longer = np.nan_to_num(np.clip(np.minimum(used / told, 1.0 / seen), 1.0, None), nan=1.0, posinf=1.0)
-    return [
-        replace(
-            layer,
-            held=layer.held * longer,
-            covered=layer.covered * longer,
-            # Part of a bucket without the process is part of it with nothing held.
-            least=np.where(layer.covered * longer < _WHOLE, 0.0, layer.least),
-        )
-        for layer in found
-    ]
+    shades = [(colour, _OPACITIES[number % len(_OPACITIES)]) for number in range(len(layers))]
+    shades.append((style.theme.neutral, _REMAINDER_OPACITY))
+    stack = [*layers, *([] if remainder is None else [remainder])]
+    tops = np.cumsum([layer.mean for layer in stack], axis=0) if stack else np.zeros((0, data.count))
+    show_details = style.width_px >= _MIN_WIDTH_FOR_DETAILS_PX
+    areas, edges = [], []
+    for number, (layer, top, (tint, opacity)) in enumerate(zip(stack, tops, shades, strict=False)):
+        visible = np.where(known & (layer.coverage > 0), top, np.nan)
+        areas.append(_area(data, np.where(known, top, 0.0), with_alpha(tint, opacity), is_first=number == 0))
+        edges.append(_edge(data, layer, visible, with_alpha(tint, opacity + 0.25), show_details=show_details))
+    capacity = total or max(float(tops.max(initial=0.0)) * 1.25, 1.0)
+    shapes = [] if total is None else [hline(total, style.theme.neutral)]
+    annotations = [] if total is None else [annotation(f"VRAM {total:.1f} GiB", total, style.theme.muted)]
+    axes = {"yaxis": capacity_axis(capacity)}
+    units = {"y": Unit.GIBIBYTE}
+    return base_figure(data, [*areas, *edges], units, axes, style, shapes=shapes, annotations=annotations)
 
 
-def _name(of: ProcessSpan, *, with_pid: bool = False) -> str:
-    """Say which process of whom; the pid too where another is called the same."""
-    user = of.owner.user if of.owner is not None else None
-    name = f"{of.name} {of.pid}" if of.name and with_pid else of.name or f"pid {of.pid}"
+def _name(span: ProcessSpan, *, with_pid: bool = False) -> str:
+    """Return the process and user name; with the pid where several have the same name."""
+    user = span.owner.user if span.owner is not None else None
+    name = f"{span.name} {span.pid}" if span.name and with_pid else span.name or f"pid {span.pid}"
     return f"{name} ({user})" if user else name
 
 
-def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, name: str, goes_on: bool) -> Layer:
+def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, name: str, is_running: bool) -> Layer:
     step, count = data.step_ms, data.count
     end_of_data = data.start_ms + count * step
-    share, covered = np.zeros(count), np.zeros(count)
-    least, most = np.full(count, np.inf), np.zeros(count)
+    weighted, coverage = np.zeros(count), np.zeros(count)
+    minimum, maximum = np.full(count, np.inf), np.zeros(count)
     for part in parts:
         size = (part.gpu_memory_bytes or 0) / _GIB
         peak = max(size, (part.peak_gpu_memory_bytes or 0) / _GIB)
         start_ms, end_ms = max(part.start_ms, data.start_ms), part.end_ms + interval_ms
-        if goes_on and part is parts[-1]:
-            end_ms += _BEHIND_MS
+        if is_running and part is parts[-1]:
+            end_ms += _STORE_INTERVAL_MS
         end_ms = min(end_ms, end_of_data)
         if end_ms <= start_ms:
             continue
         first, last = (start_ms - data.start_ms) // step, (end_ms - 1 - data.start_ms) // step
         edges = data.start_ms + np.arange(first, last + 2) * step
         overlap: Floats = np.diff(np.clip(edges, start_ms, end_ms).astype(np.float64)) / step
-        reached = slice(first, last + 1)
-        share[reached] += size * overlap
-        covered[reached] += overlap
-        np.minimum(least[reached], size, out=least[reached])
-        np.maximum(most[reached], peak, out=most[reached])
+        buckets = slice(first, last + 1)
+        weighted[buckets] += size * overlap
+        coverage[buckets] += overlap
+        np.minimum(minimum[buckets], size, out=minimum[buckets])
+        np.maximum(maximum[buckets], peak, out=maximum[buckets])
     newest = parts[-1]
     return Layer(
         name=name,
-        detail=", ".join(filter(None, (f"pid {newest.pid}" if newest.name else "", where(newest)))),
-        held=share / np.maximum(covered, 1.0),
-        least=np.where(covered > 0, least, 0.0),
-        most=most,
-        covered=np.minimum(covered, 1.0),
+        details=", ".join(filter(None, (f"pid {newest.pid}" if newest.name else "", describe_context(newest)))),
+        mean=weighted / np.maximum(coverage, 1.0),
+        minimum=np.where(coverage > 0, minimum, 0.0),
+        maximum=maximum,
+        coverage=np.minimum(coverage, 1.0),
     )
 
 
-def _together(others: Sequence[Layer]) -> Layer:
-    held, least, most = (
-        np.sum([getattr(layer, name) for layer in others], axis=0) for name in ("held", "least", "most")
+def _correct_coverage(layers: Sequence[Layer], used: Floats) -> list[Layer]:
+    """Scale up buckets that were sampled only in part, at the start or the end of a recording.
+
+    In such a bucket more memory is in use than the sum of all processes, by the share of time without samples.
+    """
+    by_processes = sum((layer.mean for layer in layers), np.zeros(len(used)))
+    sampled = np.max([layer.coverage for layer in layers], axis=0, initial=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.clip(np.minimum(used / by_processes, 1.0 / sampled), 1.0, None)
+    factor = np.nan_to_num(factor, nan=1.0, posinf=1.0)
+    return [
+        replace(
+            layer,
+            mean=layer.mean * factor,
+            coverage=layer.coverage * factor,
+            # A process that ran in part of a bucket only used nothing in the rest of it.
+            minimum=np.where(layer.coverage * factor < _FULL_COVERAGE, 0.0, layer.minimum),
+        )
+        for layer in layers
+    ]
+
+
+def _merge(layers: Sequence[Layer]) -> Layer:
+    mean, minimum, maximum = (
+        np.sum([getattr(layer, name) for layer in layers], axis=0) for name in ("mean", "minimum", "maximum")
     )
-    covered = np.max([layer.covered for layer in others], axis=0)
-    return Layer(name=f"{len(others)} smaller ones", detail="", held=held, least=least, most=most, covered=covered)
+    coverage = np.max([layer.coverage for layer in layers], axis=0)
+    name = f"{len(layers)} smaller processes"
+    return Layer(name=name, details="", mean=mean, minimum=minimum, maximum=maximum, coverage=coverage)
+
+
+def _area(data: SeriesSet, top: Floats, fill: str, *, is_first: bool) -> dict[str, Any]:
+    """Return the filled area from the layer below up to `top`; an area without height is invisible."""
+    return {
+        **_common(data),
+        "y": encode_float32(top, _DENOMINATOR),
+        "fill": "tozeroy" if is_first else "tonexty",
+        "fillcolor": fill,
+        "line": {"width": 0, "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+
+
+def _edge(data: SeriesSet, layer: Layer, top: Floats, colour: str, *, show_details: bool) -> dict[str, Any]:
+    """Return the upper edge of a layer, which has its hover label; `meta` is the name for the legend.
+
+    The name is escaped: it comes from a process, and Plotly interprets tags.
+    """
+    values = np.stack([layer.mean, layer.minimum, layer.maximum], axis=1)
+    details = f", {layer.details}" if layer.details and show_details else ""
+    mean, minimum, maximum = (f"%{{customdata[{column}]:.2f}}" for column in range(3))
+    return {
+        **_common(data),
+        "name": escape(f"{layer.name}{details}", quote=False),
+        "meta": layer.name,
+        "y": encode_float32(top, _DENOMINATOR),
+        "customdata": {**encode_float32(values, _DENOMINATOR), "shape": f"{len(values)},3"},
+        "line": {"width": 1.5, "shape": "hv", "color": colour},
+        "connectgaps": False,
+        "hovertemplate": f"{mean} {Unit.GIBIBYTE.symbol}  ({minimum} to {maximum})",
+    }
+
+
+def _common(data: SeriesSet) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "lines", "x0": data.start_ms, "dx": data.step_ms, "yaxis": "y"}

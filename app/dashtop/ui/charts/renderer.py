@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashtop.ui.charts.base_figure import Canvas
+from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.charts.resolution import RANGES_MS, Window, span_for, window_ending, window_within
 from dashtop.ui.panels import CHARTS, ChartData
 from dashtop.ui.panels.charts import series_key
-from dashtop.ui.theme import look
+from dashtop.ui.theme import chart_theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,16 +58,16 @@ class ChartRenderer:
         return self._services.history.query(_keys(gpu), window.start_ms, window.end_ms, window.step_ms)
 
     def _figures(self, window: Window, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> dict[str, Any]:
-        canvas = Canvas(
-            look=look(dark=request.dark), width_px=request.width_px, revision=request.stretch, zoom=request.zoom
+        style = ChartStyle(
+            theme=chart_theme(dark=request.dark), width_px=request.width_px, revision=request.stretch, zoom=request.zoom
         )
         wanted = [chart for chart in CHARTS if request.only in {"", chart.id}]
         spans: tuple[ProcessSpan, ...] = ()
-        if gpu is not None and any(chart.processes for chart in wanted):
+        if gpu is not None and any(chart.needs_processes for chart in wanted):
             spans = self._services.history.processes(gpu.device.uuid, window.start_ms, window.end_ms)
         interval_ms = round(self._services.latest.interval_s * 1000)
         past = ChartData(series=self._read(gpu, window), processes=spans, interval_ms=interval_ms)
-        drawn = {chart.id: chart.draw(past, sample, gpu, canvas) for chart in wanted}
+        drawn = {chart.id: chart.draw(past, sample, gpu, style) for chart in wanted}
         return {name: figure for name, figure in drawn.items() if figure is not None}
 
     def _first(self, sample: Sample, gpu: Gpu | None, window: Callable[[int], Window]) -> int:

@@ -1,4 +1,4 @@
-"""The bar at the top: state, status at a glance, and everything that can be chosen from anywhere on the page."""
+"""The header: live indicator, compact status, view, GPU selector, export, settings and theme."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dash import html
 
 from dashtop.export.formats import offered
 from dashtop.ui import ids
-from dashtop.ui.components import attributes
+from dashtop.ui.components import attributes, icon, segmented_control
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from dash.development.base_component import Component
 
-_VIEWS: Final = {"single": "Single", "compare": "Compare"}
+_VIEWS: Final = {"single": "GPU", "compare": "All GPUs"}
 _FORMATS: Final = {
     "csv": ("CSV", "for spreadsheets"),
     "json": ("JSON", "for programs"),
@@ -26,30 +26,8 @@ _THEMES: Final = ("system", "light", "dark")
 
 
 def header(status: Sequence[Component]) -> Component:
-    """Return the bar; `status` stands in its middle."""
-    return html.Header([_brand(), _live(), *status, _choices()], className="bar-top")
-
-
-def segments(name: str, options: Mapping[str, str], value: str | None, label: str) -> Component:
-    """Return a choice of one among a few words, side by side; `options`: what is shown, by value."""
-    choice: Component = dbc.RadioItems(
-        id=name,
-        options=[{"label": shown, "value": each} for each, shown in options.items()],
-        value=value,
-        inline=True,
-        class_name="segments",
-        input_class_name="btn-check",
-        label_class_name="segment",
-    )
-    return html.Div(choice, role="group", className="choice", **attributes(aria_label=label))
-
-
-def icon(name: str, label: str) -> list[Component]:
-    """Return a sign, and its name for those who do not see it."""
-    return [
-        html.Span(className=f"icon icon-{name}", **attributes(aria_hidden="true")),
-        html.Span(label, className="visually-hidden"),
-    ]
+    """Return the header with `status` in its middle."""
+    return html.Header([_brand(), _live_indicator(), *status, _controls()], className="bar-top")
 
 
 def _brand() -> Component:
@@ -57,18 +35,18 @@ def _brand() -> Component:
         [
             html.Span(className="mark", **attributes(aria_hidden="true")),
             html.H1("dashtop", className="name"),
-            dbc.Badge("Simulated", className="when-simulated", title="These GPUs are simulated (--demo)."),
+            dbc.Badge("Simulated", className="when-simulated", title="Simulated GPUs (--demo)"),
         ],
         className="brand",
     )
 
 
-def _live() -> Component:
+def _live_indicator() -> Component:
     return html.Div(
         [
             html.Span(className="dot", **attributes(aria_hidden="true")),
             html.Span("Connecting", className="live-state"),
-            # The age changes every second: a screen reader is told the state alone.
+            # The age changes every second: screen readers announce the state only.
             html.Span(className="live-age", **attributes(aria_hidden="true")),
         ],
         id=ids.LIVE_INDICATOR,
@@ -78,7 +56,7 @@ def _live() -> Component:
     )
 
 
-def _choices() -> Component:
+def _controls() -> Component:
     selector = dbc.Select(id=ids.GPU_SELECTOR, options=[], value="0", size="sm")
     label = html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden")
     settings = dbc.Button(
@@ -90,25 +68,25 @@ def _choices() -> Component:
     )
     return html.Div(
         [
-            html.Div(segments(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu"),
+            html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu"),
             html.Div([label, selector], className="gpu-choice many-gpus"),
-            html.Div([_export(), settings, _theme_toggle()], className="icons"),
+            html.Div([_export_menu(), settings, _theme_toggle()], className="icons"),
         ],
         className="choices",
     )
 
 
-def _export() -> Component:
-    """Return the menu; the browser completes its links with what is shown (assets/settings-export.js)."""
+def _export_menu() -> Component:
+    """Return the export menu; the browser fills in its links (assets/settings-export.js)."""
     links = [
         html.A(
-            [html.Strong(title), html.Span(use)],
+            [html.Strong(title), html.Span(purpose)],
             href="#",
             download="",
             className="menu-item",
             **attributes(data_format=name),
         )
-        for name, (title, use) in _FORMATS.items()
+        for name, (title, purpose) in _FORMATS.items()
         if name in offered()
     ]
     return html.Details(
@@ -117,13 +95,13 @@ def _export() -> Component:
                 icon("export", "Export"),
                 id=ids.EXPORT_BUTTON,
                 className="btn btn-link icon-button",
-                title="Export the history that is shown",
+                title="Export history",
             ),
             html.Div(
                 [
                     html.H2("Export"),
                     html.P(className="menu-about", **attributes(data_about="")),
-                    dbc.Checkbox(id=ids.EXPORT_ALL, label="Every metric, shown or not", value=False),
+                    dbc.Checkbox(id=ids.EXPORT_ALL, label="All metrics", value=False),
                     *links,
                 ],
                 className="menu-body",
@@ -134,9 +112,9 @@ def _export() -> Component:
 
 
 def _theme_toggle() -> Component:
-    """Return the button; which of its three faces is seen is decided by the root element's data-theme-choice."""
-    faces = [html.Span(icon(choice, f"Theme: {choice}"), className=f"face face-{choice}") for choice in _THEMES]
+    """Return the theme button. `data-theme-choice` of the root element decides which of its icons is visible."""
+    icons = [html.Span(icon(choice, f"Theme: {choice}"), className=f"face face-{choice}") for choice in _THEMES]
     button: Component = dbc.Button(
-        faces, id=ids.THEME_TOGGLE, color="link", class_name="icon-button", title="Theme: system, light or dark"
+        icons, id=ids.THEME_TOGGLE, color="link", class_name="icon-button", title="Theme: system, light or dark"
     )
     return button

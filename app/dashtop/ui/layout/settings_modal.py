@@ -1,4 +1,4 @@
-"""The settings dialog. What is chosen in it stays in the browser and its address (assets/head/state.js)."""
+"""The settings dialog. The browser keeps the settings in its storage and in the address (assets/settings-store.js)."""
 
 from __future__ import annotations
 
@@ -10,38 +10,36 @@ from dash import html
 from dash.development.base_component import Component
 
 from dashtop.ui import ids
-from dashtop.ui.components import attributes
-from dashtop.ui.layout.header import segments
+from dashtop.ui.components import attributes, segmented_control
 from dashtop.ui.request import INTERVALS_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_TEMPERATURES: Final = {"C": "°C", "F": "°F"}
-_SIZES: Final = {"GiB": "GiB", "GB": "GB"}
+_TEMPERATURE_UNITS: Final = {"C": "°C", "F": "°F"}
+_MEMORY_UNITS: Final = {"GiB": "GiB", "GB": "GB"}
 
 
-def dialog(panels: Mapping[str, Sequence[Component]], interval_s: float) -> Component:
-    """Return the dialog, closed. `panels`: those that can be shown, hidden and moved, by the section they stand in."""
+def settings_modal(panels: Mapping[str, Sequence[Component]], interval_s: float) -> Component:
+    """Return the dialog, closed. `panels` are those that can be hidden and moved, by section title."""
     intervals = {f"{each:g}": f"{each:g} s" for each in sorted({*INTERVALS_S, interval_s})}
+    interval = segmented_control(ids.UPDATE_INTERVAL, intervals, f"{interval_s:g}", "Update interval")
+    temperature = segmented_control(ids.TEMPERATURE_UNIT, _TEMPERATURE_UNITS, "C", "Temperature unit")
+    memory = segmented_control(ids.MEMORY_UNIT, _MEMORY_UNITS, "GiB", "Memory unit")
     modal: Component = dbc.Modal(
         [
             dbc.ModalHeader(dbc.ModalTitle("Settings", tag="h2")),
             dbc.ModalBody(
                 [
-                    _line(
-                        "Update every", segments(ids.UPDATE_INTERVAL, intervals, f"{interval_s:g}", "Update interval")
-                    ),
-                    _line("Temperature", segments(ids.TEMPERATURE_UNIT, _TEMPERATURES, "C", "Unit of temperatures")),
-                    _line("Memory", segments(ids.MEMORY_UNIT, _SIZES, "GiB", "Unit of memory")),
-                    *(_arrangement(section, names(parts)) for section, parts in panels.items()),
+                    _setting("Update interval", interval),
+                    _setting("Temperature unit", temperature),
+                    _setting("Memory unit", memory),
+                    *(_panel_list(section, find_panel_titles(parts)) for section, parts in panels.items()),
                 ]
             ),
             dbc.ModalFooter(
                 [
-                    dbc.Button(
-                        "Reset", id=ids.SETTINGS_RESET, color="light", title="Everything in this dialog, and the theme"
-                    ),
+                    dbc.Button("Reset", id=ids.SETTINGS_RESET, color="light", title="Reset all settings and the theme"),
                     dbc.Button("Done", id=ids.SETTINGS_DONE, color="primary"),
                 ]
             ),
@@ -54,42 +52,37 @@ def dialog(panels: Mapping[str, Sequence[Component]], interval_s: float) -> Comp
     return modal
 
 
-def _line(label: str, control: Component) -> Component:
+def _setting(label: str, control: Component) -> Component:
     return html.Div([html.Span(label, **attributes(aria_hidden="true")), control], className="setting")
 
 
-def _arrangement(section: str, panels: Sequence[tuple[str, str]]) -> Component:
-    """Return the list of a section's panels; the browser fills it in the reader's own order (assets/settings.js)."""
-    return html.Div(
-        [
-            html.H3(section),
-            html.Ul(
-                className="arrange", **attributes(data_arrange=json.dumps(panels), aria_label=f"{section}: panels")
-            ),
-        ],
-        className="arrangement",
+def _panel_list(section: str, panels: Sequence[tuple[str, str]]) -> Component:
+    """Return the list of the panels of a section; the browser fills it in the user's order (assets/settings.js)."""
+    panel_list = html.Ul(
+        className="arrange", **attributes(data_arrange=json.dumps(panels), aria_label=f"{section}: panels")
     )
+    return html.Div([html.H3(f"Panels: {section}"), panel_list], className="arrangement")
 
 
-def names(parts: Sequence[Component]) -> list[tuple[str, str]]:
-    """Return id and title of each of these that is a panel, and not a heading or a notice."""
-    found = ((vars(part).get("id", ""), _title(part)) for part in parts)
-    return [(name, title) for name, title in found if name.startswith("panel-") and title]
+def find_panel_titles(parts: Sequence[Component]) -> list[tuple[str, str]]:
+    """Return id and title of each component that is a panel with a title."""
+    titles = ((vars(part).get("id", ""), _find_title(part)) for part in parts)
+    return [(name, title) for name, title in titles if name.startswith("panel-") and title]
 
 
-def _title(part: Any) -> str:
-    """Return the words of a card's name, found anywhere within it."""
+def _find_title(part: Any) -> str:
+    """Return the text of the first card title in a component."""
     if isinstance(part, (list, tuple)):
-        return next(filter(None, map(_title, part)), "")
+        return next(filter(None, map(_find_title, part)), "")
     if not isinstance(part, Component):
         return ""
     children = vars(part).get("children")
     if vars(part).get("className") == "card-name":
-        return _words(children)
-    return _title(children)
+        return _text(children)
+    return _find_title(children)
 
 
-def _words(part: Any) -> str:
+def _text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    return _words(vars(part).get("children", "")) if isinstance(part, Component) else ""
+    return _text(vars(part).get("children", "")) if isinstance(part, Component) else ""

@@ -1,4 +1,4 @@
-"""The panels, in the order in which they stand on the page."""
+"""The panels, in the order of the page."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from typing import Final
 
 from dashtop.ui.panels import (
     charts,
-    compact,
+    compact_status,
     gauges,
+    gpu_grid,
+    gpu_state,
     hardware,
-    heading,
     information,
-    notice,
+    process_memory,
     processes,
     storage,
     system,
 )
-from dashtop.ui.panels import gpu_grid as compare
-from dashtop.ui.panels import process_memory as holders
-from dashtop.ui.panels.base import Chart, ChartData, Panel, Place
+from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
-    compact.PANEL,
+    compact_status.PANEL,
     *charts.PANELS,
-    holders.PANEL,
-    compare.PANEL,
-    notice.PANEL,
-    heading.PANEL,
+    process_memory.PANEL,
+    gpu_grid.PANEL,
+    gpu_state.NO_GPU,
+    gpu_state.HEADING,
     gauges.UTILIZATION,
     gauges.TEMPERATURE,
     system.PANEL,
@@ -39,4 +38,4 @@ PANELS: Final[tuple[Panel, ...]] = (
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 
-__all__ = ["CHARTS", "PANELS", "Chart", "ChartData", "Panel", "Place"]
+__all__ = ["CHARTS", "PANELS", "Chart", "ChartData", "Panel", "Section"]

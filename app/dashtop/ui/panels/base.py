@@ -1,4 +1,4 @@
-"""What a panel is. A panel is one file that ends in a `Panel`, and one line in the tuple of `panels/__init__.py`."""
+"""What a panel is. Each panel is a module of this package that ends in a `Panel`, listed in `panels/__init__.py`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, ProcessSpan, Sample, SeriesSet
-    from dashtop.ui.charts.base_figure import Canvas, Figure
+    from dashtop.ui.charts.base_figure import ChartStyle, Figure
 
 Json = Any
 
 
-class Place(Enum):
-    """Where on the page a panel stands."""
+class Section(Enum):
+    """The section of the page that a panel belongs to."""
 
     HEADER = "header"
-    TRENDS = "trends"
-    CARDS = "cards"
-    COMPARE = "compare"
+    HISTORY = "history"
+    CURRENT = "current"
+    ALL_GPUS = "all-gpus"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChartData:
-    """What a chart is drawn from: series in equal buckets, and what processes held on the chosen GPU meanwhile.
+    """The data of a chart: series in equal buckets, and the processes on the selected GPU in the same time range.
 
-    A reading stands for the `interval_ms` until the next.
+    A sample covers the `interval_ms` until the next one.
     """
 
     series: SeriesSet
@@ -42,28 +42,28 @@ class ChartData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """A history chart: the series it needs (and whether it needs processes), and how it is drawn from them.
+    """A history chart: the series it needs, and the function that draws it.
 
-    `draw` answers None where there is nothing to draw for (no GPU): the chart is then left as it is.
+    `draw` returns None where there is nothing to draw (no GPU): the browser then keeps the chart as it is.
     """
 
     id: str
     metrics: tuple[str, ...]
-    draw: Callable[[ChartData, Sample, Gpu | None, Canvas], Figure | None]
-    processes: bool = False
+    draw: Callable[[ChartData, Sample, Gpu | None, ChartStyle], Figure | None]
+    needs_processes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """A part of the page: where it stands, what it looks like, and what it adds to each live frame.
+    """A part of the page: its section, its layout, and the data it adds to each live snapshot.
 
-    A panel with an `id` adds to the frame only while a browser shows the element of that id. What it adds under "words"
-    is text by the name that stands in an element's data-text.
+    A panel with an `id` adds data only while the browser shows the element with that id. The key "words" of that data
+    holds texts by the name in an element's `data-text`.
     """
 
-    place: Place
+    section: Section
     id: str = ""
     layout: Callable[[Services], Component]
-    frame: Callable[[Sample, Gpu | None], Mapping[str, Json]] | None = None
+    live_data: Callable[[Sample, Gpu | None], Mapping[str, Json]] | None = None
     charts: tuple[Chart, ...] = ()
     register: Callable[[Dash, Services], None] | None = None

@@ -1,4 +1,4 @@
-"""The four cards of the chosen GPU: how busy, how hot, how hungry, how loud; each with its last minutes."""
+"""The cards of the selected GPU: utilization, temperature, power and fan, each with a sparkline of the last minutes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from dash import html
 
 from dashtop.metrics import METRICS
 from dashtop.ui import ids
-from dashtop.ui.components import attributes, bar, fact, facts, metric, ratio, row, value, warning
-from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.panels.card import card
+from dashtop.ui.components import (
+    attributes,
+    bar,
+    card,
+    combined_fact,
+    fact,
+    metric_attributes,
+    metric_row,
+    ratio,
+    value,
+    warning,
+)
+from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.sparklines import TRAIL_METRICS, TRAIL_MS
 
 if TYPE_CHECKING:
@@ -18,70 +28,73 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
 
-_BUSY, _HOT, _POWER, _FAN = TRAIL_METRICS
-_SLOWDOWN, _LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
+_UTILIZATION, _TEMPERATURE, _POWER, _FAN = TRAIL_METRICS
+_MEMORY_USED, _MEMORY_TEMPERATURE = "gpu.memory.used_percent", "gpu.memory_temperature"
+_SLOWDOWN, _POWER_LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
 
 
-def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", limit: bool = False) -> Panel:
-    """Return a card: value, bar, sparkline, `rest`. Full is 100 or the metric `of`: a `limit` that is shown as well."""
+def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", show_total: bool = False) -> Panel:
+    """Return a panel with the value, a bar, a sparkline and `rest`.
+
+    The bar is full at 100, or at the value of metric `of`, which is part of the shown value with `show_total`.
+    """
 
     def layout(_services: Services) -> Component:
-        peak = html.Span(className="number", **attributes(data_peak=key), **_unit(key))
-        whole = attributes(data_of=of) if of else {}
-        spark = html.Div(className="spark", **attributes(data_spark=key, aria_hidden="true"), **whole)
-        shown = html.Div(
+        peak = html.Span(className="number", **attributes(data_peak=key), **_unit_attributes(key))
+        full = attributes(data_of=of) if of else {}
+        spark = html.Div(className="spark", **attributes(data_spark=key, aria_hidden="true"), **full)
+        head = html.Div(
             [
-                ratio(key, of) if limit else value(key),
+                ratio(key, of) if show_total else value(key),
                 html.Span(className="why", **attributes(data_why=key)),
                 warning(key),
             ],
             className="gauge-head",
         )
         aside = html.Span([f"Peak, {TRAIL_MS // 60_000} min ", peak], className="card-aside")
-        body = [shown, bar(key, of=of), spark, *rest]
-        return card(title, body, id=panel, aside=aside, shape="needs-gpu only-single gauge")
+        body = [head, bar(key, of=of), spark, *rest]
+        return card(title, body, id=panel, aside=aside, class_name="needs-gpu only-single gauge")
 
-    return Panel(place=Place.CARDS, layout=layout)
-
-
-def _unit(key: str) -> dict[str, Any]:
-    of = metric(key)
-    return {name: of[name] for name in ("data-unit", "data-in", "data-digits")}
+    return Panel(section=Section.CURRENT, layout=layout)
 
 
-def _small(*shown: Component) -> Component:
-    return html.Dl(list(shown), className="facts")
+def _unit_attributes(key: str) -> dict[str, Any]:
+    metric = metric_attributes(key)
+    return {name: metric[name] for name in ("data-unit", "data-in", "data-digits")}
+
+
+def _facts(*facts: Component) -> Component:
+    return html.Dl(list(facts), className="facts")
 
 
 UTILIZATION: Final = _gauge(
     ids.PANEL_UTILIZATION,
-    METRICS[_BUSY].title,
-    _BUSY,
-    row("Memory", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), fill="gpu.memory.used_percent"),
-    _small(fact("gpu.utilization.compute"), fact("gpu.utilization.memory")),
+    METRICS[_UTILIZATION].title,
+    _UTILIZATION,
+    metric_row(METRICS[_MEMORY_USED].title, ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), fill=_MEMORY_USED),
+    _facts(fact("gpu.utilization.compute"), fact("gpu.utilization.memory")),
 )
 TEMPERATURE: Final = _gauge(
     ids.PANEL_TEMPERATURE,
-    "Temperature",
-    _HOT,
-    row("Memory", value("gpu.memory_temperature"), fill="gpu.memory_temperature"),
-    _small(
-        facts("Slows down, switches off", ratio(_SLOWDOWN, "gpu.temperature_shutdown")),
+    METRICS[_TEMPERATURE].title,
+    _TEMPERATURE,
+    metric_row(METRICS[_MEMORY_TEMPERATURE].title, value(_MEMORY_TEMPERATURE), fill=_MEMORY_TEMPERATURE),
+    _facts(
+        combined_fact("Slowdown / shutdown", ratio(_SLOWDOWN, "gpu.temperature_shutdown")),
         fact("gpu.temperature_margin"),
     ),
     of=_SLOWDOWN,
 )
 POWER: Final = _gauge(
     ids.PANEL_POWER,
-    "Power",
+    METRICS[_POWER].title,
     _POWER,
-    _small(
-        fact("gpu.energy.wh_per_hour"),
-        fact("gpu.energy.total_wh", "Since the driver was loaded"),
-        fact("gpu.power.average_watts", "Mean of one second"),
+    _facts(
+        fact("gpu.power.average_watts", "Power, average (1 s)"),
         fact("gpu.power.limit_default_watts"),
+        fact("gpu.energy.total_wh", "Energy since driver load"),
     ),
-    of=_LIMIT,
-    limit=True,
+    of=_POWER_LIMIT,
+    show_total=True,
 )
-FAN: Final = _gauge(ids.PANEL_FAN, "Fan", _FAN)
+FAN: Final = _gauge(ids.PANEL_FAN, METRICS[_FAN].title, _FAN)

@@ -1,4 +1,4 @@
-"""All GPUs beside each other: how busy, how full, how hot, by whom; and which of them are free."""
+"""The view of all GPUs: a card for each with utilization, memory, temperature, power and largest process."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import dash_bootstrap_components as dbc
 from dash import html
 
 from dashtop.ui import ids
-from dashtop.ui.components import SHARED, attributes
-from dashtop.ui.panels.base import Panel, Place
+from dashtop.ui.components import SHARED_MEMORY_HELP, attributes
+from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
 
-_ORDERS: Final = {"index": "Index", "free": "Free memory", "load": "Load"}
+_SORT_ORDERS: Final = {"index": "Index", "free": "Free memory", "load": "Utilization (1 min mean)"}
 
 
 def layout(_services: Services) -> Component:
-    """Return the panel; the browser makes a card for each GPU, since GPUs come and go."""
-    order = dbc.RadioItems(
+    """Return the panel without cards; the browser adds one for each GPU, since GPUs can come and go."""
+    sort_order = dbc.RadioItems(
         id=ids.COMPARE_ORDER,
-        options=[{"label": label, "value": name} for name, label in _ORDERS.items()],
+        options=[{"label": label, "value": name} for name, label in _SORT_ORDERS.items()],
         value="index",
         inline=True,
         className="segments",
@@ -39,11 +39,11 @@ def layout(_services: Services) -> Component:
                     html.H2("GPUs"),
                     html.Span(className="free-count", role="status", **attributes(data_free="")),
                     html.Span("Sort by", className="sort-label", **attributes(aria_hidden="true")),
-                    order,
+                    sort_order,
                 ],
                 className="section-head",
             ),
-            html.Div(className="fleet", **attributes(data_fleet="", data_shared=SHARED)),
+            html.Div(className="fleet", **attributes(data_fleet="", data_shared=SHARED_MEMORY_HELP)),
         ],
         id=ids.COMPARE,
         className="only-compare needs-gpu",
@@ -51,4 +51,4 @@ def layout(_services: Services) -> Component:
     )
 
 
-PANEL: Final = Panel(place=Place.COMPARE, layout=layout)
+PANEL: Final = Panel(section=Section.ALL_GPUS, layout=layout)

@@ -1,4 +1,4 @@
-"""The engine room of the chosen GPU: clocks, engines, links, the health of its memory, and what holds it back."""
+"""Clocks, engines, links, memory health and modes of the selected GPU, and what throttles its clocks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
+from dashtop.metrics import METRICS
 from dashtop.metrics.throttle_reasons import clock_reasons
 from dashtop.ui import ids
-from dashtop.ui.components import PLACEHOLDER, attributes, fact, facts, ratio, row, value
-from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.panels.card import card
+from dashtop.ui.components import PLACEHOLDER, attributes, card, combined_fact, fact, metric_row, ratio, value
+from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -19,88 +19,88 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
 
-_CLOCK, _MEMORY_CLOCK = "gpu.clocks.gpu_mhz", "gpu.clocks.memory_mhz"
-_CLOCK_MAX, _MEMORY_CLOCK_MAX = "gpu.clocks.gpu_max_mhz", "gpu.clocks.memory_max_mhz"
-_REASONS: Final = "gpu.clocks.event_reasons"
-
-# nvml.h: nvmlComputeMode_t. 1 (one thread) has been withdrawn.
-_COMPUTE_MODES: Final = {0: "shared", 2: "prohibited", 3: "one process"}
-_SWITCH: Final = {0: "off", 1: "on"}
-_MODES: Final = (
-    ("gpu.compute_mode", "Compute", _COMPUTE_MODES),
-    ("gpu.persistence_mode", "Persistence", _SWITCH),
-    ("gpu.mig_mode", "MIG", _SWITCH),
+_CLOCK, _CLOCK_MAX = "gpu.clocks.gpu_mhz", "gpu.clocks.gpu_max_mhz"
+_MEMORY_CLOCK, _MEMORY_CLOCK_MAX = "gpu.clocks.memory_mhz", "gpu.clocks.memory_max_mhz"
+_EVENT_REASONS: Final = "gpu.clocks.event_reasons"
+_ENGINES: Final = (
+    "gpu.utilization.tensor",
+    "gpu.utilization.sm_occupancy",
+    "gpu.utilization.dram",
+    "gpu.encoder_utilization",
+    "gpu.decoder_utilization",
+    "gpu.jpeg_utilization",
+    "gpu.ofa_utilization",
 )
+# nvmlComputeMode_t in nvml.h, with the names of nvidia-smi. 1 (Exclusive Thread) was removed.
+_COMPUTE_MODES: Final = {0: "Default", 2: "Prohibited", 3: "Exclusive Process"}
+_ENABLED: Final = {0: "Disabled", 1: "Enabled"}
+_MODES: Final = {
+    "gpu.compute_mode": _COMPUTE_MODES,
+    "gpu.persistence_mode": _ENABLED,
+    "gpu.mig_mode": _ENABLED,
+}
 
 
 def layout(_services: Services) -> Component:
     """Return the card."""
-    state = html.Span(["Performance state P", value("gpu.performance_state")], className="card-aside")
-    limits = html.Ul(className="limits", **attributes(data_limits="", aria_label="What holds the clocks down"))
-    untold = html.Details([html.Summary(), html.P()], className="untold", hidden=True, **attributes(data_untold=""))
-    columns = ([_clocks(), _modes()], [_engines()], [_links(), _health()])
+    performance_state = html.Span(["Performance state P", value("gpu.performance_state")], className="card-aside")
+    throttle_reasons = html.Ul(className="limits", **attributes(data_limits="", aria_label="Throttle reasons"))
+    unsupported = html.Details(
+        [html.Summary(), html.P()], className="untold", hidden=True, **attributes(data_untold="")
+    )
+    columns = ([_clocks(), _modes()], [_engines()], [_links(), _memory_health()])
     groups = html.Div([html.Div(each, className="column") for each in columns], className="groups")
-    body = [limits, groups, untold]
-    return card("Hardware", body, id=ids.PANEL_HARDWARE, aside=state, shape="needs-gpu only-single wide")
+    return card(
+        "Clocks, engines, links, health",
+        [throttle_reasons, groups, unsupported],
+        id=ids.PANEL_HARDWARE,
+        aside=performance_state,
+        class_name="needs-gpu only-single wide",
+    )
 
 
 def _group(title: str, *shown: Component) -> Component:
     return html.Section([html.H4(title), *shown], className="group")
 
 
-def _list(*shown: Component) -> Component:
-    return html.Dl(list(shown), className="lines")
+def _fact_list(*facts: Component) -> Component:
+    return html.Dl(list(facts), className="lines")
 
 
 def _clocks() -> Component:
     return _group(
         "Clocks",
-        row("GPU", ratio(_CLOCK, _CLOCK_MAX), fill=_CLOCK, of=_CLOCK_MAX),
-        row("Memory", ratio(_MEMORY_CLOCK, _MEMORY_CLOCK_MAX), fill=_MEMORY_CLOCK, of=_MEMORY_CLOCK_MAX),
-        _list(fact("gpu.clocks.sm_mhz", "SM"), fact("gpu.clocks.video_mhz", "Video")),
+        metric_row("GPU", ratio(_CLOCK, _CLOCK_MAX), fill=_CLOCK, of=_CLOCK_MAX),
+        metric_row("Memory", ratio(_MEMORY_CLOCK, _MEMORY_CLOCK_MAX), fill=_MEMORY_CLOCK, of=_MEMORY_CLOCK_MAX),
+        _fact_list(fact("gpu.clocks.sm_mhz", "SM"), fact("gpu.clocks.video_mhz", "Video")),
     )
 
 
 def _engines() -> Component:
-    engines = {
-        "gpu.encoder_utilization": "Encoder",
-        "gpu.decoder_utilization": "Decoder",
-        "gpu.jpeg_utilization": "JPEG",
-        "gpu.ofa_utilization": "Optical flow",
-        "gpu.utilization.tensor": "Tensor cores",
-        "gpu.utilization.sm_occupancy": "SM occupancy",
-        "gpu.utilization.dram": "Memory bandwidth",
-    }
-    return _group("Engines", *(row(name, value(key), fill=key) for key, name in engines.items()))
+    return _group("Engines", *(metric_row(METRICS[key].title, value(key), fill=key) for key in _ENGINES))
 
 
 def _links() -> Component:
     return _group(
         "Links",
-        _list(
-            facts("PCIe", "Gen ", value("gpu.pcie.generation"), " ×", value("gpu.pcie.width")),
-            facts(
-                "PCIe, at best",
-                "Gen ",
-                value("gpu.pcie.max_generation"),
-                " ×",
-                value("gpu.pcie.max_width"),
-            ),
-            fact("gpu.pcie.bandwidth_gbps", "Ceiling now"),
+        _fact_list(
+            combined_fact("PCIe", "Gen ", value("gpu.pcie.generation"), " ×", value("gpu.pcie.width")),
+            combined_fact("PCIe max", "Gen ", value("gpu.pcie.max_generation"), " ×", value("gpu.pcie.max_width")),
+            fact("gpu.pcie.bandwidth_gbps", "Link bandwidth (max)"),
             fact("gpu.pcie.tx_mbps"),
             fact("gpu.pcie.rx_mbps"),
             fact("gpu.pcie.replays"),
-            facts("NVLink, up", ratio("gpu.nvlink.active", "gpu.nvlink.links")),
+            combined_fact("NVLink active links", ratio("gpu.nvlink.active", "gpu.nvlink.links")),
             fact("gpu.nvlink.tx_mbps"),
             fact("gpu.nvlink.rx_mbps"),
         ),
     )
 
 
-def _health() -> Component:
+def _memory_health() -> Component:
     return _group(
         "Memory health",
-        _list(
+        _fact_list(
             fact("gpu.ecc.volatile_corrected"),
             fact("gpu.ecc.volatile_uncorrected"),
             fact("gpu.ecc.aggregate_corrected"),
@@ -118,35 +118,36 @@ def _health() -> Component:
 
 def _modes() -> Component:
     modes = [
-        facts(name, html.Span(PLACEHOLDER, className="number", **attributes(data_text=key))) for key, name, _ in _MODES
+        combined_fact(METRICS[key].title, html.Span(PLACEHOLDER, className="number", **attributes(data_text=key)))
+        for key in _MODES
     ]
     return _group(
         "Memory and modes",
-        _list(
+        _fact_list(
             fact("gpu.memory.reserved_gb"),
-            facts("BAR1", ratio("gpu.memory.bar1_used_gb", "gpu.memory.bar1_total_gb")),
+            combined_fact("BAR1", ratio("gpu.memory.bar1_used_gb", "gpu.memory.bar1_total_gb")),
             fact("gpu.encoder_sessions"),
             *modes,
         ),
     )
 
 
-def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
-    """Add `limits`: what holds the clocks down, as [name, meaning, severity], null where it is not told; and modes."""
+def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+    """Add `limits`, the active throttle reasons as [name, meaning, severity], null if unknown; and the modes."""
     if gpu is None:
         return {"limits": None}
-    flags = gpu.values.get(_REASONS)
-    found = None if flags is None else [_limit(reason) for reason in clock_reasons(flags)]
-    return {"limits": found, "words": {key: _mode(gpu, key, names) for key, _, names in _MODES}}
+    flags = gpu.values.get(_EVENT_REASONS)
+    reasons = None if flags is None else [_encode_reason(reason) for reason in clock_reasons(flags)]
+    return {"limits": reasons, "words": {key: _mode_name(gpu, key, names) for key, names in _MODES.items()}}
 
 
-def _mode(gpu: Gpu, key: str, names: dict[int, str]) -> str:
-    number = gpu.values.get(key)
-    return "N/A" if number is None else names.get(int(number), str(int(number)))
+def _mode_name(gpu: Gpu, key: str, names: dict[int, str]) -> str:
+    mode = gpu.values.get(key)
+    return "N/A" if mode is None else names.get(int(mode), str(int(mode)))
 
 
-def _limit(reason: ClockReason) -> list[str]:
+def _encode_reason(reason: ClockReason) -> list[str]:
     return [reason.name, reason.meaning, reason.severity.value if reason.severity is not None else ""]
 
 
-PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_HARDWARE, layout=layout, frame=frame)
+PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_HARDWARE, layout=layout, live_data=live_data)

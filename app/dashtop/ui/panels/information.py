@@ -1,4 +1,4 @@
-"""What there is and in which version: the chosen GPU, its driver, the machine and dashtop."""
+"""Names and versions: the selected GPU, its driver, the host and dashtop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.ui import ids
-from dashtop.ui.components import attributes
-from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.panels.card import card
+from dashtop.ui.components import attributes, card
+from dashtop.ui.panels.base import Panel, Section
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Device, Gpu, Sample
 
-_SEEN_OF_SERIAL: Final = 4
+_SERIAL_CHARS_SHOWN: Final = 4
 
 
 def layout(_services: Services) -> Component:
     """Return the card; the browser fills it, since a GPU can come and go."""
     facts = html.Dl(className="lines", **attributes(data_facts=""))
-    return card("Information", [facts], id=ids.PANEL_INFORMATION, shape="only-single")
+    return card("Information", [facts], id=ids.PANEL_INFORMATION, class_name="only-single")
 
 
-def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
-    """Add `facts`: pairs of a name and what is known; null where the GPU does not tell."""
-    return {"facts": [*(_device(gpu.device) if gpu is not None else ()), *_machine()]}
+def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+    """Add `facts`: pairs of a label and a text, null if the GPU does not report it."""
+    return {"facts": [*(_device_facts(gpu.device) if gpu is not None else ()), *_host_facts()]}
 
 
-def _device(device: Device) -> list[tuple[str, str | None]]:
-    known = [
+def _device_facts(device: Device) -> list[tuple[str, str | None]]:
+    facts = [
         ("GPU", device.name),
         ("UUID", device.uuid),
         ("Architecture", device.architecture),
@@ -43,18 +42,18 @@ def _device(device: Device) -> list[tuple[str, str | None]]:
         ("Driver", device.driver_version),
         ("CUDA", device.cuda_version),
         ("VBIOS", device.vbios),
-        ("Bus", device.pci_bus_id),
-        ("Serial", masked(device.serial)),
+        ("PCI bus ID", device.pci_bus_id),
+        ("Serial number", mask_serial(device.serial)),
     ]
     if device.shares_host_memory:
-        known.append(("Memory", "shared with the host"))
+        facts.append(("Memory", "shared with the host"))
     if device.mig_parent_uuid is not None:
-        known += [("MIG profile", device.mig_profile), ("Part of", device.mig_parent_uuid)]
-    return known
+        facts += [("MIG profile", device.mig_profile), ("MIG parent", device.mig_parent_uuid)]
+    return facts
 
 
 @cache
-def _machine() -> tuple[tuple[str, str], ...]:
+def _host_facts() -> tuple[tuple[str, str], ...]:
     return (
         ("Host", platform.node()),
         ("Kernel", f"{platform.system()} {platform.release()}"),
@@ -63,11 +62,11 @@ def _machine() -> tuple[tuple[str, str], ...]:
     )
 
 
-def masked(serial: str | None) -> str | None:
-    """Return a serial number's end: enough to tell two cards apart, too little to claim a warranty with."""
+def mask_serial(serial: str | None) -> str | None:
+    """Return the last characters of a serial number: enough to tell cards apart, too few for a warranty claim."""
     if serial is None:
         return None
-    return f"\N{BULLET}\N{BULLET}\N{BULLET}{serial[-_SEEN_OF_SERIAL:]}"
+    return f"\N{BULLET}\N{BULLET}\N{BULLET}{serial[-_SERIAL_CHARS_SHOWN:]}"
 
 
-PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_INFORMATION, layout=layout, frame=frame)
+PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_INFORMATION, layout=layout, live_data=live_data)

@@ -1,4 +1,4 @@
-"""The chart of which processes held the chosen GPU's memory, and who they belong to."""
+"""The chart of the memory of the selected GPU by process and user."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import numpy as np
 from dash import html
 
 from dashtop.ui import ids
-from dashtop.ui.charts import process_memory as holdings
-from dashtop.ui.charts import stacked_area as stacked
-from dashtop.ui.components import attributes
-from dashtop.ui.panels.base import Chart, ChartData, Panel, Place
-from dashtop.ui.panels.card import card
+from dashtop.ui.charts import process_memory
+from dashtop.ui.components import attributes, card
+from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
 from dashtop.ui.panels.charts import graph, series_key
 from dashtop.ui.theme import gpu_colour
 
@@ -21,40 +19,48 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
-    from dashtop.ui.charts.base_figure import Canvas, Figure
+    from dashtop.ui.charts.base_figure import ChartStyle, Figure
 
 _USED: Final = "gpu.memory.used_gb"
 _TOTAL: Final = "gpu.memory.total_gb"
 
 
 def layout(_services: Services) -> Component:
-    """Return the card; the browser writes the names of the layers (assets/plots.js)."""
-    names = html.Div(className="legend", **attributes(data_names=ids.CHART_PROCESSES))
+    """Return the card; the browser fills the legend (assets/charts.js)."""
+    legend = html.Div(className="legend", **attributes(data_names=ids.CHART_PROCESSES))
     return card(
         "GPU memory by process",
         [graph(ids.CHART_PROCESSES)],
         id=f"panel-{ids.CHART_PROCESSES}",
-        aside=names,
-        shape="needs-gpu row",
+        aside=legend,
+        class_name="needs-gpu row",
     )
 
 
-def _draw(past: ChartData, _sample: Sample, gpu: Gpu | None, canvas: Canvas) -> Figure | None:
+def _draw(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
     if gpu is None:
         return None
-    data, found = past.series, {series.key: series for series in past.series.series}
-    used = found[series_key(_USED, gpu)].mean.astype(np.float64)
+    series = {each.key: each for each in data.series.series}
+    used = series[series_key(_USED, gpu)].mean.astype(np.float64)
     running = {process.pid for process in gpu.processes}
-    layers = holdings.layers(past.processes, running, data, used, interval_ms=past.interval_ms)
-    rest = holdings.remainder(layers, used)
+    layers = process_memory.build_layers(data.processes, running, data.series, used, interval_ms=data.interval_ms)
     known = np.isfinite(used)
     if not known.any() and layers:
-        # A GPU that shares the host's memory has none in use by itself: what processes hold is all there is.
-        known = np.any([layer.covered > 0 for layer in layers], axis=0)
-    total = gpu.values.get(_TOTAL)
-    colour = gpu_colour(gpu.device.index)
-    return stacked.memory_by_process(data, layers, rest, known, canvas, colour=colour, total=total)
+        # A GPU that shares the host's memory reports no memory in use: show the sum of the processes.
+        known = np.any([layer.coverage > 0 for layer in layers], axis=0)
+    return process_memory.figure(
+        data.series,
+        layers,
+        process_memory.build_remainder(layers, used),
+        known,
+        style,
+        colour=gpu_colour(gpu.device.index),
+        total=gpu.values.get(_TOTAL),
+    )
 
 
-CHART: Final = Chart(id=ids.CHART_PROCESSES, metrics=(_USED,), draw=_draw, processes=True)
-PANEL: Final = Panel(place=Place.TRENDS, layout=layout, charts=(CHART,))
+PANEL: Final = Panel(
+    section=Section.HISTORY,
+    layout=layout,
+    charts=(Chart(id=ids.CHART_PROCESSES, metrics=(_USED,), draw=_draw, needs_processes=True),),
+)

@@ -1,4 +1,4 @@
-"""The processes that hold memory of the chosen GPU. The browser makes the table, sorts and filters it."""
+"""The table of the processes on the selected GPU. The browser builds, sorts and filters it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from dash import html
 
 from dashtop.model.sample import PROCESSES
 from dashtop.ui import ids
-from dashtop.ui.charts.process_memory import where
-from dashtop.ui.components import attributes
-from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.panels.card import card
+from dashtop.ui.charts.process_memory import describe_context
+from dashtop.ui.components import attributes, card
+from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -21,39 +20,34 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, GpuProcess, Sample
 
-_NONE: Final = "processes.none"
-_NOBODY: Final = "No process holds memory of this GPU."
+_EMPTY_TEXT: Final = "processes.none"
+_NO_PROCESSES: Final = "No processes on this GPU."
 _MIB: Final = 2**20
 _GIB: Final = 2**30
-# The largest ones: a table of more is read by nobody, and every row costs each tick a few bytes.
-MOST_ROWS: Final = 200
+MAX_ROWS: Final = 200
+"""Number of processes that are sent: the largest ones. Each costs some bytes at every tick."""
 
 
 class Column(NamedTuple):
-    """One column: its title, what it is for, whether it holds numbers."""
+    """A column of the table: title, help text, and whether it is a number."""
 
     title: str
-    hint: str
-    numeric: bool = True
+    help: str
+    is_numeric: bool = True
 
 
-# In the order of the cells; assets/panels-processes.js knows them by this order.
+# assets/panels-processes.js uses the same order.
 COLUMNS: Final = (
-    Column("PID", "Process id", numeric=False),
-    Column("Name", "Name of the executable, and C: computes, G: draws, M: client of MPS", numeric=False),
-    Column("User", "Who runs it", numeric=False),
-    Column("Where", "Container, pod, Slurm job or environment", numeric=False),
-    Column("GPU memory", "Device memory it holds"),
-    Column("SM", "Multiprocessors' time it took over the last second"),
+    Column("PID", "Process ID", is_numeric=False),
+    Column("Name", "Name of the executable, and type: C compute, G graphics, M MPS client", is_numeric=False),
+    Column("User", "Owner of the process", is_numeric=False),
+    Column("Container / job", "Container, pod, Slurm job or environment", is_numeric=False),
+    Column("GPU memory", "Device memory used by the process"),
+    Column("SM", "SM utilization by the process over the last second"),
     Column("CPU", "100 % is one core"),
-    Column("RAM", "Memory of the host that it holds"),
-    Column("Running", "Time since it was started"),
+    Column("RAM", "Host memory used by the process"),
+    Column("Elapsed", "Time since the process started"),
 )
-
-
-def _head(position: int, column: Column) -> Component:
-    button = html.Button(column.title, className="sort", title=column.hint, **attributes(data_sort=str(position)))
-    return html.Th(button, scope="col", className="numeric" if column.numeric else "", **attributes(aria_sort="none"))
 
 
 def layout(_services: Services) -> Component:
@@ -69,7 +63,7 @@ def layout(_services: Services) -> Component:
     table = html.Table(
         [
             html.Caption("Processes on this GPU", className="visually-hidden"),
-            html.Thead(html.Tr([_head(position, column) for position, column in enumerate(COLUMNS)])),
+            html.Thead(html.Tr([_column_header(position, column) for position, column in enumerate(COLUMNS)])),
             html.Tbody(**attributes(data_processes="")),
         ],
         className="processes",
@@ -90,53 +84,61 @@ def layout(_services: Services) -> Component:
         body,
         id=ids.PANEL_PROCESSES,
         aside=html.Div([label, search]),
-        shape="needs-gpu only-single row",
+        class_name="needs-gpu only-single row",
     )
 
 
-def frame(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
-    """Add the processes by pid: what they are (`processes`) and, row by row, what they do (`loads`).
+def _column_header(position: int, column: Column) -> Component:
+    button = html.Button(column.title, className="sort", title=column.help, **attributes(data_sort=str(position)))
+    class_name = "numeric" if column.is_numeric else ""
+    return html.Th(button, scope="col", className=class_name, **attributes(aria_sort="none"))
 
-    A row is [pid, kind, name, user, where, started in epoch ms, foreign], and [GPU memory in MiB, SM %, CPU %, RAM in
-    MiB]; null where it is not told. `totals`: in GiB, what all processes hold, how many do not tell, what is used (null
-    where the host uses the same memory), and how many processes there are. In words: why the table is empty if it is.
+
+def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+    """Add the processes by pid: static facts (`processes`) and, in the same order, changing values (`loads`).
+
+    A row is [pid, type, name, user, context, start in epoch ms, foreign], and [GPU memory in MiB, SM %, CPU %, RAM in
+    MiB]; null for a value that is not known. `totals` is [memory of all processes in GiB, number of processes without a
+    known size, memory in use in GiB (null if the GPU shares the host's memory), number of processes]. `words` has the
+    text of an empty table.
     """
     if gpu is None:
-        return {"processes": [], "loads": [], "totals": [0, 0, None, 0], "words": {_NONE: ""}}
-    unknown = gpu.unavailable.get(PROCESSES)
-    largest = sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MOST_ROWS]
+        return {"processes": [], "loads": [], "totals": [0, 0, None, 0], "words": {_EMPTY_TEXT: ""}}
+    error = gpu.unavailable.get(PROCESSES)
+    largest = sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MAX_ROWS]
     largest.sort(key=attrgetter("pid"))
-    told = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
+    sizes = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
     used = None if gpu.device.shares_host_memory else gpu.values.get("gpu.memory.used_gb")
     return {
-        "processes": [_row(each) for each in largest],
-        "loads": [_load(each) for each in largest],
+        "processes": [_static_row(each) for each in largest],
+        "loads": [_load_row(each) for each in largest],
         "totals": [
-            round(sum(told) / _GIB, 2),
-            len(gpu.processes) - len(told),
+            round(sum(sizes) / _GIB, 2),
+            len(gpu.processes) - len(sizes),
             None if used is None else round(used, 2),
             len(gpu.processes),
         ],
-        "words": {_NONE: _NOBODY if unknown is None else f"The processes are not known: {unknown.value}."},
+        "words": {_EMPTY_TEXT: _NO_PROCESSES if error is None else f"Processes not available: {error.value}."},
     }
 
 
-def _row(of: GpuProcess) -> list[Any]:
-    user = of.owner.user if of.owner is not None else None
-    return [of.pid, of.kind, of.name, user, where(of), of.started_ms, of.foreign]
+def _static_row(process: GpuProcess) -> list[Any]:
+    user = process.owner.user if process.owner is not None else None
+    context = describe_context(process)
+    return [process.pid, process.kind, process.name, user, context, process.started_ms, process.foreign]
 
 
-def _load(of: GpuProcess) -> list[float | None]:
+def _load_row(process: GpuProcess) -> list[float | None]:
     return [
-        _whole(of.gpu_memory_bytes),
-        None if of.sm_percent is None else round(of.sm_percent),
-        None if of.cpu_percent is None else round(of.cpu_percent, 1),
-        _whole(of.host_memory_bytes),
+        _to_mib(process.gpu_memory_bytes),
+        None if process.sm_percent is None else round(process.sm_percent),
+        None if process.cpu_percent is None else round(process.cpu_percent, 1),
+        _to_mib(process.host_memory_bytes),
     ]
 
 
-def _whole(size: int | None) -> int | None:
+def _to_mib(size: int | None) -> int | None:
     return None if size is None else round(size / _MIB)
 
 
-PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_PROCESSES, layout=layout, frame=frame)
+PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_PROCESSES, layout=layout, live_data=live_data)

@@ -1,4 +1,4 @@
-"""Storage: each mount with how full it is; one that does not answer is said to be so."""
+"""Storage: the fill level of each mount point; one that does not respond is marked."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dash import html
 
 from dashtop.model.metric import Thresholds
 from dashtop.ui import ids
-from dashtop.ui.components import attributes
-from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.panels.card import card
+from dashtop.ui.components import attributes, card
+from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.snapshot import level
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Mount, Sample
 
 _GIB: Final = 2**30
-_FILL: Final = Thresholds(elevated=85, high=95)
+_USED_PERCENT: Final = Thresholds(elevated=85, high=95)
 
 
 def layout(_services: Services) -> Component:
@@ -29,29 +28,29 @@ def layout(_services: Services) -> Component:
         "Storage",
         [html.Ul(className="mounts", **attributes(data_mounts=""))],
         id=ids.PANEL_STORAGE,
-        shape="row only-single",
+        class_name="row only-single",
     )
 
 
-def frame(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
-    """Add every mount: where, of what kind, used and total in GiB, percent as df has it, level; null where unknown."""
-    return {"mounts": [_mount(mount) for mount in sample.host.mounts]}
+def live_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
+    """Add `mounts`: mount point, file system, used and total in GiB, percent as in `df`, level; null if unknown."""
+    return {"mounts": [_encode_mount(mount) for mount in sample.host.mounts]}
 
 
-def _mount(mount: Mount) -> tuple[str, str, float | None, float | None, float | None, str]:
+def _encode_mount(mount: Mount) -> tuple[str, str, float | None, float | None, float | None, str]:
     percent = mount.used_percent
     return (
         mount.mount_point,
         mount.filesystem,
-        _gib(mount.used_bytes),
-        _gib(mount.total_bytes),
+        _to_gib(mount.used_bytes),
+        _to_gib(mount.total_bytes),
         None if percent is None else round(percent, 1),
-        level(_FILL, percent),
+        level(_USED_PERCENT, percent),
     )
 
 
-def _gib(size: int | None) -> float | None:
+def _to_gib(size: int | None) -> float | None:
     return None if size is None else round(size / _GIB, 1)
 
 
-PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_STORAGE, layout=layout, frame=frame)
+PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_STORAGE, layout=layout, live_data=live_data)

@@ -1,4 +1,4 @@
-"""The machine itself: CPU with every core, memory, swap, network and disks."""
+"""The host: CPU with every core, memory, swap, network and disks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.ui import ids
-from dashtop.ui.components import attributes, fact, facts, ratio, row, value
-from dashtop.ui.panels.base import Panel, Place
-from dashtop.ui.panels.card import card, halves
+from dashtop.ui.components import attributes, card, combined_fact, fact, metric_row, ratio, two_columns, value
+from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -22,34 +21,43 @@ _RAM: Final = "system.memory"
 _SWAP: Final = "system.swap"
 
 
-def _load() -> Component:
-    one, five, fifteen = (f"system.cpu.load_{minutes}m" for minutes in (1, 5, 15))
-    return facts("Load 1, 5, 15 min", value(one), " ", value(five, shape="more"), " ", value(fifteen, shape="more"))
-
-
 def layout(_services: Services) -> Component:
-    """Return the card of the host."""
-    cores = html.Div(className="cores", role="img", **attributes(data_cores="", aria_label="Use of each core"))
+    """Return the card."""
+    cores = html.Div(className="cores", role="img", **attributes(data_cores="", aria_label="CPU utilization by core"))
     rows = [
-        html.Div([row("CPU", value(_CPU), fill=_CPU), cores]),
-        row("RAM", ratio(f"{_RAM}.used_gb", f"{_RAM}.total_gb"), fill=f"{_RAM}.used_percent"),
-        row("Swap", ratio(f"{_SWAP}.used_gb", f"{_SWAP}.total_gb"), fill=f"{_SWAP}.used_percent"),
+        html.Div([metric_row("CPU", value(_CPU), fill=_CPU), cores]),
+        metric_row("RAM", ratio(f"{_RAM}.used_gb", f"{_RAM}.total_gb"), fill=f"{_RAM}.used_percent"),
+        metric_row("Swap", ratio(f"{_SWAP}.used_gb", f"{_SWAP}.total_gb"), fill=f"{_SWAP}.used_percent"),
     ]
-    small = [
-        fact("system.cpu.frequency_mhz", "Frequency"),
-        _load(),
+    facts = [
+        fact("system.cpu.frequency_mhz"),
+        _load_average(),
         fact("system.network.download_mbps"),
         fact("system.network.upload_mbps"),
         fact("system.disk_io.read_mbps"),
         fact("system.disk_io.write_mbps"),
     ]
-    count = html.Span([value("system.cpu.core_count"), " cores"], className="card-aside")
-    return card("System", [halves(rows, small)], id=ids.PANEL_SYSTEM, aside=count, shape="tall only-single")
+    core_count = html.Span([value("system.cpu.core_count"), " cores"], className="card-aside")
+    return card(
+        "System", [two_columns(rows, facts)], id=ids.PANEL_SYSTEM, aside=core_count, class_name="tall only-single"
+    )
 
 
-def frame(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
-    """Add each core's use in whole percent."""
+def _load_average() -> Component:
+    one, five, fifteen = (f"system.cpu.load_{minutes}m" for minutes in (1, 5, 15))
+    return combined_fact(
+        "Load average (1, 5, 15 min)",
+        value(one),
+        " ",
+        value(five, class_name="more"),
+        " ",
+        value(fifteen, class_name="more"),
+    )
+
+
+def live_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
+    """Add `cores`: the utilization of each core in whole percent."""
     return {"cores": [round(core) for core in sample.host.per_core]}
 
 
-PANEL: Final = Panel(place=Place.CARDS, id=ids.PANEL_SYSTEM, layout=layout, frame=frame)
+PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_SYSTEM, layout=layout, live_data=live_data)
