@@ -22,10 +22,10 @@
   }
 
   function told() {
-    const page = dashtop.newest();
-    if (!page || page.sent < chosen || performance.now() - page.received > EVERY_MS) return false;
-    frame = { ...page.frame, trouble: page.frame.words["gpu.trouble"] };
-    received = page.received;
+    const page = dashtop.polling.latest();
+    if (!page || page.requestedAt < chosen || performance.now() - page.receivedAt > EVERY_MS) return false;
+    frame = { ...page.snapshot, trouble: page.snapshot.words["gpu.trouble"] };
+    received = page.receivedAt;
     paint();
     return true;
   }
@@ -35,7 +35,7 @@
     asked = true;
     try {
       const query = new URLSearchParams({ gpu: dashtop.state.get("gpu") });
-      const answer = await fetch(`${dashtop.view.url("_compact")}?${query}`, { signal: AbortSignal.timeout(EVERY_MS) });
+      const answer = await fetch(`${dashtop.viewRequest.url("_compact")}?${query}`, { signal: AbortSignal.timeout(EVERY_MS) });
       const own = answer.ok ? await answer.json() : null;
       if (own) {
         frame = own;

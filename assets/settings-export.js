@@ -14,7 +14,7 @@
   }
 
   function stretch(query) {
-    const zoom = dashtop.plots.zoom();
+    const zoom = dashtop.charts.zoom();
     if (!zoom) {
       query.set("range", state.get("range"));
       return `Last ${document.querySelector("#time-range .btn-check:checked + .segment").textContent}`;
@@ -37,7 +37,7 @@
     dashtop.parts.write(menu().querySelector("[data-about]"), `${when}, ${gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
     for (const link of menu().querySelectorAll("[data-format]")) {
       query.set("format", link.dataset.format);
-      link.href = `${dashtop.view.url("api/v1/system/export")}?${query}`;
+      link.href = `${dashtop.viewRequest.url("api/v1/system/export")}?${query}`;
     }
   }
 

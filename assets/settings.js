@@ -1,5 +1,5 @@
 // What the controls say becomes the state, and the state is what the controls say: view, GPU, range, units, panels.
-// (The state itself, with storage and address, is assets/head/state.js.)
+// (The state itself, with storage and address, is assets/settings-store.js.)
 (function () {
   "use strict";
 
@@ -25,9 +25,9 @@
   function showChosen(names) {
     for (const name of names) {
       if (!(name in CONTROLS)) continue;
-      setProps(CONTROLS[name], { value: state.get(name) || (name === "interval" ? dashtop.view.ownInterval() : null) });
+      setProps(CONTROLS[name], { value: state.get(name) || (name === "interval" ? dashtop.viewRequest.serverInterval() : null) });
     }
-    if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.view.intervalSeconds() * 1000) });
+    if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.viewRequest.intervalSeconds() * 1000) });
   }
 
   // Called by Dash when a control has changed, and once at the start: then what was stored or linked to is put there.
@@ -39,9 +39,9 @@
       return;
     }
     const changes = { range, view: mode, temperature, memory };
-    if (interval !== (state.get("interval") || dashtop.view.ownInterval())) changes.interval = interval;
-    const device = devices.find(([index]) => String(index) === gpu);
-    if (device && device[0] !== shownGpu) changes.gpu = device[2];
+    if (interval !== (state.get("interval") || dashtop.viewRequest.serverInterval())) changes.interval = interval;
+    const device = devices.find(({ index }) => String(index) === gpu);
+    if (device && device.index !== shownGpu) changes.gpu = device.uuid;
     state.set(changes);
   }
 
@@ -52,18 +52,18 @@
 
   state.onChange((names) => {
     showChosen(names);
-    if (names.includes("range")) dashtop.plots.forget();
+    if (names.includes("range")) dashtop.charts.clearZoom();
     if (names.includes("order") || names.includes("hidden")) arrange();
     if (names.includes("temperature") || names.includes("memory")) {
       dashtop.repaint();
-      dashtop.plots.redraw();
+      dashtop.charts.redraw();
     }
-    if (names.some((name) => ["view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.ask();
+    if (names.some((name) => ["view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.polling.requestNow();
   });
 
   // --- GPUs ---------------------------------------------------------------------------------------------------
 
-  const goesBy = ([index, , uuid], name) => name === String(index) || name.startsWith(uuid);
+  const goesBy = ({ index, uuid }, name) => name === String(index) || name.startsWith(uuid);
 
   // Only when it changes: an open list of choices must not be rebuilt under the reader's pointer.
   function offerDevices(frame) {
@@ -72,10 +72,10 @@
     offered = known;
     devices = frame.devices;
     shownGpu = frame.gpu;
-    const options = devices.map(([index, name, uuid]) => ({ label: `${index}: ${name} · ${uuid}`, value: String(index) }));
+    const options = devices.map(({ index, name, uuid }) => ({ label: `${index}: ${name} · ${uuid}`, value: String(index) }));
     setProps("gpu-selector", { options, value: String(frame.gpu) });
-    const device = devices.find(([index]) => index === frame.gpu);
-    state.shows({ gpu: device && devices.length > 1 ? device[2] : "" });
+    const device = devices.find(({ index }) => index === frame.gpu);
+    state.shows({ gpu: device && devices.length > 1 ? device.uuid : "" });
     sayWhatIsGone(device);
   }
 
@@ -84,20 +84,20 @@
     const wanted = state.get("gpu");
     const note = document.getElementById("gpu-gone");
     const gone = Boolean(device && wanted && !goesBy(device, wanted));
-    write(note.querySelector("span"), gone ? `GPU ${wanted} not found. Showing GPU ${device[0]}, ${device[1]}.` : "");
+    write(note.querySelector("span"), gone ? `GPU ${wanted} not found. Showing GPU ${device.index}, ${device.name}.` : "");
     note.hidden = !gone;
   }
 
   function keepShownGpu() {
-    const device = devices.find(([index]) => index === shownGpu);
-    state.set({ gpu: device[2] });
+    const device = devices.find(({ index }) => index === shownGpu);
+    state.set({ gpu: device.uuid });
     sayWhatIsGone(device);
   }
 
   // Looks at one GPU, wherever that was asked for.
   dashtop.openGpu = function (wanted) {
-    const device = devices.find(([index]) => index === Number(wanted));
-    if (device) state.set({ view: "single", gpu: device[2] });
+    const device = devices.find(({ index }) => index === Number(wanted));
+    if (device) state.set({ view: "single", gpu: device.uuid });
   };
 
   dashtop.painters.push(offerDevices);
@@ -218,5 +218,5 @@
     if (list && panelsOf(list)[to][0] !== dataset.panel) move(list, dataset.panel, to);
   });
 
-  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, chosen, settings };
+  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, apply_controls: chosen, toggle_settings: settings };
 })();

@@ -221,7 +221,7 @@ def test_trouble_with_the_history_is_said_above_its_charts_and_goes_when_it_is_o
         running("--no-gpu", "--interval", "0.5", "--data-dir", str(tmp_path)) as second,
     ):
         seen = watch().open(second.url)
-        remark = seen.page.locator("[data-text=trouble]")
+        remark = seen.page.locator("[data-text=history_status]")
         remark.filter(has_text=f"Another dashtop (process {first.process.pid}) collects").wait_for()
         assert second.json("/readyz")["detail"] == remark.text_content()
         first.stop(signal.SIGKILL)

@@ -91,6 +91,6 @@ def test_a_zoom_asks_for_finer_data(past: tuple[Watched, int]) -> None:
         seen.page.click("[data-format='csv']")
     head, *rows = csv.reader(download.value.path().read_text().splitlines())
     mean = head.index(f"{CPU} mean (%)")
-    start, end = seen.page.evaluate("window.dashtop.plots.zoom()")
+    start, end = seen.page.evaluate("window.dashtop.charts.zoom()")
     assert len(rows) == pytest.approx((end - start) / 1000, abs=2)
     assert [float(row[mean]) for row in rows].count(100.0) == 1

@@ -32,7 +32,7 @@ HALF_HOURS = """([chart, start, count]) => {
   const layout = {xaxis: {type: 'date', range: [start, start + 1800000 * (count - 1)]}, yaxis: {}, meta: {y: '%'}};
   const [drawn] = document.querySelector(`#${chart} .js-plotly-plot`).calcdata;
   if (drawn && drawn[0].trace.meta === 'half hours') return drawn.map(point => point.x);
-  window.dashtop.plots.draw({figures: {[chart]: {data: [line], layout}}});
+  window.dashtop.charts.draw({[chart]: {data: [line], layout}});
   return false;
 }"""
 FRAME = "<!DOCTYPE html><body style='background: rgb(1, 2, 3)'><iframe src='{}' width=600 height=300></iframe>"

@@ -1,4 +1,4 @@
-"""The layout: the contract's ids, keys that exist, names for every control, and a page that is its own."""
+"""The page: its public element ids, metrics, scripts and accessible names, and its callback over HTTP."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from dashtop.metrics import METRICS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.components import find_metrics
+from dashtop.ui.dash_internals import get_callback_map
 from dashtop.ui.layout.settings_modal import find_panel_titles
-from dashtop.ui.page import create_dash, layout
+from dashtop.ui.page import HEAD_SCRIPTS, SCRIPTS, create_dash, layout
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.theme import DARK, LIGHT
 from tests.ui.worlds import GPU_VALUES, gpu, world
@@ -53,7 +54,7 @@ def parts(part: object) -> list[Component]:
     return [part, *parts(vars(part).get("children"))]
 
 
-def test_the_contracts_ids_are_there_once(page: Component) -> None:
+def test_public_ids_are_on_the_page_once(page: Component) -> None:
     found = Counter(vars(part)["id"] for part in parts(page) if vars(part).get("id"))
     assert set(found) >= PUBLIC
     assert [name for name, count in found.items() if count > 1] == []
@@ -75,7 +76,7 @@ def test_digits_and_units_come_from_the_table(page: Component) -> None:
             assert own["data-digits"] == str(METRICS[own["data-metric"]].unit.digits)
 
 
-def test_what_can_be_moved_has_an_id_and_the_name_that_stands_on_it(page: Component) -> None:
+def test_movable_panels_have_an_id_and_their_title(page: Component) -> None:
     arranged = [json.loads(vars(part)["data-arrange"]) for part in parts(page) if "data-arrange" in vars(part)]
     assert dict(arranged[0]) == {
         **{f"panel-chart-{name.lower()}": name for name in ("Utilization", "Memory", "Temperature", "Power")},
@@ -85,7 +86,7 @@ def test_what_can_be_moved_has_an_id_and_the_name_that_stands_on_it(page: Compon
     assert find_panel_titles([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-name"))]) == []
 
 
-def test_the_status_line_has_an_answer_of_its_own() -> None:
+def test_the_status_line_has_its_own_endpoint() -> None:
     client = served().server.test_client()
     told = client.get("/_compact?gpu=0").get_json()
     assert told["values"]["gpu.temperature"] == 91.0
@@ -97,7 +98,7 @@ def test_the_status_line_has_an_answer_of_its_own() -> None:
     assert told["trouble"] == ""
 
 
-def test_the_status_line_tells_of_trouble_with_a_gpu_and_of_the_host() -> None:
+def test_the_status_line_reports_a_failed_gpu_and_the_host() -> None:
     lost = replace(gpu(), values=dict.fromkeys(GPU_VALUES), unavailable={}, state=UnavailableReason.GPU_LOST)
     for gpus, trouble in (((lost,), "The GPU has fallen off the bus"), ((), "No GPU Detected")):
         told = served(gpus).server.test_client().get("/_compact").get_json()
@@ -113,8 +114,8 @@ def test_bars_have_names(page: Component) -> None:
 
 def test_two_pages_in_one_process_share_nothing() -> None:
     apps = [served() for _ in range(2)]
-    assert apps[0].callback_map is not apps[1].callback_map
-    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 4 for app in apps)
+    assert get_callback_map(apps[0]) is not get_callback_map(apps[1])
+    assert all(len(app.server.test_client().get("/_dash-dependencies").get_json()) == 6 for app in apps)
 
 
 def served(gpus: tuple[Gpu, ...] | None = None) -> Dash:
@@ -122,15 +123,16 @@ def served(gpus: tuple[Gpu, ...] | None = None) -> Dash:
     return create_dash(services, server=Flask("test"), assets_folder=str(assets_dir()), interval_s=1.0)
 
 
-def test_the_page_comes_from_here_alone_and_runs_no_code_of_its_own() -> None:
+def test_the_page_loads_only_its_own_scripts_in_the_listed_order() -> None:
     app = served()
     html = app.server.test_client().get("/").get_data(as_text=True)
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
     assert not re.findall(r"<[^>]+\son\w+=", html)
-    head = html[: html.index("</head>")]
-    assert "head/theme.js" in head
-    for script in re.findall(r'<script src="([^"]+)"', head):
-        with app.server.test_client().get(script) as answer:
+    scripts = re.findall(r'<script src="(/assets/([^"?]+)[^"]*)"', html)
+    assert [name for _, name in scripts] == [*HEAD_SCRIPTS, *SCRIPTS]
+    assert {path.name for path in Path(assets_dir()).glob("*.js")} == {*HEAD_SCRIPTS, *SCRIPTS}
+    for address, _ in scripts:
+        with app.server.test_client().get(address) as answer:
             assert answer.status_code == 200
     inline = [text for text in re.findall(r"<script(?![^>]*(?:src|json))[^>]*>(.+?)</script>", html) if text]
     assert len(inline) == len(app.csp_hashes())
@@ -140,27 +142,23 @@ def test_the_callback_answers_over_http() -> None:
     app = served()
     client = app.server.test_client()
     body: dict[str, Any] = {
-        "output": "live.data",
-        "outputs": {"id": "live", "property": "data"},
-        "inputs": [{"id": "ask", "property": "data", "value": {"width": 400}}],
-        "changedPropIds": ["ask.data"],
+        "output": "..live.data...figures.data..",
+        "outputs": [{"id": "live", "property": "data"}, {"id": "figures", "property": "data"}],
+        "inputs": [{"id": "request", "property": "data", "value": {"width": 400}}],
+        "changedPropIds": ["request.data"],
     }
     for coding in ("gzip", "zstd"):
         packed = client.post("/_dash-update-component", json=body, headers={"Accept-Encoding": coding})
         assert packed.headers["Content-Encoding"] == coding
-    frame = client.post("/_dash-update-component", json=body).get_json()["response"]["live"]["data"]
-    assert frame["values"][frame["names"].index("gpu.temperature")] == 91.0
-    assert set(frame["figures"]) == {chart.id for chart in CHARTS}
-    body["inputs"][0]["value"] = {
-        "width": 400,
-        "drawn": frame["drawn"],
-        "held": frame["tags"],
-        "trail": frame["trail"]["gpu"],
-    }
+    stores = client.post("/_dash-update-component", json=body).get_json()["response"]
+    live, figures = stores["live"]["data"], stores["figures"]["data"]
+    assert live["values"][0][live["columns"]["values"].index("gpu.temperature")] == 91.0
+    assert set(figures["charts"]) == {chart.id for chart in CHARTS}
+    versions = {**live["versions"], "figures": figures["version"]}
+    body["inputs"][0]["value"] = {"width": 400, "versions": versions}
     again = client.post("/_dash-update-component", json=body, headers={"Accept-Encoding": "gzip"})
-    assert again.get_json()["response"]["live"]["data"]["figures"] == {}
+    assert set(again.get_json()["response"]) == {"live"}
     assert "Content-Encoding" not in again.headers  # it fits into one packet
-    assert len(again.get_data()) < 1000
 
 
 def tokens() -> dict[str, dict[str, str]]:
@@ -184,7 +182,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_words_are_readable_in_both_themes(theme: str) -> None:
+def test_text_is_readable_in_both_themes(theme: str) -> None:
     colours = tokens()[theme]
     words = ["text", "text-soft", "good-text", "info-text", "warning-text", "critical-text"]
     for name in words:

@@ -1,20 +1,20 @@
-"""What a browser asks is checked field by field; nothing it can send is an error."""
+"""Requests of browsers: each field is checked, and nothing that a browser sends is an error."""
 
 from __future__ import annotations
 
 import pytest
 
 from dashtop.ui.charts.resolution import Span
-from dashtop.ui.request import Drawn, ViewRequest
+from dashtop.ui.request import ViewRequest
 
 DEFAULT = ViewRequest()
 
 
 def test_a_whole_request() -> None:
-    drawn = {"view": "a", "first": 1, "end": 2}
-    asked = {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "interval": 0.5}
-    expected = ViewRequest("3", "5m", True, 375, 0.5, compare=True, drawn=Drawn("a", 1, 2))
-    assert ViewRequest.parse({**asked, "view": "compare", "drawn": drawn}) == expected
+    data = {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "interval": 0.5, "view": "compare"}
+    versions = {"devices": "0a1b2c3d", "sparklines": "GPU-1"}
+    expected = ViewRequest("3", "5m", True, 375, 0.5, compare=True, versions=versions)
+    assert ViewRequest.parse({**data, "versions": {**versions, "columns": 7}}) == expected
 
 
 @pytest.mark.parametrize("data", [None, 7, "x", [], {}, {"gpu": "0; rm"}, {"gpu": True}, {"gpu": 1.5}, {"gpu": None}])
@@ -35,24 +35,24 @@ def test_nonsense_is_the_default(data: object) -> None:
         ("width", "400"),
         ("interval", 0.0001),
         ("interval", "1"),
-        ("drawn", "x"),
-        ("drawn", {"view": 1, "first": 2, "end": 3}),
-        ("drawn", {"view": "v", "first": "2", "end": 3}),
-        ("drawn", {"view": "v", "first": 10**30, "end": 3}),
-        ("only", "\ud800"),
+        ("versions", "x"),
+        ("versions", {"devices": 1}),
+        ("versions", {"devices": ["0a1b2c3d"]}),
+        ("visible_panels", "panel-fan"),
+        ("only_panel", "\ud800"),
     ],
 )
 def test_a_bad_field_is_its_default(field: str, value: object) -> None:
     assert ViewRequest.parse({field: value}) == DEFAULT
 
 
-def test_numbers_are_kept_within_reason() -> None:
+def test_a_width_is_limited() -> None:
     assert ViewRequest.parse({"width": 10**12}).width_px == 8000
 
 
 @pytest.mark.parametrize(
     "zoom", [None, 5, [], [1], [1, 2], [5000, 1000], [-5000, 5000], [0, 10**14], [0.0, 5e3], ["a", 2]]
 )
-def test_a_zoom_is_a_stretch_that_can_be(zoom: object) -> None:
+def test_a_zoom_is_a_possible_time_span(zoom: object) -> None:
     assert ViewRequest.parse({"zoom": zoom}).zoom is None
     assert ViewRequest.parse({"zoom": [1000, 5000]}).zoom == Span(1000, 5000)

@@ -1,4 +1,4 @@
-"""The view of one GPU: what travels for it and how seldom, and the words for what is out of the ordinary."""
+"""The view of one GPU: its sparklines, what its visible panels add, and the words for unusual states."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import json
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Owner
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui import callbacks as tick
 from dashtop.ui import ids
-from dashtop.ui.charts.renderer import ChartRenderer
-from dashtop.ui.delta import Held
-from dashtop.ui.gpu_grid import GpuGrid
+from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.panels import gpu_state, hardware, information, processes
-from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.sparklines import TRAIL_METRICS
+from dashtop.ui.sparklines import SPARKLINE_METRICS
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import gpu, world
 
@@ -27,52 +22,32 @@ GIB = 2**30
 ROOT = Owner(user="root", runtime="docker", container="3fa9c1d2e4b5", slurm_job="4711")
 
 
-def test_a_part_travels_until_it_is_held_and_again_when_it_differs() -> None:
-    frame = {"sequence": 1, "values": {"a": 1}, "devices": [[0, "A"]], "words": {"x": "y"}, "error": None}
-    withhold = Held().withhold
-    first = withhold(frame, {})
-    assert {name: first[name] for name in frame} == frame | {"values": [1]}
-    assert first["names"] == ["a"]
-    assert set(first["tags"]) == {"names", "devices", "words"}
-    second = withhold(frame, first["tags"])
-    assert second == {"sequence": 1, "values": [1], "error": None, "tags": {}}
-    changed = withhold(frame | {"words": {"x": "z"}}, first["tags"])
-    assert changed["words"] == {"x": "z"}
-    assert "devices" not in changed
-    # A browser that looks at something else in between, or comes from another server, holds what it holds.
-    assert withhold(frame, first["tags"]) == second
-    assert Held().withhold(frame, first["tags"]) == second
-
-
-def ask(asked: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
+def update(request: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
     services, _, _ = world(gpus=gpus or (gpu(),))
-    shared = RenderCache(Flask("test"))
-    request = ViewRequest.parse(asked)
-    return tick.answer(
-        services, ChartRenderer(services, shared), GpuGrid(services, shared), Held(), metrics=(), request=request
-    )
+    live, _ = PageUpdater(services, ()).update(ViewRequest.parse(request))
+    return live
 
 
-def test_the_last_minutes_are_sent_once_and_for_each_gpu() -> None:
+def test_sparklines_are_sent_once_for_each_gpu() -> None:
     pair = (gpu(0), gpu(1))
-    trail = ask({}, *pair)["trail"]
-    assert trail["gpu"] == pair[0].device.uuid
-    assert set(trail["highest"]) == set(TRAIL_METRICS)
-    series = trail["highest"]["gpu.temperature"]
-    assert len(series) * trail["step"] == trail["span"]
+    first = update({}, *pair)
+    sparklines = first["sparklines"]
+    assert set(sparklines["maximum"]) == set(SPARKLINE_METRICS)
+    series = sparklines["maximum"]["gpu.temperature"]
+    assert len(series) * sparklines["step_ms"] == sparklines["span_ms"]
     # The recorded world counts seconds, and its highest reading is 3 above: the last bucket holds the newest of it.
     assert all(0 <= value <= 92 for value in series)
     assert len(set(series)) > 20
-    assert "trail" not in ask({"trail": trail["gpu"]}, *pair)
-    assert ask({"trail": trail["gpu"], "gpu": 1}, *pair)["trail"]["gpu"] == pair[1].device.uuid
+    assert "sparklines" not in update({"versions": first["versions"]}, *pair)
+    assert "sparklines" in update({"versions": first["versions"], "gpu": 1}, *pair)
 
 
-def test_what_is_not_shown_does_not_travel() -> None:
+def test_panels_that_are_not_visible_add_nothing() -> None:
     parts = {"processes", "loads", "totals", "facts", "limits", "mounts", "cores"}
-    assert parts <= set(ask({}))
-    assert parts & set(ask({"shown": []})) == set()
-    assert parts & set(ask({"shown": [ids.PANEL_INFORMATION]})) == {"facts"}
-    assert parts <= set(ask({"shown": "nonsense"}))
+    assert parts <= set(update({}))
+    assert parts & set(update({"visible_panels": []})) == set()
+    assert parts & set(update({"visible_panels": [ids.PANEL_INFORMATION]})) == {"facts"}
+    assert parts <= set(update({"visible_panels": "nonsense"}))
 
 
 def holding(*held: GpuProcess, used_gib: float = 10.0) -> dict[str, Any]:

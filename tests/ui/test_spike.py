@@ -1,4 +1,4 @@
-"""One second at full load in an otherwise idle day, through the store and into the chart that a browser gets."""
+"""One second at full load in an idle day or month: it is in the chart that a browser gets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from flask import Flask
 
 from dashtop.model.ports import Services
 from dashtop.model.timerange import DAY_MS, HOUR_MS
@@ -49,10 +48,9 @@ def test_one_second_at_full_load_is_in_the_figures_data(name: str, tmp_path: Pat
     reopened = make_history(tmp_path)
     now = dataclasses.replace(sample(NOW_MS), sequence=2)
     services = Services(latest=Pinned(now), history=reopened, clock=FakeClock(now_ms=NOW_MS))
-    asked = ViewRequest.parse({"width": 900, "range": name, "only": "chart-utilization"})
-    figure = ChartRenderer(services, RenderCache(Flask("test"))).drawn(now, now.gpus[0], asked)["figures"][
-        "chart-utilization"
-    ]
+    request = ViewRequest.parse({"width": 900, "range": name, "only_panel": "chart-utilization"})
+    part = ChartRenderer(services, RenderCache()).render(now, now.gpus[0], request)
+    figure = part.build()["charts"]["chart-utilization"]
     reopened.close()
     low, high, mean, *_ = [trace for trace in figure["data"] if trace["legendgroup"] == LOAD]
     step_ms = high["dx"]

@@ -1,24 +1,25 @@
-"""The answer to a tick: the live frame, and those charts whose newest bucket has become complete.
+"""The callbacks of the page.
 
-One callback serves the whole page, so a browser has one small request a tick and never two at once.
+`dcc.Interval` ticks -> `send_request` (clientside) lets one request out at a time -> the store "request" -> `tick` on
+the server -> the stores "live" and "figures" -> `paint_live` and `draw_figures` (clientside) show them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from dash import Input, Output
+from dash import ClientsideFunction, Input, Output, no_update
 
 from dashtop.model.text import sanitize_text
 from dashtop.ui import ids
-from dashtop.ui import snapshot as frames
+from dashtop.ui import snapshot as snapshots
 from dashtop.ui.charts.renderer import ChartRenderer
-from dashtop.ui.delta import Held
+from dashtop.ui.delta import DeltaEncoder
 from dashtop.ui.gpu_grid import GpuGrid
 from dashtop.ui.panels import PANELS
 from dashtop.ui.render_cache import RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.sparklines import trail
+from dashtop.ui.sparklines import build_sparklines_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,51 +28,103 @@ if TYPE_CHECKING:
 
     from dashtop.model.metric import Metric
     from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
 
-_LONGEST: Final = 2000  # of a sentence about the history, which may name a path of any bytes
+# A sentence about the history may name a path of any length.
+_MAX_HISTORY_STATUS_CHARS: Final = 2000
+
+# The order is that of the parameters of `applyControls` in assets/settings.js.
+_CONTROLS: Final = (
+    ids.GPU_SELECTOR,
+    ids.TIME_RANGE,
+    ids.VIEW_MODE,
+    ids.UPDATE_INTERVAL,
+    ids.TEMPERATURE_UNIT,
+    ids.MEMORY_UNIT,
+)
 
 
-def register(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:
-    """Answer ticks on `app` with these metrics."""
-    shared = RenderCache(app.server)
-    trends, fleet, held = ChartRenderer(services, shared), GpuGrid(services, shared), Held()
+class PageUpdater:
+    """Answer the ticks of all browsers. Thread-safe."""
 
-    # Charts travel in the frame: Dash would hold back an answer to them until all of plotly.js has been loaded.
-    @app.callback(Output(ids.LIVE, "data"), Input(ids.ASK, "data"), prevent_initial_call=True)
-    def tick(asked: object) -> dict[str, Any]:
-        return answer(services, trends, fleet, held, metrics=metrics, request=ViewRequest.parse(asked))
+    def __init__(self, services: Services, metrics: Sequence[Metric[Any]]) -> None:
+        self._services = services
+        self._metrics = metrics
+        cache = RenderCache()
+        self._charts = ChartRenderer(services, cache)
+        self._grid = GpuGrid(services, cache)
+        self._delta = DeltaEncoder()
+
+    def update(self, request: ViewRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return the live snapshot for `request`, and its figures; None if the browser has the newest."""
+        latest = self._services.latest
+        interval_s = latest.request_interval(request.interval_s or latest.interval_s)
+        sample = latest.latest()
+        if sample is None:
+            return snapshots.build_waiting_snapshot(interval_s), None
+        gpu = snapshots.find_gpu(sample, request.gpu)
+        snapshot = self._build_snapshot(sample, gpu, request, interval_s)
+        if request.compare:
+            snapshot["gpus"] = self._grid.build_table(sample)
+            return self._delta.encode(snapshot, request.versions, self._grid.build_parts(sample)), None
+        parts = [build_sparklines_part(self._services, sample, gpu)] if gpu is not None else []
+        live = self._delta.encode(snapshot, request.versions, parts)
+        figures = self._charts.render(sample, gpu, request)
+        if request.versions.get(figures.name) == figures.version:
+            return live, None
+        return live, {"version": figures.version, **figures.build()}
+
+    def _build_snapshot(
+        self, sample: Sample, gpu: Gpu | None, request: ViewRequest, interval_s: float
+    ) -> dict[str, Any]:
+        snapshot = snapshots.build_snapshot(
+            sample,
+            gpu,
+            self._metrics,
+            age_s=self._services.clock.monotonic() - sample.monotonic_s,
+            interval_s=interval_s,
+            alive=self._services.latest.alive(),
+        )
+        status = sanitize_text(self._services.history.status_message() or "", _MAX_HISTORY_STATUS_CHARS)
+        texts = {"history_status": status}
+        visible = request.visible_panels
+        for panel in PANELS:
+            if panel.live_data is not None and (not panel.id or visible is None or panel.id in visible):
+                added = dict(panel.live_data(sample, gpu))
+                texts |= added.pop("words", {})
+                snapshot |= added
+        return snapshot | {"words": texts}
 
 
-def answer(
-    services: Services,
-    trends: ChartRenderer,
-    fleet: GpuGrid,
-    held: Held,
-    *,
-    metrics: Sequence[Metric[Any]],
-    request: ViewRequest,
-) -> dict[str, Any]:
-    """Return the live frame for `request`; its `figures` are the charts to draw anew, by id, and often none."""
-    interval_s = services.latest.request_interval(request.interval_s or services.latest.interval_s)
-    sample = services.latest.latest()
-    if sample is None:
-        return frames.waiting(interval_s)
-    gpu = frames.chosen_gpu(sample, request.gpu)
-    live = frames.build_snapshot(
-        sample,
-        gpu,
-        metrics,
-        age_s=services.clock.monotonic() - sample.monotonic_s,
-        interval_s=interval_s,
-        alive=services.latest.alive(),
+def register_callbacks(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:
+    """Register the callbacks of the page on `app`. `metrics` are those that the page shows."""
+    updater = PageUpdater(services, metrics)
+
+    # Figures go through a store: Dash would hold back an answer to the graphs until all of plotly.js is loaded.
+    @app.callback(
+        Output(ids.LIVE, "data"), Output(ids.FIGURES, "data"), Input(ids.REQUEST, "data"), prevent_initial_call=True
     )
-    words = {"trouble": sanitize_text(services.history.status_message() or "", _LONGEST)}
-    for panel in PANELS:
-        if panel.live_data is not None and (not panel.id or request.shown is None or panel.id in request.shown):
-            added = dict(panel.live_data(sample, gpu))
-            words |= added.pop("words", {})
-            live |= added
-    live = held.withhold(live | {"words": words}, request.held)
-    if request.compare:
-        return live | fleet.frame(sample, request)
-    return live | trail(services, sample, gpu, request.trail) | trends.drawn(sample, gpu, request)
+    def tick(request: object) -> tuple[Any, Any]:
+        live, figures = updater.update(ViewRequest.parse(request))
+        return live, no_update if figures is None else figures
+
+    _register_clientside_callbacks(app)
+
+
+def _register_clientside_callbacks(app: Dash) -> None:
+    register: Any = app.clientside_callback
+    register(_function("send_request"), Output(ids.REQUEST, "data"), Input(ids.TICK, "n_intervals"))
+    register(_function("paint_live"), Input(ids.LIVE, "data"), prevent_initial_call=True)
+    register(_function("draw_figures"), Input(ids.FIGURES, "data"), prevent_initial_call=True)
+    register(_function("apply_controls"), *(Input(control, "value") for control in _CONTROLS))
+    register(
+        _function("toggle_settings"),
+        Output(ids.SETTINGS_MODAL, "is_open"),
+        Input(ids.SETTINGS_BUTTON, "n_clicks"),
+        Input(ids.SETTINGS_DONE, "n_clicks"),
+        prevent_initial_call=True,
+    )
+
+
+def _function(name: str) -> ClientsideFunction:
+    return ClientsideFunction("dashtop", name)

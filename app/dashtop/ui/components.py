@@ -1,8 +1,8 @@
 """Building blocks of the page: cards, controls, and elements that show a metric.
 
 Title, unit and digits of a metric come from the metric table. The browser paints by data attributes: `data-metric`
-receives the value, `data-bar` is filled by it, `data-warning` shows the threshold it has reached (assets/paint.js).
-Units and fills are CSS, because every Dash component costs time at every tick.
+receives the value, `data-bar` is filled by it, `data-warning` shows the threshold it has reached
+(assets/live-values.js). Units and fills are CSS, because every Dash component costs time at every tick.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dash.development.base_component import Component
 from flask import Response
 
 from dashtop.ui import ids
+from dashtop.ui.dash_internals import render_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,7 @@ def find_panels(page: object) -> dict[str, str]:
 
 def register(app: Dash, panels: Mapping[str, str], *, url_prefix: str) -> None:
     """Serve each panel at /embed/<name>."""
-    untyped_app: Any = app
+    server: Any = app.server
 
     def serve_panel(name: str) -> Response:
         if name not in panels:
@@ -41,11 +42,10 @@ def register(app: Dash, panels: Mapping[str, str], *, url_prefix: str) -> None:
             return Response(
                 f"No panel has this name. Panels that can be embedded:\n\n{names}\n", 404, mimetype="text/plain"
             )
-        page: str = untyped_app.index()
-        page = page.replace("<html", f'<html data-embed="{name}"', 1)
+        page = render_index(app).replace("<html", f'<html data-embed="{name}"', 1)
         return Response(page.replace("</head>", f"{_STYLE.replace('ID', panels[name])}\n  </head>", 1))
 
-    untyped_app.server.add_url_rule(f"{url_prefix}embed/<path:name>", view_func=serve_panel)
+    server.add_url_rule(f"{url_prefix}embed/<path:name>", view_func=serve_panel)
 
 
 def _find_ids(part: object) -> set[str]:

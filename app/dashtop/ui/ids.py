@@ -39,8 +39,9 @@ PANEL_INFORMATION: Final = "panel-information"
 
 # Between the page's own parts
 TICK: Final = "tick"
-ASK: Final = "ask"
+REQUEST: Final = "request"
 LIVE: Final = "live"
+FIGURES: Final = "figures"
 GPU_HEADING: Final = "gpu-heading"
 PROCESS_FILTER: Final = "process-filter"
 TEMPERATURE_UNIT: Final = "temperature-unit"

@@ -1,30 +1,29 @@
-"""The page's frame: header, banner, sections, footer; and the Dash application that serves it."""
+"""The page: its layout, its scripts, and the Dash application that serves it."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import dash_bootstrap_components as dbc
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
-from dash.exceptions import DependencyException
-from flask import abort, jsonify
+from dash import Dash, dcc, html
 
-from dashtop.ui import callbacks as tick
 from dashtop.ui import embed, ids
+from dashtop.ui.callbacks import register_callbacks
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import attributes, find_metrics, segmented_control
+from dashtop.ui.dash_internals import HOOKS, build_preload_links, refuse_unknown_paths
 from dashtop.ui.layout.header import header
 from dashtop.ui.layout.settings_modal import settings_modal
 from dashtop.ui.panels import PANELS, Section
-from dashtop.ui.snapshot import listed
-from dashtop.ui.static_tree import still
+from dashtop.ui.snapshot import select_metrics
+from dashtop.ui.static_tree import build_static_tree
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
-    from flask import Flask, Response
+    from flask import Flask
 
     from dashtop.model.ports import Services
 
@@ -32,16 +31,37 @@ _RANGE_NAMES: Final = {
     "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"
 }  # fmt: skip
 
-# What was chosen is applied by small scripts before anything is painted; everything else loads after the body.
+# The scripts of assets/, in the order in which they run: each may use those before it. Dash's own scan of the folder
+# finds style sheets only. Those in <head> apply stored settings before anything is painted.
+HEAD_SCRIPTS: Final = ("dash-internals.js", "settings-store.js", "theme.js")
+SCRIPTS: Final = (
+    "units.js",
+    "live-values.js",
+    "store-delta.js",
+    "static-tree.js",
+    "panels.js",
+    "panels-hardware.js",
+    "panels-processes.js",
+    "sparklines.js",
+    "gpu-grid.js",
+    "charts.js",
+    "view-request.js",
+    "polling.js",
+    "settings.js",
+    "settings-export.js",
+    "compact.js",
+)
+_ICON: Final = "icon.svg"
+_PLOTLY: Final = "vendor/plotly-basic.min.js"
+
 _INDEX: Final = """<!DOCTYPE html>
 <html lang="en" data-live="loading" data-plotly="PLOTLY" data-ranges="RANGES" data-range="RANGE">
   <head>
     {%metas%}
     <title>{%title%}</title>
-    <script src="STATE_SCRIPT"></script>
-    <script src="THEME_SCRIPT"></script>
+    HEAD_SCRIPTS
     <link rel="icon" type="image/svg+xml" href="ICON">
-    EARLY
+    PRELOADS
     {%css%}
   </head>
   <body>
@@ -49,142 +69,105 @@ _INDEX: Final = """<!DOCTYPE html>
     <footer>
       {%config%}
       {%scripts%}
+      BODY_SCRIPTS
       {%renderer%}
     </footer>
   </body>
 </html>"""
 
-# Files that the page loads at another time than Dash would (see assets/view.js for plotly.js).
-_NOT_BY_DASH: Final = {
-    "STATE_SCRIPT": "head/state.js",
-    "THEME_SCRIPT": "head/theme.js",
-    "ICON": "head/icon.svg",
-    "PLOTLY": "vendor/plotly-basic.min.js",
-}
-
-# In the order in which assets/settings.js is told of them.
-_CONTROLS: Final = (
-    ids.GPU_SELECTOR,
-    ids.TIME_RANGE,
-    ids.VIEW_MODE,
-    ids.UPDATE_INTERVAL,
-    ids.TEMPERATURE_UNIT,
-    ids.MEMORY_UNIT,
-)
-
-# What fits into one packet is not sooner there for being compressed, and a tick fits.
-_ONE_PACKET: Final = 1200
-
-# Dash says nothing to the page when a request fails. This hook is told of every answer, and paints it (assets/poll.js).
-_HOOKS: Final[Any] = {"callback_resolved": "function(callback, result) { window.dashtop.resolved(callback, result); }"}
+# An answer that fits into one packet does not arrive sooner if it is compressed, and most ticks fit.
+_COMPRESS_MIN_BYTES: Final = 1200
 
 
 def create_dash(
     services: Services, *, server: Flask, assets_folder: str, interval_s: float, url_prefix: str = "/"
 ) -> Dash:
-    """Return the page as a Dash application on `server`, polling every `interval_s` seconds."""
-    server.config["COMPRESS_MIN_SIZE"] = _ONE_PACKET
-    # Dash's own annotations know neither a Flask server nor a page whose title stays as it is.
-    unannotated: dict[str, Any] = {"server": server, "update_title": None}
+    """Return the page as a Dash application on `server` that polls every `interval_s` seconds."""
+    server.config["COMPRESS_MIN_SIZE"] = _COMPRESS_MIN_BYTES
+    # Dash's annotations do not allow these two.
+    untyped: dict[str, Any] = {"server": server, "update_title": None}
     app = Dash(
         name="dashtop",
         title="dashtop",
         assets_folder=assets_folder,
-        assets_path_ignore=["^head$", "^vendor$"],
+        assets_ignore=r"\.js$",
+        assets_path_ignore=["^vendor$"],
         url_base_pathname=url_prefix,
         serve_locally=True,
         compress=True,
-        hooks=_HOOKS,
+        hooks=HOOKS,
         meta_tags=[{"name": "color-scheme", "content": "light dark"}, {"name": "robots", "content": "noindex"}],
-        **unannotated,
+        **untyped,
     )
-    app.index_string = _INDEX.replace("RANGES", " ".join(RANGES_MS)).replace("RANGE", DEFAULT_RANGE)
-    for mark, path in _NOT_BY_DASH.items():
-        app.index_string = app.index_string.replace(mark, _fingerprinted(app, path))
-    app.index_string = app.index_string.replace("EARLY", _early(app))
-    app.layout = lambda: still(layout(services, interval_s))
-    server.register_error_handler(DependencyException, _no_such_file)
-    server.view_functions[f"{url_prefix}<path:path>"] = _nothing_here
-    _gate(app)
-    tick.register(app, services, listed(find_metrics(layout(services, interval_s))))
-    embed.register(app, embed.find_panels(layout(services, interval_s)), url_prefix=url_prefix)
+    app.index_string = _build_index(app)
+    app.layout = lambda: build_static_tree(layout(services, interval_s))
+    refuse_unknown_paths(server, url_prefix)
+    page = layout(services, interval_s)
+    register_callbacks(app, services, select_metrics(find_metrics(page)))
+    embed.register(app, embed.find_panels(page), url_prefix=url_prefix)
     for panel in PANELS:
         if panel.register is not None:
             panel.register(app, services)
     return app
 
 
-def _nothing_here(path: str) -> NoReturn:  # noqa: ARG001 - Flask passes it
-    """Refuse what is not the page's address, where Dash would answer with its page, to a mistyped health check too."""
-    abort(404, "There is nothing at this path.")
+def _build_index(app: Dash) -> str:
+    plotly_url = _asset_url(app, _PLOTLY)
+    replacements = {
+        "HEAD_SCRIPTS": _build_script_tags(app, HEAD_SCRIPTS),
+        "BODY_SCRIPTS": _build_script_tags(app, SCRIPTS),
+        "ICON": _asset_url(app, _ICON),
+        "PRELOADS": build_preload_links(app, plotly_url),
+        "PLOTLY": plotly_url,
+        "RANGES": " ".join(RANGES_MS),
+        "RANGE": DEFAULT_RANGE,
+    }
+    index = _INDEX
+    for placeholder, text in replacements.items():
+        index = index.replace(placeholder, text)
+    return index
 
 
-def _no_such_file(_error: Exception) -> tuple[Response, int]:
-    """Answer for a file of Dash's components that is not there, which Dash takes for a failure of the server."""
-    return jsonify(detail="There is no such file; load the page again."), 404
+def _build_script_tags(app: Dash, names: tuple[str, ...]) -> str:
+    return "\n".join(f'<script src="{_asset_url(app, name)}"></script>' for name in names)
 
 
-def _early(app: Dash) -> str:
-    """Have the browser fetch at once what it would find out last that it needs: the layout, and what draws charts."""
-    prefix = app.config.requests_pathname_prefix
-    asked = [
-        f'<link rel="preload" as="fetch" crossorigin href="{prefix}_dash-{name}">'
-        for name in ("layout", "dependencies")
-    ]
-    drawn = [_fingerprinted(app, _NOT_BY_DASH["PLOTLY"]), f"{prefix}_dash-component-suites/dash/dcc/async-graph.js"]
-    return "\n    ".join([*asked, *(f'<link rel="preload" as="script" href="{each}">' for each in drawn)])
-
-
-def _fingerprinted(app: Dash, path: str) -> str:
+def _asset_url(app: Dash, path: str) -> str:
+    """Return the address of a file in assets/, with its modification time so that browsers cache no older one."""
     url: str = app.get_asset_url(path)
     return f"{url}?m={int(Path(app.config.assets_folder, path).stat().st_mtime)}"
 
 
-def _gate(app: Dash) -> None:
-    """Let the browser decide when to ask (one request at a time), and keep what is chosen."""
-    in_browser: Any = app.clientside_callback
-    in_browser(ClientsideFunction("dashtop", "gate"), Output(ids.ASK, "data"), Input(ids.TICK, "n_intervals"))
-    in_browser(
-        ClientsideFunction("dashtop", "chosen"),
-        *(Input(control, "value") for control in _CONTROLS),
-    )
-    in_browser(
-        ClientsideFunction("dashtop", "settings"),
-        Output(ids.SETTINGS_MODAL, "is_open"),
-        Input(ids.SETTINGS_BUTTON, "n_clicks"),
-        Input(ids.SETTINGS_DONE, "n_clicks"),
-        prevent_initial_call=True,
-    )
-
-
 def layout(services: Services, interval_s: float) -> Component:
-    """Return the page as it stands before the first answer."""
-    placed = {section: _placed(section, services) for section in Section}
+    """Return the page before the first answer."""
+    panels = {section: [panel.layout(services) for panel in PANELS if panel.section is section] for section in Section}
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip-link"),
-            header(placed[Section.HEADER]),
+            header(panels[Section.HEADER]),
             html.Main(
-                [_banner(), _gpu_gone(), _skeleton(), html.Div(_sections(placed), className="sections")],
+                [
+                    _build_error_banner(),
+                    _build_gpu_gone_notice(),
+                    _build_skeleton(),
+                    html.Div(_build_sections(panels), className="sections"),
+                ],
                 id="content",
                 className="page",
             ),
-            _footer(),
-            settings_modal({"History": placed[Section.HISTORY], "Current": placed[Section.CURRENT]}, interval_s),
+            _build_footer(),
+            settings_modal({"History": panels[Section.HISTORY], "Current": panels[Section.CURRENT]}, interval_s),
             dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
-            dcc.Store(id=ids.ASK),
+            dcc.Store(id=ids.REQUEST),
             dcc.Store(id=ids.LIVE),
+            dcc.Store(id=ids.FIGURES),
         ],
         className="app",
         **attributes(data_interval=str(interval_s)),
     )
 
 
-def _placed(section: Section, services: Services) -> list[Component]:
-    return [panel.layout(services) for panel in PANELS if panel.section is section]
-
-
-def _banner() -> Component:
+def _build_error_banner() -> Component:
     return html.Div(
         [
             html.Span(className="icon icon-alert", **attributes(aria_hidden="true")),
@@ -198,7 +181,7 @@ def _banner() -> Component:
     )
 
 
-def _skeleton() -> Component:
+def _build_skeleton() -> Component:
     shapes = ("chart", "chart", "chart", "chart", "card wide", "card wide")
     blocks = [html.Div(className=f"ghost ghost-{shape}") for shape in shapes]
     return html.Div(
@@ -209,33 +192,33 @@ def _skeleton() -> Component:
     )
 
 
-def _gpu_gone() -> Component:
-    """Return what says that the GPU which was stored or linked to is not there."""
+def _build_gpu_gone_notice() -> Component:
+    """Return the notice that the GPU in the address or in the stored settings does not exist."""
     keep = dbc.Button("Use this GPU", id=ids.GPU_GONE_KEEP, size="sm", color="light")
     return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="remark", role="status", hidden=True)
 
 
-def _sections(placed: dict[Section, list[Component]]) -> list[Component]:
+def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
     names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
     ranges = segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range")
-    since = html.Span(className="since", **attributes(data_text="since"))
-    trouble = html.P(className="remark", role="status", **attributes(data_text="trouble"))
+    since = html.Span(className="since", **attributes(data_since=""))
+    status = html.P(className="remark", role="status", **attributes(data_text="history_status"))
     unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart")
     return [
         html.Section(
             [
                 html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
-                trouble,
-                html.Div(placed[Section.HISTORY], className="grid trends"),
+                status,
+                html.Div(panels[Section.HISTORY], className="grid trends"),
             ],
             className="only-single",
             **attributes(aria_label="History"),
         ),
-        *placed[Section.ALL_GPUS],
+        *panels[Section.ALL_GPUS],
         html.Section(
             [
                 html.Div(html.H2("Current"), className="section-head"),
-                html.Div(placed[Section.CURRENT], className="grid cards"),
+                html.Div(panels[Section.CURRENT], className="grid cards"),
             ],
             className="only-single",
             **attributes(aria_label="Current"),
@@ -243,5 +226,5 @@ def _sections(placed: dict[Section, list[Component]]) -> list[Component]:
     ]
 
 
-def _footer() -> Component:
+def _build_footer() -> Component:
     return html.Footer([html.Span(platform.node()), html.Span(f"dashtop {__version__}")], className="foot")

@@ -1,4 +1,4 @@
-"""What the browser asks with each tick. It comes from outside, so every field is checked and none is trusted."""
+"""What a browser asks for with each tick. It is untrusted input: each field is checked, an invalid one is ignored."""
 
 from __future__ import annotations
 
@@ -12,124 +12,90 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
-_WIDTHS = range(100, 8001)
-_TIMES_MS = range(2**53)
-"""Whole numbers that JavaScript has, from 1970 on."""
-_ZOOMS_MS = range(2 * SECOND, 366 * 86_400 * SECOND)
+_MIN_WIDTH_PX, _DEFAULT_WIDTH_PX, _MAX_WIDTH_PX = 100, 400, 8000
+_MIN_ZOOM_MS, _MAX_ZOOM_MS = 2 * SECOND, 366 * 86_400 * SECOND
 
 INTERVALS_S = (0.5, 1.0, 2.0, 5.0)
-"""How often a page may ask, beside as often as the server collects by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What the browser's charts show: the view they were drawn for, their first and their last bucket."""
-
-    view: str
-    first_ms: int
-    end_ms: int
+"""Update intervals that a page may ask for, besides the server's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """One browser's view: which GPU (index or UUID), how much history, and how charts are to be drawn for it.
+    """What one browser looks at, and which parts of it the browser has.
 
-    `trail`: UUID of the GPU whose last minutes it has; `shown`: ids of the panels that are seen (None: all of them);
-    `held`: tags of the parts of a frame that it has (see ui.held).
-    `only` names the one panel that is seen ("": the whole page).
-    `strips` and `sparks` name what the cards of the compare view have drawn already.
+    `gpu`: index or UUID of the chosen GPU, or the beginning of a UUID. `width_px`: width of the charts.
+    `visible_panels`: element ids; None means all. `only_panel`: id of the chart that is embedded alone, else "".
+    `versions`: see ui.delta.
     """
 
     gpu: str = ""
     range: str = DEFAULT_RANGE
     dark: bool = False
-    width_px: int = 400
+    width_px: int = _DEFAULT_WIDTH_PX
     interval_s: float | None = None
-    drawn: Drawn | None = None
     zoom: Span | None = None
-    trail: str = ""
-    shown: frozenset[str] | None = None
-    held: Mapping[str, int] = field(default_factory=dict)
+    visible_panels: frozenset[str] | None = None
+    only_panel: str = ""
     compare: bool = False
-    only: str = ""
-    strips: str = ""
-    sparks: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, data: object) -> ViewRequest:
-        """Read a request; a field that is missing or impossible becomes its default."""
+        """Read a request; a field that is missing or invalid gets its default."""
         if not isinstance(data, dict):
             return cls()
-        chosen = data.get("range")
+        range_name = data.get("range")
         return cls(
-            gpu=_short(data.get("gpu")),
-            range=chosen if isinstance(chosen, str) and chosen in RANGES_MS else DEFAULT_RANGE,
+            gpu=_parse_name(data.get("gpu")),
+            range=range_name if isinstance(range_name, str) and range_name in RANGES_MS else DEFAULT_RANGE,
             dark=data.get("theme") == "dark",
-            width_px=_integer(data, "width", 400, _WIDTHS.start, _WIDTHS.stop - 1),
+            width_px=_parse_width(data.get("width")),
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
-            drawn=_drawn(data.get("drawn")),
-            zoom=_zoom(data.get("zoom")),
-            trail=trail if isinstance(trail := data.get("trail"), str) else "",
-            shown=_names(data.get("shown")),
-            held=_tags(data.get("held")),
+            zoom=_parse_zoom(data.get("zoom")),
+            visible_panels=_parse_names(data.get("visible_panels")),
+            only_panel=_parse_name(data.get("only_panel")),
             compare=data.get("view") == "compare",
-            only=_short(data.get("only")),
-            strips=_name(data.get("strips")),
-            sparks=_name(data.get("sparks")),
+            versions=_parse_versions(data.get("versions")),
         )
 
-    def view(self, gpu_uuid: str | None) -> str:
-        """Name everything but time that a chart depends on: while it is the same, only time can make it new."""
+    def view_key(self, gpu_uuid: str | None) -> str:
+        """Return a key of everything but time that the charts depend on."""
         theme = "dark" if self.dark else "light"
-        return f"{gpu_uuid}|{self.stretch}|{theme}|{self.width_px}|{self.only}"
+        return f"{gpu_uuid}|{self.span_key}|{theme}|{self.width_px}|{self.only_panel}"
 
     @property
-    def stretch(self) -> str:
-        """Name the stretch of time that is looked at."""
+    def span_key(self) -> str:
+        """Return a key of the time span that is looked at: a range, or a zoom."""
         return self.range if self.zoom is None else f"{self.zoom.start_ms}-{self.zoom.end_ms}"
 
 
-def _short(value: object) -> str:
-    """Read the id of a panel, or a GPU's index, its UUID or how that begins; "" for anything else."""
+def _parse_name(value: object) -> str:
+    """Read the id of a panel, or a GPU's index, UUID or beginning of a UUID; "" for anything else."""
     name = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
     return name if _NAME.fullmatch(name) else ""
 
 
-def _integer(data: Mapping[str, object], name: str, default: int, least: int, most: int) -> int:
-    value = data.get(name)
+def _parse_width(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        return default
-    return min(max(value, least), most)
+        return _DEFAULT_WIDTH_PX
+    return min(max(value, _MIN_WIDTH_PX), _MAX_WIDTH_PX)
 
 
-def _names(data: object) -> frozenset[str] | None:
+def _parse_names(data: object) -> frozenset[str] | None:
     if not isinstance(data, list):
         return None
     return frozenset(name for name in data if isinstance(name, str))
 
 
-def _tags(data: object) -> Mapping[str, int]:
+def _parse_versions(data: object) -> Mapping[str, str]:
     if not isinstance(data, dict):
         return {}
-    return {name: tag for name, tag in data.items() if isinstance(name, str) and isinstance(tag, int)}
+    return {name: tag for name, tag in data.items() if isinstance(name, str) and isinstance(tag, str)}
 
 
-def _drawn(data: object) -> Drawn | None:
-    if not isinstance(data, dict):
-        return None
-    view, first, end = data.get("view"), data.get("first"), data.get("end")
-    if isinstance(view, str) and isinstance(first, int) and isinstance(end, int) and first in _TIMES_MS:
-        return Drawn(view, first, end)
-    return None
-
-
-def _zoom(data: object) -> Span | None:
-    """Read a zoom: whole milliseconds, two seconds to a year."""
+def _parse_zoom(data: object) -> Span | None:
+    """Read a zoom: start and end in whole epoch milliseconds, two seconds to a year apart."""
     if not isinstance(data, list) or len(data) != 2 or not all(type(edge) is int for edge in data):  # noqa: PLR2004
         return None
     start, end = data
-    return Span(start, end) if start >= 0 and end - start in _ZOOMS_MS else None
-
-
-def _name(data: object) -> str:
-    return data if isinstance(data, str) else ""
+    return Span(start, end) if start >= 0 and _MIN_ZOOM_MS <= end - start < _MAX_ZOOM_MS else None

@@ -1,14 +1,15 @@
-"""The live frame: what the page shows at this moment, as small JSON. A pure function of a sample.
+"""The snapshot: what the page shows at one moment, as small JSON. Pure functions of a sample.
 
-The server judges (levels, warnings, reasons); the browser only paints, so thresholds live in the metric table alone.
+The server decides levels, warnings and reasons, and the browser only paints: thresholds are in the metric table alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui.delta import Table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from dashtop.model.metric import Metric, Thresholds
     from dashtop.model.sample import Device, Gpu, Sample
 
-# Metrics read this seldom travel in a part of their own, which a browser that has it is not sent again.
-_SELDOM_S = 10.0
+# Metrics that are read this seldom are a part of their own: it is sent again only after they have been read.
+_SLOW_PERIOD_S: Final = 10.0
 
-# Trouble with GPUs that are there, as against a machine without any.
-FAILING = frozenset(
+# Reasons that mean a failure of GPUs that exist, in contrast to a machine without GPUs.
+FAILING: Final = frozenset(
     {
         UnavailableReason.STALE,
         UnavailableReason.DRIVER_SILENT,
@@ -32,66 +33,39 @@ FAILING = frozenset(
     }
 )
 
-_SHORT = len("GPU-12345678")
+_SHORT_UUID_LENGTH: Final = len("GPU-12345678")
 
 
-def chosen_gpu(sample: Sample, wanted: str) -> Gpu | None:
-    """Return the GPU asked for by index, UUID or how that begins; else the first; None where there is none."""
-    first = next(iter(sample.gpus), None)
-    return next((gpu for gpu in sample.gpus if _goes_by(gpu.device, wanted)), first)
-
-
-def _goes_by(device: Device, name: str) -> bool:
-    return name == str(device.index) or (len(name) >= _SHORT and device.uuid.startswith(name))
-
-
-def devices(sample: Sample) -> list[tuple[int, str, str, bool]]:
-    """Return index, name, short UUID of every GPU, and whether it shares the host's memory.
-
-    NVIDIA's own tools take the short form of a UUID for the whole.
-    """
-    uuids = [gpu.device.uuid for gpu in sample.gpus]
-    short = [uuid[:_SHORT] for uuid in uuids]
-    known = short if len(set(short)) == len(short) else uuids
-    return [
-        (gpu.device.index, gpu.device.name, name, gpu.device.shares_host_memory)
-        for gpu, name in zip(sample.gpus, known, strict=True)
-    ]
-
-
-def waiting(interval_s: float) -> dict[str, Any]:
-    """Return the frame before the first sample: nothing to show yet, and nothing wrong."""
-    return {"sequence": None, "interval": interval_s}
-
-
-def listed(keys: Collection[str]) -> tuple[Metric[Any], ...]:
-    """Return the metrics that have these keys, in the order of the table."""
-    return tuple(metric for metric in ALL_METRICS if metric.key in keys)
+def build_waiting_snapshot(interval_s: float) -> dict[str, Any]:
+    """Return the snapshot before the first sample: nothing to show yet, and nothing wrong."""
+    return {"sequence": None, "interval": interval_s, "error": None}
 
 
 def build_snapshot(
     sample: Sample, gpu: Gpu | None, metrics: Sequence[Metric[Any]], *, age_s: float, interval_s: float, alive: bool
 ) -> dict[str, Any]:
-    """Return what the page shows of `sample`, in `metrics`, to someone who looks at `gpu`."""
-    told = shown(sample, gpu, metrics)
-    values = told["values"]
-    seldom = {each.key: values.pop(each.key) for each in metrics if each.period_s >= _SELDOM_S and each.key in values}
+    """Return what the page shows of `sample` for those who look at `gpu`, with the values of `metrics`."""
+    readings = build_readings(sample, gpu, metrics)
+    values = readings["values"]
+    slow_keys = [metric.key for metric in metrics if metric.period_s >= _SLOW_PERIOD_S and metric.key in values]
+    slow = {key: values.pop(key) for key in slow_keys}
     return {
         "sequence": sample.sequence,
         "time": sample.time_ms,
         "age": round(max(age_s, 0.0), 2),
         "interval": interval_s,
         "simulated": sample.simulated,
-        "devices": devices(sample),
-        "notice": None if gpu is not None else notice(sample.gpu_error),
-        "error": error(sample.gpu_error if gpu is None else silence(gpu), alive=alive),
-        **told,
-        "seldom": seldom,
+        "devices": build_devices(sample),
+        "notice": None if gpu is not None else build_notice(sample.gpu_error),
+        "error": build_error(sample.gpu_error if gpu is None else find_gpu_error(gpu), alive=alive),
+        **readings,
+        "values": Table(columns=list(values), rows=[list(values.values())]),
+        "slow_values": slow,
     }
 
 
-def shown(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any]]) -> dict[str, Any]:
-    """Return the values of these metrics, of `gpu` and the host, and what is to be said of each."""
+def build_readings(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any]]) -> dict[str, Any]:
+    """Return the values of `metrics` from `gpu` and the host, with reasons, levels and warnings by metric."""
     known, reasons = dict(sample.host.values), dict(sample.host.unavailable)
     if gpu is not None:
         known |= gpu.values
@@ -100,7 +74,7 @@ def shown(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any]]) -> di
     values: dict[str, float | None] = {}
     missing: dict[str, str] = {}
     levels: dict[str, str] = {}
-    warnings: dict[str, tuple[str, str]] = {}
+    warnings: dict[str, dict[str, str]] = {}
     for metric in metrics:
         key = metric.key
         if key not in known:
@@ -109,13 +83,13 @@ def shown(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any]]) -> di
         values[key] = None if value is None else round(value, 3)
         if key in reasons:
             missing[key] = reasons[key].value
-        limits = metric.thresholds_for(device)
-        if value is None or limits is None:
+        thresholds = metric.thresholds_for(device)
+        if value is None or thresholds is None:
             continue
-        if reached := level(limits, value):
-            levels[key] = reached
-        if severity := limits.severity(value):
-            warnings[key] = (severity.value, limits.message)
+        if level := find_level(thresholds, value):
+            levels[key] = level
+        if severity := thresholds.severity(value):
+            warnings[key] = {"severity": severity.value, "message": thresholds.message}
     return {
         "gpu": device.index if device is not None else None,
         "gpu_age": round(sample.gpu_age_s, 1),
@@ -126,47 +100,81 @@ def shown(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any]]) -> di
     }
 
 
-def notice(trouble: UnavailableReason | None) -> dict[str, str]:
-    """Say why no GPU is shown."""
-    if trouble is UnavailableReason.STARTING:
+def build_devices(sample: Sample) -> list[dict[str, Any]]:
+    """Return index, name and UUID of every GPU, and whether it shares the host's memory.
+
+    UUIDs are cut to the short form that NVIDIA's tools accept, unless that is the same for two GPUs.
+    """
+    uuids = [gpu.device.uuid for gpu in sample.gpus]
+    short = [uuid[:_SHORT_UUID_LENGTH] for uuid in uuids]
+    shown = short if len(set(short)) == len(short) else uuids
+    return [
+        {
+            "index": gpu.device.index,
+            "name": gpu.device.name,
+            "uuid": uuid,
+            "shares_host_memory": gpu.device.shares_host_memory,
+        }
+        for gpu, uuid in zip(sample.gpus, shown, strict=True)
+    ]
+
+
+def build_notice(reason: UnavailableReason | None) -> dict[str, str]:
+    """Return the texts that explain why no GPU is shown."""
+    if reason is UnavailableReason.STARTING:
         title = "Looking for GPUs"
-    elif trouble is UnavailableReason.DISABLED:
+    elif reason is UnavailableReason.DISABLED:
         title = "GPU monitoring off"
-    elif trouble in FAILING:
+    elif reason in FAILING:
         title = "GPUs cannot be read"
     else:
         title = "No GPU Detected"
     outlook = "CPU and memory monitoring goes on"
-    if trouble is not UnavailableReason.DISABLED:
+    if reason is not UnavailableReason.DISABLED:
         outlook += ", and a GPU that appears is shown by itself"
     return {
         "title": title,
-        "reason": _sentence((trouble or UnavailableReason.NO_DEVICE).value),
+        "reason": _sentence((reason or UnavailableReason.NO_DEVICE).value),
         "outlook": f"{outlook}.",
     }
 
 
-def error(trouble: UnavailableReason | None, *, alive: bool) -> dict[str, str] | None:
-    """Return what is wrong behind an answer that itself arrived well, or None."""
+def build_error(reason: UnavailableReason | None, *, alive: bool) -> dict[str, str] | None:
+    """Return what the error banner says although the server answers; None if nothing is wrong."""
     if not alive:
         return {"type": "general", "message": "Collection has stopped: the values no longer change."}
-    if trouble in FAILING and trouble is not None:
-        return {"type": "gpu", "message": f"{_sentence(trouble.value)} CPU and memory monitoring goes on."}
+    if reason in FAILING and reason is not None:
+        return {"type": "gpu", "message": f"{_sentence(reason.value)} CPU and memory monitoring goes on."}
     return None
 
 
-def level(limits: Thresholds | None, value: float | None) -> str:
-    """Return the colour level that `value` has reached: "elevated", "high", or "" below both."""
-    if limits is None or value is None or value < limits.elevated:
-        return ""
-    return "high" if value >= limits.high else "elevated"
+def select_metrics(keys: Collection[str]) -> tuple[Metric[Any], ...]:
+    """Return the metrics with these keys, in the order of the table."""
+    return tuple(metric for metric in ALL_METRICS if metric.key in keys)
 
 
-def silence(gpu: Gpu) -> UnavailableReason | None:
-    """Return why this GPU tells nothing at all; None while it tells anything."""
+def find_gpu(sample: Sample, name: str) -> Gpu | None:
+    """Return the GPU with this index, UUID or beginning of a UUID; else the first; None if there is no GPU."""
+    first = next(iter(sample.gpus), None)
+    return next((gpu for gpu in sample.gpus if _has_name(gpu.device, name)), first)
+
+
+def find_gpu_error(gpu: Gpu) -> UnavailableReason | None:
+    """Return why a GPU has no value at all; None if it has any."""
     if any(value is not None for value in gpu.values.values()):
         return None
     return next(iter(gpu.unavailable.values()), None)
+
+
+def find_level(thresholds: Thresholds | None, value: float | None) -> str:
+    """Return the colour level of `value`: "elevated", "high", or "" below both."""
+    if thresholds is None or value is None or value < thresholds.elevated:
+        return ""
+    return "high" if value >= thresholds.high else "elevated"
+
+
+def _has_name(device: Device, name: str) -> bool:
+    return name == str(device.index) or (len(name) >= _SHORT_UUID_LENGTH and device.uuid.startswith(name))
 
 
 def _sentence(text: str) -> str:

@@ -140,7 +140,7 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
     symbol = f" {unit.symbol}" if unit.symbol else ""
     template = f"%{{y:.1f}}{symbol}"
     if has_band:
-        # assets/plots.js fills customdata with the minimum and maximum from the two traces of the band.
+        # assets/charts.js fills customdata with the minimum and maximum from the two traces of the band.
         template += "  (%{customdata[0]:.1f} to %{customdata[1]:.1f})"
     mean: dict[str, Any] = {
         **common,

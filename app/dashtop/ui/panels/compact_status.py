@@ -54,20 +54,20 @@ def register(app: Dash, services: Services) -> None:
 
     `trouble` is why that GPU has no values, or why there is no GPU; "" if there is nothing wrong.
     """
-    metrics = snapshot.listed(find_metrics(layout(services)))
+    metrics = snapshot.select_metrics(find_metrics(layout(services)))
 
     def answer() -> Response:
         sample = services.latest.latest()
         if sample is None:
             return jsonify(None)
-        gpu = snapshot.chosen_gpu(sample, request.args.get("gpu", ""))
+        gpu = snapshot.find_gpu(sample, request.args.get("gpu", ""))
         age_s = services.clock.monotonic() - sample.monotonic_s
         status = {
             "age": round(max(age_s, 0.0), 2),
             "trouble": _describe_error(sample, gpu),
             "shared": gpu is not None and gpu.device.shares_host_memory,
         }
-        return jsonify(status | snapshot.shown(sample, gpu, metrics))
+        return jsonify(status | snapshot.build_readings(sample, gpu, metrics))
 
     app.server.add_url_rule(app.config.routes_pathname_prefix + _PATH, _PATH, answer)
 
@@ -79,8 +79,8 @@ def live_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:
     if gpu is None:
-        return snapshot.notice(sample.gpu_error)["title"]
-    reason = gpu.state or snapshot.silence(gpu)
+        return snapshot.build_notice(sample.gpu_error)["title"]
+    reason = gpu.state or snapshot.find_gpu_error(gpu)
     return "" if reason is None else f"{reason.value[:1].upper()}{reason.value[1:]}"
 
 

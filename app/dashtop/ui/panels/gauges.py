@@ -21,14 +21,14 @@ from dashtop.ui.components import (
     warning,
 )
 from dashtop.ui.panels.base import Panel, Section
-from dashtop.ui.sparklines import TRAIL_METRICS, TRAIL_MS
+from dashtop.ui.sparklines import SPARKLINE_METRICS, SPARKLINE_SPAN_MS
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
 
-_UTILIZATION, _TEMPERATURE, _POWER, _FAN = TRAIL_METRICS
+_UTILIZATION, _TEMPERATURE, _POWER, _FAN = SPARKLINE_METRICS
 _MEMORY_USED, _MEMORY_TEMPERATURE = "gpu.memory.used_percent", "gpu.memory_temperature"
 _SLOWDOWN, _POWER_LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
 
@@ -51,7 +51,7 @@ def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", sho
             ],
             className="gauge-head",
         )
-        aside = html.Span([f"Peak, {TRAIL_MS // 60_000} min ", peak], className="card-aside")
+        aside = html.Span([f"Peak, {SPARKLINE_SPAN_MS // 60_000} min ", peak], className="card-aside")
         body = [head, bar(key, of=of), spark, *rest]
         return card(title, body, id=panel, aside=aside, class_name="needs-gpu only-single gauge")
 

@@ -10,7 +10,7 @@ from dashtop.model.metric import Thresholds
 from dashtop.ui import ids
 from dashtop.ui.components import attributes, card
 from dashtop.ui.panels.base import Panel, Section
-from dashtop.ui.snapshot import level
+from dashtop.ui.snapshot import find_level
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -45,7 +45,7 @@ def _encode_mount(mount: Mount) -> tuple[str, str, float | None, float | None, f
         _to_gib(mount.used_bytes),
         _to_gib(mount.total_bytes),
         None if percent is None else round(percent, 1),
-        level(_USED_PERCENT, percent),
+        find_level(_USED_PERCENT, percent),
     )
 
 

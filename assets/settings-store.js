@@ -40,8 +40,7 @@
   function readVersion1(storage) {
     const found = { theme: storage.getItem("dashtop.theme") };
     for (const [name, id] of [["gpu", "gpu-selector"], ["range", "time-range"]]) {
-      const key = Object.keys(storage).find((each) => each.startsWith(`_dash_persistence.${id}.`));
-      if (key) found[name] = JSON.parse(storage.getItem(key))[0];
+      found[name] = window.dashtop.internals.readPersisted(storage, id);
     }
     return found;
   }
@@ -113,18 +112,16 @@
     changed(["theme"]);
   });
 
-  window.dashtop = {
-    state: {
-      get: (name) => chosen[name],
-      list: (name) => chosen[name].split(",").filter(Boolean),
-      set,
-      reset: () => set({ ...defaults, view: chosen.view, gpu: chosen.gpu, range: chosen.range }),
-      // The address names what is seen, be it chosen or not.
-      shows(seen) {
-        Object.assign(shown, seen);
-        address();
-      },
-      onChange: (listener) => listeners.push(listener),
+  window.dashtop.state = {
+    get: (name) => chosen[name],
+    list: (name) => chosen[name].split(",").filter(Boolean),
+    set,
+    reset: () => set({ ...defaults, view: chosen.view, gpu: chosen.gpu, range: chosen.range }),
+    // The address names what is seen, be it chosen or not.
+    shows(seen) {
+      Object.assign(shown, seen);
+      address();
     },
+    onChange: (listener) => listeners.push(listener),
   };
 })();

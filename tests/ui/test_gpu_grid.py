@@ -1,20 +1,20 @@
-"""The compare view: a row a GPU, in words what is special, which are free, and strips that travel once a bucket."""
+"""The view of all GPUs: a row for each, its state in words, which are free, and utilization sent once per bucket."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, Owner
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.gpu_grid import GAP, SHOWN, GpuGrid, is_free, rows, state
+from dashtop.ui.gpu_grid import GAP, GpuGrid, build_table, describe_state, is_free
 from dashtop.ui.render_cache import RenderCache
-from dashtop.ui.request import ViewRequest
 from dashtop.ui.theme import GPUS, HOST
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.test_layout import contrast, tokens
@@ -35,15 +35,20 @@ def idle(**changes: float | None) -> Gpu:
     return make_gpu(values={key: value for key, value in {**IDLE, **values}.items() if value is not None})
 
 
-def test_a_row_has_the_values_or_why_not() -> None:
+def rows_of(*gpus: Gpu) -> list[dict[str, Any]]:
+    table = build_table(make_sample(gpus=gpus))
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_a_row_has_values_or_reasons() -> None:
     busy = make_gpu(
         3,
         values={**IDLE, "gpu.utilization.gpu": 97.5},
         processes=(PROCESS, dataclasses.replace(PROCESS, gpu_memory_bytes=None)),
     )
-    (row,) = rows(make_sample(gpus=(busy,)))
-    assert row[0] == 3
-    assert dict(zip(SHOWN, row[1:], strict=False)) == {
+    (row,) = rows_of(busy)
+    assert row == {
+        "index": 3,
         "gpu.utilization.gpu": 98,
         "gpu.memory.used_gb": 0.4,
         "gpu.memory.total_gb": 24.0,
@@ -52,13 +57,16 @@ def test_a_row_has_the_values_or_why_not() -> None:
         "gpu.power.current_watts": "not supported by this device",
         "gpu.power.max_watts": "not supported by this device",
         "gpu.fan_speed": "not supported by this device",
+        "utilization_level": "high",
+        "memory_level": "",
+        "state": "",
+        "processes_error": None,
+        "process_count": 2,
+        "process_name": "<b>python</b>",
+        "process_user": "alice",
+        "process_memory_mib": 3072,
+        "is_free": False,
     }
-    assert row[1 + len(SHOWN) :] == ["20000000", "", ["<b>python</b>", "alice", 3072], 2, 0]
-
-
-def test_rows_are_small() -> None:
-    fleet = tuple(make_gpu(index, values=IDLE, processes=(PROCESS,)) for index in range(8))
-    assert len(json.dumps(rows(make_sample(gpus=fleet)))) < 8 * 260
 
 
 @pytest.mark.parametrize(
@@ -72,70 +80,89 @@ def test_rows_are_small() -> None:
         ({"gpu__memory__used_percent": None}, False),
     ],
 )
-def test_free_is_what_is_known_to_be_empty_and_idle(changes: dict[str, float | None], free: bool) -> None:
+def test_a_gpu_is_free_if_it_is_known_to_be_empty_and_idle(changes: dict[str, float | None], free: bool) -> None:
     assert is_free(idle(**changes)) is free
 
 
-def test_what_has_a_process_or_cannot_be_read_is_not_free() -> None:
+def test_a_gpu_with_a_process_or_without_values_is_not_free() -> None:
     assert not is_free(dataclasses.replace(idle(), processes=(PROCESS,)))
     assert not is_free(dataclasses.replace(idle(), state=UnavailableReason.ASLEEP))
 
 
-def test_an_empty_mig_instance_is_free_though_its_load_is_not_told() -> None:
+def test_an_empty_mig_instance_is_free_although_its_load_is_unknown() -> None:
     part = dataclasses.replace(
         idle(gpu__utilization__gpu=None), device=make_device(mig_parent_uuid="GPU-x", mig_profile="3g.40gb")
     )
     assert is_free(part)
-    assert state(part) == "MIG instance 3g.40gb"
+    assert describe_state(part) == "MIG instance 3g.40gb"
 
 
-def test_memory_that_the_host_uses_too_does_not_make_a_gpu_taken() -> None:
+def test_memory_shared_with_the_host_does_not_make_a_gpu_busy() -> None:
     shares = dataclasses.replace(idle(gpu__memory__used_percent=40.0), device=make_device(shares_host_memory=True))
     assert is_free(shares)
     assert not is_free(dataclasses.replace(shares, processes=(PROCESS,)))
 
 
-def test_a_gpu_whose_processes_nobody_tells_is_not_free_and_says_why() -> None:
-    untold = idle()
-    untold = dataclasses.replace(untold, unavailable={**untold.unavailable, PROCESSES: UnavailableReason.NO_PERMISSION})
-    assert not is_free(untold)
-    (row,) = rows(make_sample(gpus=(untold,)))
-    assert row[-3:] == ["no permission", 0, 0]
+def test_a_gpu_with_unknown_processes_is_not_free_and_has_the_reason() -> None:
+    unknown = idle()
+    reasons = {**unknown.unavailable, PROCESSES: UnavailableReason.NO_PERMISSION}
+    unknown = dataclasses.replace(unknown, unavailable=reasons, processes=(PROCESS,))
+    assert not is_free(unknown)
+    (row,) = rows_of(unknown)
+    assert (row["processes_error"], row["process_name"]) == ("no permission", None)
 
 
-def test_states_are_said_in_words() -> None:
-    assert state(idle()) == ""
-    assert state(dataclasses.replace(idle(), state=UnavailableReason.GPU_LOST)) == "the GPU has fallen off the bus"
+def test_states_are_described_in_words() -> None:
+    assert describe_state(idle()) == ""
+    assert (
+        describe_state(dataclasses.replace(idle(), state=UnavailableReason.GPU_LOST))
+        == "the GPU has fallen off the bus"
+    )
     parent = dataclasses.replace(
         idle(gpu__utilization__gpu=None), unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT}
     )
-    assert state(parent) == UnavailableReason.MIG_PARENT.value
-    assert "reset" in state(idle(gpu__remapped_rows__pending=1.0))
+    assert describe_state(parent) == UnavailableReason.MIG_PARENT.value
+    assert "reset" in describe_state(idle(gpu__remapped_rows__pending=1.0))
 
 
-def asked(fleet: GpuGrid, sample: Any, **held: str) -> dict[str, Any]:
-    frame = fleet.frame(sample, ViewRequest.parse({"view": "compare", **held}))
-    found: dict[str, Any] = frame["compare"]
-    return found
-
-
-def test_strips_travel_when_a_bucket_is_complete_and_are_made_once_for_all() -> None:
+def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all() -> None:
     services, latest, history = world(gpus=(make_gpu(0, values=IDLE), make_gpu(1, values=IDLE)), recorded_s=600)
-    fleet = GpuGrid(services, RenderCache(Flask("test")))
+    grid = GpuGrid(services, RenderCache())
     sample = latest.sample
     assert sample is not None
-    first = [asked(fleet, sample) for _ in range(5)]
+    built = [{part.name: part.build() for part in grid.build_parts(sample)} for _ in range(5)]
     assert history.queries == 2
-    assert all(each == first[0] for each in first)
-    hour = [base64.b64decode(text) for text in first[0]["strips"]["use"]]
-    assert [len(each) for each in hour] == [60, 60]
-    assert hour[0].count(GAP) == 50
-    have = {"strips": first[0]["strips"]["name"], "sparks": first[0]["sparks"]["name"]}
-    assert set(asked(fleet, sample, **have)) == {"rows"}
-    later = dataclasses.replace(sample, sequence=sample.sequence + 6, time_ms=sample.time_ms + 6000)
-    assert set(asked(fleet, later, **have)) == {"rows", "sparks"}
-    fewer = dataclasses.replace(sample, sequence=sample.sequence + 1, gpus=sample.gpus[:1])
-    assert set(asked(fleet, fewer, **have)) == {"rows", "strips", "sparks"}
+    assert all(each == built[0] for each in built)
+    hour = {index: base64.b64decode(text) for index, text in built[0]["last_hour"].items()}
+    assert {index: len(each) for index, each in hour.items()} == {"0": 60, "1": 60}
+    assert hour["0"].count(GAP) == 50
+
+    def newer_than_first(**changes: Any) -> set[str]:
+        first = {part.name: part.version for part in grid.build_parts(sample)}
+        later = grid.build_parts(dataclasses.replace(sample, sequence=sample.sequence + 1, **changes))
+        return {part.name for part in later if part.version != first[part.name]}
+
+    assert newer_than_first() == set()
+    assert newer_than_first(time_ms=sample.time_ms + 6000) == {"last_minutes"}
+    assert newer_than_first(gpus=sample.gpus[:1]) == {"last_hour", "last_minutes"}
+
+
+PRINT_VERSIONS = """
+from dashtop.ui.gpu_grid import GpuGrid
+from dashtop.ui.render_cache import RenderCache
+from tests.builders import make_gpu
+from tests.ui.worlds import world
+services, latest, _ = world(gpus=(make_gpu(0), make_gpu(1)))
+print([part.version for part in GpuGrid(services, RenderCache()).build_parts(latest.sample)])
+"""
+
+
+def test_versions_are_the_same_in_every_process() -> None:
+    def versions(seed: str) -> str:
+        command = [sys.executable, "-c", PRINT_VERSIONS]
+        return subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+
+    assert versions("1") == versions("2")
 
 
 # How colours look to people without one kind of cone, in linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
@@ -159,7 +186,7 @@ def seen(colour: str, cones: tuple[tuple[float, ...], ...]) -> tuple[float, floa
 
 
 @pytest.mark.parametrize("cones", CONES)
-def test_colours_of_gpus_and_host_are_told_apart_by_everybody(cones: str) -> None:
+def test_colours_of_gpus_and_host_differ_with_every_kind_of_colour_vision(cones: str) -> None:
     shades = [seen(colour, CONES[cones]) for colour in (HOST, *GPUS)]
     for at, one in enumerate(shades):
         for other in shades[at + 1 :]:

@@ -1,4 +1,4 @@
-"""Plain elements travel as trees: nothing of them is lost, and Dash keeps what its callbacks name."""
+"""Static trees: they keep every element, and leave the components of callbacks to Dash."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from dash import dcc, html
 
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
-from dashtop.ui.static_tree import still
+from dashtop.ui.static_tree import build_static_tree
 from tests.ui.test_layout import served
 
 
-def told(part: Any) -> Any:
-    """What travels to the browser."""
+def encode(part: Any) -> Any:
+    """Return what is sent to the browser."""
     if isinstance(part, list):
-        return [told(each) for each in part]
+        return [encode(each) for each in part]
     return part.to_plotly_json() if hasattr(part, "to_plotly_json") else part
 
 
-def test_elements_become_a_tree_and_components_stand_in_it() -> None:
+def test_elements_become_a_tree_with_components_in_it() -> None:
     graph = dcc.Graph(id="g")
     cell = html.Td(7, className="n", **attributes(data_metric="gpu.temperature", aria_label="Heat"))
-    found = told(still(html.Div([html.Table(html.Tr([cell])), "and", graph, html.Span()], id="d", hidden=True)))
-    assert (found["namespace"], found["type"]) == ("dashtop", "Still")
+    found = encode(
+        build_static_tree(html.Div([html.Table(html.Tr([cell])), "and", graph, html.Span()], id="d", hidden=True))
+    )
+    assert (found["namespace"], found["type"]) == ("dashtop", "StaticTree")
     of_cell = {"className": "n", "data-metric": "gpu.temperature", "aria-label": "Heat"}
     row = ["tr", {}, ["td", of_cell, "7"]]
     assert found["props"]["tree"] == ["div", {"id": "d", "hidden": True}, ["table", {}, row], "and", 0, ["span", {}]]
     assert found["props"]["children"] == [graph]
 
 
-def test_elements_within_a_component_are_still_as_well() -> None:
-    found = told(still(dcc.Loading([html.B("a"), dcc.Store(id="s")])))
-    assert [told(each)["type"] for each in found["props"]["children"]] == ["Still", "Store"]
+def test_elements_within_a_component_become_trees() -> None:
+    found = encode(build_static_tree(dcc.Loading([html.B("a"), dcc.Store(id="s")])))
+    assert [encode(each)["type"] for each in found["props"]["children"]] == ["StaticTree", "Store"]
 
 
-def test_what_callbacks_name_is_left_to_dash() -> None:
+def test_components_of_callbacks_are_left_to_dash() -> None:
     client = served().server.test_client()
     kept = components(client.get("/_dash-layout").get_json())
     assert "dash_html_components" not in {each["namespace"] for each in kept}
@@ -44,12 +46,12 @@ def test_what_callbacks_name_is_left_to_dash() -> None:
         for callback in client.get("/_dash-dependencies").get_json()
         for each in [*callback["inputs"], *callback["state"]]
     }
-    assert named >= {ids.TICK, ids.ASK, ids.GPU_SELECTOR}
-    assert named | {ids.LIVE, ids.SETTINGS_MODAL} <= {each["props"].get("id") for each in kept}
+    assert named >= {ids.TICK, ids.REQUEST, ids.LIVE, ids.FIGURES, ids.GPU_SELECTOR}
+    assert named | {ids.SETTINGS_MODAL} <= {each["props"].get("id") for each in kept}
 
 
 def components(part: Any) -> list[Any]:
-    """The components of Dash in a layout that has been read as JSON."""
+    """Return the components in a layout that has been read as JSON."""
     if isinstance(part, list):
         return [found for each in part for found in components(each)]
     if not isinstance(part, dict) or "namespace" not in part:

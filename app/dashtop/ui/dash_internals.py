@@ -1,0 +1,91 @@
+"""Everything that dashtop uses of Dash without Dash documenting it. Its counterpart is assets/dash-internals.js.
+
+tests/ui/test_dash_internals.py and tests/browser/test_dash_internals.py fail if an installed version changes any of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from dash.development.base_component import Component
+from dash.exceptions import DependencyException
+from flask import abort, jsonify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dash import Dash
+    from flask import Flask, Response
+
+# Dash reports no failed request to the page. It calls this function with every ended callback (assets/polling.js).
+HOOKS: Final[Any] = {
+    "callback_resolved": "function(callback, result) { window.dashtop.onCallbackResolved(callback, result); }"
+}
+
+# What Dash's renderer and its first graph load, below `requests_pathname_prefix`.
+_LAYOUT_PATHS: Final = ("_dash-layout", "_dash-dependencies")
+_GRAPH_SCRIPT_PATH: Final = "_dash-component-suites/dash/dcc/async-graph.js"
+
+_HTML_NAMESPACE: Final = "dash_html_components"
+
+
+class StaticTree(Component):
+    """A tree of elements that never changes, rendered once by assets/static-tree.js.
+
+    `tree`: [tag, attributes, *nodes]; a node is a tree, a text, or the position of one of the `children`.
+    """
+
+    _namespace = "dashtop"
+    _type = "StaticTree"
+    _prop_names = ["children", "tree"]  # noqa: RUF012 - as Dash writes it
+    _valid_wildcard_attributes = []  # noqa: RUF012
+
+    def __init__(self, tree: list[Any], children: list[Component]) -> None:
+        untyped: Any = super()
+        untyped.__init__(tree=tree, children=children)
+
+
+def is_plain_element(component: Any) -> bool:
+    """Tell whether a component is an HTML element (dash.html), which has no behaviour of its own."""
+    return bool(component.to_plotly_json()["namespace"] == _HTML_NAMESPACE)
+
+
+def get_tag_and_props(element: Any) -> tuple[str, dict[str, Any]]:
+    """Return the HTML tag of a plain element, and a copy of its properties with its children."""
+    described = element.to_plotly_json()
+    return described["type"].lower(), dict(described["props"])
+
+
+def build_preload_links(app: Dash, plotly_url: str) -> str:
+    """Return <link> tags that make the browser load at once what Dash requests last: the layout and the graphs."""
+    prefix = app.config.requests_pathname_prefix
+    data = [f'<link rel="preload" as="fetch" crossorigin href="{prefix}{path}">' for path in _LAYOUT_PATHS]
+    scripts = [f'<link rel="preload" as="script" href="{url}">' for url in (plotly_url, prefix + _GRAPH_SCRIPT_PATH)]
+    return "\n    ".join([*data, *scripts])
+
+
+def render_index(app: Dash) -> str:
+    """Return the HTML of the page."""
+    untyped: Any = app
+    page: str = untyped.index()
+    return page
+
+
+def get_callback_map(app: Dash) -> Mapping[str, Mapping[str, Any]]:
+    """Return the registered callbacks by their output, with their inputs and state."""
+    callbacks: Mapping[str, Mapping[str, Any]] = app.callback_map
+    return callbacks
+
+
+def refuse_unknown_paths(server: Flask, url_prefix: str) -> None:
+    """Answer 404 for unknown paths. Dash answers them with its page, and missing component files with 500."""
+    server.view_functions[f"{url_prefix}<path:path>"] = _refuse_path
+    server.register_error_handler(DependencyException, _refuse_file)
+
+
+def _refuse_path(path: str) -> NoReturn:  # noqa: ARG001 - Flask passes it
+    abort(404, "There is nothing at this path.")
+
+
+def _refuse_file(_error: Exception) -> tuple[Response, int]:
+    return jsonify(detail="There is no such file; load the page again."), 404

@@ -1,0 +1,162 @@
+// The charts: one pointer and one zoom for all of them, and lines that stay hidden when new figures arrive.
+(function () {
+  "use strict";
+
+  const dashtop = window.dashtop;
+  const { internals } = dashtop;
+  const root = document.documentElement;
+  const touchScreen = window.matchMedia("(pointer: coarse)");
+  const MIN_ZOOM_MS = 2000;
+  const hidden = new Set(); // "chart metric"
+  const figures = {};
+  let zoom = null; // [start, end] in epoch ms
+  let pointerTime = null;
+
+  const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
+
+  // The pointer shows the lowest and highest value of each bucket: the edges of the band, the two traces before the line.
+  function addRange(trace, index, data) {
+    if (trace.customdata || !(trace.hovertemplate || "").includes("customdata")) return trace;
+    const [low, high] = data.slice(index - 2, index);
+    const [lowest, highest] = [low, high].map((edge) => dashtop.units.decoded(edge.y));
+    const offset = (low.x0 - trace.x0) / trace.dx; // buckets before the band begins
+    const customdata = Array.from({ length: offset + lowest.length }, (_, at) => [lowest[at - offset], highest[at - offset]]);
+    return { ...trace, customdata };
+  }
+
+  // From a start and a step Plotly cannot know that daylight saving time begins or ends in between.
+  function addTimes(trace) {
+    const times = Array.from({ length: dashtop.units.decoded(trace.y).length }, (_, at) => trace.x0 + at * trace.dx);
+    return { ...trace, x: times, x0: undefined, dx: undefined };
+  }
+
+  function crossesClockChange(axis) {
+    const [before, after] = (axis.range || []).map((time) => new Date(time).getTimezoneOffset());
+    return before !== after;
+  }
+
+  function show(chart) {
+    if (!figures[chart]) return;
+    const figure = dashtop.units.figure(figures[chart]);
+    const withTimes = crossesClockChange(figure.layout.xaxis) ? addTimes : (trace) => trace;
+    const data = figure.data
+      .map(addRange)
+      .map((trace) => ({ ...withTimes(trace), visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
+    // On a touch screen a finger that moves over a chart scrolls the page.
+    const layout = touchScreen.matches ? { ...figure.layout, dragmode: false } : figure.layout;
+    window.dash_clientside.set_props(chart, { figure: { data, layout } });
+    writeLegend(chart, data);
+  }
+
+  // Legends of layers that only the figure knows. Process names are untrusted: they are written as text.
+  function writeLegend(chart, data) {
+    const list = document.querySelector(`[data-names="${chart}"]`);
+    if (!list) return;
+    const named = data.filter((trace) => trace.meta);
+    dashtop.parts.fit(list, named.length, (parent) => dashtop.parts.make("span", "legend-item", parent));
+    named.forEach((trace, position) => {
+      dashtop.parts.write(list.children[position], trace.meta);
+      list.children[position].style.setProperty("--series", trace.line.color);
+    });
+  }
+
+  function writeSince(since) {
+    const time = since && new Date(since).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    for (const element of document.querySelectorAll("[data-since]")) dashtop.parts.write(element, time ? `since ${time}` : "");
+  }
+
+  function draw(charts) {
+    Object.assign(figures, charts);
+    Object.keys(charts).forEach(show);
+  }
+
+  // Callback of the store "figures" (app/dashtop/ui/callbacks.py).
+  function drawFigures({ version, charts, since }) {
+    dashtop.storeDelta.setVersion("figures", version);
+    draw(charts);
+    writeSince(since);
+  }
+
+  // Graphs become plots when plotly.js is loaded, which may be after the first figures.
+  function listen() {
+    for (const plot of plots()) {
+      if (plot.dataset.hasListeners || !plot.on) continue;
+      plot.dataset.hasListeners = "true";
+      plot.on("plotly_hover", (event) => movePointer(plot, event.points[0].x));
+      plot.on("plotly_unhover", () => movePointer(plot, null));
+      plot.on("plotly_afterplot", restorePointer);
+      plot.on("plotly_relayout", zoomIn);
+      plot.on("plotly_doubleclick", resetZoom);
+    }
+  }
+
+  // --- pointer ------------------------------------------------------------------------------------------------
+
+  // Plotly also reports hovers that we cause: only the chart under the mouse moves the pointer of the others.
+  function movePointer(source, time) {
+    if (pointerTime === time || (time !== null && !source.matches(":hover"))) return;
+    pointerTime = time;
+    for (const plot of plots()) {
+      if (plot === source || !plot.offsetParent || !internals.hasAxes(plot)) continue;
+      if (time === null) internals.hidePointer(plot);
+      else internals.showPointer(plot, time);
+    }
+  }
+
+  // A redrawn chart shows what is under the mouse, but reports no hover.
+  function restorePointer() {
+    const source = pointerTime && plots().find((plot) => plot.matches(":hover"));
+    const time = source ? internals.pointerTime(source) : null;
+    if (time === null) return;
+    pointerTime = null;
+    movePointer(source, time);
+  }
+
+  // --- zoom ---------------------------------------------------------------------------------------------------
+
+  // Plotly reports local times, as it shows them.
+  function toEpochMs(text) {
+    return typeof text === "number" ? text : new Date(text.replace(" ", "T")).getTime();
+  }
+
+  function zoomIn(change) {
+    const [start, end] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+    if (start === undefined || end === undefined) return;
+    const edges = [toEpochMs(start), toEpochMs(end)].map(Math.round);
+    if (!edges.every(Number.isFinite)) return;
+    setZoom([edges[0], Math.max(edges[1], edges[0] + MIN_ZOOM_MS)]);
+    dashtop.polling.requestNow();
+  }
+
+  function setZoom(edges) {
+    zoom = edges;
+    root.dataset.zoomed = String(zoom !== null);
+  }
+
+  function resetZoom() {
+    if (zoom === null) return;
+    setZoom(null);
+    dashtop.polling.requestNow();
+  }
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#zoom-reset")) resetZoom();
+    const item = event.target.closest("[data-line]");
+    if (!item) return;
+    const chart = item.closest(".panel").querySelector("[id^='chart-']").id;
+    const line = `${chart} ${item.dataset.line}`;
+    if (!hidden.delete(line)) hidden.add(line);
+    item.setAttribute("aria-pressed", String(!hidden.has(line)));
+    show(chart);
+  });
+
+  dashtop.painters.push(listen);
+  dashtop.charts = {
+    draw,
+    redraw: () => Object.keys(figures).forEach(show),
+    zoom: () => zoom,
+    clearZoom: () => setZoom(null),
+  };
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, draw_figures: drawFigures };
+})();

@@ -1,0 +1,56 @@
+// What this browser looks at, as it is sent with each request.
+(function () {
+  "use strict";
+
+  const dashtop = window.dashtop;
+  const { state } = dashtop;
+  const RESIZE_DELAY_MS = 250;
+  let width = 400; // of the charts; while none is visible, that of the last visible ones
+
+  // All charts share one time step. It follows the narrowest chart: a wide one would redraw all of them more often.
+  // Rounded, so that dragging the window's edge does not request new charts at every pixel.
+  function chartWidth() {
+    const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth).filter(Boolean);
+    return widths.length === 0 ? width : Math.max(100, Math.round((Math.min(...widths) - 60) / 25) * 25);
+  }
+
+  function visiblePanels() {
+    const panels = [...document.querySelectorAll(".panel[id]:not(.gpu-card)")];
+    return panels.filter((panel) => panel.offsetParent).map((panel) => panel.id);
+  }
+
+  const serverInterval = () => String(Number(document.querySelector(".app").dataset.interval));
+  const intervalSeconds = () => Number(state.get("interval") || serverInterval());
+
+  function build() {
+    width = chartWidth();
+    return {
+      gpu: state.get("gpu"),
+      range: state.get("range"),
+      view: document.documentElement.dataset.view,
+      interval: intervalSeconds(),
+      theme: dashtop.theme.resolved(),
+      width,
+      zoom: dashtop.charts.zoom(),
+      visible_panels: visiblePanels(),
+      only_panel: document.documentElement.dataset.embed,
+      versions: dashtop.storeDelta.versions(),
+    };
+  }
+
+  let resizeTimer = null;
+  window.addEventListener("resize", () => {
+    clearTimeout(resizeTimer);
+    resizeTimer = setTimeout(() => {
+      if (chartWidth() !== width) dashtop.polling.requestNow();
+    }, RESIZE_DELAY_MS);
+  });
+  dashtop.theme.onChange(() => dashtop.polling.requestNow());
+
+  dashtop.viewRequest = {
+    build,
+    intervalSeconds,
+    serverInterval,
+    url: (path) => dashtop.internals.pathPrefix() + path,
+  };
+})();

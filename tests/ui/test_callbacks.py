@@ -1,0 +1,219 @@
+"""The tick callback: one small answer, and figures only when a bucket is complete or the view has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from dashtop.ui import ids
+from dashtop.ui.callbacks import PageUpdater
+from dashtop.ui.panels import CHARTS
+from dashtop.ui.request import ViewRequest
+from dashtop.ui.snapshot import select_metrics
+from tests.builders import make_sample
+from tests.ui.worlds import HOST_VALUES, Pinned, Recorded, gpu, world
+
+if TYPE_CHECKING:
+    from dashtop.model.sample import Gpu
+
+METRICS = select_metrics({"gpu.temperature", "system.cpu.usage_percent"})
+ALL_CHARTS = {chart.id for chart in CHARTS}
+
+
+class Browser:
+    """A browser that keeps what it was sent, as assets/store-delta.js does."""
+
+    def __init__(self, updater: PageUpdater, **view: Any) -> None:
+        self.updater = updater
+        self.view = {"width": 400, **view}
+        self.versions: dict[str, str] = {}
+        self.live: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
+
+    def tick(self, **changes: Any) -> set[str]:
+        """Send a request; return the ids of the charts that are drawn anew."""
+        self.view |= changes
+        self.live, figures = self.updater.update(ViewRequest.parse({**self.view, "versions": self.versions}))
+        self.versions |= self.live.get("versions", {})
+        if figures is None:
+            return set()
+        self.versions["figures"] = figures["version"]
+        self.figures = figures
+        return set(figures["charts"])
+
+
+def make_page(*gpus: Gpu, **options: Any) -> tuple[PageUpdater, Pinned, Recorded]:
+    services, latest, history = world(gpus=gpus, **options)
+    return PageUpdater(services, METRICS), latest, history
+
+
+def advance(latest: Pinned, seconds: int) -> None:
+    assert latest.sample is not None
+    now = latest.sample
+    latest.sample = dataclasses.replace(
+        now,
+        sequence=now.sequence + seconds,
+        time_ms=now.time_ms + 1000 * seconds,
+        monotonic_s=now.monotonic_s + seconds,
+    )
+
+
+def test_figures_are_sent_when_a_bucket_is_complete_and_not_before() -> None:
+    updater, latest, history = make_page(gpu())
+    browser = Browser(updater)
+    assert browser.tick() == ALL_CHARTS
+    history.queries = 0
+    redraws = []
+    for _ in range(60):
+        advance(latest, 1)
+        history.last_ms += 1000
+        drawn = browser.tick()
+        assert drawn in (set(), ALL_CHARTS)
+        redraws.append(bool(drawn))
+    assert sum(redraws) == 4  # a bucket of an hour on 400 px is 15 s
+    assert history.queries == 4
+
+
+def test_every_tick_has_values_under_column_names_that_are_sent_once() -> None:
+    updater, latest, _ = make_page(gpu())
+    browser = Browser(updater)
+    browser.tick()
+    first = browser.live
+    advance(latest, 1)
+    assert browser.tick() == set()
+    second = browser.live
+    assert (first["sequence"], second["sequence"]) == (7200, 7201)
+    assert dict(zip(first["columns"]["values"], second["values"][0], strict=True)) == {
+        "gpu.temperature": 91.0,
+        "system.cpu.usage_percent": 12.346,
+    }
+    assert first["age"] == 0.25
+    assert "devices" in first
+    assert second["versions"] == {}
+    assert not {"devices", "columns", "words", "sparklines"} & set(second)
+
+
+def test_a_changed_view_is_drawn_at_once() -> None:
+    updater, _, _ = make_page(gpu(0), gpu(1))
+    for change in ({"range": "5m"}, {"gpu": 1}, {"theme": "dark"}, {"width": 800}):
+        browser = Browser(updater)
+        browser.tick()
+        assert browser.tick(**change) == ALL_CHARTS
+        assert browser.tick() == set()
+
+
+def test_figures_of_a_lost_answer_are_sent_again() -> None:
+    updater, latest, _ = make_page(gpu())
+    browser = Browser(updater)
+    browser.tick()
+    advance(latest, 20)
+    before = dict(browser.versions)
+    for _ in range(2):
+        browser.versions = dict(before)
+        assert browser.tick() == ALL_CHARTS
+
+
+def test_a_short_history_is_shown_in_a_window_that_grows() -> None:
+    updater, latest, history = make_page(gpu(), recorded_s=20)
+    browser = Browser(updater)
+    assert browser.tick() == ALL_CHARTS
+    assert browser.figures["since"] is not None
+    spans, steps = set(), 0
+    for _ in range(400):
+        advance(latest, 10)
+        history.last_ms += 10_000
+        if not browser.tick():
+            continue
+        left, right = browser.figures["charts"][ids.CHART_UTILIZATION]["layout"]["xaxis"]["range"]
+        spans.add(math.ceil((right - left) / 60_000))
+        steps += 1
+    assert spans == {1, 2, 3, 5, 10, 15, 20, 30, 45, 60}
+    assert browser.figures["since"] is None
+    assert steps > 200
+
+
+def test_without_a_gpu_only_the_host_is_drawn() -> None:
+    updater, _, _ = make_page()
+    browser = Browser(updater)
+    assert browser.tick() == {ids.CHART_UTILIZATION, ids.CHART_MEMORY}
+    assert browser.live["gpu"] is None
+
+
+def test_a_gpu_that_appears_is_drawn() -> None:
+    updater, latest, _ = make_page()
+    browser = Browser(updater)
+    browser.tick()
+    assert latest.sample is not None
+    latest.sample = dataclasses.replace(latest.sample, gpus=(gpu(),))
+    assert browser.tick() == ALL_CHARTS
+
+
+def test_before_the_first_sample_there_is_nothing_to_show() -> None:
+    updater, latest, _ = make_page()
+    latest.sample = None
+    assert updater.update(ViewRequest()) == ({"sequence": None, "interval": 1.0, "error": None}, None)
+
+
+def test_a_single_reading_is_drawn_as_a_dot() -> None:
+    updater, latest, history = make_page(recorded_s=0)
+    latest.sample = make_sample(7201, host=HOST_VALUES)
+    history.first_ms = history.last_ms = latest.sample.time_ms - 1500
+    browser = Browser(updater)
+    browser.tick()
+    assert browser.figures["charts"][ids.CHART_UTILIZATION]["data"][-1]["mode"] == "lines+markers"
+
+
+def test_viewers_of_the_same_share_one_rendering() -> None:
+    updater, _, history = make_page(gpu(0), gpu(1))
+    browsers = [Browser(updater) for _ in range(20)]
+    for browser in browsers:
+        browser.tick()
+    assert all(browser.figures == browsers[0].figures for browser in browsers)
+    # The start of the history, and what the charts show. Every browser has read the sparklines for itself.
+    assert history.queries == 2 + 20
+    browsers[0].tick(gpu=1)
+    assert history.queries == 2 + 20 + 3
+
+
+def test_ten_viewers_at_the_same_moment_share_one_rendering() -> None:
+    updater, latest, history = make_page(gpu())
+    browsers = [Browser(updater) for _ in range(10)]
+    for browser in browsers:
+        browser.tick()
+    before = history.queries
+    advance(latest, 60)
+    barrier = threading.Barrier(10)
+
+    def view(browser: Browser) -> set[str]:
+        barrier.wait()
+        return browser.tick()
+
+    with ThreadPoolExecutor(10) as threads:
+        assert list(threads.map(view, browsers)) == [ALL_CHARTS] * 10
+    assert all(browser.figures == browsers[0].figures for browser in browsers)
+    assert history.queries == before + 1
+
+
+def test_a_zoom_has_finer_buckets_and_does_not_change_with_time() -> None:
+    updater, latest, history = make_page(gpu())
+    browser = Browser(updater)
+    browser.tick()
+    wide = browser.figures["charts"][ids.CHART_POWER]["data"][-1]["dx"]
+    zoom = [history.last_ms - 600_000, history.last_ms - 300_000]
+    assert browser.tick(zoom=zoom) == ALL_CHARTS
+    assert browser.figures["charts"][ids.CHART_POWER]["data"][-1]["dx"] <= 2000 < wide
+    assert browser.figures["charts"][ids.CHART_POWER]["layout"]["xaxis"]["range"] == zoom
+    advance(latest, 60)
+    assert browser.tick() == set()
+    assert browser.tick(zoom=None) == ALL_CHARTS
+
+
+def test_a_history_status_may_name_a_path_of_any_bytes() -> None:
+    updater, _, history = make_page(gpu())
+    history.status_message = lambda: "Nothing can be written to /data/\udcff."  # type: ignore[method-assign]
+    live, _ = updater.update(ViewRequest())
+    assert json.loads(json.dumps(live))["words"]["history_status"].endswith("/data/\ufffd.")
