@@ -213,7 +213,7 @@ def test_a_hung_server_is_a_lost_connection_until_it_goes_on(hung: tuple[Running
     assert not seen.page.locator("#error-banner").is_visible()
 
 
-def test_trouble_with_the_history_is_said_above_its_charts_and_goes_when_it_is_over(
+def test_the_status_of_the_history_is_shown_above_its_charts_while_another_process_writes(
     tmp_path: Path, watch: Callable[..., Watched]
 ) -> None:
     with (
@@ -222,7 +222,7 @@ def test_trouble_with_the_history_is_said_above_its_charts_and_goes_when_it_is_o
     ):
         seen = watch().open(second.url)
         remark = seen.page.locator("[data-text=history_status]")
-        remark.filter(has_text=f"Another dashtop (process {first.process.pid}) collects").wait_for()
+        remark.filter(has_text=f"Process {first.process.pid}").wait_for()
         assert second.json("/readyz")["detail"] == remark.text_content()
         first.stop(signal.SIGKILL)
         remark.wait_for(state="hidden", timeout=5000)
