@@ -23,17 +23,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dashtop.history.compaction import aggregation
-from dashtop.history.queries import readings
-from dashtop.history.rollup import Readings, aggregate, aligned
+from dashtop.history.compaction import find_aggregation
+from dashtop.history.queries import read_readings
+from dashtop.history.rollup import Readings, aggregate, align_buckets
+from dashtop.history.schema import RAW
 from dashtop.history.sqlite import FILE
-from dashtop.history.tiers import TIERS
 from dashtop.history.writer import WRITE_INTERVAL_MS
 from dashtop.metrics import HOST_METRICS, METRICS
 from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, RANGES
 from dashtop.sources.simulated.reader import SimulatedGpuReader
-from tests.builders import make_history, make_sample
+from tests.builders import make_history, make_sample, wait_until_written
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
 NOW_MS = 1_800_057_600_000
 ONE_BY_ONE = 3600
-AT_ONCE = WRITE_INTERVAL_MS // 1000
-STRETCH = TIERS[0].window_ms // 1000
+BATCH = WRITE_INTERVAL_MS // 1000 + 1
+"""Samples that are written together: the last is an interval later than the first."""
+STRETCH = RAW.window_ms // 1000
 NARROW_TICKS = 600
 KEYS = ("gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.temperature", "gpu.power.current_watts", "gpu.clocks.gpu_mhz")
 
@@ -88,6 +89,8 @@ def measure(folder: Path, gpus: int, seconds: int) -> None:
     unused = size(folder)
     world = World(gpus, start_ms)
     values = fill(history, world, seconds - ONE_BY_ONE, 1)
+    history.close()
+    history = make_history(folder, write_interval_ms=WRITE_INTERVAL_MS)
     tick_ms = one_by_one(history, world)
     sample = next(world.samples(1, 1))
     series = values // (seconds - ONE_BY_ONE)
@@ -123,10 +126,9 @@ def fill(history: HistoryStore, world: World, count: int, every_s: float) -> int
             held = sum(
                 value is not None and not METRICS[key].constant for each in tables for key, value in each.items()
             )
-        if number % 1000 == 999 and not history.flush(60):
-            raise SystemExit("The disk does not keep up.")
-    if not history.flush(60):
-        raise SystemExit("The disk does not keep up.")
+        if number % 1000 == 999:
+            wait_until_written(history)
+    wait_until_written(history)
     return held * count
 
 
@@ -137,13 +139,15 @@ def one_by_one(history: HistoryStore, world: World) -> float:
     seals one window: what else runs on the machine only adds.
     """
     taken = []
+    history.append(next(world.samples(1, 1)))  # written at once, being the first
+    wait_until_written(history)
     for _ in range(ONE_BY_ONE // STRETCH):
         samples = list(world.samples(STRETCH, 1))
         before = time.process_time()
         for number, sample in enumerate(samples, 1):
             history.append(sample)
-            if number % AT_ONCE == 0:
-                history.flush(10)
+            if number % BATCH == 0:
+                wait_until_written(history)
         taken.append((time.process_time() - before) * 1000 / STRETCH)
     return min(taken)
 
@@ -189,14 +193,14 @@ def rows(table: sqlite3.Connection, start_ms: int, end_ms: int, step_ms: int) ->
                 (number, start_ms, end_ms),
             ).fetchall()
         )
-        known = Readings.raw(found[:, 0].astype(np.int64), found[:, 1].astype(np.float32)[None, :])
-        aggregate(known, aligned(start_ms, end_ms, step_ms), [aggregation(KEYS[0])])
+        known = Readings.from_raw(found[:, 0].astype(np.int64), found[:, 1].astype(np.float32)[None, :])
+        aggregate(known, align_buckets(start_ms, end_ms, step_ms), [find_aggregation(KEYS[0])])
 
 
 def everything(folder: Path, keys: list[SeriesKey], start_ms: int, end_ms: int) -> None:
     """Read all of these series, as one would who had no roll-ups to ask."""
     with sqlite3.connect(folder / FILE) as file:
-        readings(file, keys, start_ms, end_ms, 1)
+        read_readings(file, keys, start_ms, end_ms, 1)
     file.close()
 
 

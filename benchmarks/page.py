@@ -130,6 +130,8 @@ def remember(services: Services) -> None:
     from dataclasses import replace
     from random import Random
 
+    from tests.builders import wait_until_written
+
     random = Random(1)
     while (now := services.latest.latest()) is None or not now.gpus:
         time.sleep(0.05)
@@ -137,7 +139,7 @@ def remember(services: Services) -> None:
         then = replace(moved(now, random.uniform(0.85, 1.0)), time_ms=now.time_ms - 1000 * second)
         services.history.append(then)
     history: Any = services.history
-    assert history.flush(60)
+    wait_until_written(history, timeout_s=60)
 
 
 def naive(services: Services) -> Any:

@@ -12,6 +12,7 @@ from dashtop.model.clock import SystemClock
 from dashtop.model.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import UnavailableReason
+from tests.processes import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,17 +94,30 @@ def make_history(
     url: str | None = None,
     interval_s: float = 1.0,
     kept_ms: int = 730 * DAY_MS,
-    most_bytes: int = 2**32,
+    max_bytes: int = 2**32,
+    write_interval_ms: int = 0,
     starts: bool = True,
 ) -> HistoryStore:
-    """Return a history in memory, in `folder` or in the PostgreSQL database at `url`; `starts` its writer."""
+    """Return a history in memory, in `folder` or in the PostgreSQL database at `url`; `starts` its writer.
+
+    Unlike dashtop's, it writes every sample at once: see `wait_until_written`.
+    """
     database: Database
     if url is not None:
-        database = PostgresDatabase(url, kept_ms=kept_ms, most_bytes=most_bytes)
+        database = PostgresDatabase(url, kept_ms=kept_ms, max_bytes=max_bytes)
     else:
         path = folder / FILE if folder is not None else None
-        database = SqliteDatabase(path, kept_ms=kept_ms, most_bytes=most_bytes)
-    history = HistoryStore(database, clock=SystemClock(), interval_s=interval_s)
+        database = SqliteDatabase(path, kept_ms=kept_ms, max_bytes=max_bytes)
+    history = HistoryStore(database, clock=SystemClock(), interval_s=interval_s, write_interval_ms=write_interval_ms)
     if starts:
         history.start()
     return history
+
+
+def is_written(history: HistoryStore) -> bool:
+    """Tell whether every sample of the history is in its database."""
+    return not history._writer.pending()
+
+
+def wait_until_written(history: HistoryStore, timeout_s: float = 30.0) -> None:
+    eventually(lambda: is_written(history), timeout_s, every_s=0.002)

@@ -88,7 +88,7 @@ def build_database(settings: Settings) -> Database:
     """Return the database of the history, not opened yet. Raises SettingsError."""
     from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415
 
-    kept_ms, most_bytes = settings.keep_days * DAY_MS, settings.keep_mb * 1_000_000
+    kept_ms, max_bytes = settings.keep_days * DAY_MS, settings.keep_mb * 1_000_000
     if settings.history_url is not None and is_on_server(settings):
         try:
             from dashtop.history.postgresql import PostgresDatabase  # noqa: PLC0415 - psycopg is optional
@@ -97,9 +97,9 @@ def build_database(settings: Settings) -> Database:
                 "--history-url needs psycopg and PostgreSQL's library libpq: pip install 'dashtop[postgresql]'"
                 " 'psycopg[binary]'."
             ) from error
-        return PostgresDatabase(settings.history_url, kept_ms=kept_ms, most_bytes=most_bytes)
+        return PostgresDatabase(settings.history_url, kept_ms=kept_ms, max_bytes=max_bytes)
     folder = data_folder(settings)
-    return SqliteDatabase(folder / FILE if folder is not None else None, kept_ms=kept_ms, most_bytes=most_bytes)
+    return SqliteDatabase(folder / FILE if folder is not None else None, kept_ms=kept_ms, max_bytes=max_bytes)
 
 
 def is_on_server(settings: Settings) -> bool:

@@ -16,7 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from dashtop.history.postgresql_url import database_url
+from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.errors import SettingsError
 
 DEFAULT_DEMO_GPUS = 4
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
             secret=True,
             help="keep the history in PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
         ),
-        AfterValidator(database_url),
+        AfterValidator(validate_database_url),
         Field(repr=False),
     ] = None
     keep_days: Annotated[

@@ -84,7 +84,7 @@ def test_malformed_stretches_are_refused_with_what_is_allowed(path: str, query: 
 
 def test_trouble_with_the_history_is_said_and_dashtop_stays_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     history = make_history()
-    monkeypatch.setattr(history, "trouble", lambda: "The disk is full.")
+    monkeypatch.setattr(history, "status_message", lambda: "The disk is full.")
     ready = client_of(Pinned(make_sample()), history=history).get("/readyz")
     assert (ready.status_code, ready.get_json()) == (200, {"ready": True, "detail": "The disk is full."})
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import POINTS, Watched, watching
-from tests.builders import make_history, make_sample
+from tests.builders import make_history, make_sample, wait_until_written
 from tests.processes import running
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def past(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         if second not in GAP:
             busy = 100.0 if second == SPIKE else 5.0
             history.append(make_sample(second, time_ms=began_ms + 1000 * second, host={CPU: busy}))
-    assert history.flush(30)
+    wait_until_written(history)
     history.close()
     with running("--no-gpu", "--data-dir", str(folder)) as server, watching(browser, timezone_id="UTC") as seen:
         seen.open(f"{server.url}?range=6h")

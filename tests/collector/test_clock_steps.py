@@ -15,7 +15,7 @@ from dashtop.export.formats import FORMATS
 from dashtop.export.table import Table
 from dashtop.model.sample import SeriesKey
 from dashtop.sources.host.reader import PsutilHostReader
-from tests.builders import make_history
+from tests.builders import make_history, wait_until_written
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_a_leap_of_the_wall_clock_gives_no_rate_below_zero_and_leaves_a_gap(leap
     samples = machine.run(TICKS)
     machine.clock.set_wall(leap_s)
     samples += machine.run(TICKS)
-    assert machine.history.flush(20)
+    wait_until_written(machine.history)
     for path in RATES:
         rates = [sample.host.values[f"system.{path}"] for sample in samples]
         assert all(rate is None or rate >= 0 for rate in rates)
@@ -102,7 +102,7 @@ def test_summer_time_begins_and_ends_without_a_gap_or_a_second_told_twice(switch
     assert sorted(local) == [0, 1]
     machine = Machine(tmp_path, switch_ms - TICKS * 1000)
     samples = machine.run(2 * TICKS)
-    assert machine.history.flush(20)
+    wait_until_written(machine.history)
     machine.close()
     reopened = make_history(tmp_path)
     start_ms, end_ms = samples[0].time_ms, samples[-1].time_ms + 1000

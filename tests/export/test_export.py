@@ -17,7 +17,7 @@ from dashtop.export.formats import FORMATS, harmless
 from dashtop.export.request import FORMAT_NAMES
 from dashtop.export.table import Table
 from dashtop.model.sample import SeriesKey
-from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample, wait_until_written
 from tests.ui.worlds import Recorded
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def history() -> Iterator[HistoryStore]:
     for second in SECONDS:
         gpus = () if second == 8 else (make_gpu(values={HEAT.metric: 40 + second}),)
         kept.append(make_sample(second, host={CPU.metric: second + 0.25}, gpus=gpus))
-    assert kept.flush(10)
+    wait_until_written(kept)
     yield kept
     kept.close()
 
@@ -159,7 +159,7 @@ def test_the_command_writes_a_file_without_a_server(tmp_path: Path) -> None:
     kept = make_history(tmp_path / "data")
     for second in range(20):
         kept.append(make_sample(second, host={CPU.metric: second}))
-    assert kept.flush(10)
+    wait_until_written(kept)
     kept.close()
     output = tmp_path / "cpu.json"
     main(

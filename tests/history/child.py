@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dashtop.model.sample import SeriesKey
-from tests.builders import make_gpu, make_history, make_sample
+from tests.builders import make_gpu, make_history, make_sample, wait_until_written
 
 if TYPE_CHECKING:
     from dashtop.history.store import HistoryStore
@@ -37,15 +37,15 @@ def write_until_killed(history: HistoryStore, first: int) -> None:
         for _ in range(AT_ONCE):
             append(history, second)
             second += 1
-        if history.flush(20):
-            print(second - 1, flush=True)
+        wait_until_written(history)
+        print(second - 1, flush=True)
 
 
 def survive_a_full_disk(folder: Path) -> None:
     """Write, with no room, and with room again; say what was seen on the way."""
     history = make_history(folder)
     fill(history, 0, 500)
-    assert history.flush(20)
+    wait_until_written(history)
     assert history.status_message() is None
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
@@ -54,7 +54,8 @@ def survive_a_full_disk(folder: Path) -> None:
     trouble, seen = history.status_message(), known(history, 2500)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     began = time.monotonic()
-    written = history.flush(20) and history.status_message() is None
+    wait_until_written(history)
+    written = history.status_message() is None
     took = time.monotonic() - began
     history.close()
     reopened = make_history(folder)

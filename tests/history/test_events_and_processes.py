@@ -10,7 +10,7 @@ import pytest
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, Event, GpuProcess, Owner
 from dashtop.model.unavailable import UnavailableReason
-from tests.builders import NOON_MS, make_device, make_gpu, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_sample, wait_until_written
 
 if TYPE_CHECKING:
     from dashtop.history.store import HistoryStore
@@ -34,7 +34,7 @@ def test_who_filled_the_gpu_at_a_moment(place: Place) -> None:
     run(history, range(10, 100), HOLDER)
     run(history, range(100, 200), replace(HOLDER, gpu_memory_bytes=20 * GIB, sm_percent=90.0))
     run(history, range(200, 210))
-    assert history.flush(20)
+    wait_until_written(history)
     history.close()
     history = place.history()
     gpu = make_device(3).uuid
@@ -94,7 +94,7 @@ def test_events_come_back_in_order_and_whole(place: Place) -> None:
     for event in events:
         history.append(make_sample(time_ms=event.time_ms, events=(event,)))
     assert history.events(NOON_MS, NOON_MS + 5000) == events
-    assert history.flush(20)
+    wait_until_written(history)
     history.close()
     history = place.history()
     assert history.events(NOON_MS + 1000, NOON_MS + 4000) == events[1:4]

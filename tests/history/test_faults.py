@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 
 from dashtop.history.database import Database
-from dashtop.history.rollup import Readings, aggregate, aligned
+from dashtop.history.rollup import Readings, aggregate, align_buckets
 from dashtop.history.sqlite import FILE
+from dashtop.history.writer import WRITE_INTERVAL_MS
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Aggregation, Severity
 from dashtop.model.sample import Event, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS
-from tests.builders import make_device, make_history, make_sample
+from tests.builders import is_written, make_device, make_history, make_sample, wait_until_written
 from tests.history.child import CPU, append, fill, known
 from tests.processes import ROOT, eventually
 
@@ -98,11 +99,11 @@ def assert_roll_ups_match_raw(place: Place, last: int) -> None:
     end = last * 1000 // 600_000 * 600_000
     raw = history.query(KEYS, 0, end, 1000)
     times = np.arange(raw.count, dtype=np.int64) * 1000
-    readings = Readings.raw(times, np.stack([series.mean for series in raw.series]))
+    readings = Readings.from_raw(times, np.stack([series.mean for series in raw.series]))
     kinds = [METRICS[key.metric].aggregation for key in KEYS]
     assert Aggregation.OR in kinds
     for step in (15_000, 60_000, 600_000):
-        expected = aggregate(readings, aligned(0, end, step), kinds)
+        expected = aggregate(readings, align_buckets(0, end, step), kinds)
         for row, series in enumerate(history.query(KEYS, 0, end, step).series):
             np.testing.assert_allclose(series.mean, expected.mean[row], rtol=1e-5)
             np.testing.assert_array_equal(series.minimum, expected.minimum[row])
@@ -122,7 +123,7 @@ def test_a_full_disk_costs_nothing_and_writing_goes_on_when_there_is_room(tmp_pa
 def filled(folder: Path) -> Path:
     history = make_history(folder)
     fill(history, 0, 3000)
-    assert history.flush(20)
+    wait_until_written(history)
     history.close()
     return folder / FILE
 
@@ -158,7 +159,7 @@ def test_a_file_of_no_use_is_set_aside_and_said(
     spoiled = path.read_bytes()
     history = make_history(tmp_path)
     fill(history, 4000, 4100)
-    assert history.flush(20)
+    wait_until_written(history)
     (aside,) = tmp_path.glob(f"{FILE}.unusable-*[0-9]")
     assert aside.read_bytes() == spoiled
     assert any(aside.name in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
@@ -173,7 +174,7 @@ def test_damage_found_while_running_is_set_aside_too(tmp_path: Path) -> None:
     path = filled(tmp_path)
     history = make_history(tmp_path)
     append(history, 3000)
-    assert history.flush(20)
+    wait_until_written(history)
     overwritten(path)
 
     def set_aside() -> bool:
@@ -182,7 +183,7 @@ def test_damage_found_while_running_is_set_aside_too(tmp_path: Path) -> None:
         return any(tmp_path.glob(f"{FILE}.unusable-*"))
 
     eventually(set_aside)
-    assert eventually(lambda: history.flush(1))
+    wait_until_written(history)
     assert history.status_message() is None
     history.close()
 
@@ -195,7 +196,7 @@ def test_a_folder_that_cannot_be_written_means_memory_with_a_warning(
     history = make_history(in_the_way / "dashtop")
     for first in range(0, 5000, 1000):
         fill(history, first, first + 1000)
-        assert history.flush(20)
+        wait_until_written(history)
     trouble = history.status_message()
     assert trouble is not None
     assert "--data-dir" in trouble
@@ -213,18 +214,18 @@ def test_some_seconds_are_written_together_and_an_event_at_once(place: Place, mo
         written.append([record.time_ms // 1000 for record in records])
 
     monkeypatch.setattr(Database, "write", seen)
-    history = place.history()
+    history = place.history(write_interval_ms=WRITE_INTERVAL_MS)
     append(history, 0)
-    assert history.flush(20), "the first is not kept waiting: whatever is wrong with the database is to be known soon"
+    wait_until_written(history)  # the first at once, so that a fault of the database shows soon
     for second in range(1, 7):
         append(history, second)
     eventually(lambda: len(written) == 2)
-    assert history.flush(20)
+    wait_until_written(history)
     append(history, 7)
     event = Event(time_ms=8000, kind="xid", severity=Severity.CRITICAL, text="Xid 79", gpu_uuid=GPU)
     history.append(make_sample(8, time_ms=8000, host={CPU.metric: 1}, events=(event,)))
     eventually(lambda: len(written) == 3)
-    assert history.flush(20)
+    wait_until_written(history)
     append(history, 9)
     history.close()
     assert written == [[0], [1, 2, 3, 4, 5, 6], [7, 8], [9]]
@@ -244,9 +245,9 @@ def test_a_disk_that_hangs_keeps_nobody_waiting(place: Place, monkeypatch: pytes
     fill(history, 0, 300)
     assert known(history, 300) == 300
     assert time.monotonic() - began < 2
-    assert not history.flush(0.01)
+    assert not is_written(history)
     goes_on.set()
-    assert history.flush(20)
+    wait_until_written(history)
     history.close()
 
 
@@ -264,7 +265,7 @@ def test_a_write_that_fails_after_all_is_not_repeated(place: Place, monkeypatch:
     history = place.history()
     for first in range(0, 100, 10):
         fill(history, first, first + 10)
-        assert history.flush(20)
+        wait_until_written(history)
     history.close()
     assert next(failures, None) is None
     assert place.ask("SELECT count(*), count(DISTINCT time_ms) FROM head WHERE tier = 0") == [(100, 100)]
@@ -281,8 +282,9 @@ def test_an_hour_back_and_forth_keeps_both_passes_and_orders_them(place: Place) 
     for first, last, value in passes:
         for second in range(first, last):
             at(history, start + second * 1000, value)
-            assert second % 1000 or history.flush(20)
-    assert history.flush(20)
+            if second % 1000 == 0:
+                wait_until_written(history)
+    wait_until_written(history)
     found = history.query([CPU], start, start + 10_800_000, 600_000).series[0]
     assert found.mean[:6].tolist() == [1.0] * 6
     assert found.mean[6:9].tolist() == [2.0] * 3
@@ -300,7 +302,7 @@ def test_a_clock_wrong_by_decades_wipes_nothing(wrong_ms: int, place: Place) -> 
         history = place.history()
         for second in range(3600):
             at(history, first + second * 1000, 7.0)
-        assert history.flush(20)
+        wait_until_written(history)
         history.close()
     history = place.history()
     hours = history.query([CPU], start, start + 3 * HOUR_MS, 60_000).series[0].mean.reshape(3, 60)
@@ -316,18 +318,18 @@ def test_old_windows_go_by_time_and_by_size_and_roll_ups_stay(place: Place) -> N
     for tick in range(0, 4 * 86_400, 10):
         at(history, tick * 1000, draw.random())
         if tick % 10_000 == 0:
-            assert history.flush(20)
-    assert history.flush(20)
+            wait_until_written(history)
+    wait_until_written(history)
     for window in range(30):  # old windows go a few at a time, with each new one
         at(history, (4 * 86_400 + 1_200 * window) * 1000, 0.5)
-        assert history.flush(20)
+        wait_until_written(history)
     ((oldest, newest),) = place.ask('SELECT min(start_ms), max(start_ms) FROM "window" WHERE tier = 0')
     assert newest - oldest < 2 * DAY_MS + HOUR_MS
     found = history.query([CPU], 0, 4 * DAY_MS, 15_000).series[0]
     assert not np.isnan(found.mean).any()
     history.close()
-    small = place.history(most_bytes=1)
+    small = place.history(max_bytes=1)
     at(small, 5 * DAY_MS, 1.0)
-    assert small.flush(20)
+    wait_until_written(small)
     small.close()
     assert place.ask('SELECT min(start_ms) FROM "window" WHERE tier = 0') > [(oldest,)]

@@ -18,7 +18,7 @@ from dashtop.cli import main
 from dashtop.history.database import DatabaseReadError
 from dashtop.history.postgresql import PostgresDatabase
 from dashtop.metrics import HOST_METRICS
-from tests.builders import make_device, make_gpu, make_sample
+from tests.builders import make_device, make_gpu, make_sample, wait_until_written
 from tests.history.child import fill, known
 from tests.history.conftest import Place
 from tests.postgresql import PASSWORD
@@ -57,18 +57,18 @@ def test_a_server_that_is_restarted_is_written_to_again_and_nothing_is_lost(
 ) -> None:
     history = place.history()
     fill(history, 0, 2000)
-    assert history.flush(20)
+    wait_until_written(history)
     assert known(history, 2000) == 2000
     postgres.stop(how)
     try:
         fill(history, 2000, 2100)
         trouble = eventually(history.status_message)
-        assert "goes on in memory" in trouble
+        assert "kept in memory" in trouble
         assert known(history, 2100) == 2100
     finally:
         postgres.start()
     back = time.monotonic()
-    assert history.flush(10)
+    wait_until_written(history)
     assert history.status_message() is None
     assert time.monotonic() - back < 10
     history.close()
@@ -83,13 +83,13 @@ def test_its_own_lost_connection_keeps_nobody_out(place: Place) -> None:
     """A network that failed leaves a session on the server, with the lock, until the server notices."""
     history = place.history()
     fill(history, 0, 10)
-    assert history.flush(20)
+    wait_until_written(history)
     database = history._writer.database
     left = database._connection
     assert left is not None
     database._connection = None  # so that it is not closed
     fill(history, 10, 20)
-    assert history.flush(10)
+    wait_until_written(history)
     assert history.status_message() is None
     assert place.ask("SELECT count(*), count(DISTINCT time_ms) FROM head") == [(20, 20)]
     left.close()
@@ -110,7 +110,7 @@ def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, pla
     fill(history, 0, 50)
     assert word in eventually(history.status_message)
     with pytest.raises(DatabaseReadError, match=word):
-        history._writer.database.engine()
+        history._writer.database.describe()
     assert known(history, 50) == 50
     assert place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()") == before
     history.close()
@@ -119,10 +119,10 @@ def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, pla
 def test_tables_that_are_dropped_are_made_again(place: Place) -> None:
     history = place.history()
     fill(history, 0, 10)
-    assert history.flush(20)
+    wait_until_written(history)
     place.ask(f"DROP SCHEMA {place.schema} CASCADE; CREATE SCHEMA {place.schema}")
     fill(history, 10, 20)
-    assert history.flush(20)
+    wait_until_written(history)
     assert history.status_message() is None
     assert place.ask("SELECT count(*) FROM head") == [(10,)]
     history.close()
@@ -133,7 +133,7 @@ def test_a_machine_of_many_gpus_has_room(place: Place) -> None:
     gpus = tuple(make_gpu(index, values={"gpu.utilization.gpu": index}) for index in range(32))
     for second in range(0, 1300, 10):
         history.append(make_sample(second, time_ms=second * 1000, gpus=gpus))
-    assert history.flush(20)
+    wait_until_written(history)
     history.close()
     reopened = place.history()
     keys = [key for key in reopened.series() if key.metric == "gpu.utilization.gpu"]
@@ -149,10 +149,10 @@ def test_the_room_it_takes_is_about_what_the_server_tells(place: Place) -> None:
     for second in range(0, 12_000, 4):
         values = {metric.key: draw.random() for metric in HOST_METRICS}
         history.append(make_sample(second, time_ms=second * 1000, host=values))
-    assert history.flush(20)
-    database = PostgresDatabase(str(place.url), kept_ms=1, most_bytes=1)
-    with database.reading() as connection:
-        estimated = database._used_bytes(connection)
+    wait_until_written(history)
+    database = PostgresDatabase(str(place.url), kept_ms=1, max_bytes=1)
+    with database.open_reader() as connection:
+        estimated = database._read_used_bytes(connection)
     database.close()
     history.close()
     ((told,),) = place.ask("SELECT pg_total_relation_size('chunk')")
@@ -234,7 +234,7 @@ def test_served_from_the_server_with_the_password_nowhere(
         finally:
             postgres.start()
         eventually(lambda: not _troubled(dashtop.status("/readyz")[1]))
-        assert "goes on in memory" in json.dumps(ready)
+        assert "kept in memory" in json.dumps(ready)
         said = json.dumps(ready) + "".join(dashtop.lines)
     assert "127.0.0.1" in said
     assert not any(secret in said for secret in (PASSWORD, password))
@@ -265,6 +265,6 @@ def test_a_device_uuid_of_any_text_is_kept(place: Place) -> None:
     odd = make_device(0, uuid="GPU-'; DROP TABLE head; -- %s ? é")
     history = place.history()
     history.append(make_sample(1, time_ms=1000, gpus=(make_gpu(device=odd, values={"gpu.temperature": 40}),)))
-    assert history.flush(20)
+    wait_until_written(history)
     assert any(key.gpu_uuid == odd.uuid for key in history.series())
     history.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Aggregation
 from dashtop.model.sample import SeriesKey
-from tests.builders import NOON_MS, make_device, make_gpu, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_sample, wait_until_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ def write_and_check(place: Place, runs: list[list[tuple[int, Reading]]]) -> None
             gpu = {name: value for name, value in given_values.items() if name.startswith("gpu.")}
             history.append(make_sample(position, time_ms=times[position], host=host, gpus=(make_gpu(values=gpu),)))
             position += 1
-        assert history.flush(10)
+        wait_until_written(history)
         check(history, times[:position], values[:position])
         history.close()
     reopened = place.history()

@@ -9,7 +9,7 @@ import pytest
 
 from dashtop.history.encoder import SampleEncoder
 from dashtop.history.ring import SPAN_S, Ring
-from dashtop.history.rollup import aggregate, aligned
+from dashtop.history.rollup import aggregate, align_buckets
 from dashtop.model.metric import Aggregation
 from dashtop.model.sample import Series, SeriesKey
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
@@ -23,10 +23,10 @@ class Kept(Ring):
 
     def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
         super().__init__(interval_s=interval_s, span_s=span_s)
-        self._recorder = SampleEncoder()
+        self._encoder = SampleEncoder()
 
     def keep(self, sample: Sample) -> None:
-        self.append(sample.time_ms, *self._recorder.row(sample))
+        self.append(sample.time_ms, *self._encoder.encode_values(sample))
 
 
 CPU = SeriesKey("system.cpu.usage_percent")
@@ -39,7 +39,7 @@ def gpu_series(index: int) -> SeriesKey:
 
 def buckets(history: Kept, keys: list[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> list[Series]:
     rolled = aggregate(
-        history.readings(keys, start_ms, end_ms), aligned(start_ms, end_ms, step_ms), [Aggregation.MEAN] * len(keys)
+        history.read(keys, start_ms, end_ms), align_buckets(start_ms, end_ms, step_ms), [Aggregation.MEAN] * len(keys)
     )
     return [Series(key, rolled.mean[row], rolled.minimum[row], rolled.maximum[row]) for row, key in enumerate(keys)]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashtop.history.rollup import Readings, aggregate, aligned, joined
+from dashtop.history.rollup import Readings, aggregate, align_buckets, concatenate
 from dashtop.model.errors import QueryError
 from dashtop.model.metric import Aggregation
 
@@ -23,7 +23,7 @@ MOMENTS = st.lists(st.tuples(st.integers(0, 40_000), st.one_of(st.just(GAP), LEV
 
 def raw(moments: list[tuple[int, float]]) -> Readings:
     times = np.array([time for time, _ in moments], dtype=np.int64)
-    return Readings.raw(times, np.array([[value for _, value in moments]] * 2, dtype=np.float32))
+    return Readings.from_raw(times, np.array([[value for _, value in moments]] * 2, dtype=np.float32))
 
 
 @given(moments=MOMENTS, start=st.integers(0, 30_000), span=st.integers(1, 30_000), step=st.integers(1, 9_999))
@@ -31,7 +31,7 @@ def test_every_bucket_equals_the_plain_computation(
     moments: list[tuple[int, float]], start: int, span: int, step: int
 ) -> None:
     moments.sort(key=lambda moment: moment[0])
-    buckets = aligned(start, start + span, max(step, span // 500 + 1))
+    buckets = align_buckets(start, start + span, max(step, span // 500 + 1))
     found = aggregate(raw(moments), buckets, [Aggregation.MEAN, Aggregation.LAST])
     for place, begin in enumerate(found.times_ms):
         held = [value for time, value in moments if begin <= time < begin + buckets.step_ms and not math.isnan(value)]
@@ -47,7 +47,7 @@ def test_every_bucket_equals_the_plain_computation(
 @given(moments=st.lists(st.tuples(st.integers(0, 999), st.one_of(st.just(GAP), FLAGS)), max_size=20))
 def test_flags_are_joined_and_peaks_kept(moments: list[tuple[int, float]]) -> None:
     moments.sort(key=lambda moment: moment[0])
-    found = aggregate(raw(moments), aligned(0, 1000, 1000), [Aggregation.OR, Aggregation.MAX])
+    found = aggregate(raw(moments), align_buckets(0, 1000, 1000), [Aggregation.OR, Aggregation.MAX])
     held = [value for _, value in moments if not math.isnan(value)]
     if held:
         assert found.mean[0, 0] == reduce(or_, map(int, held))
@@ -60,9 +60,9 @@ def test_flags_are_joined_and_peaks_kept(moments: list[tuple[int, float]]) -> No
 def test_rolling_up_in_steps_and_in_parts_gives_what_one_step_gives(moments: list[tuple[int, float]], cut: int) -> None:
     moments.sort(key=lambda moment: moment[0])
     kinds = [Aggregation.MEAN, Aggregation.OR if all(value >= 0 for _, value in moments) else Aggregation.LAST]
-    whole = aggregate(raw(moments), aligned(0, 60_000, 6_000), kinds)
-    parts = [aggregate(raw(part), aligned(0, 60_000, 500), kinds) for part in (moments[cut:], moments[:cut])]
-    stepped = aggregate(joined(parts), aligned(0, 60_000, 6_000), kinds)
+    whole = aggregate(raw(moments), align_buckets(0, 60_000, 6_000), kinds)
+    parts = [aggregate(raw(part), align_buckets(0, 60_000, 500), kinds) for part in (moments[cut:], moments[:cut])]
+    stepped = aggregate(concatenate(parts), align_buckets(0, 60_000, 6_000), kinds)
     np.testing.assert_array_equal(stepped.weight, whole.weight)
     np.testing.assert_array_equal(stepped.minimum, whole.minimum)
     np.testing.assert_array_equal(stepped.maximum, whole.maximum)
@@ -70,11 +70,11 @@ def test_rolling_up_in_steps_and_in_parts_gives_what_one_step_gives(moments: lis
 
 
 def test_buckets_lie_on_the_epochs_grid_and_cover_the_range() -> None:
-    buckets = aligned(12_345, 19_999, 5_000)
+    buckets = align_buckets(12_345, 19_999, 5_000)
     assert (buckets.start_ms, buckets.count) == (10_000, 2)
 
 
 @pytest.mark.parametrize(("start", "end", "step"), [(10, 10, 1), (10, 5, 1), (0, 10, 0), (0, 10**9, 1)])
 def test_impossible_questions_are_refused(start: int, end: int, step: int) -> None:
     with pytest.raises(QueryError):
-        aligned(start, end, step)
+        align_buckets(start, end, step)

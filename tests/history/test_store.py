@@ -9,7 +9,7 @@ import pytest
 
 from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, RANGES
-from tests.builders import make_device, make_gpu, make_history, make_sample
+from tests.builders import make_device, make_gpu, make_history, make_sample, wait_until_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,8 +34,8 @@ def fill(history: HistoryStore, times: Iterable[int], *, spike_at: int = -1) -> 
             )
         )
         if count % 2000 == 1999:
-            assert history.flush(20)
-    assert history.flush(20)
+            wait_until_written(history)
+    wait_until_written(history)
 
 
 @pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])

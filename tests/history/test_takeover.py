@@ -15,7 +15,7 @@ import pytest
 from dashtop.history.lock import DatabaseLockedError, FileLock, LockHolder
 from dashtop.history.sqlite import FILE, LOCK_FILE
 from dashtop.model.sample import GpuProcess
-from tests.builders import make_device, make_gpu, make_history, make_sample
+from tests.builders import make_device, make_gpu, make_history, make_sample, wait_until_written
 from tests.history.child import append, known
 from tests.history.test_faults import filled, newest_ms, overwritten, writing
 from tests.processes import eventually
@@ -55,7 +55,7 @@ def test_the_second_process_reads_names_the_writer_and_takes_over_without_a_gap(
     last = max(map(int, acknowledged))
     eventually(lambda: second.status_message() is None, timeout_s=20)
     append(second, 1_000_010)
-    assert second.flush(20)
+    wait_until_written(second)
     assert known(second, last) == last - 1
     second.close()
     rows = place.ask("SELECT time_ms / 1000 FROM head WHERE tier = 0 AND time_ms >= 1000000000 ORDER BY id")
@@ -65,7 +65,7 @@ def test_the_second_process_reads_names_the_writer_and_takes_over_without_a_gap(
 def test_samples_that_the_first_process_has_written_are_not_written_again(place: Place) -> None:
     first, second = place.history(), place.history(starts=False)
     append(first, 1)
-    assert first.flush(20)
+    wait_until_written(first)
     second.start()
     reading(second)
     for seconds in (2, 3):
@@ -74,7 +74,7 @@ def test_samples_that_the_first_process_has_written_are_not_written_again(place:
     first.close()
     eventually(lambda: second.status_message() is None)
     append(second, 4)
-    assert second.flush(20)
+    wait_until_written(second)
     second.close()
     assert place.ask("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id") == [(1000,), (2000,), (3000,), (4000,)]
 
@@ -83,7 +83,7 @@ def test_process_spans_of_both_writers_do_not_overlap(place: Place) -> None:
     gpus = (make_gpu(processes=(GpuProcess(pid=7, kind="C", gpu_memory_bytes=2**30, name="train.py"),)),)
     first, second = place.history(), place.history(starts=False)
     first.append(make_sample(time_ms=0, gpus=gpus))
-    assert first.flush(20)
+    wait_until_written(first)
     second.start()
     reading(second)
     for seconds in range(1, 60):
@@ -140,7 +140,7 @@ def test_a_file_system_without_locks_gives_one_warning(
     monkeypatch.setattr(fcntl, "flock", unsupported)
     history = make_history(tmp_path)
     append(history, 1)
-    assert history.flush(20)
+    wait_until_written(history)
     assert history.status_message() is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashtop.history.postgresql_url import database_url, mask_passwords
+from dashtop.history.postgresql_url import mask_passwords, validate_database_url
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from dashtop.history.postgresql_url import database_url, mask_passwords
     ],
 )
 def test_urls_of_one_reading_pass(url: str) -> None:
-    assert database_url(url) == url
+    assert validate_database_url(url) == url
 
 
 @pytest.mark.parametrize(

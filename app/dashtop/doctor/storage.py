@@ -38,9 +38,9 @@ def data_and_port(settings: Settings) -> Iterator[Finding]:
 
 def _engine(database: Database) -> Finding:
     try:
-        return Finding(area=HISTORY, text=database.engine())
+        return Finding(area=HISTORY, text=database.describe())
     except DatabaseReadError as error:
-        return Finding(area=HISTORY, state=State.FAIL, text=str(error), mend=f"psql {shlex.quote(database.place)}")
+        return Finding(area=HISTORY, state=State.FAIL, text=str(error), mend=f"psql {shlex.quote(database.location)}")
     finally:
         database.close()
 

@@ -1,6 +1,6 @@
-"""Sealing and pruning: rows of the head become compressed chunks and roll-ups, the oldest windows go.
+"""Compaction and retention: rows of the buffer become compressed chunks and roll-ups, the oldest windows are deleted.
 
-Both work on the transaction of the caller.
+All functions work in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dashtop.history.codec import pack, pack_times
-from dashtop.history.rollup import Readings, aggregate, aligned
-from dashtop.history.tiers import TIERS, Tier
+from dashtop.history.rollup import Readings, aggregate, align_buckets
+from dashtop.history.schema import TIERS, Tier, compress, compress_times
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Aggregation
 
@@ -22,138 +21,139 @@ if TYPE_CHECKING:
 
     from dashtop.history.database import Connection
 
-# So many windows go at most with each one sealed, so that no single step takes long.
-WINDOWS_A_STEP = 4
-MOST_ROWS = 500_000
+MAX_DELETED_WINDOWS = 4
+"""Windows deleted at most for each one that is compacted, so that no step takes long."""
+MAX_ROWS = 500_000
 """Events kept, and spans of processes."""
-COLUMNS = 4
-"""Mean, minimum, maximum and count of a rolled-up reading; a raw one has its value alone."""
+ROLLUP_COLUMNS = 4
+"""Mean, minimum, maximum and weight of a rolled-up reading; a raw one is its value alone."""
 
 
-def aggregation(metric: str) -> Aggregation:
-    """Return how readings of a metric are rolled up; one that this version does not know is averaged."""
+def find_aggregation(metric: str) -> Aggregation:
+    """Return how readings of a metric are rolled up: the mean for one that this version does not know."""
     known = METRICS.get(metric)
     return known.aggregation if known is not None else Aggregation.MEAN
 
 
-def seal(connection: Connection, now_ms: int) -> None:
-    """Seal every window but the ones that `now_ms` falls into."""
+def compact(connection: Connection, now_ms: int) -> None:
+    """Compact every window of the buffer except the current ones of `now_ms`."""
     for tier in TIERS:
         windows = connection.execute(
             "SELECT DISTINCT time_ms / ? FROM head WHERE tier = ? AND time_ms / ? <> ? ORDER BY 1",
             (tier.window_ms, tier.number, tier.window_ms, now_ms // tier.window_ms),
         ).fetchall()
         for (window,) in windows:
-            _seal_window(connection, tier, window * tier.window_ms)
+            _compact_window(connection, tier, window * tier.window_ms)
 
 
-def layout_number(connection: Connection, series: NDArray[np.int64]) -> int:
-    """Return the number under which this order of series is known, made where it is new."""
+def get_layout_id(connection: Connection, series: NDArray[np.int64]) -> int:
+    """Return the id of this order of series, which is inserted if it is new."""
     blob = series.tobytes()
     connection.execute("INSERT INTO layout (series) VALUES (?) ON CONFLICT DO NOTHING", (blob,))
-    number: int = connection.execute("SELECT id FROM layout WHERE series = ?", (blob,)).fetchone()[0]
-    return number
+    layout_id: int = connection.execute("SELECT id FROM layout WHERE series = ?", (blob,)).fetchone()[0]
+    return layout_id
 
 
-def head(
+def read_buffer(
     connection: Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], Readings]:
-    """Return the unsealed readings in [start_ms, end_ms) of those series (all that are there, where None)."""
+    """Return series ids, and their readings in [start_ms, end_ms) that are not compacted yet. None: all series."""
     rows = connection.execute(
         "SELECT time_ms, layout, data FROM head WHERE tier = ? AND time_ms >= ? AND time_ms < ? ORDER BY time_ms, id",
         (tier.number, start_ms, end_ms),
     ).fetchall()
-    numbers = sorted({layout for _, layout, _ in rows})
-    orders = {
-        number: np.frombuffer(
-            connection.execute("SELECT series FROM layout WHERE id = ?", (number,)).fetchone()[0], dtype=np.int64
+    layouts = {
+        layout: np.frombuffer(
+            connection.execute("SELECT series FROM layout WHERE id = ?", (layout,)).fetchone()[0], dtype=np.int64
         )
-        for number in numbers
+        for layout in sorted({layout for _, layout, _ in rows})
     }
     if series is None:
-        series = np.unique(np.concatenate([*orders.values(), np.zeros(0, dtype=np.int64)]))
-    columns = 1 if tier.width_ms == 0 else COLUMNS
+        series = np.unique(np.concatenate([*layouts.values(), np.zeros(0, dtype=np.int64)]))
+    columns = 1 if tier.width_ms == 0 else ROLLUP_COLUMNS
     values = np.full((columns, len(series), len(rows)), np.nan, dtype=np.float32)
-    for number, order in orders.items():
-        places = [place for place, row in enumerate(rows) if row[1] == number]
-        found = np.frombuffer(b"".join(rows[place][2] for place in places), dtype=np.float32)
-        table = found.reshape(len(places), columns, len(order)).transpose(1, 2, 0)
-        where = {int(one): position for position, one in enumerate(order)}
-        kept = [(row, where[int(one)]) for row, one in enumerate(series) if int(one) in where]
-        if kept:
-            into, out_of = (np.array(side) for side in zip(*kept, strict=True))
-            values[:, into[:, None], np.array(places)] = table[:, out_of]
-    times = np.array([row[0] for row in rows], dtype=np.int64)
-    return series, readings(times, values)
+    for layout, order in layouts.items():
+        times = [position for position, row in enumerate(rows) if row[1] == layout]
+        data = np.frombuffer(b"".join(rows[position][2] for position in times), dtype=np.float32)
+        table = data.reshape(len(times), columns, len(order)).transpose(1, 2, 0)
+        sources = {int(series_id): position for position, series_id in enumerate(order)}
+        pairs = [(row, sources[int(series_id)]) for row, series_id in enumerate(series) if int(series_id) in sources]
+        if pairs:
+            targets, found = (np.array(side) for side in zip(*pairs, strict=True))
+            values[:, targets[:, None], np.array(times)] = table[:, found]
+    return series, to_readings(np.array([row[0] for row in rows], dtype=np.int64), values)
 
 
-def readings(times: NDArray[np.int64], columns: NDArray[np.float32]) -> Readings:
-    """Return the readings that lie in an array of (columns, series, times)."""
+def to_readings(times: NDArray[np.int64], columns: NDArray[np.float32]) -> Readings:
+    """Return an array of (columns, series, times) as readings."""
     if len(columns) == 1:
-        return Readings.raw(times, columns[0])
-    mean, minimum, maximum, count = columns
-    return Readings(times, mean, minimum, maximum, np.nan_to_num(count))
+        return Readings.from_raw(times, columns[0])
+    mean, minimum, maximum, weight = columns
+    return Readings(times, mean, minimum, maximum, np.nan_to_num(weight))
 
 
-def _seal_window(connection: Connection, tier: Tier, start_ms: int) -> None:
+def _compact_window(connection: Connection, tier: Tier, start_ms: int) -> None:
     end_ms = start_ms + tier.window_ms
-    series, found = head(connection, tier, start_ms, end_ms)
-    # One writer alone, so the next number is free; to have it told by the INSERT would need SQLite 3.35.
+    series, readings = read_buffer(connection, tier, start_ms, end_ms)
+    # There is one writer, so the next id is free. INSERT … RETURNING needs SQLite 3.35.
     (window,) = connection.execute('SELECT coalesce(max(id), 0) + 1 FROM "window"').fetchone()
     connection.execute(
         'INSERT INTO "window" (id, tier, start_ms, times) VALUES (?, ?, ?, ?)',
-        (window, tier.number, start_ms, pack_times(found.times_ms)),
+        (window, tier.number, start_ms, compress_times(readings.times_ms)),
     )
-    columns = np.stack([found.mean] if tier.width_ms == 0 else list(found[1:]))
+    columns = np.stack([readings.mean] if tier.width_ms == 0 else list(readings[1:]))
     connection.executemany(
         'INSERT INTO chunk (series, "window", data) VALUES (?, ?, ?)',
         [
-            (int(number), window, pack(columns[:, row]))
-            for row, number in enumerate(series)
-            if found.weight[row].any()  # a series without any reading is known by having no chunk
+            (int(series_id), window, compress(columns[:, row]))
+            for row, series_id in enumerate(series)
+            if readings.weight[row].any()  # a series without any reading has no chunk
         ],
     )
     connection.execute(
         "DELETE FROM head WHERE tier = ? AND time_ms >= ? AND time_ms < ?", (tier.number, start_ms, end_ms)
     )
     if tier.width_ms == 0:
-        _roll_up(connection, series, found, start_ms, end_ms)
+        _roll_up(connection, series, readings, start_ms, end_ms)
 
 
 def _roll_up(connection: Connection, series: NDArray[np.int64], raw: Readings, start_ms: int, end_ms: int) -> None:
     metrics: dict[int, str] = dict(connection.execute("SELECT id, metric FROM series"))
-    kinds = [aggregation(metrics[int(number)]) for number in series]
-    layout = layout_number(connection, series)
-    rolled = raw
-    for tier in TIERS[1:]:  # each from the one before, whose buckets are parts of its own
-        rolled = aggregate(rolled, aligned(start_ms, end_ms, tier.width_ms), kinds)
-        columns = np.stack(list(rolled[1:]))
-        filled = np.flatnonzero(rolled.weight.any(axis=0))
+    aggregations = [find_aggregation(metrics[int(series_id)]) for series_id in series]
+    layout = get_layout_id(connection, series)
+    readings = raw
+    for tier in TIERS[1:]:  # each from the finer one, whose buckets are parts of its own
+        readings = aggregate(readings, align_buckets(start_ms, end_ms, tier.width_ms), aggregations)
+        columns = np.stack(list(readings[1:]))
+        filled = np.flatnonzero(readings.weight.any(axis=0))
         connection.executemany(
             "INSERT INTO head (tier, time_ms, layout, data) VALUES (?, ?, ?, ?)",
-            [(tier.number, int(rolled.times_ms[place]), layout, columns[:, :, place].tobytes()) for place in filled],
+            [
+                (tier.number, int(readings.times_ms[position]), layout, columns[:, :, position].tobytes())
+                for position in filled
+            ],
         )
 
 
-def prune(connection: Connection, *, kept_ms: int, most_bytes: int, used_bytes: Callable[[Connection], int]) -> None:
-    """Delete what was sealed before the newest windows of each tier; where it takes too much room, also finest first.
+def prune(connection: Connection, *, kept_ms: int, max_bytes: int, used_bytes: Callable[[Connection], int]) -> None:
+    """Delete windows that are older than each tier keeps; beyond `max_bytes` also the oldest, of the finest tier first.
 
-    Windows are counted, in the order in which they were written: no clock is asked, so none that is wrong, be it by
-    decades, wipes anything. `kept_ms` is therefore time in which dashtop ran.
+    Windows are counted in the order in which they were written, whatever their times: a clock that is wrong, even by
+    decades, deletes nothing. `kept_ms` is therefore time in which dashtop ran.
     """
     for tier in TIERS:
-        most = -(-min(kept_ms, tier.kept_ms or kept_ms) // tier.window_ms)
-        _drop(connection, 'SELECT id FROM "window" WHERE tier = ? ORDER BY id DESC LIMIT ? OFFSET ?', tier.number, most)
+        max_windows = -(-min(kept_ms, tier.kept_ms or kept_ms) // tier.window_ms)
+        windows = 'SELECT id FROM "window" WHERE tier = ? ORDER BY id DESC LIMIT ? OFFSET ?'
+        _delete_windows(connection, windows, tier.number, MAX_DELETED_WINDOWS, max_windows)
     for table in ("event", "process"):
         connection.execute(
-            f"DELETE FROM {table} WHERE id <= (SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET {MOST_ROWS})"  # noqa: S608
+            f"DELETE FROM {table} WHERE id <= (SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET {MAX_ROWS})"  # noqa: S608
         )
-    if used_bytes(connection) > most_bytes:
-        _drop(connection, 'SELECT id FROM "window" ORDER BY tier, id LIMIT ? OFFSET ?', 0)
+    if used_bytes(connection) > max_bytes:
+        _delete_windows(connection, 'SELECT id FROM "window" ORDER BY tier, id LIMIT ?', MAX_DELETED_WINDOWS)
 
 
-def _drop(connection: Connection, question: str, *arguments: int) -> None:
-    *which, skipped = arguments
-    for window in connection.execute(question, (*which, WINDOWS_A_STEP, skipped)).fetchall():
+def _delete_windows(connection: Connection, query: str, *parameters: int) -> None:
+    for window in connection.execute(query, parameters).fetchall():
         connection.execute('DELETE FROM chunk WHERE series IN (SELECT id FROM series) AND "window" = ?', window)
         connection.execute('DELETE FROM "window" WHERE id = ?', window)

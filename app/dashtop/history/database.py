@@ -1,8 +1,8 @@
-"""The tables of the history and how samples are added to them, in whichever database they lie.
+"""The database of the history: the interface of its two backends, and how records are written to its tables.
 
-A sample is one row of `head`, 4 bytes a series. When a window of time is over, its rows are sealed (seal.py) into one
-compressed `chunk` a series, with the times they share in `window`. The layout was measured: rows a value would take 15
-times the room and 60 times the time to read. One writer, any number of readers.
+A sample is one row of the buffer (table `head`), 4 bytes a series. When a time window is over, compaction.py turns its
+rows into one compressed `chunk` per series, with the times they share in `window`. The layout was measured: a row per
+value would take 15 times the space and 60 times the time to read. One process writes, any number read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from dashtop.history import compaction as seal
-from dashtop.history.tiers import TIERS
+from dashtop.history.compaction import compact, get_layout_id, prune
+from dashtop.history.schema import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class Cursor(Protocol):
-    """The rows that a question gives."""
+    """The rows of a query."""
 
     def fetchone(self) -> Any:
         """Return the next row, or None."""
 
     def fetchall(self) -> list[Any]:
-        """Return the rows that are left."""
+        """Return the remaining rows."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
 
 class Connection(Protocol):
-    """What is asked of a connection, in the words of sqlite3; a `?` stands for each parameter."""
+    """A database connection, with the methods of sqlite3; a `?` stands for each parameter."""
 
     @property
     def in_transaction(self) -> bool:
@@ -51,74 +51,74 @@ class Connection(Protocol):
         """Run a statement for each row."""
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connection."""
 
 
 class IncompatibleDatabaseError(Exception):
-    """What lies there is not of this version of dashtop, or damaged."""
+    """The database is damaged, or not of this version of dashtop."""
 
 
 class DatabaseReadError(Exception):
-    """The database does not answer. `damaged`: since it is broken. `lost`: since it is out of reach."""
+    """The database cannot be read: `is_damaged`, or `is_unreachable`."""
 
-    def __init__(self, message: str, *, damaged: bool = False, lost: bool = False) -> None:
+    def __init__(self, message: str, *, is_damaged: bool = False, is_unreachable: bool = False) -> None:
         super().__init__(message)
-        self.damaged = damaged
-        self.lost = lost
+        self.is_damaged = is_damaged
+        self.is_unreachable = is_unreachable
 
 
 class Database(ABC):
-    """Holds the tables: one connection to write, others to read."""
+    """The tables of the history: one connection writes, others read."""
 
-    begin: ClassVar[str]
-    """The statement that opens a transaction to write in."""
-    retry_s: ClassVar[float]
-    """Seconds between two tries where the database cannot be written."""
+    begin_statement: ClassVar[str]
+    """Opens a transaction that writes."""
+    retry_interval_s: ClassVar[float]
+    """Seconds between two attempts to write."""
 
-    def __init__(self, *, kept_ms: int, most_bytes: int) -> None:
-        self._kept_ms = kept_ms
-        self._most_bytes = most_bytes
-        self._connection: Connection | None = None
-        # Where there is but one connection, readers and the writer take turns.
-        self._turn = threading.Lock()
+    def __init__(self, *, kept_ms: int, max_bytes: int) -> None:
         self.newest_ms = -1
         """Time of the newest sample when the database was opened; -1 if it was empty."""
-        self._layouts: dict[Layout, int] = {}
+        self._kept_ms = kept_ms
+        self._max_bytes = max_bytes
+        self._connection: Connection | None = None
+        # A database in memory has only this connection, which readers and the writer then share.
+        self._connection_lock = threading.Lock()
+        self._layout_ids: dict[Layout, int] = {}
         self._window = -1
-        self._unsure = False
+        self._is_last_write_uncertain = False
 
     @property
     @abstractmethod
-    def place(self) -> str:
-        """Where the tables lie, to be told to a person; without any password."""
+    def location(self) -> str:
+        """The folder or URL, without a password, for messages."""
 
     @abstractmethod
-    def engine(self) -> str:
-        """Return the name and version of what keeps the tables. Raises DatabaseReadError."""
+    def describe(self) -> str:
+        """Return the name and version of the database. Raises DatabaseReadError."""
 
     @abstractmethod
     def recover(self, error: Exception, now_ms: int) -> tuple[Database, str | None]:
-        """Do what can be done after writing failed; return where to go on, and what trouble to tell."""
+        """Handle a failed write: return the database to go on with, and a status message."""
 
     @abstractmethod
     def _connect(self) -> Connection:
-        """Return a connection to write with; makes what is missing. Raises as `open` does."""
+        """Return a connection that writes; create what is missing. Raises as `open` does."""
 
     @abstractmethod
-    def _reading(self) -> AbstractContextManager[Connection]:
-        """Give a connection to read from. Raises DatabaseReadError; its own errors are told by `_understood`."""
+    def _connect_reader(self) -> AbstractContextManager[Connection]:
+        """Open a connection that reads. Raises DatabaseReadError and errors that `_to_read_error` converts."""
 
     @abstractmethod
-    def _understood(self, error: Exception) -> DatabaseReadError | None:
-        """Return what an error while reading means; None where it is none of the database's."""
+    def _to_read_error(self, error: Exception) -> DatabaseReadError | None:
+        """Return what an error while reading means; None if it does not come from the database."""
 
     @abstractmethod
-    def _used_bytes(self, connection: Connection) -> int:
-        """Return how much room the history takes up."""
+    def _read_used_bytes(self, connection: Connection) -> int:
+        """Return the size of the history."""
 
     @abstractmethod
-    def _tidy(self, connection: Connection) -> None:
-        """Give room back after a pruning, outside of a transaction."""
+    def _reclaim_space(self, connection: Connection) -> None:
+        """Return free space to the system after pruning, outside a transaction."""
 
     def open(self) -> None:
         """Acquire the writer lock and open the database for writing.
@@ -127,15 +127,15 @@ class Database(ABC):
         """
         self._disconnect()
         connection = self._connect()
-        self._layouts.clear()
+        self._layout_ids.clear()
         try:
-            newest = _newest(connection)
+            newest = _read_newest_row(connection)
         except BaseException:
             connection.close()
             raise
         self.newest_ms = newest[0] if newest else -1
-        self._window = newest[0] // TIERS[0].window_ms if newest else -1
-        self._unsure = True
+        self._window = newest[0] // RAW.window_ms if newest else -1
+        self._is_last_write_uncertain = True
         self._connection = connection
 
     def close(self) -> None:
@@ -143,59 +143,59 @@ class Database(ABC):
         self._disconnect()
 
     def _disconnect(self) -> None:
-        with self._turn:
+        with self._connection_lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Give a connection to read from, which sees one moment. Raises DatabaseReadError, also for damaged values."""
+    def open_reader(self) -> Iterator[Connection]:
+        """Open a connection that reads one consistent snapshot. Raises DatabaseReadError, also for damaged values."""
         try:
-            with self._reading() as connection:
+            with self._connect_reader() as connection:
                 yield connection
         except Exception as error:
-            understood = self._understood(error)
-            if understood is None:
+            read_error = self._to_read_error(error)
+            if read_error is None:
                 raise
-            raise understood from error
+            raise read_error from error
 
     def write(self, records: Sequence[Record]) -> None:
-        """Add records in one transaction; from then on they survive the process.
+        """Write records in one transaction; from then on they survive the process.
 
-        After a failure, or where another process wrote before, those that did arrive are not written twice. Raises
-        DatabaseReadError where it is closed, and the database's own errors.
+        After a failed write, records that did arrive are not written again. Raises DatabaseReadError if the database
+        is closed, and the database's own errors.
         """
-        with self._turn:
+        with self._connection_lock:
             connection = self._connection
             if connection is None:
                 raise DatabaseReadError("the history is closed")
-            if self._unsure:
-                records = records[_arrived(connection, records) :]
-            self._unsure = True
-            connection.execute(self.begin)
+            if self._is_last_write_uncertain:
+                records = records[_count_written(connection, records) :]
+            self._is_last_write_uncertain = True
+            connection.execute(self.begin_statement)
             try:
-                sealed = self._add(connection, records)
+                is_compacted = self._write_windows(connection, records)
                 connection.execute("COMMIT")
             except BaseException:
-                self._layouts.clear()
+                self._layout_ids.clear()
                 self._window = -1
-                _undo(connection)
+                _roll_back(connection)
                 raise
-        if sealed:
+        if is_compacted:
             self._prune(connection)
-        self._unsure = False
+        self._is_last_write_uncertain = False
 
-    def _add(self, connection: Connection, records: Sequence[Record]) -> bool:
-        """Add records; return whether a window was sealed on the way."""
-        sealed = False
-        for window, run in groupby(records, key=lambda record: record.time_ms // TIERS[0].window_ms):
-            of_window = list(run)
+    def _write_windows(self, connection: Connection, records: Sequence[Record]) -> bool:
+        """Insert records and compact the windows that end before them; return whether there was one."""
+        is_compacted = False
+        for window, group in groupby(records, key=lambda record: record.time_ms // RAW.window_ms):
+            of_window = list(group)
             if window != self._window:
-                seal.seal(connection, of_window[0].time_ms)
-                self._window, sealed = window, True
+                compact(connection, of_window[0].time_ms)
+                self._window, is_compacted = window, True
             self._insert(connection, of_window)
-        return sealed
+        return is_compacted
 
     def _insert(self, connection: Connection, records: list[Record]) -> None:
         connection.executemany(
@@ -203,7 +203,7 @@ class Database(ABC):
             [
                 (
                     record.time_ms,
-                    self._layouts.get(record.layout) or self._layout(connection, record.layout),
+                    self._layout_ids.get(record.layout) or self._insert_layout(connection, record.layout),
                     record.values,
                 )
                 for record in records
@@ -226,7 +226,7 @@ class Database(ABC):
                     for event in events
                 ],
             )
-        spans = [span.row() for record in records for span in record.spans]
+        spans = [span.to_row() for record in records for span in record.spans]
         if spans:
             connection.executemany(
                 "INSERT INTO process (gpu, pid, start_ms, end_ms, memory, peak_memory, peak_sm, facts)"
@@ -236,44 +236,42 @@ class Database(ABC):
                 spans,
             )
 
-    def _layout(self, connection: Connection, new: Layout) -> int:
-        rows = [(key.metric, key.gpu_uuid or "") for key in new.keys]
+    def _insert_layout(self, connection: Connection, layout: Layout) -> int:
+        rows = [(key.metric, key.gpu_uuid or "") for key in layout.keys]
         connection.executemany("INSERT INTO series (metric, gpu) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
-        found = connection.execute("SELECT id, metric, gpu FROM series")
-        numbers = {(metric, gpu): number for number, metric, gpu in found}
-        layout = seal.layout_number(connection, np.array([numbers[row] for row in rows], dtype=np.int64))
-        self._layouts[new] = layout
-        return layout
+        series_ids = {
+            (metric, gpu): series_id
+            for series_id, metric, gpu in connection.execute("SELECT id, metric, gpu FROM series")
+        }
+        layout_id = get_layout_id(connection, np.array([series_ids[row] for row in rows], dtype=np.int64))
+        self._layout_ids[layout] = layout_id
+        return layout_id
 
     def _prune(self, connection: Connection) -> None:
-        with self._turn:
-            connection.execute(self.begin)
+        with self._connection_lock:
+            connection.execute(self.begin_statement)
             try:
-                seal.prune(connection, kept_ms=self._kept_ms, most_bytes=self._most_bytes, used_bytes=self._used_bytes)
+                prune(connection, kept_ms=self._kept_ms, max_bytes=self._max_bytes, used_bytes=self._read_used_bytes)
                 connection.execute("COMMIT")
             except BaseException:
-                _undo(connection)
+                _roll_back(connection)
                 raise
-            self._tidy(connection)
+            self._reclaim_space(connection)
 
 
-def _undo(connection: Connection) -> None:
+def _roll_back(connection: Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
-def _newest(connection: Connection) -> tuple[int, bytes] | None:
+def _read_newest_row(connection: Connection) -> tuple[int, bytes] | None:
     """Return time and values of the sample that was written last."""
-    found = connection.execute("SELECT time_ms, data FROM head WHERE tier = 0 ORDER BY id DESC LIMIT 1").fetchone()
-    return None if found is None else (found[0], found[1])
+    row = connection.execute("SELECT time_ms, data FROM head WHERE tier = 0 ORDER BY id DESC LIMIT 1").fetchone()
+    return None if row is None else (row[0], row[1])
 
 
-def _arrived(connection: Connection, records: Sequence[Record]) -> int:
-    """Return how many of the records were written after all: a connection may break with the answer on its way."""
-    newest = _newest(connection)
-    written = (number for number in range(len(records), 0, -1) if _row(records[number - 1]) == newest)
-    return next(written, 0)
-
-
-def _row(record: Record) -> tuple[int, bytes]:
-    return record.time_ms, record.values
+def _count_written(connection: Connection, records: Sequence[Record]) -> int:
+    """Return how many of the records were written although the write failed: the connection broke after the commit."""
+    newest = _read_newest_row(connection)
+    counts = range(len(records), 0, -1)
+    return next((count for count in counts if (records[count - 1].time_ms, records[count - 1].values) == newest), 0)

@@ -1,4 +1,4 @@
-"""What is written of one sample: a row of numbers, the events, and what processes hold."""
+"""Encodes a sample for the database: a row of values, the events, and the spans of GPU processes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from dashtop.model.sample import Event, GpuProcess, Owner, Sample
 
-CHANGE = 0.05
-"""A process whose memory has changed by more than this part begins a new span."""
-REWRITE_MS = 15_000
-"""How often the end of a span that goes on is written."""
-PATIENCE_MS = 15_000
-"""How long a span is not ended while the driver does not tell the processes of its GPU."""
+MIN_MEMORY_CHANGE = 0.05
+"""A process whose GPU memory changes by more than this fraction begins a new span."""
+SPAN_WRITE_INTERVAL_MS = 15_000
+"""How often an open span is written with its new end."""
+MAX_SPAN_GAP_MS = 15_000
+"""An open span outlasts a driver that lists no processes of its GPU for this long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Which series the numbers of a record are, in their order. One object for each set of devices.
+    """The series of a record's values, in their order. There is one object for each set of devices.
 
-    It is known by identity: to hash hundreds of keys with every sample would take longer than to write it.
+    Layouts are compared by identity: hashing hundreds of keys with every sample takes longer than writing it.
     """
 
     keys: tuple[SeriesKey, ...]
@@ -41,7 +41,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One sample as it is written. `values`: float32, one for each series of the layout, NaN for no reading."""
+    """An encoded sample. `values`: a float32 for each series of the layout, NaN for no reading."""
 
     time_ms: int
     layout: Layout
@@ -52,7 +52,7 @@ class Record:
 
 @dataclass(slots=True)
 class Span:
-    """A span that may go on."""
+    """A time in which a process uses a GPU with about the same memory. It is open until the process ends."""
 
     process: GpuProcess
     gpu_uuid: str
@@ -64,13 +64,14 @@ class Span:
     written_ms: int
 
     @classmethod
-    def begun(cls, process: GpuProcess, gpu_uuid: str, time_ms: int) -> Span:
-        """Return the span of a process first seen now; it is due to be written."""
+    def start(cls, process: GpuProcess, gpu_uuid: str, time_ms: int) -> Span:
+        """Return the span of a process that is new at `time_ms`; it is due to be written."""
         memory = process.gpu_memory_bytes
-        return cls(process, gpu_uuid, time_ms, time_ms, memory, memory, process.sm_percent, time_ms - REWRITE_MS)
+        written_ms = time_ms - SPAN_WRITE_INTERVAL_MS
+        return cls(process, gpu_uuid, time_ms, time_ms, memory, memory, process.sm_percent, written_ms)
 
-    def goes_on(self, process: GpuProcess, time_ms: int) -> None:
-        """Take in that the process is still there."""
+    def extend(self, process: GpuProcess, time_ms: int) -> None:
+        """Extend the span to `time_ms`, at which the process still runs."""
         self.process = process
         self.end_ms = max(self.end_ms, time_ms)
         memory, sm = process.gpu_memory_bytes, process.sm_percent
@@ -79,8 +80,8 @@ class Span:
         if sm is not None and (self.peak_sm is None or sm > self.peak_sm):
             self.peak_sm = sm
 
-    def frozen(self) -> ProcessSpan:
-        """Return the span as others see it."""
+    def to_process_span(self) -> ProcessSpan:
+        """Return the span as the History port describes it."""
         process = self.process
         return ProcessSpan(
             gpu_uuid=self.gpu_uuid,
@@ -97,8 +98,8 @@ class Span:
             owner=process.owner,
         )
 
-    def row(self) -> tuple[object, ...]:
-        """Return the columns of table `process` but its id."""
+    def to_row(self) -> tuple[object, ...]:
+        """Return the columns of table `process` without its id."""
         process = self.process
         return (
             self.gpu_uuid,
@@ -112,102 +113,104 @@ class Span:
         )
 
 
-@lru_cache(maxsize=1024)  # a span is written every few seconds, and these do not change meanwhile
+@lru_cache(maxsize=1024)  # an open span is written every 15 seconds, and these do not change
 def _facts(name: str | None, kind: str, started_ms: int | None, foreign: bool, owner: Owner | None) -> str:
-    """Return what is told of a process but not asked for, as JSON."""
-    told = {
+    """Return the facts about a process that no query selects by, as JSON."""
+    facts = {
         "name": name,
         "kind": kind,
         "started_ms": started_ms,
         "foreign": foreign,
         "owner": asdict(owner) if owner is not None else None,
     }
-    return json.dumps(told, ensure_ascii=True)
+    return json.dumps(facts, ensure_ascii=True)
 
 
 class SampleEncoder:
-    """Turns samples into records; knows which spans go on. For one thread."""
+    """Encodes samples as records, and keeps the open spans of processes. Not thread-safe."""
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[str | None, ...], Layout] = {}
         self._open: dict[tuple[str, int], Span] = {}
 
     def restart_spans(self) -> None:
-        """Begin new spans with the next sample: the earlier ones were not written."""
+        """Start new spans with the next sample: the open ones were not written."""
         self._open.clear()
 
-    def record(self, sample: Sample, layout: Layout, row: NDArray[np.float32]) -> Record:
-        """Return what is to be written of a sample of which `row` was told."""
-        return Record(
-            time_ms=sample.time_ms,
-            layout=layout,
-            values=row.tobytes(),
-            events=sample.events,
-            spans=self._spans(sample) if sample.gpu_age_s == 0 else (),
-        )
-
-    def row(self, sample: Sample) -> tuple[Layout, NDArray[np.float32]]:
-        """Return the numbers of a sample. Values of the GPUs that are only the last ones repeated are none."""
+    def encode_values(self, sample: Sample) -> tuple[Layout, NDArray[np.float32]]:
+        """Return the values of a sample. The values of GPUs that were not read again are left out."""
         scopes: dict[str | None, Mapping[str, float | None]] = {None: sample.host.values}
         if sample.gpu_age_s == 0:
             scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
         layout = self._layout(scopes)
-        row: list[float | None] = []
-        for values, names in zip(scopes.values(), layout.metrics, strict=True):
-            row.extend(map(values.__getitem__, names))
-        return layout, np.fromiter(row, np.float32, len(row))  # None becomes NaN, in half the time of np.array
+        values: list[float | None] = []
+        for scope, metrics in zip(scopes.values(), layout.metrics, strict=True):
+            values.extend(map(scope.__getitem__, metrics))
+        # None becomes NaN, in half the time of np.array.
+        return layout, np.fromiter(values, np.float32, len(values))
+
+    def encode(self, sample: Sample, layout: Layout, values: NDArray[np.float32]) -> Record:
+        """Return the record of a sample with these encoded values."""
+        return Record(
+            time_ms=sample.time_ms,
+            layout=layout,
+            values=values.tobytes(),
+            events=sample.events,
+            spans=self._encode_spans(sample) if sample.gpu_age_s == 0 else (),
+        )
 
     def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]]) -> Layout:
-        known = self._layouts.get(tuple(scopes))
-        if known is None:
-            # What never changes on a device is said by the device itself, not by a series.
+        layout = self._layouts.get(tuple(scopes))
+        if layout is None:
+            # Constants of a device are part of its description and have no series.
             metrics = tuple(
                 tuple(name for name in values if not (name in METRICS and METRICS[name].constant))
                 for values in scopes.values()
             )
             keys = tuple(SeriesKey(name, uuid) for uuid, names in zip(scopes, metrics, strict=True) for name in names)
-            known = self._layouts[tuple(scopes)] = Layout(keys, tuple(scopes), metrics)
-        return known
+            layout = self._layouts[tuple(scopes)] = Layout(keys, tuple(scopes), metrics)
+        return layout
 
-    def _spans(self, sample: Sample) -> tuple[Span, ...]:
+    def _encode_spans(self, sample: Sample) -> tuple[Span, ...]:
+        """Update the open spans; return copies of those that are due to be written."""
         time_ms = sample.time_ms
         due: list[Span] = []
-        seen = 0
+        count = 0
         for gpu in sample.gpus:
             uuid = gpu.device.uuid
             for process in gpu.processes:
-                seen += 1
-                place = uuid, process.pid
-                span = self._open.get(place)
-                if span is None or _changed(span, process):
+                count += 1
+                key = uuid, process.pid
+                span = self._open.get(key)
+                if span is None or _is_changed(span, process):
                     if span is not None:
                         due.append(span)
-                    span = self._open[place] = Span.begun(process, uuid, time_ms)
-                span.goes_on(process, time_ms)
-                if abs(time_ms - span.written_ms) >= REWRITE_MS:
+                    span = self._open[key] = Span.start(process, uuid, time_ms)
+                span.extend(process, time_ms)
+                if abs(time_ms - span.written_ms) >= SPAN_WRITE_INTERVAL_MS:
                     span.written_ms = time_ms
                     due.append(span)
-        if seen != len(self._open):
-            due += self._ended(sample)
+        if count != len(self._open):
+            due += self._remove_ended(sample)
         return tuple(replace(span) for span in due)
 
-    def _ended(self, sample: Sample) -> list[Span]:
-        """Forget the spans of processes that are gone; return them."""
-        told = {(gpu.device.uuid, process.pid) for gpu in sample.gpus for process in gpu.processes}
-        untold = {gpu.device.uuid for gpu in sample.gpus if PROCESSES in gpu.unavailable}
-        gone = [
-            place
-            for place, span in self._open.items()
-            if place not in told and (place[0] not in untold or abs(sample.time_ms - span.end_ms) > PATIENCE_MS)
+    def _remove_ended(self, sample: Sample) -> list[Span]:
+        """Remove the spans of processes that have ended; return them."""
+        running = {(gpu.device.uuid, process.pid) for gpu in sample.gpus for process in gpu.processes}
+        unlisted = {gpu.device.uuid for gpu in sample.gpus if PROCESSES in gpu.unavailable}
+        ended = [
+            key
+            for key, span in self._open.items()
+            if key not in running and (key[0] not in unlisted or abs(sample.time_ms - span.end_ms) > MAX_SPAN_GAP_MS)
         ]
-        return [self._open.pop(place) for place in gone]
+        return [self._open.pop(key) for key in ended]
 
 
-def _changed(span: Span, process: GpuProcess) -> bool:
-    """Tell whether another process has the pid, or it holds another amount of memory."""
+def _is_changed(span: Span, process: GpuProcess) -> bool:
+    """Tell whether another process has the pid now, or this one uses another amount of memory."""
     if span.process.started_ms is not None and process.started_ms not in {None, span.process.started_ms}:
         return True
     before, now = span.memory, process.gpu_memory_bytes
     if before is None or now is None:
         return before is not now
-    return abs(now - before) > CHANGE * before
+    return abs(now - before) > MIN_MEMORY_CHANGE * before

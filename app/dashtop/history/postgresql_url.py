@@ -1,4 +1,4 @@
-"""URLs with a password in them: what is let in, and what of them may be told."""
+"""URLs of PostgreSQL databases: validation, and removal of passwords from messages."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _DATABASE_URL = re.compile(
 )
 
 
-def database_url(value: str | None) -> str | None:
-    """Let pass what has one reading only: of anything else libpq might tell a part of the password as a host's name.
+def validate_database_url(value: str | None) -> str | None:
+    """Return the URL if it is unambiguous. libpq may print a part of the password of another one as a host name.
 
-    Raises ValueError, whose message does not repeat the value.
+    Raises ValueError with a message that does not repeat the value.
     """
     if value is None or _DATABASE_URL.match(value):
         return value
     raise ValueError(
-        "must read postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with each of @ : / ? # % in a password written as"
-        " %40 %3A %2F %3F %23 %25"
+        "must have the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with each of @ : / ? # % in a password"
+        " written as %40 %3A %2F %3F %23 %25"
     )
 
 
 def mask_passwords(text: str) -> str:
-    """Return `text` with every URL in it cut to where it leads: without its password, nor what follows a `?`."""
+    """Return `text` with the password and everything from a `?` on removed from every URL in it."""
     return _QUERY.sub(r"\1", _PASSWORD.sub(r"\1@", text))

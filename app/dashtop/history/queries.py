@@ -1,4 +1,4 @@
-"""Questions to the database: readings of a stretch of time from the tiers that still hold it, events, processes."""
+"""Queries of the database: readings of a time range from the tiers that still hold it, events, process spans."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashtop.history import compaction as seal
-from dashtop.history.codec import unpack, unpack_times
-from dashtop.history.rollup import Readings, joined
-from dashtop.history.tiers import TIERS, Tier, tier_for
+from dashtop.history.compaction import ROLLUP_COLUMNS, read_buffer, to_readings
+from dashtop.history.rollup import Readings, concatenate
+from dashtop.history.schema import RAW, TIERS, Tier, decompress, decompress_times, find_tier
 from dashtop.model.metric import Severity
 from dashtop.model.sample import Event, Owner, ProcessSpan, SeriesKey
 
@@ -24,48 +23,49 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RAW = TIERS[0]
-MOST_ROWS = 10_000
-"""Events or spans that one answer may hold."""
+MAX_ROWS = 10_000
+"""Events or spans in one result."""
 
 
-def readings(connection: Connection, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> Readings:
-    """Return what is kept of [start_ms, end_ms) in the coarsest tier that makes up buckets of `step_ms`.
+def read_readings(
+    connection: Connection, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int
+) -> Readings:
+    """Return the readings in [start_ms, end_ms) of the coarsest tier that makes up buckets of `step_ms`.
 
-    Where that tier no longer reaches back far enough, coarser ones take its place.
+    For times before that tier begins, coarser tiers take its place.
     """
-    series = _numbers(connection, keys)
-    chosen = tier_for(step_ms)
+    series = _read_series_ids(connection, keys)
+    finest = find_tier(step_ms)
     parts = []
-    if chosen.width_ms:
-        parts.append(seal.head(connection, RAW, start_ms, end_ms, series)[1])
-    for tier in TIERS[chosen.number :]:
-        parts.insert(0, seal.head(connection, tier, start_ms, end_ms, series)[1])
-        parts[:0] = _sealed(connection, tier, start_ms, end_ms, series)
-        end_ms = min(end_ms, _oldest(connection, tier, end_ms))
+    if finest.width_ms:
+        parts.append(read_buffer(connection, RAW, start_ms, end_ms, series)[1])
+    for tier in TIERS[finest.number :]:
+        parts.insert(0, read_buffer(connection, tier, start_ms, end_ms, series)[1])
+        parts[:0] = _read_windows(connection, tier, start_ms, end_ms, series)
+        end_ms = min(end_ms, _read_start(connection, tier, end_ms))
         if end_ms <= start_ms:
             break
-    return joined(parts)
+    return concatenate(parts)
 
 
-def series(connection: Connection) -> list[SeriesKey]:
+def read_series(connection: Connection) -> list[SeriesKey]:
     """Return every series that was ever written."""
     rows = connection.execute("SELECT metric, gpu FROM series").fetchall()
     return [SeriesKey(metric, gpu or None) for metric, gpu in rows]
 
 
-def newest_ms(connection: Connection) -> int:
-    """Return the time of the sample that was written last, -1 where there is none."""
-    found = connection.execute("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id DESC LIMIT 1").fetchone()
-    return int(found[0]) if found else -1
+def read_newest_ms(connection: Connection) -> int:
+    """Return the time of the sample that was written last, -1 if there is none."""
+    row = connection.execute("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id DESC LIMIT 1").fetchone()
+    return int(row[0]) if row else -1
 
 
-def events(connection: Connection, start_ms: int, end_ms: int) -> tuple[Event, ...]:
-    """Return the newest events in [start_ms, end_ms), in the order of time."""
+def read_events(connection: Connection, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+    """Return the newest events in [start_ms, end_ms), in ascending time."""
     rows = connection.execute(
         "SELECT time_ms, kind, severity, text, gpu, advice, code FROM event"
         " WHERE time_ms >= ? AND time_ms < ? ORDER BY time_ms DESC, id DESC LIMIT ?",
-        (start_ms, end_ms, MOST_ROWS),
+        (start_ms, end_ms, MAX_ROWS),
     ).fetchall()
     return tuple(
         Event(
@@ -75,17 +75,17 @@ def events(connection: Connection, start_ms: int, end_ms: int) -> tuple[Event, .
     )
 
 
-def processes(connection: Connection, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
-    """Return the newest spans on one GPU that reach into [start_ms, end_ms), in the order of their start."""
+def read_processes(connection: Connection, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+    """Return the newest spans on one GPU that overlap [start_ms, end_ms), in ascending order of their start."""
     rows = connection.execute(
         "SELECT gpu, pid, start_ms, end_ms, memory, peak_memory, peak_sm, facts FROM process"
         " WHERE gpu = ? AND end_ms >= ? AND start_ms < ? ORDER BY start_ms DESC, id DESC LIMIT ?",
-        (gpu_uuid, start_ms, end_ms, MOST_ROWS),
+        (gpu_uuid, start_ms, end_ms, MAX_ROWS),
     ).fetchall()
-    return tuple(_span(*row[:-1], facts=json.loads(row[-1])) for row in reversed(rows))
+    return tuple(_to_span(*row[:-1], facts=json.loads(row[-1])) for row in reversed(rows))
 
 
-def _span(  # noqa: PLR0917 - the columns of the question above
+def _to_span(  # noqa: PLR0917 - the columns of the query above
     gpu: str,
     pid: int,
     start_ms: int,
@@ -112,55 +112,55 @@ def _span(  # noqa: PLR0917 - the columns of the question above
     )
 
 
-def _numbers(connection: Connection, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
-    """Return the number of each series; one that was never written has a negative one, which nothing bears."""
-    found = []
+def _read_series_ids(connection: Connection, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
+    """Return the id of each series; for an unknown one a negative id, which no row has."""
+    ids = []
     for position, key in enumerate(keys):
         row = connection.execute(
             "SELECT id FROM series WHERE metric = ? AND gpu = ?", (key.metric, key.gpu_uuid or "")
         ).fetchone()
-        found.append(row[0] if row else -1 - position)
-    return np.array(found, dtype=np.int64)
+        ids.append(row[0] if row else -1 - position)
+    return np.array(ids, dtype=np.int64)
 
 
-def _sealed(
+def _read_windows(
     connection: Connection, tier: Tier, start_ms: int, end_ms: int, series: NDArray[np.int64]
 ) -> list[Readings]:
-    # A window may begin before the question does; its first readings then fall before the first bucket and drop out.
+    """Return the compacted readings in [start_ms, end_ms); an empty list if there are none."""
+    # A window may begin before the range does.
     bounds = (tier.number, start_ms - tier.window_ms, end_ms)
     windows = connection.execute(
         'SELECT id, times FROM "window" WHERE tier = ? AND start_ms > ? AND start_ms < ? ORDER BY start_ms, id', bounds
     ).fetchall()
     if not windows:
         return []
-    times = [unpack_times(blob) for _, blob in windows]
+    times = [decompress_times(blob) for _, blob in windows]
     edges = np.cumsum([0, *map(len, times)])
-    place = {number: (edges[row], edges[row + 1]) for row, (number, _) in enumerate(windows)}
-    columns = 1 if tier.width_ms == 0 else seal.COLUMNS
+    slices = {window: slice(edges[row], edges[row + 1]) for row, (window, _) in enumerate(windows)}
+    columns = 1 if tier.width_ms == 0 else ROLLUP_COLUMNS
     values = np.full((columns, len(series), edges[-1]), np.nan, dtype=np.float32)
-    for row, number in enumerate(series):
+    for row, series_id in enumerate(series):
         chunks = connection.execute(
             'SELECT chunk."window", data FROM "window" CROSS JOIN chunk'
             ' WHERE tier = ? AND start_ms > ? AND start_ms < ? AND chunk."window" = "window".id AND chunk.series = ?',
-            (*bounds, int(number)),
+            (*bounds, int(series_id)),
         )
         for window, blob in chunks:
-            first, last = place[window]
             try:
-                values[:, row, first:last] = unpack(blob, np.float32).reshape(columns, -1)
+                values[:, row, slices[window]] = decompress(blob, np.float32).reshape(columns, -1)
             except ValueError:
-                log.warning("A block of the history is damaged and left out: series %d, window %d", number, window)
-    found = seal.readings(np.concatenate(times), values)
-    kept = (found.times_ms >= start_ms) & (found.times_ms < end_ms)
-    if kept.all():
-        return [found]
-    return [Readings(found.times_ms[kept], *(part[:, kept] for part in found[1:]))]
+                log.warning("A damaged chunk of the history is left out: series %d, window %d", series_id, window)
+    readings = to_readings(np.concatenate(times), values)
+    is_inside = (readings.times_ms >= start_ms) & (readings.times_ms < end_ms)
+    if is_inside.all():
+        return [readings]
+    return [Readings(readings.times_ms[is_inside], *(part[:, is_inside] for part in readings[1:]))]
 
 
-def _oldest(connection: Connection, tier: Tier, end_ms: int) -> int:
-    """Return where a tier begins: before that, coarser ones may still hold something."""
-    (sealed,) = connection.execute('SELECT min(start_ms) FROM "window" WHERE tier = ?', (tier.number,)).fetchone()
-    (unsealed,) = connection.execute("SELECT min(time_ms) FROM head WHERE tier = ?", (tier.number,)).fetchone()
-    begins = [time_ms for time_ms in (sealed, unsealed) if time_ms is not None]
-    # Coarser buckets never straddle the edge of a window, so nothing is counted twice.
-    return min(begins) // tier.window_ms * tier.window_ms if begins else end_ms
+def _read_start(connection: Connection, tier: Tier, end_ms: int) -> int:
+    """Return where a tier begins: coarser tiers may hold earlier times. `end_ms` if the tier is empty."""
+    (compacted,) = connection.execute('SELECT min(start_ms) FROM "window" WHERE tier = ?', (tier.number,)).fetchone()
+    (buffered,) = connection.execute("SELECT min(time_ms) FROM head WHERE tier = ?", (tier.number,)).fetchone()
+    starts = [time_ms for time_ms in (compacted, buffered) if time_ms is not None]
+    # Coarser buckets never cross the edge of a window, so no reading counts twice.
+    return min(starts) // tier.window_ms * tier.window_ms if starts else end_ms

@@ -1,4 +1,4 @@
-"""The last hour and a bit at full resolution, in RAM: a ring with one row a sample and one column a series."""
+"""The last hour at full resolution in RAM: a ring buffer with a row per sample and a column per series."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from dashtop.model.sample import SeriesKey
 
 SPAN_S = 3660.0
-"""The minute more is for what is shown in whole minutes of an hour: the first of them begins before it."""
+"""One minute more than an hour: a chart in whole minutes begins before the hour does."""
 
 
 class Ring:
-    """Float32 values, 4 bytes a reading: 8 GPUs at one second take about 3 MB."""
+    """Float32 values, 4 bytes a reading: 8 GPUs at one second take about 5 MB."""
 
     def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
         self._capacity = math.ceil(span_s / interval_s) + 1
@@ -31,37 +31,37 @@ class Ring:
         self._rows: NDArray[np.float32] = np.full((self._capacity, 0), np.nan, dtype=np.float32)
         self._columns: dict[str | None, Columns] = {}
         self._last_seen: dict[str | None, int] = {}
-        self._places: dict[Layout, NDArray[np.intp]] = {}
+        self._positions: dict[Layout, NDArray[np.intp]] = {}
         self._written = 0
         self._oldest = 0
         self._lock = threading.Lock()
 
-    def append(self, time_ms: int, layout: Layout, row: NDArray[np.float32]) -> None:
-        """Keep the numbers of a sample, NaN where there is no reading.
+    def append(self, time_ms: int, layout: Layout, values: NDArray[np.float32]) -> None:
+        """Append the values of a sample, NaN for no reading.
 
-        When the wall clock was set back, the readings stamped later than now are dropped: times always ascend.
+        If the wall clock was set back, the readings with later times are dropped: times always ascend.
         """
         with self._lock:
             while self._written > self._oldest and self._time(self._written - 1) >= time_ms:
                 self._written -= 1
-            places = self._places.get(layout)
-            if places is None:
-                places = self._placed(layout)
+            positions = self._positions.get(layout)
+            if positions is None:
+                positions = self._add_layout(layout)
             slot = self._written % self._capacity
             self._times[slot] = time_ms
             self._rows[slot] = np.nan
-            self._rows[slot, places] = row
+            self._rows[slot, positions] = values
             self._last_seen.update(dict.fromkeys(layout.scopes, self._written))
             self._written += 1
             self._oldest = max(self._oldest, self._written - self._capacity)
 
     def covers(self, start_ms: int) -> bool:
-        """Tell whether every sample since `start_ms` that was ever appended is here."""
+        """Tell whether the ring holds every appended sample since `start_ms`."""
         with self._lock:
             return self._oldest < self._written and self._time(self._oldest) <= start_ms
 
-    def readings(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int) -> Readings:
-        """Return the readings in [start_ms, end_ms), a row a key; a key that was never seen has none."""
+    def read(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int) -> Readings:
+        """Return the readings in [start_ms, end_ms), a row per key; an unknown key has none."""
         with self._lock:
             order = np.arange(self._oldest, self._written) % self._capacity
             times = self._times[order]
@@ -72,29 +72,29 @@ class Ring:
                 columns = self._columns.get(key.gpu_uuid)
                 if columns is not None and key.metric in columns.positions:
                     values[row] = self._rows[order, columns.positions[key.metric]]
-        return Readings.raw(times, values)
+        return Readings.from_raw(times, values)
 
     def _time(self, row: int) -> int:
         return int(self._times[row % self._capacity])
 
-    def _placed(self, layout: Layout) -> NDArray[np.intp]:
-        """Return the column of each number of a layout not seen before."""
-        # Those known already are wanted again: no new one may take their room.
+    def _add_layout(self, layout: Layout) -> NDArray[np.intp]:
+        """Return the column of each value of a new layout."""
+        # The scopes that are known already are in use again: a new one must not take their columns.
         self._last_seen.update(dict.fromkeys(self._columns.keys() & set(layout.scopes), self._written))
         for scope, metrics in zip(layout.scopes, layout.metrics, strict=True):
             if scope not in self._columns:
-                self._columns[scope] = Columns(self._room_for(len(metrics)), metrics)
+                self._columns[scope] = Columns(self._allocate(len(metrics)), metrics)
                 self._last_seen[scope] = self._written
-        positions = [self._columns[key.gpu_uuid].positions[key.metric] for key in layout.keys]
-        places = self._places[layout] = np.array(positions, dtype=np.intp)
-        return places
+        positions = np.array([self._columns[key.gpu_uuid].positions[key.metric] for key in layout.keys], dtype=np.intp)
+        self._positions[layout] = positions
+        return positions
 
-    def _room_for(self, count: int) -> int:
-        """Find room for a scope not seen before: where one was that has left the ring, else in new columns."""
-        for scope, seen in list(self._last_seen.items()):
-            if seen < self._oldest and len(self._columns[scope].positions) == count:
+    def _allocate(self, count: int) -> int:
+        """Return the first of `count` columns: those of a scope that has left the ring, or new ones."""
+        for scope, last_seen in list(self._last_seen.items()):
+            if last_seen < self._oldest and len(self._columns[scope].positions) == count:
                 del self._last_seen[scope]
-                self._places.clear()
+                self._positions.clear()
                 return self._columns.pop(scope).first
         first: int = self._rows.shape[1]
         wider = np.full((self._capacity, first + count), np.nan, dtype=np.float32)
@@ -104,7 +104,7 @@ class Ring:
 
 
 class Columns:
-    """Where the values of one scope stand, side by side."""
+    """The adjacent columns of one scope: the host or one GPU."""
 
     def __init__(self, first: int, metrics: Sequence[str]) -> None:
         self.first = first

@@ -1,8 +1,8 @@
 """Pure aggregation of readings into equal buckets. No clock, no store.
 
-Readings of several series at the same times stand in arrays with a row a series and a column a time. A raw reading is
-its own mean, minimum and maximum; a rolled-up one knows how many raw readings it stands for, so that rolling up in
-several steps gives what one step would.
+Readings of several series at the same times are arrays with a row per series and a column per time. A raw reading is
+its own mean, minimum and maximum. A rolled-up one carries the number of raw readings in it, so that rolling up in
+several steps gives the same as in one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MOST_BUCKETS = 100_000
+MAX_BUCKETS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +33,28 @@ class Buckets:
 
     @property
     def end_ms(self) -> int:
-        """Where the last bucket ends."""
+        """End of the last bucket."""
         return self.start_ms + self.count * self.step_ms
 
 
-def aligned(start_ms: int, end_ms: int, step_ms: int) -> Buckets:
-    """Return the buckets on the epoch's grid that cover [start_ms, end_ms). Raises QueryError where there are none."""
+def align_buckets(start_ms: int, end_ms: int, step_ms: int) -> Buckets:
+    """Return the buckets on the epoch's grid that cover [start_ms, end_ms).
+
+    Raises QueryError for an empty range and for too many buckets.
+    """
     if step_ms < 1:
         raise QueryError("The step must be at least 1 ms.")
     if end_ms <= start_ms:
         raise QueryError("The range must end after it starts.")
     first = start_ms // step_ms
     count = -(-end_ms // step_ms) - first
-    if count > MOST_BUCKETS:
-        raise QueryError(f"{count} points are too many: ask for at most {MOST_BUCKETS}, with a wider step.")
+    if count > MAX_BUCKETS:
+        raise QueryError(f"{count} points are too many: request at most {MAX_BUCKETS}, with a wider step.")
     return Buckets(first * step_ms, step_ms, count)
 
 
 class Readings(NamedTuple):
-    """Series by rows, times by columns. `weight`: raw readings behind one; 0 (all else NaN) where there is none."""
+    """A row per series, a column per time. `weight`: number of raw readings; if it is 0, the others are NaN."""
 
     times_ms: NDArray[np.int64]
     mean: NDArray[np.float32]
@@ -60,29 +63,29 @@ class Readings(NamedTuple):
     weight: NDArray[np.float32]
 
     @classmethod
-    def raw(cls, times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Readings:
-        """Take readings as they were made; NaN counts as none."""
+    def from_raw(cls, times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Readings:
+        """Return raw readings; NaN is no reading."""
         return cls(times_ms, values, values, values, (~np.isnan(values)).astype(np.float32))
 
 
-def joined(parts: Sequence[Readings]) -> Readings:
-    """Put parts of the same series together in the order of time, which overlapping parts (a clock set back) break."""
+def concatenate(parts: Sequence[Readings]) -> Readings:
+    """Return parts of the same series as one, in ascending time; parts overlap if the clock was set back."""
     if len(parts) == 1:
         return parts[0]
     times = np.concatenate([part.times_ms for part in parts])
-    mean, minimum, maximum, count = (np.concatenate(columns, axis=1) for columns in list(zip(*parts, strict=True))[1:])
+    mean, minimum, maximum, weight = (np.concatenate(columns, axis=1) for columns in list(zip(*parts, strict=True))[1:])
     if (np.diff(times) < 0).any():
         order = np.argsort(times, kind="stable")
-        return Readings(times[order], mean[:, order], minimum[:, order], maximum[:, order], count[:, order])
-    return Readings(times, mean, minimum, maximum, count)
+        return Readings(times[order], mean[:, order], minimum[:, order], maximum[:, order], weight[:, order])
+    return Readings(times, mean, minimum, maximum, weight)
 
 
-def aggregate(readings: Readings, buckets: Buckets, kinds: Sequence[Aggregation]) -> Readings:
-    """Aggregate readings at ascending times; `kinds` (one a series) decides what a bucket's `mean` holds."""
-    shape = (len(kinds), buckets.count)
+def aggregate(readings: Readings, buckets: Buckets, aggregations: Sequence[Aggregation]) -> Readings:
+    """Aggregate readings at ascending times into buckets; the `mean` of a series is its aggregation's value."""
+    shape = (len(aggregations), buckets.count)
     times = buckets.start_ms + buckets.step_ms * np.arange(buckets.count, dtype=np.int64)
     mean, minimum, maximum = (np.full(shape, np.nan, dtype=np.float32) for _ in range(3))
-    count = np.zeros(shape, dtype=np.float32)
+    weight = np.zeros(shape, dtype=np.float32)
     positions = np.searchsorted(readings.times_ms, np.append(times, buckets.end_ms))
     filled = positions[:-1] < positions[1:]
     if filled.any():
@@ -91,36 +94,36 @@ def aggregate(readings: Readings, buckets: Buckets, kinds: Sequence[Aggregation]
         starts = positions[:-1][filled] - first
         minimum[:, filled] = np.fmin.reduceat(part.minimum, starts, axis=1)
         maximum[:, filled] = np.fmax.reduceat(part.maximum, starts, axis=1)
-        count[:, filled] = np.add.reduceat(part.weight, starts, axis=1)
-        mean[:, filled] = _means(part, starts)
-        for kind, reduced in _REDUCE.items():
-            rows = np.flatnonzero([each is kind for each in kinds])
+        weight[:, filled] = np.add.reduceat(part.weight, starts, axis=1)
+        mean[:, filled] = _reduce_mean(part, starts)
+        for aggregation, reduce in _REDUCE.items():
+            rows = np.flatnonzero([each is aggregation for each in aggregations])
             if len(rows):
-                mean[np.ix_(rows, filled)] = reduced(part, rows, starts)
-    return Readings(times, mean, minimum, maximum, count)
+                mean[np.ix_(rows, filled)] = reduce(part, rows, starts)
+    return Readings(times, mean, minimum, maximum, weight)
 
 
-def _means(part: Readings, starts: NDArray[np.intp]) -> NDArray[np.float64]:
+def _reduce_mean(part: Readings, starts: NDArray[np.intp]) -> NDArray[np.float64]:
     sums = np.add.reduceat(np.where(part.weight > 0, part.mean.astype(np.float64) * part.weight, 0), starts, axis=1)
-    counts = np.add.reduceat(part.weight, starts, axis=1, dtype=np.float64)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    weights = np.add.reduceat(part.weight, starts, axis=1, dtype=np.float64)
+    return np.divide(sums, weights, out=np.full_like(sums, np.nan), where=weights > 0)
 
 
-def _last(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    seen = np.where(part.weight[rows] > 0, np.arange(part.weight.shape[1]), -1)
-    latest = np.maximum.reduceat(seen, starts, axis=1)
+def _reduce_last(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    positions = np.where(part.weight[rows] > 0, np.arange(part.weight.shape[1]), -1)
+    latest = np.maximum.reduceat(positions, starts, axis=1)
     return np.where(latest >= starts, np.take_along_axis(part.mean[rows], latest, axis=1), np.float32(np.nan))
 
 
-def _maximum(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.fmax.reduceat(part.maximum[rows], starts, axis=1)
-    return found
+def _reduce_max(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    maximum: NDArray[np.float32] = np.fmax.reduceat(part.maximum[rows], starts, axis=1)
+    return maximum
 
 
-def _or(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
-    there = part.weight[rows] > 0
-    bits = np.bitwise_or.reduceat(np.where(there, part.mean[rows], 0).astype(np.int64), starts, axis=1)
-    return np.where(np.logical_or.reduceat(there, starts, axis=1), bits, np.nan).astype(np.float32)
+def _reduce_or(part: Readings, rows: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    has_reading = part.weight[rows] > 0
+    bits = np.bitwise_or.reduceat(np.where(has_reading, part.mean[rows], 0).astype(np.int64), starts, axis=1)
+    return np.where(np.logical_or.reduceat(has_reading, starts, axis=1), bits, np.nan).astype(np.float32)
 
 
-_REDUCE = {Aggregation.LAST: _last, Aggregation.MAX: _maximum, Aggregation.OR: _or}
+_REDUCE = {Aggregation.LAST: _reduce_last, Aggregation.MAX: _reduce_max, Aggregation.OR: _reduce_or}

@@ -1,4 +1,4 @@
-"""The history in a file of SQLite, or in memory. Page size and journal were measured."""
+"""The history in an SQLite file, or in an SQLite database in memory. Page size and journal mode were measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.history.database import Connection, Database, DatabaseReadError, IncompatibleDatabaseError
 from dashtop.history.lock import FileLock
-from dashtop.history.schema import VERSION, schema
+from dashtop.history.schema import VERSION, build_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,54 +22,52 @@ log = logging.getLogger(__name__)
 
 FILE = "history.sqlite"
 LOCK_FILE = "history.lock"
-APPLICATION_ID = 0x64746F70  # "dtop": tells our file from another program's
-CHECK_S = 1.0
-BUSY_S = 2.0
+APPLICATION_ID = 0x64746F70  # "dtop": marks the file as dashtop's
+CHECK_TIMEOUT_S = 1.0
+BUSY_TIMEOUT_S = 2.0
 VACUUM_PAGES = 1000
-MOST_IN_MEMORY_BYTES = 128_000_000
+MAX_MEMORY_BYTES = 128_000_000
+"""Of a history in memory: `--keep-mb` is meant for a disk."""
 
-SCHEMA = schema(key="INTEGER PRIMARY KEY", whole="INTEGER", real="REAL", blob="BLOB", layout_series="series")
+SCHEMA = build_schema(key="INTEGER PRIMARY KEY", integer="INTEGER", real="REAL", blob="BLOB", layout_series="series")
 
 
 class SqliteDatabase(Database):
-    """One file, or the same tables in memory where `path` is None."""
+    """A file, or the same tables in memory if `path` is None."""
 
-    begin = "BEGIN IMMEDIATE"
-    retry_s = 1.0
+    begin_statement = "BEGIN IMMEDIATE"
+    retry_interval_s = 1.0
 
-    def __init__(self, path: Path | None, *, kept_ms: int, most_bytes: int) -> None:
-        # Nobody who keeps nothing on disk means to give gigabytes of RAM instead.
-        super().__init__(
-            kept_ms=kept_ms, most_bytes=most_bytes if path is not None else min(most_bytes, MOST_IN_MEMORY_BYTES)
-        )
+    def __init__(self, path: Path | None, *, kept_ms: int, max_bytes: int) -> None:
+        super().__init__(kept_ms=kept_ms, max_bytes=max_bytes if path is not None else min(max_bytes, MAX_MEMORY_BYTES))
         self._path = path
         self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The folder of the file."""
         return "memory" if self._path is None else str(self._path.parent)
 
-    def engine(self) -> str:
+    def describe(self) -> str:
         """Return SQLite's version."""
         return f"SQLite {sqlite3.sqlite_version}"
 
     def recover(self, error: Exception, now_ms: int) -> tuple[Database, str | None]:
-        """Set a broken file aside; go on in memory where the folder is denied. Else the disk is full or busy."""
+        """Set a damaged file aside; go on in memory if the folder cannot be written. Else the disk is full or busy."""
         path = self._path
         if path is None:
             return self, f"The history in memory failed ({error})."
         if is_damage(error):
             return self, self._set_aside(path, error, now_ms)
         if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
-            memory = SqliteDatabase(None, kept_ms=self._kept_ms, most_bytes=self._most_bytes)
+            memory = SqliteDatabase(None, kept_ms=self._kept_ms, max_bytes=self._max_bytes)
             return memory, (
                 f"The history is kept in memory only, until dashtop ends: {path.parent} cannot be written"
-                f" ({error.strerror}). Name a folder of your own with --data-dir."
+                f" ({error.strerror}). Set a folder that can be written with --data-dir."
             )
         return self, (
-            f"The history cannot be written to {path.parent} ({error}); it goes on in memory."
-            " Free some space there, or let this user write to it, and it is written again."
+            f"The history cannot be written to {path.parent} ({error}) and is kept in memory meanwhile."
+            " Free some space there, or give this user write access."
         )
 
     def _set_aside(self, path: Path, error: Exception, now_ms: int) -> str | None:
@@ -77,8 +75,8 @@ class SqliteDatabase(Database):
         try:
             aside = set_aside(path, now_ms)
         except OSError as failure:
-            return f"{path} cannot be used ({error}), nor renamed ({failure.strerror}): move it away by hand."
-        log.warning("%s cannot be used (%s): it is now %s, and a new history begins.", path, error, aside.name)
+            return f"{path} cannot be used ({error}) or renamed ({failure.strerror}): move it away by hand."
+        log.warning("%s cannot be used (%s). It was renamed to %s, and a new history begins.", path, error, aside.name)
         return None
 
     def close(self) -> None:
@@ -92,10 +90,10 @@ class SqliteDatabase(Database):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._lock is not None:
                 self._lock.acquire()
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # who ran what is private
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the names of processes and users are private
         connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,
-            timeout=BUSY_S,
+            timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -103,7 +101,7 @@ class SqliteDatabase(Database):
             _prepare(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
-            if _is_damage(error):
+            if _is_damage_message(error):
                 raise IncompatibleDatabaseError(str(error)) from error
             raise
         except IncompatibleDatabaseError:
@@ -112,56 +110,56 @@ class SqliteDatabase(Database):
         return connection
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _connect_reader(self) -> Iterator[Connection]:
         if self._path is None:
-            with self._turn:
+            with self._connection_lock:
                 if self._connection is None:
                     raise DatabaseReadError("the history is closed")
                 yield self._connection
             return
-        connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+        connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         try:
             connection.execute("BEGIN")
             yield connection
         finally:
             connection.close()
 
-    def _understood(self, error: Exception) -> DatabaseReadError | None:
+    def _to_read_error(self, error: Exception) -> DatabaseReadError | None:
         if isinstance(error, (sqlite3.Error, ValueError)):
-            return DatabaseReadError(str(error), damaged=is_damage(error))
+            return DatabaseReadError(str(error), is_damaged=is_damage(error))
         return None
 
-    def _used_bytes(self, connection: Connection) -> int:
+    def _read_used_bytes(self, connection: Connection) -> int:
         pages, free, size = (
             int(connection.execute(f"PRAGMA {name}").fetchone()[0])
             for name in ("page_count", "freelist_count", "page_size")
         )
         return (pages - free) * size
 
-    def _tidy(self, connection: Connection) -> None:
+    def _reclaim_space(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (ours, version) == (APPLICATION_ID, VERSION):
+    if (application_id, version) == (APPLICATION_ID, VERSION):
         _check(connection)
-    elif tables or ours:
+    elif tables or application_id:
         raise IncompatibleDatabaseError("it is not a history of this version of dashtop")
     else:
         connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    if not ours:
-        stamp = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
-        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {stamp} COMMIT;")
+    if not application_id:
+        marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {marks} COMMIT;")
 
 
 def set_aside(path: Path, now_ms: int) -> Path:
-    """Rename a file that is of no use, and what belongs to it; return the new name. Raises OSError."""
+    """Rename an unusable file and the files that SQLite keeps beside it; return the new path. Raises OSError."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
     aside = path.with_name(f"{path.name}.unusable-{stamp}")
     number = 1
@@ -169,36 +167,36 @@ def set_aside(path: Path, now_ms: int) -> Path:
         number += 1
         aside = path.with_name(f"{path.name}.unusable-{stamp}-{number}")
     path.rename(aside)
-    for ending in ("-wal", "-shm"):
-        beside = path.with_name(path.name + ending)
-        if beside.exists():
-            beside.rename(aside.with_name(aside.name + ending))
+    for suffix in ("-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.rename(aside.with_name(aside.name + suffix))
     return aside
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    # Python 3.10 does not tell SQLite's error code: these words are SQLite's own (sqlite3ErrStr).
-    return any(words in str(error) for words in ("malformed", "not a database", "unsupported file format"))
+def _is_damage_message(error: sqlite3.Error) -> bool:
+    # Python 3.10 does not expose SQLite's error code. These are SQLite's own messages (sqlite3ErrStr).
+    return any(message in str(error) for message in ("malformed", "not a database", "unsupported file format"))
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether the file itself is broken, rather than the disk full or busy."""
+    """Tell whether the file is damaged, and not the disk full or busy."""
     if isinstance(error, (IncompatibleDatabaseError, ValueError)):
         return True
-    return isinstance(error, sqlite3.Error) and (_is_damage(error) or "no such table" in str(error))
+    return isinstance(error, sqlite3.Error) and (_is_damage_message(error) or "no such table" in str(error))
 
 
 def _check(connection: sqlite3.Connection) -> None:
-    """Look for damage, for a second at most: a large file must not hold up the start."""
-    until = time.monotonic() + CHECK_S
+    """Check for damage, for a second at most: a large file must not delay the start."""
+    until = time.monotonic() + CHECK_TIMEOUT_S
     connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     try:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:
         if time.monotonic() <= until:
             raise
         return
     finally:
         connection.set_progress_handler(None, 0)
-    if found != "ok":
-        raise IncompatibleDatabaseError(found)
+    if result != "ok":
+        raise IncompatibleDatabaseError(result)

@@ -27,9 +27,10 @@ sample with an event is written at once, with all that are pending."""
 class Writer:
     """Writes records to the database in the order given. While another process holds the writer lock, it retries."""
 
-    def __init__(self, database: Database, *, clock: Clock) -> None:
+    def __init__(self, database: Database, *, clock: Clock, write_interval_ms: int = WRITE_INTERVAL_MS) -> None:
         self.database = database
         self._clock = clock
+        self._write_interval_ms = write_interval_ms
         self._pending: deque[Record] = deque(maxlen=MAX_PENDING)
         self._batch: list[Record] = []
         self._changed = threading.Condition()
@@ -56,20 +57,14 @@ class Writer:
         with self._changed:
             self._pending.append(record)
             span_ms = abs(record.time_ms - self._pending[0].time_ms)
-            if record.events or span_ms >= WRITE_INTERVAL_MS or not self._is_open:
-                self._wake()
+            if record.events or span_ms >= self._write_interval_ms or not self._is_open:
+                self._is_due = True
+                self._changed.notify_all()
 
     def pending(self) -> tuple[Record, ...]:
         """Return the records that are not in the database yet; none while another process writes it."""
         with self._changed:
             return () if self._is_locked_out else (*self._batch, *self._pending)
-
-    def flush(self, timeout_s: float) -> bool:
-        """Have everything taken written, and wait for it. False where that takes too long."""
-        with self._changed:
-            if self._pending:
-                self._wake()
-            return self._changed.wait_for(lambda: not self._pending and not self._batch, timeout_s)
 
     def request_check(self) -> None:
         """Check the database for damage: a reader found some."""
@@ -91,10 +86,6 @@ class Writer:
         else:
             self.database.close()  # it may have been read without the thread
 
-    def _wake(self) -> None:
-        self._is_due = True
-        self._changed.notify_all()
-
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -103,7 +94,7 @@ class Writer:
                     break
             if not self._step():
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._is_stopping, self.database.retry_s):
+                    if self._changed.wait_for(lambda: self._is_stopping, self.database.retry_interval_s):
                         break
         self.database.close()
 
@@ -136,8 +127,8 @@ class Writer:
             self._is_locked_out = True
             holder = f"Process {error.holder}" if error.holder is not None else "Another process"
             self._set_status(
-                f"{holder} writes the history in {self.database.place}. This process only reads it and takes over when"
-                " that process ends."
+                f"{holder} writes the history in {self.database.location}. This process only reads it and takes over"
+                " when that process ends."
             )
             return False
         if self._is_locked_out:
