@@ -63,7 +63,7 @@ def make_sample(
     gpus: tuple[Gpu, ...] = (),
     host: Mapping[str, float] | None = None,
     mounts: tuple[Mount, ...] = (),
-    trouble: UnavailableReason | None = None,
+    error: UnavailableReason | None = None,
     gpu_age_s: float = 0.0,
     events: tuple[Event, ...] = (),
 ) -> Sample:
@@ -81,7 +81,7 @@ def make_sample(
             mounts=mounts,
         ),
         gpus=gpus,
-        gpu_error=trouble,
+        gpu_error=error,
         gpu_age_s=gpu_age_s,
         simulated=False,
         events=events,

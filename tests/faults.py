@@ -43,9 +43,9 @@ class Fault:
         """Tell whether an answer about the first GPU says what has happened."""
         listed = len(body["gpu_list"]) == self.known
         if self.known == 0:
-            return listed and body["gpu_metrics"] is None and body["gpu_status"] == self.reason.value
+            return listed and body["gpu_metrics"] is None and body["gpu_status"] == self.reason.text
         metrics = body["gpu_metrics"]
-        return listed and metrics["temperature"] is None and metrics["state"] == self.reason.value
+        return listed and metrics["temperature"] is None and metrics["state"] == self.reason.text
 
 
 FAULTS = (

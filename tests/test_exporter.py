@@ -93,7 +93,7 @@ def test_a_lost_gpu_is_down_and_says_nothing_of_processes() -> None:
 def test_before_the_first_reading_and_without_gpus() -> None:
     assert set(samples(client_of(None))) == {"dashtop_build_info"}
     assert not [
-        name for name in samples(client_of(make_sample(trouble=UnavailableReason.NO_DEVICE))) if "_gpu_up" in name
+        name for name in samples(client_of(make_sample(error=UnavailableReason.NO_DEVICE))) if "_gpu_up" in name
     ]
 
 

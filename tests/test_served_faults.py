@@ -46,7 +46,7 @@ def test_a_fault_silences_what_it_hits_and_nothing_else(nvml_world: WorldFactory
 
     if fault.known:
         gpu_reasons = {reason for key, reason in found["unavailable"].items() if key.startswith("gpu.")}
-        assert gpu_reasons == {fault.reason.value}
+        assert gpu_reasons == {fault.reason.text}
         assert [gpu["temperature"] is not None for gpu in everyone] == [False] + [fault.others] * (GPUS - 1)
     assert {answer.status for answer in watch.answers} == {200}
     assert all(answer.body["system_metrics"]["memory"]["used_gb"] > 0 for answer in watch.answers)

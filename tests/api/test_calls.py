@@ -107,7 +107,7 @@ def test_what_is_malformed_is_422(two_gpus: FlaskClient, path: str) -> None:
     ],
 )
 def test_without_a_gpu(reason: UnavailableReason) -> None:
-    client = client_of(Pinned(make_sample(trouble=reason, host={"system.cpu.usage_percent": 5.0})))
+    client = client_of(Pinned(make_sample(error=reason, host={"system.cpu.usage_percent": 5.0})))
     for path in (*OF_ONE_GPU, "/history?metrics=gpu.temperature"):
         answer = client.get(V1 + path)
         assert (answer.status_code, answer.json) == (503, {"detail": "GPU monitoring not available on this system"})
@@ -121,8 +121,8 @@ def test_without_a_gpu(reason: UnavailableReason) -> None:
 )
 @pytest.mark.parametrize("path", OF_GPUS)
 def test_where_nvml_fails(reason: UnavailableReason, path: str) -> None:
-    answer = client_of(Pinned(make_sample(trouble=reason))).get(V1 + path)
-    assert (answer.status_code, answer.json) == (500, {"detail": f"Failed to collect GPU metrics: {reason.value}"})
+    answer = client_of(Pinned(make_sample(error=reason))).get(V1 + path)
+    assert (answer.status_code, answer.json) == (500, {"detail": f"Failed to collect GPU metrics: {reason.text}"})
 
 
 def test_a_lost_gpu_fails_alone() -> None:
@@ -130,7 +130,7 @@ def test_a_lost_gpu_fails_alone() -> None:
     client = client_of(Pinned(make_sample(gpus=(make_gpu(0), lost))))
     assert client.get(V1 + "/gpu-metrics?gpu_id=0").status_code == 200
     assert client.get(V1 + "/gpu-metrics?gpu_id=1").status_code == 500
-    assert ask(client, "/gpu-metrics/all")[1]["state"] == UnavailableReason.GPU_LOST.value
+    assert ask(client, "/gpu-metrics/all")[1]["state"] == UnavailableReason.GPU_LOST.text
 
 
 @pytest.mark.parametrize("call", ENDPOINTS, ids=lambda call: call.name)

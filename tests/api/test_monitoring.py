@@ -97,7 +97,7 @@ def test_a_malformed_gpu_is_422(two_gpus: FlaskClient, gpu_id: str) -> None:
 
 
 def test_without_any_gpu_the_host_is_answered_for() -> None:
-    sample = make_sample(host={"system.cpu.usage_percent": 5.0}, trouble=UnavailableReason.NO_LIBRARY)
+    sample = make_sample(host={"system.cpu.usage_percent": 5.0}, error=UnavailableReason.NO_LIBRARY)
     answer = client_of(Pinned(sample)).get(ALL)
     assert answer.status_code == 200
     body = answer.get_json()
@@ -107,7 +107,7 @@ def test_without_any_gpu_the_host_is_answered_for() -> None:
         [],
         [],
     )
-    assert body["gpu_status"] == UnavailableReason.NO_LIBRARY.value
+    assert body["gpu_status"] == UnavailableReason.NO_LIBRARY.text
     assert body["system_metrics"]["cpu"]["usage_percent"] == 5.0
 
 

@@ -82,7 +82,7 @@ def test_malformed_stretches_are_refused_with_what_is_allowed(path: str, query: 
     assert said in answer.get_json()["detail"]
 
 
-def test_trouble_with_the_history_is_said_and_dashtop_stays_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_problem_is_reported_and_dashtop_stays_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     history = make_history()
     monkeypatch.setattr(history, "status_message", lambda: "The disk is full.")
     ready = client_of(Pinned(make_sample()), history=history).get("/readyz")

@@ -21,8 +21,8 @@ def kinds(before: Sample, now: Sample) -> list[str]:
     return [event.kind for event in between(before, now)]
 
 
-def of(*gpus: Gpu, trouble: UnavailableReason | None = None, age_s: float = 0.0) -> Sample:
-    return make_sample(gpus=gpus, trouble=trouble, gpu_age_s=age_s)
+def of(*gpus: Gpu, error: UnavailableReason | None = None, age_s: float = 0.0) -> Sample:
+    return make_sample(gpus=gpus, error=error, gpu_age_s=age_s)
 
 
 GPU = make_gpu()
@@ -42,12 +42,12 @@ COOL = make_gpu(values={FLAGS: 0x4})
         (of(LOST), of(GPU), ["gpu_back"]),
         (of(GPU), of(GPU, make_gpu(1)), ["gpu_added"]),
         (of(GPU, make_gpu(1)), of(GPU), ["gpu_removed"]),
-        (of(GPU), of(trouble=UnavailableReason.NO_DRIVER), ["driver_silent"]),
-        (of(trouble=UnavailableReason.NO_DRIVER), of(GPU), ["driver_back"]),
+        (of(GPU), of(error=UnavailableReason.NO_DRIVER), ["driver_silent"]),
+        (of(error=UnavailableReason.NO_DRIVER), of(GPU), ["driver_back"]),
         (of(GPU), of(STUCK, age_s=3.0), ["driver_silent"]),
         (of(STUCK, age_s=3.0), of(GPU), ["driver_back"]),
-        (of(trouble=UnavailableReason.STARTING), of(GPU), []),
-        (of(trouble=UnavailableReason.NO_LIBRARY), of(trouble=UnavailableReason.NO_LIBRARY), []),
+        (of(error=UnavailableReason.STARTING), of(GPU), []),
+        (of(error=UnavailableReason.NO_LIBRARY), of(error=UnavailableReason.NO_LIBRARY), []),
         (of(GPU), of(NEWER), ["driver_changed"]),
         (of(COOL), of(HOT), ["throttle_begin"]),
         (of(HOT), of(COOL), ["throttle_end"]),

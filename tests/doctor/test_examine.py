@@ -86,7 +86,7 @@ def test_no_library_and_no_card(machine: Machine) -> None:
     (trouble,) = troubles(machine.examined())
 
     assert (trouble.area, trouble.state, trouble.mend) == (DRIVER, State.FAIL, "dashtop --no-gpu")
-    assert UnavailableReason.NO_LIBRARY.value in trouble.text
+    assert UnavailableReason.NO_LIBRARY.text in trouble.text
     assert "no NVIDIA card" in trouble.text
 
 
@@ -133,7 +133,7 @@ def test_a_driver_that_is_not_loaded(nvml_world: WorldFactory, machine: Machine)
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
     (trouble,) = troubles(machine.examined(world))
-    assert trouble.text.startswith(UnavailableReason.NO_DRIVER.value)
+    assert trouble.text.startswith(UnavailableReason.NO_DRIVER.text)
     assert trouble.mend == "sudo modprobe nvidia"
 
 
@@ -153,7 +153,7 @@ def test_a_driver_upgraded_under_way(nvml_world: WorldFactory, machine: Machine)
     report = machine.examined(world)
 
     (trouble,) = troubles(report)
-    assert trouble.text.startswith(UnavailableReason.DRIVER_MISMATCH.value)
+    assert trouble.text.startswith(UnavailableReason.DRIVER_MISMATCH.text)
     assert trouble.mend is not None
     assert "modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia" in trouble.mend
     assert "kernel module 535.104.05" in report.as_text()
@@ -175,7 +175,7 @@ def test_no_permission_for_the_driver(nvml_world: WorldFactory, machine: Machine
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NO_PERMISSION)
 
     (trouble,) = troubles(machine.examined(world))
-    assert trouble.text.startswith(UnavailableReason.NO_PERMISSION.value)
+    assert trouble.text.startswith(UnavailableReason.NO_PERMISSION.text)
     assert trouble.mend == "sudo chmod a+rw /dev/nvidia*"
 
 
@@ -208,7 +208,7 @@ def test_one_gpu_that_is_lost(
 
     (trouble,) = troubles(report)
     assert trouble.area.startswith("GPU 3")
-    assert trouble.text == reason.value
+    assert trouble.text == reason.text
     assert trouble.mend is not None
     assert trouble.mend.startswith("sudo nvidia-smi --gpu-reset -i ")
     assert words in trouble.mend
@@ -225,7 +225,7 @@ def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Mach
     assert "split into MIG instances: GPU" in text
     assert "of GPU 0" in text
     assert "1 GPU, 2 MIG instances" in text
-    assert UnavailableReason.MIG_PARENT.value in text
+    assert UnavailableReason.MIG_PARENT.text in text
 
 
 def test_a_driver_that_hangs_does_not_hang_doctor(
@@ -240,9 +240,7 @@ def test_a_driver_that_hangs_does_not_hang_doctor(
         with contextlib.suppress(OSError):
             world.clear_faults().save()
     assert time.monotonic() - started < 8
-    assert (
-        trouble.text == f"{UnavailableReason.DRIVER_SILENT.value}; waited 1 s; there is no NVIDIA card on the PCI bus"
-    )
+    assert trouble.text == f"{UnavailableReason.DRIVER_SILENT.text}; waited 1 s; there is no NVIDIA card on the PCI bus"
     assert trouble.mend == "sudo reboot"
 
 

@@ -79,7 +79,7 @@ def test_none_is_a_machine_without_gpus() -> None:
     reading = SimulatedGpuReader(0, clock=FakeClock()).read(1.0)
 
     assert reading.gpus == ()
-    assert reading.trouble is UnavailableReason.NO_DEVICE
+    assert reading.error is UnavailableReason.NO_DEVICE
 
 
 @pytest.mark.parametrize("count", [-1, 65])

@@ -1,4 +1,4 @@
-"""The walk reads what is due, and one row's failure stays its own."""
+"""MetricReader reads what is due, and a failing row does not affect the others."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.metric import Metric, Unit
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.metric_reader import RETRY_S, MetricReader
+from dashtop.sources.metric_reader import MetricReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
+
 
 class Source:
-    """Counts how often it is asked."""
+    """Counts how often it is read."""
 
-    def __init__(self, answer: Callable[[], float]) -> None:
-        self.answer = answer
-        self.asked = 0
+    def __init__(self, read: Callable[[], float]) -> None:
+        self.read = read
+        self.reads = 0
 
     def value(self) -> float:
-        self.asked += 1
-        return self.answer()
+        self.reads += 1
+        return self.read()
 
 
 def row(key: str, period_s: float = 0.0) -> Metric[Source]:
@@ -33,10 +35,10 @@ def row(key: str, period_s: float = 0.0) -> Metric[Source]:
 
 
 def raising(error: Exception) -> Callable[[], float]:
-    def answer() -> float:
+    def read() -> float:
         raise error
 
-    return answer
+    return read
 
 
 def test_zero_is_a_value() -> None:
@@ -45,55 +47,69 @@ def test_zero_is_a_value() -> None:
     assert not unavailable
 
 
-def test_any_failure_is_one_rows_own() -> None:
-    told: list[Callable[[], float]] = [
+def test_failing_rows_do_not_affect_others() -> None:
+    reads: list[Callable[[], float]] = [
         raising(TypeError("N/A")),
         raising(Unavailable(UnavailableReason.NO_PERMISSION)),
         lambda: 7,
     ]
-    answers = iter(told)
+    remaining = iter(reads)
     rows = [row("gpu.a"), row("gpu.b"), row("gpu.c")]
 
-    def one_after_another() -> float:
-        return next(answers)()
+    def read_next() -> float:
+        return next(remaining)()
 
-    values, unavailable = MetricReader(rows).read(Source(one_after_another), 0.0)
+    values, unavailable = MetricReader(rows).read(Source(read_next), 0.0)
     assert values == {"gpu.a": None, "gpu.b": None, "gpu.c": 7.0}
-    assert unavailable == {"gpu.a": UnavailableReason.DRIVER_ERROR, "gpu.b": UnavailableReason.NO_PERMISSION}
+    assert unavailable == {"gpu.a": UnavailableReason.INTERNAL_ERROR, "gpu.b": UnavailableReason.NO_PERMISSION}
 
 
-def test_not_a_number_is_not_a_value() -> None:
-    for odd in (math.nan, math.inf):
-        values, unavailable = MetricReader([row("gpu.a")]).read(Source(partial(float, odd)), 0.0)
+def test_own_mistakes_are_logged_once_until_the_row_recovers(caplog: pytest.LogCaptureFixture) -> None:
+    source, reader = Source(raising(KeyError("mistake"))), MetricReader([row("gpu.a")])
+    for tick in range(3):
+        reader.read(source, float(tick))
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "gpu.a" in record.getMessage()
+    source.read = lambda: 1.0
+    assert reader.read(source, 4.0) == ({"gpu.a": 1.0}, {})
+    source.read = raising(KeyError("again"))
+    reader.read(source, 5.0)
+    assert len(caplog.records) == 2
+
+
+def test_values_that_are_not_finite_are_driver_errors() -> None:
+    for value in (math.nan, math.inf):
+        values, unavailable = MetricReader([row("gpu.a")]).read(Source(partial(float, value)), 0.0)
         assert values == {"gpu.a": None}
         assert unavailable == {"gpu.a": UnavailableReason.DRIVER_ERROR}
 
 
-def test_a_row_is_read_once_a_period_and_keeps_its_value_between() -> None:
-    source, walk = Source(lambda: 5.0), MetricReader([row("gpu.a", period_s=1.0)])
-    asked = []
+def test_row_is_read_once_per_period_and_keeps_its_value() -> None:
+    source, reader = Source(lambda: 5.0), MetricReader([row("gpu.a", period_s=1.0)])
+    reads = []
     for tick in range(5):
-        values, _ = walk.read(source, tick * 0.5)
+        values, _ = reader.read(source, tick * 0.5)
         assert values == {"gpu.a": 5.0}
-        asked.append(source.asked)
-    assert asked == [1, 1, 2, 2, 3]
+        reads.append(source.reads)
+    assert reads == [1, 1, 2, 2, 3]
 
 
-def test_a_tick_that_comes_a_little_early_does_not_skip_a_row() -> None:
-    source, walk = Source(lambda: 5.0), MetricReader([row("gpu.a", period_s=1.0)])
-    walk.read(source, 0.0)
-    walk.read(source, 0.99)
-    assert source.asked == 2
+def test_tick_that_comes_a_little_early_does_not_skip_a_row() -> None:
+    source, reader = Source(lambda: 5.0), MetricReader([row("gpu.a", period_s=1.0)])
+    reader.read(source, 0.0)
+    reader.read(source, 0.99)
+    assert source.reads == 2
 
 
-def test_what_is_not_supported_is_asked_again_rarely() -> None:
-    source, walk = Source(raising(Unavailable(UnavailableReason.NOT_SUPPORTED))), MetricReader([row("gpu.a")])
-    walk.read(source, 0.0)
+def test_unsupported_metric_is_retried_as_the_fault_table_says() -> None:
+    reason = UnavailableReason.NOT_SUPPORTED
+    assert reason.retry_after_s is not None
+    source, reader = Source(raising(Unavailable(reason))), MetricReader([row("gpu.a")])
+    reader.read(source, 0.0)
     for tick in range(1, 100):
-        _, unavailable = walk.read(source, float(tick))
-        assert unavailable == {"gpu.a": UnavailableReason.NOT_SUPPORTED}
-    assert source.asked == 1
-    source.answer = lambda: 3.0
-    values, unavailable = walk.read(source, RETRY_S[UnavailableReason.NOT_SUPPORTED])
-    assert values == {"gpu.a": 3.0}
-    assert not unavailable
+        _, unavailable = reader.read(source, float(tick))
+        assert unavailable == {"gpu.a": reason}
+    assert source.reads == 1
+    reader.read(source, reason.retry_after_s + 1)
+    assert source.reads == 2

@@ -98,7 +98,7 @@ def test_without_library_there_are_no_gpus(tmp_path: object, monkeypatch: pytest
         found = gpus.read(20)
     finally:
         gpus.close()
-    assert (found.gpus, found.trouble) == ((), UnavailableReason.NO_LIBRARY)
+    assert (found.gpus, found.error) == ((), UnavailableReason.NO_LIBRARY)
 
 
 def test_pcie_traffic_is_counted(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:

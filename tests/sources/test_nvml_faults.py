@@ -245,7 +245,7 @@ def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tupl
             session._open_at = 0.0
             if functions[0] in OPENING:
                 reading = session.read()
-                assert (reading.gpus, reading.trouble) == ((), reason_of(code)), (functions, code)
+                assert (reading.gpus, reading.error) == ((), reason_of(code)), (functions, code)
             elif functions[0] in OF_ACTIVITY:
                 without_activity(session, sound, code)
             else:

@@ -55,7 +55,7 @@ def test_a_driver_that_crashes_whoever_opens_it(
     world = of_size(nvml_world("rtx3090"), 2).set_crash(function)
     with reading(world, monkeypatch) as gpus:
         when(gpus, lambda _: gpus.failures() >= 2 and len(children()) <= 2)
-        assert gpus.read(0.1).trouble is UnavailableReason.DRIVER_ERROR
+        assert gpus.read(0.1).error is UnavailableReason.DRIVER_ERROR
         world.clear_faults().save()
         assert when(gpus, well).gpus[1].values["gpu.temperature"] == 31
         assert len(children()) == 1
@@ -73,7 +73,7 @@ def test_a_hung_driver_never_blocks_and_is_found_again(
             assert gpus.read(20).gpus
         world.set_hang(function, unkillable=unkillable).save()
         if not gpus.read(0.1).gpus:
-            assert gpus.read(0.1).trouble is not None
+            assert gpus.read(0.1).error is not None
         watched = hang_watched(gpus, seconds=3)
         assert max(watched.blocked) < 0.5
         assert watched.most_children <= 2
@@ -99,7 +99,7 @@ def hang_watched(gpus: SubprocessGpuReader, *, seconds: float) -> Watched:
         found = gpus.read(0.05)
         watched.blocked.append(time.monotonic() - started)
         watched.most_children = max(watched.most_children, len(children()))
-        watched.reasons |= {found.trouble} | {reason for gpu in found.gpus for reason in gpu.unavailable.values()}
+        watched.reasons |= {found.error} | {reason for gpu in found.gpus for reason in gpu.unavailable.values()}
     return watched
 
 
@@ -145,9 +145,9 @@ def test_a_driver_installed_later_is_found(nvml_world: WorldFactory, monkeypatch
     environment = world.library.env(world.file)
     monkeypatch.setattr(world, "env", lambda: environment)
     with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).trouble is UnavailableReason.NO_DRIVER
+        assert gpus.read(20).error is UnavailableReason.NO_DRIVER
         world.save()
-        assert when(gpus, well).trouble is None
+        assert when(gpus, well).error is None
 
 
 def test_a_driver_upgraded_under_way_is_told_and_found_again(
@@ -156,10 +156,10 @@ def test_a_driver_upgraded_under_way_is_told_and_found_again(
     world = of_size(nvml_world("rtx3090"), 1)
     world.set_return("nvmlInit_v2", pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     with reading(world, monkeypatch) as gpus:
-        assert gpus.read(20).trouble is UnavailableReason.DRIVER_MISMATCH
+        assert gpus.read(20).error is UnavailableReason.DRIVER_MISMATCH
         first = set(children())
         # Not waited for: a child that has given its answer is ended at once, and would rarely be seen.
-        eventually(lambda: gpus.read(0).trouble is UnavailableReason.DRIVER_MISMATCH and set(children()) - first)
+        eventually(lambda: gpus.read(0).error is UnavailableReason.DRIVER_MISMATCH and set(children()) - first)
         assert len(children()) <= 2
         world.clear_faults().save()
         when(gpus, well)

@@ -121,7 +121,7 @@ def test_states_are_described_in_words() -> None:
     parent = dataclasses.replace(
         idle(gpu__utilization__gpu=None), unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT}
     )
-    assert describe_state(parent) == UnavailableReason.MIG_PARENT.value
+    assert describe_state(parent) == UnavailableReason.MIG_PARENT.text
     assert "reset" in describe_state(idle(gpu__remapped_rows__pending=1.0))
 
 

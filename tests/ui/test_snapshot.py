@@ -13,7 +13,6 @@ from dashtop.model.sample import Gpu, Mount, Sample
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import storage, system
 from dashtop.ui.snapshot import (
-    FAILING,
     build_devices,
     build_notice,
     build_snapshot,
@@ -58,8 +57,8 @@ def test_values_reasons_levels_and_warnings() -> None:
         "system.swap.used_percent": None,
     }
     assert snapshot["missing"] == {
-        "gpu.fan_speed": UnavailableReason.NOT_SUPPORTED.value,
-        "system.swap.used_percent": UnavailableReason.FIRST_READING.value,
+        "gpu.fan_speed": UnavailableReason.NOT_SUPPORTED.text,
+        "system.swap.used_percent": UnavailableReason.FIRST_READING.text,
     }
     assert snapshot["levels"] == {
         "gpu.utilization.gpu": "high",
@@ -82,7 +81,7 @@ def test_zero_is_a_value() -> None:
 
 
 def test_without_a_gpu_only_the_host_has_values() -> None:
-    snapshot = snapshot_of(make_sample(host=HOST_VALUES, trouble=UnavailableReason.NO_LIBRARY), None)
+    snapshot = snapshot_of(make_sample(host=HOST_VALUES, error=UnavailableReason.NO_LIBRARY), None)
     assert snapshot["gpu"] is None
     assert snapshot["devices"] == []
     assert snapshot["error"] is None
@@ -98,9 +97,9 @@ def test_without_a_gpu_only_the_host_has_values() -> None:
 def test_every_reason_has_a_notice(reason: UnavailableReason) -> None:
     notice = build_notice(reason)
     assert all(notice.values())
-    assert (notice["title"] == "GPUs cannot be read") == (reason in FAILING)
-    error = snapshot_of(make_sample(trouble=reason), None)["error"]
-    assert (error is not None) == (reason in FAILING)
+    assert (notice["title"] == "GPUs cannot be read") == (reason.is_failure)
+    error = snapshot_of(make_sample(error=reason), None)["error"]
+    assert (error is not None) == (reason.is_failure)
     if error is not None:
         assert error["type"] == "gpu"
 

@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING
 from dashtop.metrics.throttle_reasons import clock_reasons
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, Event
-from dashtop.model.unavailable import UnavailableReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dashtop.model.sample import Gpu, GpuProcess, Sample
+    from dashtop.model.unavailable import UnavailableReason
 
 FLAGS = "gpu.clocks.event_reasons"
-LOST = frozenset({UnavailableReason.GPU_LOST, UnavailableReason.GPU_RESET_REQUIRED})
-SILENT = frozenset(
-    {
-        UnavailableReason.DRIVER_SILENT,
-        UnavailableReason.DRIVER_ERROR,
-        UnavailableReason.STALE,
-        UnavailableReason.NO_DRIVER,
-        UnavailableReason.DRIVER_MISMATCH,
-    }
-)
 TOLD = frozenset({Severity.WARNING, Severity.CRITICAL})
 
 
@@ -40,7 +30,14 @@ def between(before: Sample | None, now: Sample) -> tuple[Event, ...]:
 
 
 def _event(
-    now: Sample, kind: str, severity: Severity, text: str, *, gpu: Gpu | None = None, code: int | None = None
+    now: Sample,
+    kind: str,
+    severity: Severity,
+    text: str,
+    *,
+    gpu: Gpu | None = None,
+    advice: str = "",
+    code: int | None = None,
 ) -> Event:
     return Event(
         time_ms=now.time_ms,
@@ -48,22 +45,24 @@ def _event(
         severity=severity,
         text=text,
         gpu_uuid=gpu.device.uuid if gpu is not None else None,
+        advice=advice,
         code=code,
     )
 
 
 def _silence(sample: Sample) -> UnavailableReason | None:
     """Return why the driver as a whole says nothing, or None."""
-    if sample.gpu_error in SILENT:
-        return sample.gpu_error
     states = {gpu.state for gpu in sample.gpus}
-    return next(iter(states)) if len(states) == 1 and states <= SILENT else None
+    common = next(iter(states)) if len(states) == 1 else None
+    reason = sample.gpu_error or common
+    return reason if reason is not None and reason.silences_driver else None
 
 
 def _of_driver(before: Sample, now: Sample) -> Iterator[Event]:
     was, is_now = _silence(before), _silence(now)
     if was is None and is_now is not None:
-        yield _event(now, "driver_silent", Severity.CRITICAL, f"No GPU can be read: {is_now.value}.")
+        text = f"No GPU can be read: {is_now.text}."
+        yield _event(now, "driver_silent", is_now.severity, text, advice=is_now.advice)
     elif was is not None and is_now is None and now.gpus:
         yield _event(now, "driver_back", Severity.INFO, "The NVIDIA driver answers again.")
     versions = [{gpu.device.driver_version for gpu in sample.gpus} - {None} for sample in (before, now)]
@@ -88,9 +87,11 @@ def _of_gpus(before: Sample, now: Sample) -> Iterator[Event]:
 
 
 def _of_gpu(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:
-    if gpu.state in LOST and was.state not in LOST:
-        yield _event(now, "gpu_lost", Severity.CRITICAL, f"{_name(gpu)}: {gpu.state.value}.", gpu=gpu)
-    elif was.state in LOST and gpu.state is None:
+    was_lost = was.state is not None and was.state.is_lost
+    if gpu.state is not None and gpu.state.is_lost and not was_lost:
+        text = f"{_name(gpu)}: {gpu.state.text}."
+        yield _event(now, "gpu_lost", gpu.state.severity, text, gpu=gpu, advice=gpu.state.advice)
+    elif was_lost and gpu.state is None:
         yield _event(now, "gpu_back", Severity.INFO, f"{_name(gpu)} can be read again.", gpu=gpu)
     if was.state is None and gpu.state is None and not now.gpu_age_s:
         yield from _throttling(was, gpu, now)

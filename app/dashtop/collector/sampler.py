@@ -41,7 +41,7 @@ class Sampler:
             monotonic_s=started,
             host=host,
             gpus=gpus,
-            gpu_error=reading.trouble,
+            gpu_error=reading.error,
             gpu_age_s=reading.age_s,
             simulated=self._gpus is not None and self._gpus.simulated,
             events=reading.events,
@@ -63,7 +63,7 @@ class Sampler:
 
     def _read_gpus(self, timeout_s: float) -> GpuReading:
         if self._gpus is None:
-            return GpuReading(trouble=UnavailableReason.DISABLED)
+            return GpuReading(error=UnavailableReason.DISABLED)
         return self._gpus.read(timeout_s)
 
     def _with_owners(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:

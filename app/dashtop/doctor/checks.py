@@ -62,7 +62,7 @@ def _settled_sample(settings: Settings) -> Sample:
 
 def _is_settling(sample: Sample) -> bool:
     reasons = {reason for gpu in sample.gpus for reason in gpu.unavailable.values()}
-    return bool(reasons & {UnavailableReason.FIRST_READING, UnavailableReason.STARTING})
+    return any(reason.is_pending for reason in reasons)
 
 
 def _present(gpu: Gpu) -> int:
@@ -88,7 +88,7 @@ def _driver(settings: Settings, sample: Sample, found: library.Library, around: 
         yield Finding(
             area=DRIVER,
             state=State.FAIL,
-            text="; ".join([trouble.value, *_circumstances(trouble, found, around)]),
+            text="; ".join([trouble.text, *_circumstances(trouble, found, around)]),
             mend=remedies.for_trouble(trouble, around, denied=found.denied is not None),
         )
         return
@@ -115,16 +115,16 @@ def _circumstances(trouble: UnavailableReason, found: library.Library, around: S
 
 def _gpu(gpu: Gpu, sample: Sample, around: Surroundings) -> Iterator[Finding]:
     area = gpu_area(gpu.device)
-    mend = remedies.for_gpu(gpu.state, gpu.device) if gpu.state is not None else None
+    mend = remedies.for_gpu(gpu.state, gpu.device, around) if gpu.state is not None else None
     if gpu.state is not None:
-        yield Finding(area=area, state=State.FAIL if mend else State.OK, text=gpu.state.value, mend=mend)
+        yield Finding(area=area, state=State.FAIL if mend else State.OK, text=gpu.state.text, mend=mend)
         return
     yield Finding(area=area, text=f"{_present(gpu)} metrics, {len(gpu.unavailable)} not available; {gpu.device.uuid}")
     yield from (Finding(area=area, text=text) for text in _mig(gpu, sample))
     for reason in dict.fromkeys(gpu.unavailable.values()):
         if (mend := remedies.for_metrics(reason, around)) is not None:
             keys = [key.partition(".")[2] for key, why in gpu.unavailable.items() if why is reason]
-            yield Finding(area=area, state=State.WARN, text=f"{reason.value}: {', '.join(keys)}", mend=mend)
+            yield Finding(area=area, state=State.WARN, text=f"{reason.text}: {', '.join(keys)}", mend=mend)
 
 
 def _mig(gpu: Gpu, sample: Sample) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.model.unavailable import UnavailableReason
+from dashtop.model.unavailable import Fix, UnavailableReason
 
 if TYPE_CHECKING:
     from dashtop.doctor.environment import Surroundings
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 RELOAD = "sudo modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia || sudo reboot"
 LOOK_INTO_LOG = "sudo dmesg | grep -E 'NVRM|Xid'"
-_LOST_ON_THE_WAY = {UnavailableReason.DRIVER_ERROR, UnavailableReason.NO_PERMISSION, UnavailableReason.DRIVER_MISMATCH}
 # Derived distributions name several (os-release(5), ID_LIKE): the nearest stands before what it came from.
 _INSTALL = {
     "ubuntu": "sudo ubuntu-drivers install",
@@ -35,27 +34,29 @@ def for_trouble(reason: UnavailableReason, around: Surroundings, *, denied: bool
         return _from_outside(reason, around)
     if denied or reason is UnavailableReason.NO_PERMISSION:
         return _permission(around)
-    return {
-        UnavailableReason.NO_LIBRARY: _install(around),
-        UnavailableReason.NO_DRIVER: _load(around),
-        UnavailableReason.DRIVER_MISMATCH: RELOAD,
-        UnavailableReason.NO_DEVICE: "echo 1 | sudo tee /sys/bus/pci/rescan"
-        if around.cards_on_bus
-        else "dashtop --no-gpu",
-        UnavailableReason.DRIVER_SILENT: "sudo reboot",
-    }.get(reason, LOOK_INTO_LOG)
+    return _command(reason, around) or LOOK_INTO_LOG
 
 
-def for_gpu(reason: UnavailableReason, device: Device) -> str | None:
+def for_gpu(reason: UnavailableReason, device: Device, around: Surroundings) -> str | None:
     """Return the command for one GPU that cannot be read; None where `reason` is no trouble."""
     reset = f"sudo nvidia-smi --gpu-reset -i {device.pci_bus_id or device.index}"
-    return {
-        UnavailableReason.GPU_LOST: f"{reset} || sudo reboot",
-        UnavailableReason.GPU_RESET_REQUIRED: reset,
-        UnavailableReason.DRIVER_SILENT: "sudo reboot",
-        UnavailableReason.DRIVER_ERROR: LOOK_INTO_LOG,
-        UnavailableReason.STALE: LOOK_INTO_LOG,
-    }.get(reason)
+    if reason.is_lost:
+        return f"{reset} || sudo reboot" if reason.fix is Fix.RESET_GPU_OR_REBOOT else reset
+    return _command(reason, around) if reason.is_failure else None
+
+
+def _command(reason: UnavailableReason, around: Surroundings) -> str | None:
+    """Return the command for a fix that does not depend on the GPU; None where there is none."""
+    if reason.fix is Fix.INSTALL_DRIVER:
+        return _install(around)
+    if reason.fix is Fix.LOAD_DRIVER:
+        return _load(around)
+    if reason.fix is Fix.RESCAN_BUS:
+        return "echo 1 | sudo tee /sys/bus/pci/rescan" if around.cards_on_bus else "dashtop --no-gpu"
+    if reason.fix is Fix.GRANT_ACCESS:
+        return _permission(around)
+    fixed = {Fix.RELOAD_DRIVER: RELOAD, Fix.REBOOT: "sudo reboot", Fix.READ_KERNEL_LOG: LOOK_INTO_LOG}
+    return fixed.get(reason.fix) if reason.fix is not None else None
 
 
 def for_metrics(reason: UnavailableReason, around: Surroundings) -> str | None:
@@ -81,7 +82,7 @@ def _from_outside(reason: UnavailableReason, around: Surroundings) -> str:
     blind = around.capabilities is not None and not {"all", "utility"} & set(around.capabilities.split(","))
     if shown and blind and reason is UnavailableReason.NO_LIBRARY:
         return f"{engine} run -e NVIDIA_DRIVER_CAPABILITIES={around.capabilities},utility …".replace("=,", "=")
-    if reason in _LOST_ON_THE_WAY and "nvidiactl" in around.device_files:
+    if reason.is_failure and "nvidiactl" in around.device_files:
         # After `systemctl daemon-reload` on the machine, systemd has taken the devices away from the cgroup.
         return "kubectl delete pod $HOSTNAME" if around.kubernetes else f"{engine} restart {around.container or '…'}"
     if around.kubernetes:

@@ -72,7 +72,7 @@ class Report:
                     "name": each.device.name,
                     "uuid": each.device.uuid,
                     "metrics_present": each.present,
-                    "missing": {key: reason.value for key, reason in each.missing.items()},
+                    "missing": {key: reason.text for key, reason in each.missing.items()},
                 }
                 for each in self.gpus
             ],
@@ -106,7 +106,7 @@ class Report:
             by_reason.setdefault(reason, []).append(key.partition(".")[2])
         lines = []
         for reason, names in by_reason.items():
-            lines.append(f"{'':{_INDENT}}{reason.value}:")
+            lines.append(f"{'':{_INDENT}}{reason.text}:")
             lines += _hanging(" " * (_INDENT + 2), ", ".join(names))
         return lines
 

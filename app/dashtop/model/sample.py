@@ -141,14 +141,14 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuReading:
-    """What a GpuReader answers: the GPUs, or (with `trouble` set) why there are none.
+    """What a GpuReader answers: the GPUs, or (with `error` set) why there are none.
 
     `age_s` is how old the values are: 0 for a fresh reading, more while a late one is still under way. `events` are
     those that the driver has reported since the last reading.
     """
 
     gpus: tuple[Gpu, ...] = ()
-    trouble: UnavailableReason | None = None
+    error: UnavailableReason | None = None
     age_s: float = 0.0
     events: tuple[Event, ...] = ()
 

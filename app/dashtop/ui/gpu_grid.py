@@ -119,9 +119,9 @@ def build_table(sample: Sample) -> Table:
 def describe_state(gpu: Gpu) -> str:
     """Return what is special about a GPU, in words; "" if it simply works."""
     if gpu.state is not None:
-        return gpu.state.value
+        return gpu.state.text
     if gpu.unavailable.get(_UTILIZATION) is UnavailableReason.MIG_PARENT:
-        return UnavailableReason.MIG_PARENT.value
+        return UnavailableReason.MIG_PARENT.text
     if any(gpu.values.get(key) for key in _RESET_PENDING):
         return "needs a reset when its work is done"
     if gpu.device.mig_profile is not None:
@@ -159,7 +159,7 @@ def _build_row(gpu: Gpu) -> list[Any]:
         _find_level(gpu, _UTILIZATION),
         _find_level(gpu, _MEMORY_USED),
         describe_state(gpu),
-        error.value if error is not None else None,
+        error.text if error is not None else None,
         len(gpu.processes),
         *_describe_largest_process(gpu),
         is_free(gpu),
@@ -173,7 +173,7 @@ def _find_level(gpu: Gpu, key: str) -> str:
 def _value_or_reason(gpu: Gpu, key: str) -> float | str:
     value = gpu.values.get(key)
     if value is None:
-        return gpu.unavailable.get(key, UnavailableReason.NOT_SUPPORTED).value
+        return gpu.unavailable.get(key, UnavailableReason.NOT_SUPPORTED).text
     digits = METRICS[key].unit.digits
     return round(value, digits) if digits else round(value)
 

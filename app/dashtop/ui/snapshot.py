@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 # Metrics that are read this seldom are a part of their own: it is sent again only after they have been read.
 _SLOW_PERIOD_S: Final = 10.0
 
-# Reasons that mean a failure of GPUs that exist, in contrast to a machine without GPUs.
-FAILING: Final = frozenset(
-    {
-        UnavailableReason.STALE,
-        UnavailableReason.DRIVER_SILENT,
-        UnavailableReason.DRIVER_ERROR,
-        UnavailableReason.DRIVER_MISMATCH,
-        UnavailableReason.GPU_LOST,
-        UnavailableReason.GPU_RESET_REQUIRED,
-        UnavailableReason.NO_PERMISSION,
-    }
-)
-
 _SHORT_UUID_LENGTH: Final = len("GPU-12345678")
 
 
@@ -82,7 +69,7 @@ def build_readings(sample: Sample, gpu: Gpu | None, metrics: Iterable[Metric[Any
         value = known[key]
         values[key] = None if value is None else round(value, 3)
         if key in reasons:
-            missing[key] = reasons[key].value
+            missing[key] = reasons[key].text
         thresholds = metric.thresholds_for(device)
         if value is None or thresholds is None:
             continue
@@ -121,11 +108,11 @@ def build_devices(sample: Sample) -> list[dict[str, Any]]:
 
 def build_notice(reason: UnavailableReason | None) -> dict[str, str]:
     """Return the texts that explain why no GPU is shown."""
-    if reason is UnavailableReason.STARTING:
+    if reason is not None and reason.is_pending:
         title = "Looking for GPUs"
     elif reason is UnavailableReason.DISABLED:
         title = "GPU monitoring off"
-    elif reason in FAILING:
+    elif reason is not None and reason.is_failure:
         title = "GPUs cannot be read"
     else:
         title = "No GPU Detected"
@@ -134,7 +121,7 @@ def build_notice(reason: UnavailableReason | None) -> dict[str, str]:
         outlook += ", and a GPU that appears is shown by itself"
     return {
         "title": title,
-        "reason": _sentence((reason or UnavailableReason.NO_DEVICE).value),
+        "reason": _sentence((reason or UnavailableReason.NO_DEVICE).text),
         "outlook": f"{outlook}.",
     }
 
@@ -143,8 +130,8 @@ def build_error(reason: UnavailableReason | None, *, alive: bool) -> dict[str, s
     """Return what the error banner says although the server answers; None if nothing is wrong."""
     if not alive:
         return {"type": "general", "message": "Collection has stopped: the values no longer change."}
-    if reason in FAILING and reason is not None:
-        return {"type": "gpu", "message": f"{_sentence(reason.value)} CPU and memory monitoring goes on."}
+    if reason is not None and reason.is_failure:
+        return {"type": "gpu", "message": f"{_sentence(reason.text)} CPU and memory monitoring goes on."}
     return None
 
 

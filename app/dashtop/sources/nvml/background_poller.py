@@ -17,7 +17,6 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.metric_reader import RETRY_S
 from dashtop.sources.nvml.errors import call
 
 if TYPE_CHECKING:
@@ -133,7 +132,8 @@ class BackgroundPoller:
         except Unavailable as missing:
             question.answer = missing
             first = missing.reason is UnavailableReason.FIRST_READING
-            period_s = min(period_s, SECOND_READING_S) if first else RETRY_S.get(missing.reason, period_s)
+            retry_s = missing.reason.retry_after_s
+            period_s = min(period_s, SECOND_READING_S) if first else period_s if retry_s is None else retry_s
         except Exception:  # noqa: BLE001 - a binding that stumbles over one answer must not end the lane
             question.answer = Unavailable(UnavailableReason.DRIVER_ERROR)
         question.answered_at = time.monotonic()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pynvml
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.metric_reader import RETRY_S
 from dashtop.sources.nvml.arrays import FIELD_VALUE, check, function
 from dashtop.sources.nvml.background_poller import Again
 from dashtop.sources.nvml.errors import reason_of
@@ -91,15 +90,15 @@ class FieldBatch:
         try:
             check(function("nvmlDeviceGetFieldValues")(self._handle, len(wanted), self._array))
         except Unavailable as error:
-            if error.reason not in RETRY_S:
+            if error.reason.retry_after_s is None:
                 raise
             found: list[int | Unavailable] = [error] * len(wanted)
         else:
             found = [_number(*answer) for answer in FIELD_VALUE.iter_unpack(memoryview(self._array)[: len(asked)])]
         for number, answer in zip(wanted, found, strict=True):
             told[number] = answer
-            if isinstance(answer, Unavailable) and answer.reason in RETRY_S:
-                self._missing[number] = (answer, now + RETRY_S[answer.reason])
+            if isinstance(answer, Unavailable) and answer.reason.retry_after_s is not None:
+                self._missing[number] = (answer, now + answer.reason.retry_after_s)
         return told
 
 

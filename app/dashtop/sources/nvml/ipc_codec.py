@@ -31,7 +31,7 @@ class Encoder:
         if changed:
             self._devices, self._unavailable = devices, [{} for _ in devices]
         rows = [self._row(position, gpu) for position, gpu in enumerate(reading.gpus)]
-        wire = (reading.trouble, devices if changed else None, rows, reading.events)
+        wire = (reading.error, devices if changed else None, rows, reading.events)
         return pickle.dumps(wire, protocol=pickle.HIGHEST_PROTOCOL)
 
     def _row(self, position: int, gpu: Gpu) -> tuple[Any, ...]:
@@ -57,11 +57,11 @@ class Decoder:
 
     def decode(self, message: bytes) -> GpuReading:
         """Return the reading that the child packed."""
-        trouble, devices, rows, events = pickle.loads(message)  # noqa: S301 - by our own child, over a private socket
+        error, devices, rows, events = pickle.loads(message)  # noqa: S301 - by our own child, over a private socket
         if devices is not None:
             self._devices, self._unavailable = devices, [{} for _ in devices]
         gpus = tuple(self._gpu(position, *row) for position, row in enumerate(rows))
-        return GpuReading(gpus=gpus, trouble=trouble, events=events)
+        return GpuReading(gpus=gpus, error=error, events=events)
 
     def _gpu(
         self,

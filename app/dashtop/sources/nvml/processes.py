@@ -18,8 +18,6 @@ LISTS = {
     for kind, name in {"C": "Compute", "G": "Graphics", "M": "MPSCompute"}.items()
 }
 NOT_TOLD = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value
-EMPTY = (UnavailableReason.NOT_SUPPORTED, UnavailableReason.LIBRARY_TOO_OLD)
-"""A driver that does not have a list, but another, has nothing to put into it."""
 
 
 class ProcessLists:
@@ -50,7 +48,8 @@ class ProcessLists:
                 found[pid] = merged(found.get(pid), kind, memory if memory != NOT_TOLD else None)
         if len(failures) == len(LISTS):
             raise failures[0]
-        silent = [missing for missing in failures if missing.reason not in EMPTY]
+        # A driver that lacks one list, but has another, has nothing to put into it.
+        silent = [missing for missing in failures if not missing.reason.is_unsupported]
         if silent and not found:
             raise silent[0]
         samples = self._newest_samples() if found else {}

@@ -10,7 +10,7 @@ import pynvml
 
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, GpuReading
-from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.model.unavailable import Scope, Unavailable, UnavailableReason
 from dashtop.sources.host.memory import host_memory
 from dashtop.sources.metric_reader import MetricReader
 from dashtop.sources.nvml import device_info as facts
@@ -32,15 +32,7 @@ LOOK_AGAIN_S = 2.0
 MEND_EVERY_S = 5.0
 MEND_SHARE = 0.1
 
-LOST = (UnavailableReason.GPU_LOST, UnavailableReason.GPU_RESET_REQUIRED)
 VITAL = ("gpu.temperature", "gpu.memory.used_gb", "gpu.power.current_watts", "gpu.utilization.gpu")
-HARMLESS = (
-    UnavailableReason.NOT_SUPPORTED,
-    UnavailableReason.MIG_INSTANCE,
-    UnavailableReason.WDDM,
-    UnavailableReason.LIBRARY_TOO_OLD,
-    UnavailableReason.NO_PERMISSION,
-)
 
 
 class Card:
@@ -71,9 +63,9 @@ class Card:
             return self._silenced(UnavailableReason.ASLEEP)
         self._open.begin()
         values, unavailable = self._walk.read(self._open, now)
-        trouble = _whole_trouble(values, unavailable)
-        if trouble is not None:
-            return self._silenced(trouble)
+        error = _gpu_error(values, unavailable)
+        if error is not None:
+            return self._silenced(error)
         if self._split:
             unavailable = {key: split_reason(key, reason) for key, reason in unavailable.items()}
         processes: tuple[GpuProcess, ...] = ()
@@ -96,15 +88,15 @@ class Card:
             self._open.close()
 
 
-def _whole_trouble(
+def _gpu_error(
     values: Mapping[str, float | None], unavailable: Mapping[str, UnavailableReason]
 ) -> UnavailableReason | None:
     """Return why a GPU as a whole cannot be read: one call said that it is lost, or every vital one has failed."""
     reasons = unavailable.values()
-    lost = next((reason for reason in LOST if reason in reasons), None)
+    lost = next((reason for reason in reasons if reason.is_lost), None)
     if lost is not None or any(values[key] is not None for key in VITAL):
         return lost
-    return next((unavailable[key] for key in VITAL if unavailable[key] not in HARMLESS), None)
+    return next((unavailable[key] for key in VITAL if unavailable[key].scope is not Scope.METRIC), None)
 
 
 class NvmlGpus:
@@ -116,7 +108,7 @@ class NvmlGpus:
     def __init__(self, *, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> None:
         self._proc, self._sys = proc, sys
         self._cards: list[Card] = []
-        self._trouble: UnavailableReason | None = UnavailableReason.STARTING
+        self._error: UnavailableReason | None = UnavailableReason.STARTING
         self._open_at = 0.0
         self._look_at = 0.0
         self._on_the_bus: tuple[str, ...] = ()
@@ -135,7 +127,7 @@ class NvmlGpus:
         if self._initialised:
             self._plan_mending(gpus, now)
         events = self._events.drain() if self._events is not None else ()
-        return GpuReading(gpus=gpus, trouble=None if gpus else self._trouble, events=events)
+        return GpuReading(gpus=gpus, error=None if gpus else self._error, events=events)
 
     def answered(self) -> None:
         """Go on with the costly questions, once the reading has been handed over: it must not wait for them."""
@@ -168,9 +160,9 @@ class NvmlGpus:
             call(pynvml.nvmlInit)
             self._initialised = True
             self._cards = self._find_cards()
-            self._trouble = UnavailableReason.NO_DEVICE
+            self._error = UnavailableReason.NO_DEVICE
         except Unavailable as missing:
-            self._trouble = missing.reason
+            self._error = missing.reason
         if self._cards:
             self._open_at = float("inf")
         else:

@@ -16,7 +16,7 @@ from dashtop.model.sample import GpuReading
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.nvml.device_info import silent
 from dashtop.sources.nvml.ipc_codec import Decoder
-from dashtop.sources.nvml.worker import OUTLIVED, REQUEST
+from dashtop.sources.nvml.worker import REQUEST
 
 if TYPE_CHECKING:
     from dashtop.model.ports import Clock
@@ -108,7 +108,7 @@ class SubprocessGpuReader:
         self._proc, self._sys_root = proc, sys_root
         self._child: _Child | None = None
         self._abandoned: _Child | None = None
-        self._last = GpuReading(trouble=UnavailableReason.STARTING)
+        self._last = GpuReading(error=UnavailableReason.STARTING)
         self._silenced = False
         self._last_at = clock.monotonic()
         self._start_at = 0.0
@@ -133,10 +133,10 @@ class SubprocessGpuReader:
             self._give_up(child, now, UnavailableReason.DRIVER_ERROR)
             return self._late(now)
         if reading is not None:
-            if reading.trouble is None:
+            if reading.error is None:
                 self._backoff_s = FIRST_BACKOFF_S
             self._last, self._last_at, self._silenced = replace(reading, events=()), now, False
-            if reading.trouble in OUTLIVED:
+            if reading.error is not None and reading.error.requires_restart:
                 self._replace(child, now)
             return reading
         if child.asked_at is not None and now - child.asked_at > HANG_S:
@@ -178,7 +178,7 @@ class SubprocessGpuReader:
 
     def _late(self, now: float) -> GpuReading:
         age_s = now - self._last_at
-        if age_s > STALE_S and self._last.trouble is None and not self._silenced:
+        if age_s > STALE_S and self._last.error is None and not self._silenced:
             self._last, self._silenced = silenced(self._last, UnavailableReason.STALE), True
         return replace(self._last, age_s=age_s)
 
@@ -194,7 +194,7 @@ class SubprocessGpuReader:
 
 
 def silenced(reading: GpuReading, reason: UnavailableReason) -> GpuReading:
-    """Return the reading with every value gone for `reason`; with no GPUs known, it is the reading's trouble."""
+    """Return the reading with every value gone for `reason`; with no GPUs known, it is the reading's error."""
     if not reading.gpus:
-        return GpuReading(trouble=reason)
+        return GpuReading(error=reason)
     return GpuReading(gpus=tuple(silent(gpu.device, reason) for gpu in reading.gpus))

@@ -11,12 +11,9 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.nvml.ipc_codec import Encoder
 
 REQUEST = b"read"
-OUTLIVED = (UnavailableReason.DRIVER_MISMATCH,)
-"""Troubles that this process can never get over: it has loaded a library that does not fit the driver."""
 
 
 def main(descriptor: int, proc: str, sys_root: str) -> None:
@@ -33,7 +30,7 @@ def main(descriptor: int, proc: str, sys_root: str) -> None:
             while connection.recv_bytes() == REQUEST:
                 reading = gpus.read()
                 connection.send_bytes(encoder.encode(reading))
-                if reading.trouble in OUTLIVED:
+                if reading.error is not None and reading.error.requires_restart:
                     break
                 gpus.answered()
         except (EOFError, ConnectionError):

@@ -43,7 +43,7 @@ class SimulatedGpuReader:
     def read(self, timeout_s: float) -> GpuReading:  # noqa: ARG002 - nothing here waits
         """Return the GPUs as they are now."""
         if not self._cards:
-            return GpuReading(trouble=UnavailableReason.NO_DEVICE)
+            return GpuReading(error=UnavailableReason.NO_DEVICE)
         now = self._clock.monotonic()
         return GpuReading(gpus=tuple(card.read(now) for card in self._cards))
 

@@ -81,7 +81,7 @@ def _describe_error(sample: Sample, gpu: Gpu | None) -> str:
     if gpu is None:
         return snapshot.build_notice(sample.gpu_error)["title"]
     reason = gpu.state or snapshot.find_gpu_error(gpu)
-    return "" if reason is None else f"{reason.value[:1].upper()}{reason.value[1:]}"
+    return "" if reason is None else f"{reason.text[:1].upper()}{reason.text[1:]}"
 
 
 PANEL: Final = Panel(section=Section.HEADER, layout=layout, live_data=live_data, register=register)

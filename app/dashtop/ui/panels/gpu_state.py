@@ -55,7 +55,7 @@ def describe_state(gpu: Gpu) -> str:
     reason = gpu.state
     if reason is None and UnavailableReason.MIG_PARENT in gpu.unavailable.values():
         reason = UnavailableReason.MIG_PARENT
-    return f"{reason.value[:1].upper()}{reason.value[1:]}." if reason is not None else ""
+    return f"{reason.text[:1].upper()}{reason.text[1:]}." if reason is not None else ""
 
 
 def no_gpu_layout(_services: Services) -> Component:

@@ -118,7 +118,7 @@ def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
             None if used is None else round(used, 2),
             len(gpu.processes),
         ],
-        "words": {_EMPTY_TEXT: _NO_PROCESSES if error is None else f"Processes not available: {error.value}."},
+        "words": {_EMPTY_TEXT: _NO_PROCESSES if error is None else f"Processes not available: {error.text}."},
     }
 
 

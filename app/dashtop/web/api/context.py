@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import Response
 from werkzeug.exceptions import BadRequest, InternalServerError, ServiceUnavailable
 
-from dashtop.model.unavailable import UnavailableReason
 from dashtop.web.api.serializers import to_json
 
 if TYPE_CHECKING:
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 MOST_STREAMS = 24
 """Each holds a thread: fewer than server.THREADS and the Procfile's, so that pages and calls always find one."""
 NO_GPU = "GPU monitoring not available on this system"
-NOT_THERE = frozenset(
-    {UnavailableReason.NO_LIBRARY, UnavailableReason.NO_DRIVER, UnavailableReason.NO_DEVICE, UnavailableReason.DISABLED}
-)
-"""No GPU to speak of, and no failure either."""
-BROKEN = frozenset(
-    {
-        UnavailableReason.GPU_LOST,
-        UnavailableReason.GPU_RESET_REQUIRED,
-        UnavailableReason.DRIVER_SILENT,
-        UnavailableReason.DRIVER_ERROR,
-    }
-)
-"""States in which NVML fails for one GPU; one that is asleep is well."""
 
 
 class PerSample:
@@ -104,12 +91,13 @@ def shown_gpu(sample: Sample, index: int) -> Gpu | None:
 
 def gpus(sample: Sample) -> tuple[Gpu, ...]:
     """Return every GPU, none where there are none. Raises InternalServerError where NVML failed to tell."""
-    trouble = sample.gpu_error
-    if sample.gpus or trouble is None or trouble in NOT_THERE:
-        return sample.gpus
-    if trouble is UnavailableReason.STARTING:
-        raise ServiceUnavailable("The first reading of the GPUs is under way; ask again in a second.")
-    raise InternalServerError(f"Failed to collect GPU metrics: {trouble.value}")
+    error = sample.gpu_error
+    if not sample.gpus and error is not None:
+        if error.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise InternalServerError(f"Failed to collect GPU metrics: {error.text}")
+        if error.is_pending:
+            raise ServiceUnavailable("The first reading of the GPUs is under way; try again in a second.")
+    return sample.gpus
 
 
 def one_gpu(sample: Sample, index: int) -> Gpu:
@@ -125,6 +113,6 @@ def one_gpu(sample: Sample, index: int) -> Gpu:
 def readable_gpu(sample: Sample, index: int) -> Gpu:
     """Return that GPU. Raises InternalServerError too where NVML fails for it."""
     gpu = one_gpu(sample, index)
-    if gpu.state in BROKEN:
-        raise InternalServerError(f"Failed to collect GPU metrics: {gpu.state.value}")
+    if gpu.state is not None and gpu.state.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise InternalServerError(f"Failed to collect GPU metrics: {gpu.state.text}")
     return gpu

@@ -42,7 +42,7 @@ def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
         "storage": [storage(mount) for mount in sample.host.mounts],
         "timestamp": sample.time_ms,
         "simulated": sample.simulated,
-        "gpu_status": sample.gpu_error.value if sample.gpu_error is not None else None,
+        "gpu_status": sample.gpu_error.text if sample.gpu_error is not None else None,
         "unavailable": {**(_reasons(gpu.unavailable) if gpu is not None else {}), **_reasons(sample.host.unavailable)},
     }
 
@@ -76,7 +76,7 @@ def gpu_metrics(gpu: Gpu) -> Json:
         "gpu_id": gpu.device.index,
         "gpu_name": gpu.device.name,
         "gpu_uuid": gpu.device.uuid,
-        "state": gpu.state.value if gpu.state is not None else None,
+        "state": gpu.state.text if gpu.state is not None else None,
         "clock_reasons": _clock_reasons(gpu),
         **nested(GPU_METRICS, gpu.values),
     }
@@ -169,7 +169,7 @@ def nested(metrics: Iterable[Metric[Any]], values: Mapping[str, float | None]) -
 
 
 def _reasons(unavailable: Mapping[str, UnavailableReason]) -> dict[str, str]:
-    return {key: reason.value for key, reason in unavailable.items()}
+    return {key: reason.text for key, reason in unavailable.items()}
 
 
 def _number(value: float | None, unit: Unit) -> float | int | None:
