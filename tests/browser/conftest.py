@@ -1,4 +1,4 @@
-"""Chromium, and a page that is watched: its errors, its requests in flight, and what it has on screen."""
+"""Chromium, and browser tabs that record console errors and the requests of the page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TICK = "_dash-update-component"
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args() -> dict[str, Any]:
-    """The distribution's own Chromium, quiet."""
+    """Use the Chromium of the distribution, without background requests."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert found, "The browser tests need Chromium: apt-get install chromium"
     quiet = ["background-networking", "component-update", "sync", "gpu"]
@@ -40,43 +40,43 @@ def browser_type_launch_args() -> dict[str, Any]:
 
 
 @dataclass
-class Watched:
-    """A page and what was seen of it."""
+class BrowserTab:
+    """A page, with its console errors and its tick requests."""
 
     page: Page
     errors: list[str] = field(default_factory=list)
-    asked: int = 0
-    most_in_flight: int = 0
+    request_count: int = 0
+    max_in_flight: int = 0
     in_flight: set[Request] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(WAIT_MS)
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", self._sent)
-        self.page.on("requestfinished", self._ended)
-        self.page.on("requestfailed", self._ended)
+        self.page.on("request", self._count_request)
+        self.page.on("requestfinished", self._finish_request)
+        self.page.on("requestfailed", self._finish_request)
 
-    def _sent(self, request: Request) -> None:
+    def _count_request(self, request: Request) -> None:
         if TICK in request.url:
-            self.asked += 1
+            self.request_count += 1
             self.in_flight.add(request)
-            self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
+            self.max_in_flight = max(self.max_in_flight, len(self.in_flight))
 
-    def _ended(self, request: Request) -> None:
+    def _finish_request(self, request: Request) -> None:
         self.in_flight.discard(request)
 
-    def open(self, url: str) -> Watched:
+    def open(self, url: str) -> BrowserTab:
         self.page.goto(url)
-        return self.until("live")
+        return self.wait_for_state("live")
 
-    def until(self, state: str, timeout_ms: int = WAIT_MS) -> Watched:
-        """Wait for `live`, `stale` or `disconnected`."""
+    def wait_for_state(self, state: str, timeout_ms: int = WAIT_MS) -> BrowserTab:
+        """Wait until the page is `live`, `stale` or `disconnected`."""
         self.page.wait_for_selector(f"html[data-live={state}]", timeout=timeout_ms)
         return self
 
-    def true(self, expression: str, argument: Any = None, timeout_ms: int = WAIT_MS) -> Any:
-        """Wait until a JavaScript expression is true, and return it."""
+    def wait_until(self, expression: str, argument: Any = None, timeout_ms: int = WAIT_MS) -> Any:
+        """Wait until a JavaScript expression is true; return its value."""
         return self.page.wait_for_function(expression, arg=argument, timeout=timeout_ms).json_value()
 
     def text(self, selector: str) -> str:
@@ -86,16 +86,16 @@ class Watched:
         return self.text(f"{within} [data-metric='{key}']")
 
     def points(self, chart: str) -> int:
-        """Count the points that a chart shows on its last line."""
+        """Return the number of points of the last line of a chart."""
         count: int = self.page.evaluate(POINTS, chart)
         return count
 
-    def picture(self, path: Path, width: int, theme: Theme = "light", *, whole: bool = True) -> None:
-        """Take a picture, for people to look at, once all charts have the size and theme; nothing may be too wide."""
+    def take_screenshot(self, path: Path, width: int, theme: Theme = "light", *, whole: bool = True) -> None:
+        """Take a screenshot when all charts have the size and theme; check that the page does not scroll sideways."""
         self.page.set_viewport_size({"width": width, "height": 900 if width > 600 else 844})
         self.page.emulate_media(color_scheme=theme)
-        self.true("theme => document.documentElement.dataset.bsTheme === theme", theme)
-        self.true(PAINTED, GRIDS[theme])
+        self.wait_until("theme => document.documentElement.dataset.bsTheme === theme", theme)
+        self.wait_until(PAINTED, GRIDS[theme])
         self.page.screenshot(path=path, full_page=whole, animations="disabled")
         assert path.stat().st_size > 10_000
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -109,25 +109,25 @@ POINTS = """chart => {
 
 
 @contextmanager
-def watching(browser: Browser, *, width: int = 1440, height: int = 900, **options: Any) -> Iterator[Watched]:
-    """Open a watched page in a browser profile of its own."""
+def open_browser_tab(browser: Browser, *, width: int = 1440, height: int = 900, **options: Any) -> Iterator[BrowserTab]:
+    """Open a tab in its own browser profile."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     try:
-        yield Watched(context.new_page())
+        yield BrowserTab(context.new_page())
     finally:
         context.close()
 
 
 @pytest.fixture
-def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
-    """Makes watched pages: `watch(width=390, color_scheme="dark")`."""
+def new_tab(browser: Browser) -> Iterator[Callable[..., BrowserTab]]:
+    """Return a function that opens tabs: `new_tab(width=390, color_scheme="dark")`."""
     with ExitStack() as pages:
-        yield lambda **options: pages.enter_context(watching(browser, **options))
+        yield lambda **options: pages.enter_context(open_browser_tab(browser, **options))
 
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Running]:
-    """A server with eight simulated GPUs, shared by the tests that do it no harm."""
+    """A server with eight simulated GPUs, shared by all tests that do not disturb it."""
     with running("--demo", "8", "--interval", "0.5") as server:
         yield server
 
@@ -141,6 +141,6 @@ def without_gpu() -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """Where pictures of this run are kept; git does not know them."""
+    """The folder for screenshots, which git ignores."""
     SCREENSHOTS.mkdir(exist_ok=True)
     return SCREENSHOTS

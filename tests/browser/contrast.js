@@ -1,4 +1,4 @@
-// Texts on the page whose contrast with their ground is below WCAG 2 AA, as "element: ratio, text".
+// Returns texts whose contrast with their background is below WCAG 2 AA, as "element: ratio, text".
 () => {
   const rgb = (text) => (text.match(/[\d.]+/g) || []).map(Number);
   const over = (top, under) => { const a = top[3] === undefined ? 1 : top[3]; return [0, 1, 2].map((i) => top[i] * a + under[i] * (1 - a)); };
@@ -25,5 +25,5 @@
     const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
     if (ratio < (large ? 3 : 4.5)) seen.set(`${element.tagName}.${element.className}`, `${ratio.toFixed(2)} "${walk.currentNode.textContent.trim().slice(0, 30)}"`);
   }
-  return [...seen].map(([name, told]) => `${name}: ${told}`);
+  return [...seen].map(([name, text]) => `${name}: ${text}`);
 }

@@ -1,4 +1,4 @@
-"""What everybody needs to be able to read and reach: contrast, names of controls, still pictures."""
+"""Accessibility: contrast, names of controls, reduced motion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import POINTS, Watched
+from tests.browser.conftest import POINTS, BrowserTab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,59 +22,59 @@ NAMELESS = f"""() => [...document.querySelectorAll('{NAMED}')]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_words_stand_out_and_controls_have_names_in_every_view(
-    theme: str, demo: Running, watch: Callable[..., Watched]
+def test_contrast_and_control_names_in_every_view(
+    theme: str, demo: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:
-    seen = watch(color_scheme=theme).open(f"{demo.url}?gpu=2")
+    tab = new_tab(color_scheme=theme).open(f"{demo.url}?gpu=2")
 
-    def is_readable() -> None:
-        assert seen.page.evaluate(LOW_CONTRAST) == []
-        assert seen.page.evaluate(NAMELESS) == []
+    def check_readable() -> None:
+        assert tab.page.evaluate(LOW_CONTRAST) == []
+        assert tab.page.evaluate(NAMELESS) == []
 
-    is_readable()
-    # In one go: the next answer would make it live again.
+    check_readable()
+    # In one call: the next answer would make it live again.
     for state in ("stale", "disconnected"):
         show = f"document.documentElement.dataset.live = '{state}'; document.documentElement.dataset.gpuOld = 'true'"
-        assert seen.page.evaluate(f"() => {{ {show}; return ({LOW_CONTRAST})(); }}") == []
-    seen.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 0.4; }")
-    assert [each.partition(".")[0] for each in seen.page.evaluate(LOW_CONTRAST)] == ["H3"], "it would be seen"
-    seen.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 1; }")
-    seen.page.click("#export-button")
-    is_readable()
-    seen.page.keyboard.press("Escape")
-    seen.page.evaluate("() => window.dashtop.state.set({view: 'compare'})")
-    seen.true("() => document.querySelector('#gpu-card-7 .spark')?.getAttribute('aria-label')")
-    is_readable()
-    seen.page.click("#settings-button")
-    seen.page.wait_for_selector("#settings-modal .arrange li")
-    seen.true("() => getComputedStyle(document.querySelector('.modal')).opacity === '1'")
-    is_readable()
-    assert seen.errors == []
+        assert tab.page.evaluate(f"() => {{ {show}; return ({LOW_CONTRAST})(); }}") == []
+    tab.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 0.4; }")
+    assert [each.partition(".")[0] for each in tab.page.evaluate(LOW_CONTRAST)] == ["H3"], "low contrast is found"
+    tab.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 1; }")
+    tab.page.click("#export-button")
+    check_readable()
+    tab.page.keyboard.press("Escape")
+    tab.page.evaluate("() => window.dashtop.state.set({view: 'compare'})")
+    tab.wait_until("() => document.querySelector('#gpu-card-7 .spark')?.getAttribute('aria-label')")
+    check_readable()
+    tab.page.click("#settings-button")
+    tab.page.wait_for_selector("#settings-modal .arrange li")
+    tab.wait_until("() => getComputedStyle(document.querySelector('.modal')).opacity === '1'")
+    check_readable()
+    assert tab.errors == []
 
 
-def test_nothing_moves_for_those_who_want_it_so(demo: Running, watch: Callable[..., Watched]) -> None:
-    moving = "() => getComputedStyle(document.querySelector('.ghost')).animationName"
-    seen = watch().open(demo.url)
-    assert seen.page.evaluate(moving) == "shimmer"
-    seen.page.emulate_media(reduced_motion="reduce")
-    assert seen.page.evaluate(moving) == "none"
-    seen.true(f"chart => ({POINTS})(chart) > 0", "chart-power")
+def test_reduced_motion_stops_animations(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    animation = "() => getComputedStyle(document.querySelector('.ghost')).animationName"
+    tab = new_tab().open(demo.url)
+    assert tab.page.evaluate(animation) == "shimmer"
+    tab.page.emulate_media(reduced_motion="reduce")
+    assert tab.page.evaluate(animation) == "none"
+    tab.wait_until(f"chart => ({POINTS})(chart) > 0", "chart-power")
 
 
-def test_a_mount_that_hangs_is_marked(demo: Running, watch: Callable[..., Watched]) -> None:
-    seen = watch()
+def test_an_unresponsive_mount_is_marked(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab()
     mounts = [["/", "ext4", 20.0, 100.0, 20.0, ""], ["/mnt/<b>gone</b>", "nfs4", None, None, None, ""]]
-    # The answer of the real server, in which one mount is silent.
-    seen.page.add_init_script(
+    # The answer of the real server, with one mount that does not respond.
+    tab.page.add_init_script(
         f"""addEventListener('DOMContentLoaded', () => window.dashtop.painters.unshift(frame => {{
           frame.mounts = {mounts!r}; }}));""".replace("None", "null")
     )
-    seen.open(demo.url)
-    hung = seen.page.locator("#panel-storage .silent")
+    tab.open(demo.url)
+    hung = tab.page.locator("#panel-storage .silent")
     hung.wait_for()
     assert hung.locator(".label").inner_text() == "/mnt/<b>gone</b>nfs4"
     assert hung.locator(".mount-silent").inner_text() == "not answering"
     assert not hung.locator(".mount-used").is_visible()
     assert hung.locator(".bar").get_attribute("aria-valuenow") is None
-    assert seen.page.locator("#panel-storage li:not(.silent) .mount-percent").inner_text() == "20 %"
-    assert seen.errors == []
+    assert tab.page.locator("#panel-storage li:not(.silent) .mount-percent").inner_text() == "20 %"
+    assert tab.errors == []

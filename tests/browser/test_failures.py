@@ -1,4 +1,4 @@
-"""The server dies, hangs, answers nonsense: the page says so, stops asking, and comes back by itself or by Retry."""
+"""Failures of the server: the page shows the error, stops polling, and recovers by itself or by Retry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from tests.browser.conftest import TICK, Watched, watching
+from tests.browser.conftest import TICK, BrowserTab, open_browser_tab
 from tests.processes import Running, running
 
 if TYPE_CHECKING:
@@ -35,34 +35,34 @@ def port_of(server: Running) -> int:
     return port
 
 
-def banner(seen: Watched, kind: str, timeout_ms: int = 30_000) -> str:
-    """Wait for the banner of one type; return its words."""
-    seen.page.wait_for_selector(f"#error-banner[data-type={kind}]:not([hidden])", timeout=timeout_ms)
-    return seen.text("#error-banner")
+def banner(tab: BrowserTab, kind: str, timeout_ms: int = 30_000) -> str:
+    """Wait for the banner of one type; return its text."""
+    tab.page.wait_for_selector(f"#error-banner[data-type={kind}]:not([hidden])", timeout=timeout_ms)
+    return tab.text("#error-banner")
 
 
 def fulfil(status: int, body: str, content_type: str) -> Callable[[Route], None]:
     return lambda route: route.fulfill(status=status, body=body, content_type=content_type)
 
 
-class BreakingOff(socketserver.ThreadingTCPServer):
-    """Passes bytes on to a port, and once it is told so, breaks off each answer some bytes behind its headers."""
+class TruncatingProxy(socketserver.ThreadingTCPServer):
+    """Forward bytes to a port; with `breaks` set, cut each answer off some bytes after its headers."""
 
     daemon_threads = True
     breaks: Literal["", "ends", "hangs"] = ""
 
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
-        self.behind = port
+        self.upstream_port = port
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        with socket.create_connection(("127.0.0.1", self.behind)) as server:
-            threading.Thread(target=self.answers, args=(server, request), daemon=True).start()
-            while question := request.recv(65536):
-                server.sendall(question)
+        with socket.create_connection(("127.0.0.1", self.upstream_port)) as server:
+            threading.Thread(target=self.forward_answers, args=(server, request), daemon=True).start()
+            while request_bytes := request.recv(65536):
+                server.sendall(request_bytes)
 
-    def answers(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):  # either side has hung up
+    def forward_answers(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):  # one side has closed the connection
             while answer := server.recv(65536):
                 headers = answer.find(b"\r\n\r\n")
                 if not self.breaks or headers < 0:
@@ -75,8 +75,8 @@ class BreakingOff(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def breaking_off(port: int) -> Iterator[BreakingOff]:
-    with BreakingOff(port) as proxy:
+def truncating_proxy(port: int) -> Iterator[TruncatingProxy]:
+    with TruncatingProxy(port) as proxy:
         thread = threading.Thread(target=proxy.serve_forever)
         thread.start()
         try:
@@ -87,144 +87,144 @@ def breaking_off(port: int) -> Iterator[BreakingOff]:
 
 
 @pytest.fixture(scope="module")
-def hung(browser: Browser) -> Iterator[tuple[Running, Watched]]:
-    """A page whose server has been stopped in mid-run: five requests of three seconds each have to be waited for."""
-    with running(*FAST) as server, watching(browser) as seen:
-        seen.open(server.url)
+def hung(browser: Browser) -> Iterator[tuple[Running, BrowserTab]]:
+    """A page whose server is stopped; shared, because five requests time out after three seconds each."""
+    with running(*FAST) as server, open_browser_tab(browser) as tab:
+        tab.open(server.url)
         os.kill(server.process.pid, signal.SIGSTOP)
-        yield server, seen
+        yield server, tab
 
 
-def test_a_hung_server_makes_the_data_stale_at_once(hung: tuple[Running, Watched]) -> None:
-    _, seen = hung
-    seen.until("stale", 3000)
-    seen.true("() => /^Stale\\s*\\d+ s$/.test(document.querySelector('#live-indicator').innerText)")
+def test_a_hung_server_makes_the_data_stale(hung: tuple[Running, BrowserTab]) -> None:
+    _, tab = hung
+    tab.wait_for_state("stale", 3000)
+    tab.wait_until("() => /^Stale\\s*\\d+ s$/.test(document.querySelector('#live-indicator').innerText)")
 
 
-def test_a_killed_server_is_said_to_be_gone_and_found_again(watch: Callable[..., Watched]) -> None:
+def test_a_killed_server_shows_the_banner_and_is_found_again(new_tab: Callable[..., BrowserTab]) -> None:
     with running(*FAST) as first:
-        seen = watch().open(first.url)
-        seen.true("() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 3")
+        tab = new_tab().open(first.url)
+        tab.wait_until("() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 3")
         first.stop(signal.SIGKILL)
-        words = banner(seen, "connection")
+        words = banner(tab, "connection")
         assert re.search(r"Connection lost\s.*5 attempts failed, last good data \d\d:\d\d:\d\d", words, re.DOTALL)
-        seen.until("disconnected")
-        assert "Disconnected" in seen.text("#live-indicator")
-        asked = seen.asked
-        with seen.page.expect_request("**/healthz"):
+        tab.wait_for_state("disconnected")
+        assert "Disconnected" in tab.text("#live-indicator")
+        count = tab.request_count
+        with tab.page.expect_request("**/healthz"):
             pass
-        assert seen.asked == asked, "polling has stopped: the server is looked for at /healthz"
+        assert tab.request_count == count, "polling has stopped: the page probes /healthz"
         with running(*FAST, port=port_of(first)):
-            seen.until("live")
-            assert not seen.page.locator("#error-banner").is_visible()
-            power = seen.metric("gpu.power.current_watts", "#panel-power")
-            seen.true(
+            tab.wait_for_state("live")
+            assert not tab.page.locator("#error-banner").is_visible()
+            power = tab.metric("gpu.power.current_watts", "#panel-power")
+            tab.wait_until(
                 "old => document.querySelector('#panel-power [data-metric=\"gpu.power.current_watts\"]')"
                 ".textContent !== old",
                 power,
             )
 
 
-def test_retry_brings_the_page_back_at_once(watch: Callable[..., Watched]) -> None:
+def test_retry_reconnects_at_once(new_tab: Callable[..., BrowserTab]) -> None:
     with running(*FAST) as server:
-        seen = watch().open(server.url)
-        seen.page.route("**/healthz", lambda route: route.abort())  # so that only the button can find the server
-        seen.page.route(TICKS, lambda route: route.abort())
-        banner(seen, "connection")
-        held: list[Route] = []
-        seen.page.unroute(TICKS)
-        seen.page.route(TICKS, lambda route: held.insert(0, route))
-        asked = seen.asked
-        seen.page.click("#retry-button")
-        seen.true("() => document.querySelector('#retry-button').disabled")
-        assert seen.text("#retry-button") == "Retrying…"
-        while not held:  # Dash sends what it was told to in a moment of its own
-            seen.page.wait_for_timeout(20)
-        assert seen.asked == asked + 1
-        held.pop().continue_()
-        seen.page.unroute(TICKS)
-        seen.until("live")
-        assert not seen.page.locator("#error-banner").is_visible()
+        tab = new_tab().open(server.url)
+        tab.page.route("**/healthz", lambda route: route.abort())  # only the button can reconnect
+        tab.page.route(TICKS, lambda route: route.abort())
+        banner(tab, "connection")
+        pending: list[Route] = []
+        tab.page.unroute(TICKS)
+        tab.page.route(TICKS, lambda route: pending.insert(0, route))
+        count = tab.request_count
+        tab.page.click("#retry-button")
+        tab.wait_until("() => document.querySelector('#retry-button').disabled")
+        assert tab.text("#retry-button") == "Retrying…"
+        while not pending:  # Dash sends the request asynchronously
+            tab.page.wait_for_timeout(20)
+        assert tab.request_count == count + 1
+        pending.pop().continue_()
+        tab.page.unroute(TICKS)
+        tab.wait_for_state("live")
+        assert not tab.page.locator("#error-banner").is_visible()
 
 
-def test_what_the_server_answers_tells_the_kind_of_failure(demo: Running, watch: Callable[..., Watched]) -> None:
+def test_the_banner_classifies_answers_of_the_server(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     login = "<!doctype html><title>Sign in</title>"
-    seen = watch().open(demo.url)
+    tab = new_tab().open(demo.url)
     for kind, words, answer in (
         ("api", "(500)", fulfil(500, "{}", "application/json")),
         ("general", "in its place", fulfil(200, login, "text/html")),
         ("general", "(401)", fulfil(401, "{}", "application/json")),
         ("connection", "(502)", fulfil(502, login, "text/html")),
     ):
-        seen.page.route(TICKS, answer)
-        assert words in banner(seen, kind)
-        seen.page.unroute(TICKS)
-        seen.until("live")
-        assert not seen.page.locator("#error-banner").is_visible()
+        tab.page.route(TICKS, answer)
+        assert words in banner(tab, kind)
+        tab.page.unroute(TICKS)
+        tab.wait_for_state("live")
+        assert not tab.page.locator("#error-banner").is_visible()
 
 
 @pytest.mark.parametrize(("breaks", "words"), [("ends", "cannot be reached"), ("hangs", "does not answer")])
-def test_answers_that_break_off_are_failures_like_others(
-    breaks: Literal["ends", "hangs"], words: str, demo: Running, watch: Callable[..., Watched]
+def test_truncated_answers_are_failures(
+    breaks: Literal["ends", "hangs"], words: str, demo: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:
-    with breaking_off(port_of(demo)) as proxy:
-        seen = watch().open(f"http://127.0.0.1:{proxy.server_address[1]}/")
+    with truncating_proxy(port_of(demo)) as proxy:
+        tab = new_tab().open(f"http://127.0.0.1:{proxy.server_address[1]}/")
         proxy.breaks = breaks
-        assert words in banner(seen, "connection")
+        assert words in banner(tab, "connection")
         proxy.breaks = ""
-        seen.until("live")
-        assert seen.most_in_flight == 1
-        written = ("Failed to load resource", "Error: Callback failed")  # by the browser and by Dash
-        assert [error for error in seen.errors if not error.startswith(written)] == []
+        tab.wait_for_state("live")
+        assert tab.max_in_flight == 1
+        written = ("Failed to load resource", "Error: Callback failed")  # logged by the browser and by Dash
+        assert [error for error in tab.errors if not error.startswith(written)] == []
 
 
-def test_a_silent_driver_is_gpu_trouble_and_the_host_goes_on(
-    nvml_world: WorldFactory, watch: Callable[..., Watched]
+def test_a_hung_driver_is_a_gpu_error_and_host_values_continue(
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
 ) -> None:
     world = nvml_world("rtx3090")
     world.save()
     with running("--interval", "0.5", env=world.env()) as server:
-        seen = watch().open(server.url)
-        seen.page.wait_for_selector("html[data-gpu=one]")
+        tab = new_tab().open(server.url)
+        tab.page.wait_for_selector("html[data-gpu=one]")
         world.set_hang("nvmlDeviceGetUtilizationRates").save()
-        assert "CPU and memory monitoring goes on" in banner(seen, "gpu")
-        temperature = seen.page.locator("#panel-temperature [data-metric='gpu.temperature']")
+        assert "CPU and memory monitoring goes on" in banner(tab, "gpu")
+        temperature = tab.page.locator("#panel-temperature [data-metric='gpu.temperature']")
         assert temperature.inner_text() == "N/A"
         assert temperature.get_attribute("title")
-        assert "last answer" in seen.text("#gpu-heading .old")
-        seen.true("() => document.querySelector('#compact-status').innerText.includes('is not answering')")
-        assert re.search(r"RAM \d+\.\d / \d+\.\d", seen.text("#compact-status")), "the host beside it"
-        assert "VRAM" not in seen.text("#compact-status")
-        assert "Live" in seen.text("#live-indicator")
-        asked = seen.asked
+        assert "last answer" in tab.text("#gpu-heading .old")
+        tab.wait_until("() => document.querySelector('#compact-status').innerText.includes('is not answering')")
+        assert re.search(r"RAM \d+\.\d / \d+\.\d", tab.text("#compact-status")), "the values of the host"
+        assert "VRAM" not in tab.text("#compact-status")
+        assert "Live" in tab.text("#live-indicator")
+        count = tab.request_count
         world.clear_faults().save()
-        seen.page.wait_for_selector("#error-banner", state="hidden")
-        seen.true("() => document.querySelector('#panel-temperature [data-metric]').textContent !== 'N/A'")
-        assert seen.asked > asked
-        assert seen.errors == []
+        tab.page.wait_for_selector("#error-banner", state="hidden")
+        tab.wait_until("() => document.querySelector('#panel-temperature [data-metric]').textContent !== 'N/A'")
+        assert tab.request_count > count
+        assert tab.errors == []
 
 
-def test_a_hung_server_is_a_lost_connection_until_it_goes_on(hung: tuple[Running, Watched]) -> None:
-    server, seen = hung
-    assert "does not answer" in banner(seen, "connection")
-    assert seen.most_in_flight == 1
+def test_a_hung_server_is_a_connection_error_until_it_resumes(hung: tuple[Running, BrowserTab]) -> None:
+    server, tab = hung
+    assert "does not answer" in banner(tab, "connection")
+    assert tab.max_in_flight == 1
     os.kill(server.process.pid, signal.SIGCONT)
-    seen.until("live")
-    assert not seen.page.locator("#error-banner").is_visible()
+    tab.wait_for_state("live")
+    assert not tab.page.locator("#error-banner").is_visible()
 
 
 def test_the_status_of_the_history_is_shown_above_its_charts_while_another_process_writes(
-    tmp_path: Path, watch: Callable[..., Watched]
+    tmp_path: Path, new_tab: Callable[..., BrowserTab]
 ) -> None:
     with (
         running("--no-gpu", "--interval", "0.5", "--data-dir", str(tmp_path)) as first,
         running("--no-gpu", "--interval", "0.5", "--data-dir", str(tmp_path)) as second,
     ):
-        seen = watch().open(second.url)
-        remark = seen.page.locator("[data-text=history_status]")
+        tab = new_tab().open(second.url)
+        remark = tab.page.locator("[data-text=history_status]")
         remark.filter(has_text=f"Process {first.process.pid}").wait_for()
         assert second.json("/readyz")["detail"] == remark.text_content()
         first.stop(signal.SIGKILL)
         remark.wait_for(state="hidden", timeout=5000)
         assert "detail" not in second.json("/readyz")
-        seen.until("live", 5000)
+        tab.wait_for_state("live", 5000)

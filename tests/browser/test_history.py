@@ -1,4 +1,4 @@
-"""The charts of a history that was there before: a spike of one second, a gap, and what a zoom brings to light."""
+"""Charts of a stored history: a spike of one second, a gap, and zooming in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import POINTS, Watched, watching
+from tests.browser.conftest import POINTS, BrowserTab, open_browser_tab
 from tests.builders import make_history, make_sample, wait_until_written
 from tests.processes import running
 
@@ -24,13 +24,13 @@ SECONDS = 5400
 SPIKE, GAP = 1800, range(3000, 3600)
 PLOT = "document.querySelector('#chart-utilization .js-plotly-plot')"
 LINE = f"{PLOT}.data.at(-1)"
-# [[time, value or null], …] of the last line: what is really drawn
+# [[time, value or null], …] of the last line, as Plotly draws it
 DRAWN = f"""() => {PLOT}.calcdata.at(-1)
   .map((point, at) => [{LINE}.x0 + at * {LINE}.dx, Number.isFinite(point.y) ? point.y : null])"""
 
 
 @pytest.fixture(scope="module")
-def past(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, int]]:
+def stored_history(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BrowserTab, int]]:
     folder: Path = tmp_path_factory.mktemp("kept")
     began_ms = round(time.time()) * 1000 - SECONDS * 1000
     history = make_history(folder)
@@ -40,57 +40,57 @@ def past(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             history.append(make_sample(second, time_ms=began_ms + 1000 * second, host={CPU: busy}))
     wait_until_written(history)
     history.close()
-    with running("--no-gpu", "--data-dir", str(folder)) as server, watching(browser, timezone_id="UTC") as seen:
-        seen.open(f"{server.url}?range=6h")
-        seen.true(f"chart => ({POINTS})(chart) > 100", "chart-utilization")
-        yield seen, began_ms
-        assert seen.errors == []
+    with running("--no-gpu", "--data-dir", str(folder)) as server, open_browser_tab(browser, timezone_id="UTC") as tab:
+        tab.open(f"{server.url}?range=6h")
+        tab.wait_until(f"chart => ({POINTS})(chart) > 100", "chart-utilization")
+        yield tab, began_ms
+        assert tab.errors == []
 
 
-def step_ms(seen: Watched) -> int:
-    step: int = seen.page.evaluate(f"{LINE}.dx")
+def step_ms(tab: BrowserTab) -> int:
+    step: int = tab.page.evaluate(f"{LINE}.dx")
     return step
 
 
-def test_one_busy_second_is_in_the_band_and_a_gap_is_not_bridged(past: tuple[Watched, int]) -> None:
-    seen, began_ms = past
-    assert step_ms(seen) >= 10_000
-    highest: Any = seen.page.evaluate(f"{PLOT}.calcdata.at(-2).map(point => [point.x, point.y])")
-    spike = [round(value) for at, value in highest if abs(at - began_ms - SPIKE * 1000) < step_ms(seen)]
+def test_the_band_shows_a_spike_and_gaps_are_not_bridged(stored_history: tuple[BrowserTab, int]) -> None:
+    tab, began_ms = stored_history
+    assert step_ms(tab) >= 10_000
+    highest: Any = tab.page.evaluate(f"{PLOT}.calcdata.at(-2).map(point => [point.x, point.y])")
+    spike = [round(value) for at, value in highest if abs(at - began_ms - SPIKE * 1000) < step_ms(tab)]
     assert 100 in spike
-    points: Any = seen.page.evaluate(DRAWN)
+    points: Any = tab.page.evaluate(DRAWN)
     within = [
-        value for at, value in points if began_ms + GAP.start * 1000 <= at < began_ms + GAP.stop * 1000 - step_ms(seen)
+        value for at, value in points if began_ms + GAP.start * 1000 <= at < began_ms + GAP.stop * 1000 - step_ms(tab)
     ]
     assert len(within) > 10
     assert within == [None] * len(within)
-    assert seen.page.evaluate(f"{LINE}.connectgaps") is False
+    assert tab.page.evaluate(f"{LINE}.connectgaps") is False
 
 
-def test_a_zoom_asks_for_finer_data(past: tuple[Watched, int]) -> None:
-    seen, began_ms = past
-    coarse = step_ms(seen)
-    box = seen.page.locator("#chart-utilization .nsewdrag").bounding_box()
+def test_zooming_in_loads_finer_data(stored_history: tuple[BrowserTab, int]) -> None:
+    tab, began_ms = stored_history
+    coarse = step_ms(tab)
+    box = tab.page.locator("#chart-utilization .nsewdrag").bounding_box()
     assert box is not None
-    start, end = seen.page.evaluate(f"{PLOT}._fullLayout.xaxis._rl")
+    start, end = tab.page.evaluate(f"{PLOT}._fullLayout.xaxis._rl")
     share = (began_ms + SPIKE * 1000 - start) / (end - start)
     across = box["y"] + box["height"] / 2
-    seen.page.mouse.move(box["x"] + (share - 0.03) * box["width"], across)
-    seen.page.mouse.down()
-    seen.page.mouse.move(box["x"] + (share + 0.03) * box["width"], across, steps=5)
-    seen.page.mouse.up()
-    seen.true(f"coarse => {LINE}.dx < coarse", coarse)
-    assert step_ms(seen) == 2000
-    points: Any = seen.page.evaluate(DRAWN)
-    assert max(value for _, value in points if value is not None) == pytest.approx(52.5), "of two seconds one was busy"
-    # What is downloaded is the stretch that is looked at, second by second.
-    seen.page.click("#export-button")
+    tab.page.mouse.move(box["x"] + (share - 0.03) * box["width"], across)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + (share + 0.03) * box["width"], across, steps=5)
+    tab.page.mouse.up()
+    tab.wait_until(f"coarse => {LINE}.dx < coarse", coarse)
+    assert step_ms(tab) == 2000
+    points: Any = tab.page.evaluate(DRAWN)
+    assert max(value for _, value in points if value is not None) == pytest.approx(52.5), "one of two seconds at 100 %"
+    # The export is the zoomed time range at 1 s.
+    tab.page.click("#export-button")
     about = re.compile(r"^.+ \d\d:\d\d:\d\d to .+ \d\d:\d\d:\d\d, the host, 2 metrics$")
-    seen.page.locator("[data-about]").filter(has_text=about).wait_for()
-    with seen.page.expect_download() as download:
-        seen.page.click("[data-format='csv']")
+    tab.page.locator("[data-about]").filter(has_text=about).wait_for()
+    with tab.page.expect_download() as download:
+        tab.page.click("[data-format='csv']")
     head, *rows = csv.reader(download.value.path().read_text().splitlines())
     mean = head.index(f"{CPU} mean (%)")
-    start, end = seen.page.evaluate("window.dashtop.charts.zoom()")
+    start, end = tab.page.evaluate("window.dashtop.charts.zoom()")
     assert len(rows) == pytest.approx((end - start) / 1000, abs=2)
     assert [float(row[mean]) for row in rows].count(100.0) == 1

@@ -1,0 +1,253 @@
+"""Charts, the view of all GPUs, and embedded panels, compared with the fake NVML and the API."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dashtop.ui.theme import GPUS, with_alpha
+from tests.browser.conftest import POINTS, BrowserTab, open_browser_tab
+from tests.processes import Running, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
+
+    from tests.fake_nvml.fixtures import WorldFactory
+
+CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power", "chart-processes")
+RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
+  .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
+COMPARE = "() => window.dashtop.state.set({view: 'compare'})"
+# Draws a line with a point every half hour; returns the times of its points as Plotly has them: local time, as UTC.
+HALF_HOURS = """([chart, start, count]) => {
+  const y = {dtype: 'f4', bdata: btoa(String.fromCharCode(...new Uint8Array(new Float32Array(count).fill(50).buffer)))};
+  const line = {type: 'scatter', mode: 'lines', x0: start, dx: 1800000, y, meta: 'half hours'};
+  const layout = {xaxis: {type: 'date', range: [start, start + 1800000 * (count - 1)]}, yaxis: {}, meta: {y: '%'}};
+  const [drawn] = document.querySelector(`#${chart} .js-plotly-plot`).calcdata;
+  if (drawn && drawn[0].trace.meta === 'half hours') return drawn.map(point => point.x);
+  window.dashtop.charts.draw({[chart]: {data: [line], layout}});
+  return false;
+}"""
+FRAME = "<!DOCTYPE html><body style='background: rgb(1, 2, 3)'><iframe src='{}' width=600 height=300></iframe>"
+
+
+@pytest.fixture(scope="module")
+def shared_tab(browser: Browser, demo: Running) -> Iterator[BrowserTab]:
+    with open_browser_tab(browser, width=1440) as tab:
+        tab.open(demo.url)
+        for chart in CHARTS:
+            tab.wait_until(f"chart => ({POINTS})(chart) > 3", chart)
+        yield tab
+        assert tab.errors == []
+
+
+def middle(tab: BrowserTab, chart: str, share: float) -> tuple[float, float]:
+    box = tab.page.locator(f"#{chart} .nsewdrag").bounding_box()
+    assert box is not None
+    return box["x"] + share * box["width"], box["y"] + box["height"] / 2
+
+
+def test_hover_is_synchronised_across_charts(shared_tab: BrowserTab) -> None:
+    shared_tab.page.mouse.move(*middle(shared_tab, "chart-power", 0.9))
+    shared_tab.page.mouse.move(*middle(shared_tab, "chart-power", 0.97))
+    labels = "() => [...document.querySelectorAll('.hoverlayer .legend')].map(label => label.textContent)"
+    shared_tab.wait_until(f"() => ({labels})().length === 5")
+    words = shared_tab.page.evaluate(labels)
+    assert [unit for unit, label in zip(("%", "GiB", "°C", "W", "GiB"), words, strict=True) if unit not in label] == []
+    match = re.search(r"([\d.]+) W  \(([\d.]+) to ([\d.]+)\)", words[3])
+    assert match, words[3]
+    mean, least, most = map(float, match.groups())
+    assert least <= mean <= most
+    titles = "() => [...document.querySelectorAll('.hoverlayer .legendtitletext')].map(title => title.textContent)"
+    before = shared_tab.page.evaluate(titles)
+    shared_tab.wait_until(
+        f"before => {{ const now = ({titles})(); return new Set(now).size === 1 && now[0] !== before }}", before[0]
+    )
+    shared_tab.page.mouse.move(0, 0)
+    shared_tab.wait_until(f"() => ({labels})().length === 0")
+
+
+@pytest.mark.parametrize("day", ["2026-03-08", "2026-11-01", "2026-07-01"])
+def test_times_are_local_across_daylight_saving_changes(
+    day: str, demo: Running, new_tab: Callable[..., BrowserTab]
+) -> None:
+    zone = ZoneInfo("America/New_York")
+    tab = new_tab(timezone_id=zone.key).open(demo.url)
+    tab.wait_until(f"chart => ({POINTS})(chart) > 3", "chart-power")
+    start = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    moments = [start + timedelta(minutes=30 * half) for half in range(48)]
+    local = [each.astimezone(zone).replace(tzinfo=timezone.utc).timestamp() * 1000 for each in moments]
+    assert tab.wait_until(HALF_HOURS, ["chart-power", start.timestamp() * 1000, len(moments)]) == local
+    assert tab.errors == []
+
+
+def test_zoom_applies_to_all_charts_and_a_double_click_resets_it(shared_tab: BrowserTab) -> None:
+    whole = shared_tab.page.evaluate(RANGES)
+    assert len({tuple(edges) for edges in whole}) == 1
+    shared_tab.page.mouse.move(*middle(shared_tab, "chart-memory", 0.4))
+    shared_tab.page.mouse.down()
+    shared_tab.page.mouse.move(*middle(shared_tab, "chart-memory", 0.9), steps=5)
+    shared_tab.page.mouse.up()
+    narrow = f"([start, end]) => ({RANGES})().every(([from, to]) => from > start && to - from < 0.7 * (end - start))"
+    shared_tab.wait_until(narrow, whole[0])
+    assert len({tuple(edges) for edges in shared_tab.page.evaluate(RANGES)}) == 1
+    shared_tab.page.locator("#zoom-reset").wait_for()
+    shared_tab.page.mouse.dblclick(*middle(shared_tab, "chart-power", 0.5))
+    wide = f"span => ({RANGES})().every(([from, to]) => to - from >= span)"
+    shared_tab.wait_until(wide, whole[0][1] - whole[0][0])
+    shared_tab.page.locator("#zoom-reset").wait_for(state="hidden")
+
+
+def test_a_hidden_line_stays_hidden(shared_tab: BrowserTab) -> None:
+    item = shared_tab.page.locator(".panel:has(#chart-utilization) [data-line='system.cpu.usage_percent']")
+    lines = "() => document.querySelector('#chart-utilization .js-plotly-plot').data"
+    drawn = f"() => ({lines})().filter(line => line.visible !== false).map(line => line.legendgroup)"
+    item.click()
+    shared_tab.wait_until(f"() => !({drawn})().includes('system.cpu.usage_percent')")
+    newest = f"() => ({lines})().at(-1).x0"
+    shared_tab.wait_until(f"before => ({newest})() > before", shared_tab.page.evaluate(newest))
+    assert set(shared_tab.page.evaluate(drawn)) == {"gpu.utilization.gpu"}
+    assert item.get_attribute("aria-pressed") == "false"
+    item.click()
+    shared_tab.wait_until(f"() => ({drawn})().includes('system.cpu.usage_percent')")
+
+
+def test_charts_use_the_colour_of_the_gpu(shared_tab: BrowserTab) -> None:
+    colour = "() => document.querySelector('#chart-power .js-plotly-plot').data.at(-1).line.color"
+    for index in (3, 0):
+        shared_tab.page.select_option("#gpu-selector", str(index))
+        shared_tab.wait_until(f"colour => ({colour})() === colour", GPUS[index])
+
+
+def test_gpu_cards_equal_the_api_and_mark_free_gpus(
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
+) -> None:
+    world = nvml_world("h100x8")
+    world.set(5, "processes", [])
+    world.set(5, "utilization", {"gpu": 0, "memory": 0})
+    world.set(5, "memory.used", 2**30)
+    world.data["gpus"][2]["name"] = "<img src=x onerror='window.harm=1'>"
+    world.save()
+    with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
+        tab = new_tab().open(server.url)
+        tab.page.evaluate(COMPARE)
+        tab.page.locator("#gpu-card-7").wait_for()
+        gpus: list[dict[str, Any]] = server.json("/api/v1/system/gpu-metrics/all")
+        for index in range(8):
+            card = f"#gpu-card-{index}"
+            assert tab.metric("gpu.temperature", card) == f"{gpus[index]['temperature']:.0f}"
+            assert tab.metric("gpu.memory.used_gb", card) == f"{gpus[index]['memory']['used_gb']:.1f}"
+            assert tab.metric("gpu.fan_speed", card) == "N/A"
+        assert tab.text("#gpu-card-2 .card-model").startswith("<img")
+        assert tab.page.evaluate("window.harm") is None
+        free = tab.page.locator(".gpu-card.is-free")
+        assert [card.get_attribute("id") for card in free.all()] == ["gpu-card-5"]
+        assert tab.text("[data-free]") == "1 of 8 free"
+        tab.page.click("#compare label:has-text('Free memory')")
+        tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
+        tab.wait_until(
+            "() => document.querySelector('#gpu-card-0 .spark').getAttribute('aria-label')?.startsWith('Use in')"
+        )
+        tab.page.click("#compare label:has-text('Utilization')")
+        tab.wait_until("() => document.querySelector('.fleet').lastElementChild.id === 'gpu-card-5'")
+        tab.page.click("#gpu-card-3")
+        tab.wait_until("() => document.documentElement.dataset.view === 'single'")
+        tab.wait_until("() => document.querySelector('#gpu-selector').value === '3'")
+        assert not tab.page.locator("#compare").is_visible()
+        assert tab.errors == []
+
+
+def test_process_memory_chart_shows_layers_with_users(
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
+) -> None:
+    world = nvml_world("h100x8")
+    own = {"pid": os.getpid(), "name": "pytest", "type": "C", "used_memory": 40 * 2**30}
+    other = {"pid": 900_001, "name": "x", "type": "C", "used_memory": 10 * 2**30}
+    world.set(0, "processes", [own, other]).set(0, "memory.used", 55 * 2**30).save()
+    with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
+        tab = new_tab(timezone_id="Asia/Kolkata").open(server.url)
+        owner = {each["pid"]: each for each in server.json("/api/v1/system/processes") if each["gpu_id"] == 0}[
+            own["pid"]
+        ]
+        names = "() => [...document.querySelectorAll('[data-names] > *')].map(name => name.textContent)"
+        mine = f"{owner['process_name']} ({owner['username']})"
+        tab.wait_until(f"mine => ({names})().join() === [mine, 'pid 900001', 'driver and others'].join()", mine)
+        tops = """() => document.querySelector('#chart-processes .js-plotly-plot').calcdata.slice(0, 3)
+          .map(layer => Math.round(layer.at(-1).y))"""
+        tab.wait_until(f"() => ({tops})().join() === '40,50,55'")
+        # Half of the memory is freed, and the other process ends.
+        world.set(0, "processes", [own | {"used_memory": 20 * 2**30}]).set(0, "memory.used", 25 * 2**30).save()
+        tab.wait_until(f"() => ({tops})().join() === '20,20,25'")
+        tab.page.locator("#chart-processes").scroll_into_view_if_needed()
+        tab.page.mouse.move(*middle(tab, "chart-processes", 0.99))
+        label = tab.page.locator("#chart-processes .hoverlayer .legend")
+        label.wait_for()
+        words = label.text_content() or ""
+        assert re.search(r"[A-Z][a-z]{2} \d\d, \d\d:\d\d:\d\d", words)
+        assert f"{mine}, pid {own['pid']}" in words
+        # The bucket may include time before the memory was freed.
+        match = re.search(rf", pid {own['pid']} : ([\d.]+) GiB {{2}}\(([\d.]+) to ([\d.]+)\)", words)
+        assert match, words
+        mean, least, most = map(float, match.groups())
+        assert least == 20 <= mean <= most <= 40
+        tab.page.evaluate("() => window.dashtop.state.set({memory: 'GB'})")
+        last = "() => document.querySelector('#chart-processes .js-plotly-plot').data.at(-3).customdata.at(-1)[0]"
+        tab.wait_until(f"() => Math.abs(({last})() - 21.47) < 0.01")
+        assert tab.errors == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "hidden"),
+    [
+        ("chart-temperature", "#chart-temperature", "#chart-power"),
+        ("compact", "#compact-status", "#gpu-selector"),
+    ],
+)
+def test_an_embedded_panel_in_an_iframe(
+    name: str, shown: str, hidden: str, prefixed: Running, new_tab: Callable[..., BrowserTab]
+) -> None:
+    tab = new_tab()
+    outer = FRAME.format(f"embed/{name}")
+    tab.page.route("**/host-page", lambda route: route.fulfill(body=outer, content_type="text/html"))
+    tab.page.goto(f"{prefixed.url}host-page")
+    panel = tab.page.frame_locator("iframe")
+    panel.locator(shown).wait_for()
+    panel.locator("html[data-live=live]").wait_for()
+    assert not panel.locator(hidden).is_visible()
+    assert not panel.locator(".name").is_visible()
+    ground = "element => getComputedStyle(element).backgroundColor"
+    assert panel.locator("body").evaluate(ground) == "rgba(0, 0, 0, 0)"
+    assert tab.errors == []
+
+
+def test_embedded_panels_use_gpu_range_and_theme_of_the_address(
+    prefixed: Running, new_tab: Callable[..., BrowserTab]
+) -> None:
+    tab = new_tab(color_scheme="light")
+    for name in ("compact", "chart-temperature", "chart-processes", "panel-processes", "panel-system"):
+        tab.open(f"{prefixed.url}embed/{name}?gpu=1&range=5m&theme=dark")
+        shown = {"compact": "compact-status"}.get(name, name)
+        tab.page.locator(f"#{shown}").wait_for()
+        assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+        assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgba(0, 0, 0, 0)"
+        for chrome in ("#view-mode", "#settings-button", "#time-range", "footer.foot"):
+            assert not tab.page.locator(chrome).is_visible()
+        if name in CHARTS:
+            tab.wait_until(f"chart => ({POINTS})(chart) > 1", name)
+            colours = "chart => document.querySelector(`#${chart} .js-plotly-plot`).data.map(line => line.line.color)"
+            assert {GPUS[1], with_alpha(GPUS[1], 0.95)} & set(tab.page.evaluate(colours, name))
+        assert tab.page.evaluate("localStorage.getItem('dashtop.settings')") is None
+    assert tab.errors == []
+
+
+@pytest.fixture(scope="module")
+def prefixed() -> Iterator[Running]:
+    with running("--demo", "2", "--interval", "0.5", "--url-prefix", "/gpu/") as server:
+        yield server
