@@ -211,7 +211,7 @@
 
   const ageMs = () => state.latest.snapshot.age * 1000 + now() - state.latest.receivedAt;
 
-  function status() {
+  function currentStatus() {
     if (state.stopped) return "disconnected";
     if (!state.latest || state.latest.snapshot.sequence === null) return "loading";
     if (document.hidden) return "paused";
@@ -226,7 +226,7 @@
   }
 
   function showStatus() {
-    const current = status();
+    const current = currentStatus();
     const indicator = byId("live-indicator");
     if (document.documentElement.dataset.live !== current) document.documentElement.dataset.live = current;
     if (indicator) {

@@ -105,7 +105,7 @@ def hurry(services: Services) -> Services:
             services.history.append(now)
             return now
 
-        def follow(self, _interval_s: float) -> float:
+        def request_interval(self, _interval_s: float) -> float:
             return 1.0
 
         def __getattr__(self, name: str) -> Any:

@@ -34,12 +34,23 @@ def main() -> None:
         ("ruff", "format", "--check", "."),
         ("mypy",),
         ("lint-imports", "--no-cache"),
+        *javascript_checks(),
         # Half of the tests' time is waiting; two at once, a file in one place since its tests share a server.
         ("pytest", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
     ]
     failed = [check for check in checks if not passes(python.parent, check)]
     if failed:
         sys.exit("Failed: " + "; ".join(" ".join(check) for check in failed))
+
+
+def javascript_checks() -> list[tuple[str, ...]]:
+    """Return the check of the page's scripts; none where npm is missing or cannot load ESLint."""
+    npx = shutil.which("npx")
+    eslint = (str(npx), "--yes", "eslint@9")
+    if npx is None or subprocess.run([*eslint, "--version"], capture_output=True, check=False).returncode != 0:
+        print("The scripts in assets/ are not checked: npm cannot load ESLint here.", flush=True)
+        return []
+    return [(*eslint, "--max-warnings", "0", "assets")]
 
 
 def install_programs() -> None:
