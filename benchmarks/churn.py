@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dashtop.collector.events import between
-from dashtop.model.sample import GpuProcess, Owner, Sample
+from dashtop.model.sample import GpuProcess, ProcessInfo, Sample
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 
 GPUS, EACH, PROCESSES, HOURS = 8, 3, 10_000, 24
@@ -34,9 +34,13 @@ def process(number: int) -> GpuProcess:
         pid=1_000 + number % 4_000,
         kind="C",
         gpu_memory_bytes=(100 + number % 900) * MIB,
-        name=f"short-{number}",
-        started_ms=NOON_MS + number * STEP_MS,
-        owner=Owner(user=f"user-{number % 50}", container=f"{number:012x}", runtime="docker"),
+        info=ProcessInfo(
+            name=f"short-{number}",
+            started_ms=NOON_MS + number * STEP_MS,
+            username=f"user-{number % 50}",
+            container=f"{number:012x}",
+            container_runtime="docker",
+        ),
     )
 
 

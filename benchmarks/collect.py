@@ -114,7 +114,7 @@ class Service:
         for _ in range(WARM_UP_TICKS):
             sample = self._sampler.sample(10.0)
             time.sleep(EVERY_S)
-        described = [process for gpu in sample.gpus for process in gpu.processes if process.name is not None]
+        described = [process for gpu in sample.gpus for process in gpu.processes if process.info.name is not None]
         assert (len(sample.gpus), len(described)) == (GPUS, GPUS * PROCESSES_PER_GPU), sample.gpu_error
         # Without the workers, which are children too.
         self._readers = [pid for pid in children() if (Path(f"/proc/{pid}/comm")).read_text().strip() != "sleep"]

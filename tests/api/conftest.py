@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.model.sample import GpuProcess, Mount
+from dashtop.model.sample import GpuProcess, Mount, ProcessInfo
 from tests.api.pinned import Pinned, client_of
 from tests.builders import make_gpu, make_sample
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def two_gpus() -> FlaskClient:
-    process = GpuProcess(pid=12345, kind="C", gpu_memory_bytes=8192 * 2**20, name="python", cpu_percent=25.5)
+    process = GpuProcess(
+        pid=12345, kind="C", gpu_memory_bytes=8192 * 2**20, cpu_percent=25.5, info=ProcessInfo(name="python")
+    )
     unknown = GpuProcess(pid=12346, kind="G", gpu_memory_bytes=None)
     gpus = (
         make_gpu(0, values={"gpu.utilization.gpu": 78.5, "gpu.clocks.gpu_mhz": 1800.0}, processes=(process, unknown)),

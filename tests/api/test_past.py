@@ -8,7 +8,7 @@ import pytest
 
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Severity
-from dashtop.model.sample import Event, GpuProcess, Owner
+from dashtop.model.sample import Event, GpuProcess, ProcessInfo
 from dashtop.web.api.context import MOST_STREAMS
 from tests.api.pinned import Pinned, client_of
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
 XID = Event(time_ms=NOON_MS + 5000, kind="xid", severity=Severity.CRITICAL, text="fell off", gpu_uuid=None, code=79)
-HOLDER = GpuProcess(pid=41, kind="C", gpu_memory_bytes=2**30, name="train.py", owner=Owner(user="ada"))
+HOLDER = GpuProcess(pid=41, kind="C", gpu_memory_bytes=2**30, info=ProcessInfo(name="train.py", username="ada"))
 
 
 def client() -> FlaskClient:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dashtop.model.sample import GpuProcess, Owner
+from dataclasses import replace
+
+from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.web.api.serializers import process
 
 NOW_MS = 1_800_000_000_000
 
 
 def test_a_process_with_everything() -> None:
-    owner = Owner(
-        user="ada",
+    owner = ProcessInfo(
+        username="ada",
         container="31cb02944da7",
-        runtime="docker",
+        container_runtime="docker",
         slurm_job="42",
         kubernetes_pod="74ba62da-1a3d-11e7-bb11-080027cb0e22",
         environment="train",
@@ -25,11 +27,9 @@ def test_a_process_with_everything() -> None:
         memory_percent=40.0,
         encoder_percent=0.0,
         decoder_percent=1.5,
-        name="python3",
         cpu_percent=200 / 3,
         host_memory_bytes=512 * 2**20,
-        started_ms=NOW_MS - 90_500,
-        owner=owner,
+        info=replace(owner, name="python3", started_ms=NOW_MS - 90_500),
     )
     assert process(full, NOW_MS) == {
         "pid": 4321,
@@ -55,7 +55,7 @@ def test_a_process_with_everything() -> None:
 
 
 def test_one_of_another_pid_namespace_is_said_to_be_so_and_nothing_else() -> None:
-    body = process(GpuProcess(pid=4321, kind="C", gpu_memory_bytes=None, foreign=True), NOW_MS)
+    body = process(GpuProcess(pid=4321, kind="C", gpu_memory_bytes=None, info=ProcessInfo(foreign=True)), NOW_MS)
 
     assert {name: value for name, value in body.items() if value is not None} == {
         "pid": 4321,
@@ -65,6 +65,6 @@ def test_one_of_another_pid_namespace_is_said_to_be_so_and_nothing_else() -> Non
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
-    young = GpuProcess(pid=1, kind="C", gpu_memory_bytes=None, started_ms=NOW_MS + 5_000)
+    young = GpuProcess(pid=1, kind="C", gpu_memory_bytes=None, info=ProcessInfo(started_ms=NOW_MS + 5_000))
 
     assert process(young, NOW_MS)["running_seconds"] == 0.0

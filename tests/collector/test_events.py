@@ -9,7 +9,7 @@ import pytest
 
 from dashtop.collector.events import FLAGS, between
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, GpuProcess, Owner
+from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from tests.builders import make_device, make_gpu, make_sample
 
@@ -73,8 +73,10 @@ def test_a_throttle_says_which_gpu_why_and_how_bad() -> None:
 
 
 def process(pid: int, started_ms: int | None) -> GpuProcess:
-    owner = Owner(user="ada")
-    return GpuProcess(pid=pid, kind="C", gpu_memory_bytes=1, name="train.py", started_ms=started_ms, owner=owner)
+    owner = ProcessInfo(username="ada")
+    return GpuProcess(
+        pid=pid, kind="C", gpu_memory_bytes=1, info=replace(owner, name="train.py", started_ms=started_ms)
+    )
 
 
 def using(*processes: GpuProcess) -> Sample:

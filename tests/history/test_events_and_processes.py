@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, Event, GpuProcess, Owner
+from dashtop.model.sample import PROCESSES, Event, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample, wait_until_written
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 HOLDER = GpuProcess(
-    pid=41, kind="C", gpu_memory_bytes=4 * GIB, sm_percent=10.0, name="train.py", started_ms=5, owner=Owner(user="ada")
+    pid=41,
+    kind="C",
+    gpu_memory_bytes=4 * GIB,
+    sm_percent=10.0,
+    info=ProcessInfo(name="train.py", started_ms=5, username="ada"),
 )
 
 
@@ -39,7 +43,7 @@ def test_who_filled_the_gpu_at_a_moment(place: Place) -> None:
     history = place.history()
     gpu = make_device(3).uuid
     (at_150,) = history.processes(gpu, NOON_MS + 150_000, NOON_MS + 151_000)
-    assert (at_150.name, at_150.pid, at_150.owner) == ("train.py", 41, Owner(user="ada"))
+    assert (at_150.pid, at_150.info) == (41, ProcessInfo(name="train.py", username="ada", started_ms=5))
     assert (at_150.gpu_memory_bytes, at_150.peak_sm_percent) == (20 * GIB, 90.0)
     spans = history.processes(gpu, NOON_MS, NOON_MS + 210_000)
     assert [(span.start_ms - NOON_MS, span.end_ms - NOON_MS) for span in spans] == [

@@ -14,7 +14,7 @@ import pytest
 
 from dashtop.history.lock import DatabaseLockedError, FileLock, LockHolder
 from dashtop.history.sqlite import FILE, LOCK_FILE
-from dashtop.model.sample import GpuProcess
+from dashtop.model.sample import GpuProcess, ProcessInfo
 from tests.builders import make_device, make_gpu, make_history, make_sample, wait_until_written
 from tests.history.child import append, known
 from tests.history.test_faults import filled, newest_ms, overwritten, writing
@@ -80,7 +80,9 @@ def test_samples_that_the_first_process_has_written_are_not_written_again(place:
 
 
 def test_process_spans_of_both_writers_do_not_overlap(place: Place) -> None:
-    gpus = (make_gpu(processes=(GpuProcess(pid=7, kind="C", gpu_memory_bytes=2**30, name="train.py"),)),)
+    gpus = (
+        make_gpu(processes=(GpuProcess(pid=7, kind="C", gpu_memory_bytes=2**30, info=ProcessInfo(name="train.py")),)),
+    )
     first, second = place.history(), place.history(starts=False)
     first.append(make_sample(time_ms=0, gpus=gpus))
     wait_until_written(first)

@@ -159,16 +159,16 @@ def test_everybody_on_a_card_is_somebody_somewhere() -> None:
     clock = FakeClock()
     gpus = SimulatedGpuReader(SHARING + 1, clock=clock).read(1.0).gpus
     everybody = [process for gpu in gpus for process in gpu.processes]
-    owners = [process.owner for process in everybody if process.owner is not None]
+    owners = [process.info for process in everybody]
 
     assert len(owners) == len(everybody)
-    assert all(owner.user for owner in owners)
+    assert all(owner.username for owner in owners)
     for kind in ("container", "slurm_job", "kubernetes_pod", "environment"):
         assert any(getattr(owner, kind) for owner in owners), kind
     for process in everybody:
         assert process.host_memory_bytes
-        assert process.started_ms is not None
-        assert process.started_ms < clock.now_ms()
+        assert process.info.started_ms is not None
+        assert process.info.started_ms < clock.now_ms()
 
 
 def test_a_big_demo_shows_a_split_a_lost_and_a_sleeping_gpu() -> None:
@@ -213,8 +213,8 @@ def test_processes_share_the_memory_in_use(quarter_hour: list[tuple[Gpu, ...]]) 
             assert used is not None
             assert sum(process.gpu_memory_bytes or 0 for process in gpu.processes) == used * 2**30
             for process in gpu.processes:
-                assert process.name
-                assert "/" not in process.name
+                assert process.info.name
+                assert "/" not in process.info.name
                 assert process.cpu_percent is not None
                 assert process.cpu_percent >= 0
 

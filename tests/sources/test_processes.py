@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from dashtop.model.clock import SystemClock
-from dashtop.model.sample import GpuProcess, Owner
+from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.sources.host.processes import ProcessReader
 from dashtop.sources.host.procfs import GONE_S
 from tests.clock import FakeClock
@@ -94,6 +94,11 @@ def on_gpu(pid: int) -> GpuProcess:
     return GpuProcess(pid=pid, kind="C", gpu_memory_bytes=123)
 
 
+def owner(process: GpuProcess) -> ProcessInfo:
+    """The facts without those that identify the process itself."""
+    return replace(process.info, name=None, started_ms=None)
+
+
 def describe(reader: ProcessReader, *pids: int) -> tuple[GpuProcess, ...]:
     reader.begin()
     return reader.describe([on_gpu(pid) for pid in pids])
@@ -103,7 +108,7 @@ def test_name_at_once_and_cpu_from_the_second_tick_on(proc: FakeProc, clock: Fak
     proc.write(10, b"python3", ticks=500)
     first = describe(reader, 10)[0]
     assert (first.pid, first.kind, first.gpu_memory_bytes) == (10, "C", 123)
-    assert (first.name, first.cpu_percent) == ("python3", None)
+    assert (first.info.name, first.cpu_percent) == ("python3", None)
 
     proc.write(10, b"python3", ticks=500 + round(3 / TICK_S))
     clock.advance(2.0)
@@ -141,7 +146,7 @@ def test_a_pid_given_to_another_process_starts_anew(proc: FakeProc, clock: FakeC
     clock.advance(1.0)
 
     described = describe(reader, 10)[0]
-    assert (described.name, described.cpu_percent) == ("new", None)
+    assert (described.info.name, described.cpu_percent) == ("new", None)
 
 
 def test_a_process_that_left_the_gpus_is_forgotten(proc: FakeProc, clock: FakeClock, reader: ProcessReader) -> None:
@@ -159,7 +164,7 @@ def test_a_name_changed_while_running_is_seen(proc: FakeProc, clock: FakeClock, 
     proc.write(10, b"pt_main_thread")
     clock.advance(1.0)
 
-    assert describe(reader, 10)[0].name == "pt_main_thread"
+    assert describe(reader, 10)[0].info.name == "pt_main_thread"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_hostile_names_are_made_printable(
 ) -> None:
     proc.write(10, comm)
 
-    assert describe(reader, 10)[0].name == shown
+    assert describe(reader, 10)[0].info.name == shown
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_a_name_the_kernel_cut_is_completed_without_telling_the_command_line(
 ) -> None:
     proc.write(10, b"text-generation", command=command)
 
-    assert describe(reader, 10)[0].name == shown
+    assert describe(reader, 10)[0].info.name == shown
 
 
 def test_a_stat_that_makes_no_sense_is_no_answer(proc: FakeProc, reader: ProcessReader) -> None:
@@ -210,13 +215,13 @@ def test_memory_is_read_each_tick_and_the_start_once(proc: FakeProc, clock: Fake
     proc.write(10, b"python3", start=round((UP_S - 90) / TICK_S), pages=100)
     first = describe(reader, 10)[0]
     assert first.host_memory_bytes == 100 * PAGE
-    assert first.started_ms == clock.now_ms() - 90_000
+    assert first.info.started_ms == clock.now_ms() - 90_000
 
     proc.write(10, b"python3", start=round((UP_S - 90) / TICK_S), pages=250)
     clock.advance(5.0)
     later = describe(reader, 10)[0]
     assert later.host_memory_bytes == 250 * PAGE
-    assert later.started_ms == first.started_ms
+    assert later.info.started_ms == first.info.started_ms
 
 
 def test_whose_it_is(proc: FakeProc, reader: ProcessReader) -> None:
@@ -225,24 +230,24 @@ def test_whose_it_is(proc: FakeProc, reader: ProcessReader) -> None:
     proc.write(11, b"python3", uid=0, environ=b"NOT_VIRTUAL_ENV=/a/b\0CONDA_DEFAULT_ENV=torch\0")
     proc.write(12, b"python3", uid=7)
 
-    owners = [process.owner for process in describe(reader, 10, 11, 12)]
+    owners = [owner(process) for process in describe(reader, 10, 11, 12)]
     assert owners == [
-        Owner(user="ada", slurm_job="42", environment="train"),
-        Owner(user="root", environment="torch"),
-        Owner(),
+        ProcessInfo(username="ada", slurm_job="42", environment="train"),
+        ProcessInfo(username="root", environment="torch"),
+        ProcessInfo(),
     ]
 
 
 def test_an_owner_is_read_once_for_each_process(proc: FakeProc, clock: FakeClock, reader: ProcessReader) -> None:
     proc.write(10, b"python3", cgroup="0::/lxc.payload.one\n")
-    before = describe(reader, 10)[0].owner
+    before = describe(reader, 10)[0].info
     for file in ("status", "cgroup", "environ", "cmdline"):
         (proc.root / "10" / file).unlink()
     clock.advance(1.0)
-    assert describe(reader, 10)[0].owner is before
+    assert describe(reader, 10)[0].info is before
 
     proc.write(10, b"python3", start=78, uid=0, cgroup="0::/lxc.payload.two\n")
-    assert describe(reader, 10)[0].owner == Owner(user="root", container="two", runtime="lxc")
+    assert owner(describe(reader, 10)[0]) == ProcessInfo(username="root", container="two", container_runtime="lxc")
 
 
 def test_what_another_user_keeps_private_is_none(proc: FakeProc, reader: ProcessReader) -> None:
@@ -250,7 +255,7 @@ def test_what_another_user_keeps_private_is_none(proc: FakeProc, reader: Process
     (proc.root / "10" / "environ").unlink()
     (proc.root / "10" / "cgroup").unlink()
 
-    assert describe(reader, 10)[0].owner == Owner(user="ada")
+    assert owner(describe(reader, 10)[0]) == ProcessInfo(username="ada")
 
 
 class TestInAContainer:
@@ -266,14 +271,16 @@ class TestInAContainer:
         proc.opens(10, "/dev/null", "socket:[1]", "/dev/nvidiactl", "/dev/nvidia0")
 
         described = describe(reader, 10)[0]
-        assert (described.name, described.foreign) == ("python3", False)
+        assert (described.info.name, described.info.foreign) == ("python3", False)
 
     def test_one_that_cannot_be_the_drivers_is_not(self, proc: FakeProc, reader: ProcessReader) -> None:
         proc.write(10, b"sshd")
         proc.opens(10, "/dev/null")
         proc.write(11, b"of-another-user")
 
-        assert describe(reader, 10, 11, 12) == tuple(replace(on_gpu(pid), foreign=True) for pid in (10, 11, 12))
+        assert describe(reader, 10, 11, 12) == tuple(
+            replace(on_gpu(pid), info=ProcessInfo(foreign=True)) for pid in (10, 11, 12)
+        )
 
     def test_a_driver_that_tells_outer_pids_is_believed_in_nothing(
         self, proc: FakeProc, clock: FakeClock, reader: ProcessReader
@@ -281,18 +288,18 @@ class TestInAContainer:
         proc.write(10, b"python3")
         proc.opens(10, "/dev/nvidia0")
         for _ in range(int(GONE_S)):
-            assert not describe(reader, 10, 99)[0].foreign
+            assert not describe(reader, 10, 99)[0].info.foreign
             clock.advance(1.0)
         clock.advance(0.5)
 
         describe(reader, 10, 99)
-        assert describe(reader, 10, 99)[0] == replace(on_gpu(10), foreign=True)
+        assert describe(reader, 10, 99)[0] == replace(on_gpu(10), info=ProcessInfo(foreign=True))
 
     def test_processes_that_end_are_no_such_sign(self, proc: FakeProc, clock: FakeClock, reader: ProcessReader) -> None:
         proc.write(10, b"python3")
         proc.opens(10, "/dev/nvidia0")
         for ended in range(100, 130):
-            assert not describe(reader, 10, ended)[0].foreign
+            assert not describe(reader, 10, ended)[0].info.foreign
             clock.advance(1.0)
 
 
@@ -302,7 +309,7 @@ def test_in_the_first_pid_namespace_every_process_is_what_it_seems(proc: FakePro
     proc.write(10, b"python3")
 
     known, gone = describe(reader_of(proc, clock), 10, 11)
-    assert (known.name, known.foreign, gone.foreign) == ("python3", False, False)
+    assert (known.info.name, known.info.foreign, gone.info.foreign) == ("python3", False, False)
 
 
 def test_a_day_of_short_processes_leaves_memory_flat(proc: FakeProc, clock: FakeClock) -> None:
@@ -315,8 +322,8 @@ def test_a_day_of_short_processes_leaves_memory_flat(proc: FakeProc, clock: Fake
     for number in range(hours * per_hour):
         proc.write_stat(number % pids, b"short-%d" % number, start=number)
         described = describe(reader, *((number - back) % pids for back in range(alive)))
-        assert described[0].name == f"short-{number}"
-        assert described[0].owner == Owner(user="1000", environment=str(number % pids))
+        assert described[0].info.name == f"short-{number}"
+        assert owner(described[0]) == ProcessInfo(username="1000", environment=str(number % pids))
         assert len(reader._seen) <= alive + 1
         clock.advance(3600 / per_hour)
         if number % per_hour == per_hour - 1:
@@ -331,11 +338,10 @@ def test_this_very_process_is_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     me = psutil.Process()
 
     described = describe(reader, me.pid)[0]
-    assert described.owner is not None
-    assert described.owner.user == me.username()
+    assert described.info.username == me.username()
     assert described.host_memory_bytes == pytest.approx(me.memory_info().rss, rel=0.1)
-    assert described.started_ms == pytest.approx(1000 * me.create_time(), abs=1_500)
-    assert not described.foreign
+    assert described.info.started_ms == pytest.approx(1000 * me.create_time(), abs=1_500)
+    assert not described.info.foreign
 
 
 def test_this_very_process() -> None:
@@ -347,5 +353,5 @@ def test_this_very_process() -> None:
     worked, elapsed = time.process_time() - worked, time.monotonic() - started
 
     described = describe(reader, os.getpid())[0]
-    assert described.name == psutil.Process().name()
+    assert described.info.name == psutil.Process().name()
     assert described.cpu_percent == pytest.approx(100 * worked / elapsed, abs=15)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, Owner
+from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.gpu_grid import GAP, GpuGrid, build_table, describe_state, is_free
 from dashtop.ui.render_cache import RenderCache
@@ -27,7 +27,9 @@ IDLE = {
     "gpu.memory.used_percent": 1.7,
     "gpu.temperature": 31.0,
 }
-PROCESS = GpuProcess(pid=77, kind="C", gpu_memory_bytes=3 * 2**30, name="<b>python</b>", owner=Owner(user="alice"))
+PROCESS = GpuProcess(
+    pid=77, kind="C", gpu_memory_bytes=3 * 2**30, info=ProcessInfo(name="<b>python</b>", username="alice")
+)
 
 
 def idle(**changes: float | None) -> Gpu:

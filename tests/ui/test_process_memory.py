@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dashtop.model.sample import Owner, ProcessSpan, SeriesSet
+from dashtop.model.sample import ProcessInfo, ProcessSpan, SeriesSet
 from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.charts.process_memory import (
     MAX_LAYERS,
@@ -34,7 +34,6 @@ NAN = float("nan")
 
 def span(pid: int, start_s: float, end_s: float, gib: float, **facts: Any) -> ProcessSpan:
     """A span with a sample each second, the first at `start_s` and the last a second before `end_s`."""
-    known: dict[str, Any] = {"name": f"job{pid}", "owner": Owner(user="ada"), "foreign": False, **facts}
     return ProcessSpan(
         gpu_uuid="GPU-0",
         pid=pid,
@@ -44,8 +43,7 @@ def span(pid: int, start_s: float, end_s: float, gib: float, **facts: Any) -> Pr
         peak_gpu_memory_bytes=round(gib * GIB),
         peak_sm_percent=None,
         kind="C",
-        started_ms=None,
-        **known,
+        info=ProcessInfo(**({"name": f"job{pid}", "username": "ada"} | facts)),
     )
 
 
@@ -110,7 +108,7 @@ def test_smaller_processes_share_a_layer() -> None:
 def test_a_process_without_a_known_size_is_in_the_build_remainder() -> None:
     unknown = ProcessSpan(
         gpu_uuid="GPU-0", pid=7, start_ms=0, end_ms=60_000, gpu_memory_bytes=None, peak_gpu_memory_bytes=None,
-        peak_sm_percent=None, name="x", kind="C", started_ms=None, foreign=False, owner=None,
+        peak_sm_percent=None, kind="C", info=ProcessInfo(name="x"),
     )  # fmt: skip
     assert layers_of([unknown], [5] * 6) == []
     rest = build_remainder([], np.array([5.0] * 6))
@@ -119,11 +117,11 @@ def test_a_process_without_a_known_size_is_in_the_build_remainder() -> None:
 
 
 def test_context_of_a_process() -> None:
-    owner = Owner(user="ada", container="3f2a", runtime="docker", slurm_job="812")
-    (layer,) = layers_of([span(1, 0, 60, 8, owner=owner)], [8] * 6)
+    where = {"container": "3f2a", "container_runtime": "docker", "slurm_job": "812"}
+    (layer,) = layers_of([span(1, 0, 60, 8, **where)], [8] * 6)
     assert layer.details == "pid 1, docker 3f2a, Slurm job 812"
     assert describe_context(span(1, 0, 60, 8, foreign=True)) == "outside this container"
-    (unnamed,) = layers_of([span(1, 0, 60, 8, name=None, owner=None)], [8] * 6)
+    (unnamed,) = layers_of([span(1, 0, 60, 8, name=None, username=None)], [8] * 6)
     assert (unnamed.name, unnamed.details) == ("pid 1", "")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Owner
+from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.callbacks import PageUpdater
@@ -19,7 +20,7 @@ from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import gpu, world
 
 GIB = 2**30
-ROOT = Owner(user="root", runtime="docker", container="3fa9c1d2e4b5", slurm_job="4711")
+ROOT = ProcessInfo(username="root", container_runtime="docker", container="3fa9c1d2e4b5", slurm_job="4711")
 
 
 def update(request: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
@@ -56,10 +57,15 @@ def holding(*held: GpuProcess, used_gib: float = 10.0) -> dict[str, Any]:
 
 def test_processes_and_their_totals() -> None:
     first = GpuProcess(
-        pid=41, kind="C", gpu_memory_bytes=6 * GIB, sm_percent=71.0, name="<b>x", cpu_percent=103.46,
-        host_memory_bytes=3 * GIB, started_ms=5, owner=ROOT,
-    )  # fmt: skip
-    other = GpuProcess(pid=7, kind="C+G", gpu_memory_bytes=None, foreign=True)
+        pid=41,
+        kind="C",
+        gpu_memory_bytes=6 * GIB,
+        sm_percent=71.0,
+        cpu_percent=103.46,
+        host_memory_bytes=3 * GIB,
+        info=replace(ROOT, name="<b>x", started_ms=5),
+    )
+    other = GpuProcess(pid=7, kind="C+G", gpu_memory_bytes=None, info=ProcessInfo(foreign=True))
     frame = holding(first, other)
     assert frame["processes"] == [
         [7, "C+G", None, None, "outside this container", None, True],
@@ -123,7 +129,7 @@ def test_states_are_told_in_words() -> None:
         == "The GPU has fallen off the bus."
     )
     split = dataclasses.replace(well, unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT})
-    assert gpu_state.describe_state(split) == "Split into MIG instances: see each of them."
+    assert gpu_state.describe_state(split) == "Split into MIG instances, which report it."
 
 
 def test_an_instance_names_the_gpu_it_is_a_part_of() -> None:

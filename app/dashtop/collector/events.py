@@ -133,7 +133,7 @@ def _processes(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:
 def _same(process: GpuProcess, other: GpuProcess | None) -> bool:
     """Tell whether it is the same process under a pid; when one began, the host may tell later than the driver."""
     return other is not None and (
-        None in {process.started_ms, other.started_ms} or process.started_ms == other.started_ms
+        None in {process.info.started_ms, other.info.started_ms} or process.info.started_ms == other.info.started_ms
     )
 
 
@@ -142,5 +142,5 @@ def _name(gpu: Gpu) -> str:
 
 
 def _title(process: GpuProcess) -> str:
-    owner = f" of {process.owner.user}" if process.owner is not None and process.owner.user else ""
-    return f"{process.name or 'A process'} (pid {process.pid}){owner}"
+    owner = f" of {process.info.username}" if process.info.username else ""
+    return f"{process.info.name or 'A process'} (pid {process.pid}){owner}"

@@ -89,10 +89,7 @@ class Sampler:
 def _described(process: GpuProcess, facts: GpuProcess) -> GpuProcess:
     return replace(
         process,
-        name=facts.name,
         cpu_percent=facts.cpu_percent,
         host_memory_bytes=facts.host_memory_bytes,
-        started_ms=facts.started_ms,
-        owner=facts.owner,
-        foreign=facts.foreign,
+        info=facts.info,
     )

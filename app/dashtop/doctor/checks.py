@@ -151,7 +151,7 @@ def _container(sample: Sample, around: Surroundings) -> Iterator[Finding]:
     ):
         if value is not None:
             yield Finding(area=CONTAINER, text=f"{name}={value}")
-    if any(process.foreign for gpu in sample.gpus for process in gpu.processes):
+    if any(process.info.foreign for gpu in sample.gpus for process in gpu.processes):
         yield Finding(
             area=CONTAINER,
             state=State.WARN,

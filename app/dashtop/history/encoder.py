@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dashtop.model.sample import Event, GpuProcess, Owner, Sample
+    from dashtop.model.sample import Event, GpuProcess, ProcessInfo, Sample
 
 MIN_MEMORY_CHANGE = 0.05
 """A process whose GPU memory changes by more than this fraction begins a new span."""
@@ -91,11 +91,8 @@ class Span:
             gpu_memory_bytes=self.memory,
             peak_gpu_memory_bytes=self.peak_memory,
             peak_sm_percent=self.peak_sm,
-            name=process.name,
             kind=process.kind,
-            started_ms=process.started_ms,
-            foreign=process.foreign,
-            owner=process.owner,
+            info=process.info,
         )
 
     def to_row(self) -> tuple[object, ...]:
@@ -109,21 +106,14 @@ class Span:
             self.memory,
             self.peak_memory,
             self.peak_sm,
-            _facts(process.name, process.kind, process.started_ms, process.foreign, process.owner),
+            _encode_facts(process.kind, process.info),
         )
 
 
 @lru_cache(maxsize=1024)  # an open span is written every 15 seconds, and these do not change
-def _facts(name: str | None, kind: str, started_ms: int | None, foreign: bool, owner: Owner | None) -> str:
+def _encode_facts(kind: str, info: ProcessInfo) -> str:
     """Return the facts about a process that no query selects by, as JSON."""
-    facts = {
-        "name": name,
-        "kind": kind,
-        "started_ms": started_ms,
-        "foreign": foreign,
-        "owner": asdict(owner) if owner is not None else None,
-    }
-    return json.dumps(facts, ensure_ascii=True)
+    return json.dumps({"kind": kind, **info.to_json()}, ensure_ascii=True)
 
 
 class SampleEncoder:
@@ -208,7 +198,7 @@ class SampleEncoder:
 
 def _is_changed(span: Span, process: GpuProcess) -> bool:
     """Tell whether another process has the pid now, or this one uses another amount of memory."""
-    if span.process.started_ms is not None and process.started_ms not in {None, span.process.started_ms}:
+    if span.process.info.started_ms is not None and process.info.started_ms not in {None, span.process.info.started_ms}:
         return True
     before, now = span.memory, process.gpu_memory_bytes
     if before is None or now is None:

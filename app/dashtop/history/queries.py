@@ -12,7 +12,7 @@ from dashtop.history.compaction import ROLLUP_COLUMNS, read_buffer, to_readings
 from dashtop.history.rollup import Readings, concatenate
 from dashtop.history.schema import RAW, TIERS, Tier, decompress, decompress_times, find_tier
 from dashtop.model.metric import Severity
-from dashtop.model.sample import Event, Owner, ProcessSpan, SeriesKey
+from dashtop.model.sample import Event, ProcessInfo, ProcessSpan, SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +85,16 @@ def read_processes(connection: Connection, gpu_uuid: str, start_ms: int, end_ms:
     return tuple(_to_span(*row[:-1], facts=json.loads(row[-1])) for row in reversed(rows))
 
 
+def _decode_info(facts: dict[str, Any]) -> ProcessInfo:
+    if "owner" not in facts:
+        return ProcessInfo.from_json(facts)
+    # Version 0.1 wrote these names, and the owner as a record of its own.
+    owner = dict(facts["owner"] or {})
+    owner["username"], owner["container_runtime"] = owner.pop("user", None), owner.pop("runtime", None)
+    renamed = {"process_name": facts["name"], "started": facts["started_ms"], "foreign": facts["foreign"]}
+    return ProcessInfo.from_json(owner | renamed)
+
+
 def _to_span(  # noqa: PLR0917 - the columns of the query above
     gpu: str,
     pid: int,
@@ -104,11 +114,8 @@ def _to_span(  # noqa: PLR0917 - the columns of the query above
         gpu_memory_bytes=memory,
         peak_gpu_memory_bytes=peak_memory,
         peak_sm_percent=peak_sm,
-        name=facts["name"],
         kind=facts["kind"],
-        started_ms=facts["started_ms"],
-        foreign=facts["foreign"],
-        owner=Owner(**facts["owner"]) if facts["owner"] else None,
+        info=_decode_info(facts),
     )
 
 

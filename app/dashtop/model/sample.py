@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,29 +42,48 @@ class Device:
     shares_host_memory: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Owner:
-    """Whose a process is, as far as the operating system tells. None: not told, or not so.
+def _info(name: str, help_text: str, default: Any = None) -> Any:
+    """Return a field of ProcessInfo: its name in JSON, and its description for the API."""
+    return field(default=default, metadata={"name": name, "help": help_text})
 
-    `container` is the short id and `runtime` what runs it (docker, containerd, podman, crio, lxc, systemd-nspawn);
-    `slurm_job`, `kubernetes_pod` (its UID) and `environment` (name of the conda or venv environment) are names only.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessInfo:
+    """Static facts about a process, as the operating system reports them; None: not reported, or not applicable.
+
+    The only list of these facts: API, its schema, history and page take them from here. `started_ms` is the epoch time.
+    `foreign`: the driver reports a pid of another pid namespace (in a container), so nothing else is known.
     """
 
-    user: str | None = None
-    container: str | None = None
-    runtime: str | None = None
-    slurm_job: str | None = None
-    kubernetes_pod: str | None = None
-    environment: str | None = None
+    name: str | None = _info("process_name", "Name of the executable, without its path.")
+    username: str | None = _info("username", "User the process runs as.")
+    container: str | None = _info("container", "Short id of the container.")
+    container_runtime: str | None = _info(
+        "container_runtime", "What runs the container: docker, containerd, podman, crio, lxc, systemd-nspawn."
+    )
+    slurm_job: str | None = _info("slurm_job", "Id of the Slurm job.")
+    kubernetes_pod: str | None = _info("kubernetes_pod", "UID of the Kubernetes pod.")
+    environment: str | None = _info("environment", "Name of the conda or venv environment.")
+    started_ms: int | None = _info("started", "When the process started, in ms since 1970.")
+    foreign: bool = _info("foreign", "The pid belongs to another pid namespace: nothing is known of it.", default=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts by their names in JSON."""
+        return {each.metadata["name"]: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> ProcessInfo:
+        """Return the facts of `to_json`. Unknown names are ignored, missing ones have their default."""
+        names = {each.metadata["name"]: each.name for each in fields(cls)}
+        return cls(**{names[name]: value for name, value in facts.items() if name in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuProcess:
-    """A process that holds GPU memory. `kind`: C (compute), G (graphics), M (MPS client), joined by + where several.
+    """A process that uses GPU memory. `kind`: C (compute), G (graphics), M (MPS client), joined by + where several.
 
-    The first fields and the utilizations (percent of the GPU over the last sampling period) are the driver's; the rest
-    is None until the host has been asked about the pid. `cpu_percent`: 100 is one core. `started_ms`: epoch.
-    `foreign`: the driver speaks of a pid outside this pid namespace (in a container), so nothing is said of its owner.
+    The driver reports the first fields and the utilizations (percent of the GPU over the last sampling period). The
+    others have their defaults until the host is read. `cpu_percent`: 100 is one core.
     """
 
     pid: int
@@ -74,12 +93,9 @@ class GpuProcess:
     memory_percent: float | None = None
     encoder_percent: float | None = None
     decoder_percent: float | None = None
-    name: str | None = None
     cpu_percent: float | None = None
     host_memory_bytes: int | None = None
-    started_ms: int | None = None
-    owner: Owner | None = None
-    foreign: bool = False
+    info: ProcessInfo = ProcessInfo()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,11 +130,8 @@ class ProcessSpan:
     gpu_memory_bytes: int | None
     peak_gpu_memory_bytes: int | None
     peak_sm_percent: float | None
-    name: str | None
     kind: str
-    started_ms: int | None
-    foreign: bool
-    owner: Owner | None
+    info: ProcessInfo
 
 
 PROCESSES: Final = "gpu.processes"

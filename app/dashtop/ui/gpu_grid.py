@@ -183,6 +183,6 @@ def _describe_largest_process(gpu: Gpu) -> tuple[str | None, str | None, int | N
     process = max(gpu.processes, key=lambda each: each.gpu_memory_bytes or 0, default=None)
     if process is None or PROCESSES in gpu.unavailable:
         return None, None, None
-    user = process.owner.user if process.owner is not None else None
+    user = process.info.username
     held = process.gpu_memory_bytes
-    return process.name or f"pid {process.pid}", user, None if held is None else round(held / 2**20)
+    return process.info.name or f"pid {process.pid}", user, None if held is None else round(held / 2**20)

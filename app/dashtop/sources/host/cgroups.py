@@ -35,7 +35,7 @@ _SLURM = re.compile(r"/(?:[^/]*slurmstepd\.scope|slurm[^/]*/uid_\d+)/job_(\d+)(?
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Where the kernel accounts a process. The fields are those of domain.sample.Owner."""
+    """Where the kernel accounts a process. The fields are those of ProcessInfo."""
 
     container: str | None = None
     runtime: str | None = None

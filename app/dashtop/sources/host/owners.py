@@ -7,7 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from dashtop.model.sample import Owner
+from dashtop.model.sample import ProcessInfo
 from dashtop.model.text import sanitize_text
 from dashtop.sources.host.cgroups import placement
 from dashtop.sources.host.procfs import read_start
@@ -64,22 +64,22 @@ class OwnerReader:
         self._proc = str(proc)
         self._user_name = user_name or UserNames().name
 
-    def read(self, pid: int) -> tuple[int | None, Owner]:
-        """Return the user's number, and everything but the user's name. What may not be read is None.
+    def read(self, pid: int) -> tuple[int | None, ProcessInfo]:
+        """Return the user's number, and container, jobs and environment. What may not be read is None.
 
         Of the environment nothing but the name of a conda or venv environment leaves this function.
         """
         status = self._text(pid, "status")
         uid = _REAL_UID.search(status)
         placed = placement(self._text(pid, "cgroup", _CGROUP_BYTES).decode("utf-8", "replace"))
-        owner = Owner(
+        info = ProcessInfo(
             container=placed.container,
-            runtime=placed.runtime,
+            container_runtime=placed.runtime,
             slurm_job=placed.slurm_job,
             kubernetes_pod=placed.kubernetes_pod,
             environment=environment_name(self._text(pid, "environ", _ENVIRON_BYTES)),
         )
-        return (int(uid[1]) if uid else None), owner
+        return (int(uid[1]) if uid else None), info
 
     def user(self, uid: int | None) -> str | None:
         """Return the name that belongs to a number of `read`; None while it is being looked up."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dashtop.model.sample import ProcessInfo
 from dashtop.model.text import sanitize_text
 from dashtop.sources.host.owners import OwnerReader
 from dashtop.sources.host.procfs import PidNamespace, read_start
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dashtop.model.ports import Clock
-    from dashtop.model.sample import GpuProcess, Owner
+    from dashtop.model.sample import GpuProcess
 
 # The kernel keeps 15 bytes of a program's name (TASK_COMM_LEN less the closing zero).
 _COMM_LENGTH = 15
@@ -32,9 +33,8 @@ class _Seen:
     started_ms: int
     foreign: bool
     uid: int | None = None
-    owner: Owner | None = None
+    info: ProcessInfo | None = None
     comm: bytes = b""
-    name: str | None = None
     ticks: int
     at: float
     cpu_percent: float | None = None
@@ -85,16 +85,18 @@ class ProcessReader:
     def _describe(self, process: GpuProcess) -> GpuProcess:
         seen = self._look(process.pid)
         if seen is None:
-            return replace(process, foreign=True) if self._namespace.absent_is_foreign(process.pid) else process
+            return (
+                replace(process, info=ProcessInfo(foreign=True))
+                if self._namespace.absent_is_foreign(process.pid)
+                else process
+            )
         if seen.foreign or self._namespace.outer:
-            return replace(process, foreign=True)
+            return replace(process, info=ProcessInfo(foreign=True))
         return replace(
             process,
-            name=seen.name,
             cpu_percent=seen.cpu_percent,
             host_memory_bytes=seen.memory_bytes,
-            started_ms=seen.started_ms,
-            owner=seen.owner,
+            info=seen.info or ProcessInfo(started_ms=seen.started_ms),
         )
 
     def _look(self, pid: int) -> _Seen | None:
@@ -132,11 +134,12 @@ class ProcessReader:
 
     def _identify(self, pid: int, seen: _Seen, comm: bytes) -> None:
         """Fill in name and owner where they are not known yet, or no longer."""
-        if seen.owner is None or comm != seen.comm:
-            seen.comm, seen.name = comm, self._name(pid, comm)
-            seen.uid, seen.owner = self._owners.read(pid)
-        if seen.owner.user is None and (user := self._owners.user(seen.uid)) is not None:
-            seen.owner = replace(seen.owner, user=user)
+        if seen.info is None or comm != seen.comm:
+            seen.comm = comm
+            seen.uid, info = self._owners.read(pid)
+            seen.info = replace(info, name=self._name(pid, comm), started_ms=seen.started_ms)
+        if seen.info.username is None and (user := self._owners.user(seen.uid)) is not None:
+            seen.info = replace(seen.info, username=user)
 
     def _name(self, pid: int, comm: bytes) -> str | None:
         """Return the program's name; one that the kernel has cut is completed from the first word of the command."""

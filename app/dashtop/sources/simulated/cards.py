@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from dashtop.model.sample import Device, Owner
+from dashtop.model.sample import Device, ProcessInfo
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.memory import is_shared
 from dashtop.sources.nvml.device_info import ARCHITECTURES, cuda_version
@@ -28,17 +28,17 @@ class Role:
     world: str
     position: int
     job: Callable[[Noise, float], Load]
-    owner: Owner
+    owner: ProcessInfo
 
 
-_ADA = Owner(user="ada", environment="train")
-_GRACE = Owner(user="grace", slurm_job="4711", environment="llm")
-_ALAN = Owner(user="alan", environment="render")
-_BARBARA = Owner(user="barbara", container="5d1f0c7be2a4", runtime="docker")
-_SERVICE = Owner(
-    user="triton",
+_ADA = ProcessInfo(username="ada", environment="train")
+_GRACE = ProcessInfo(username="grace", slurm_job="4711", environment="llm")
+_ALAN = ProcessInfo(username="alan", environment="render")
+_BARBARA = ProcessInfo(username="barbara", container="5d1f0c7be2a4", container_runtime="docker")
+_SERVICE = ProcessInfo(
+    username="triton",
     container="c08e41d96f37",
-    runtime="containerd",
+    container_runtime="containerd",
     kubernetes_pod="3e0c9a1e-5f0b-4b52-9d0e-7c1a2b3d4e5f",
 )
 

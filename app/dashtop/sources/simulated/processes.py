@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from dashtop.model.sample import GpuProcess, Owner
+from dashtop.model.sample import GpuProcess, ProcessInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ _GIB: Final = 2**30
 _HOUR_MS: Final = 3_600_000
 _LONGEST_H: Final = 60.0
 # Who sits at a card that draws.
-_AT_THE_SCREEN: Final = Owner(user="edsger")
+_AT_THE_SCREEN: Final = ProcessInfo(username="edsger")
 # Channels of the card's noise.
 _CPU, _AGE, _RAM, _WAVE = 10, 21, 22, 11
 
@@ -51,11 +52,13 @@ class DemoProcesses:
             memory_percent=self._busy(recorded.get("mem_util")),
             encoder_percent=self._busy(recorded.get("enc_util")),
             decoder_percent=self._busy(recorded.get("dec_util")),
-            name=recorded["name"].rpartition("/")[2],
             cpu_percent=round(cpu, 1),
             host_memory_bytes=int(ram),
-            started_ms=self._born_ms - int(age_h * _HOUR_MS),
-            owner=_AT_THE_SCREEN if draws else self._engine.owner,
+            info=replace(
+                _AT_THE_SCREEN if draws else self._engine.owner,
+                name=recorded["name"].rpartition("/")[2],
+                started_ms=self._born_ms - int(age_h * _HOUR_MS),
+            ),
         )
 
     def _busy(self, recorded: int | None) -> float | None:

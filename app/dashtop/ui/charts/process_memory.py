@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dashtop.model.metric import Unit
-from dashtop.model.sample import Owner
 from dashtop.ui.charts.base_figure import annotation, base_figure, capacity_axis, encode_float32, hline
 from dashtop.ui.theme import with_alpha
 
@@ -60,14 +59,14 @@ class Layer:
 
 def describe_context(process: GpuProcess | ProcessSpan) -> str:
     """Return what a process runs in, as far as it is known: container, pod, Slurm job, environment."""
-    if process.foreign:
+    info = process.info
+    if info.foreign:
         return "outside this container"
-    owner = process.owner or Owner()
     contexts = (
-        (owner.runtime or "container", owner.container),
-        ("pod", owner.kubernetes_pod),
-        ("Slurm job", owner.slurm_job),
-        ("env", owner.environment),
+        (info.container_runtime or "container", info.container),
+        ("pod", info.kubernetes_pod),
+        ("Slurm job", info.slurm_job),
+        ("env", info.environment),
     )
     return ", ".join(f"{kind} {name}" for kind, name in contexts if name)
 
@@ -88,7 +87,7 @@ def build_layers(
     spans_of: dict[tuple[int, str | None], list[ProcessSpan]] = defaultdict(list)
     for span in spans:
         if span.gpu_memory_bytes is not None:
-            spans_of[span.pid, span.name].append(span)
+            spans_of[span.pid, span.info.name].append(span)
     newest = {span.pid: span for span in spans}  # spans are sorted by start time
     name_counts = Counter(_name(parts[-1]) for parts in spans_of.values())
     layers = [
@@ -157,9 +156,9 @@ def figure(
 
 def _name(span: ProcessSpan, *, with_pid: bool = False) -> str:
     """Return the process and user name; with the pid where several have the same name."""
-    user = span.owner.user if span.owner is not None else None
-    name = f"{span.name} {span.pid}" if span.name and with_pid else span.name or f"pid {span.pid}"
-    return f"{name} ({user})" if user else name
+    info = span.info
+    name = f"{info.name} {span.pid}" if info.name and with_pid else info.name or f"pid {span.pid}"
+    return f"{name} ({info.username})" if info.username else name
 
 
 def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, name: str, is_running: bool) -> Layer:
@@ -187,7 +186,7 @@ def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, n
     newest = parts[-1]
     return Layer(
         name=name,
-        details=", ".join(filter(None, (f"pid {newest.pid}" if newest.name else "", describe_context(newest)))),
+        details=", ".join(filter(None, (f"pid {newest.pid}" if newest.info.name else "", describe_context(newest)))),
         mean=weighted / np.maximum(coverage, 1.0),
         minimum=np.where(coverage > 0, minimum, 0.0),
         maximum=maximum,

@@ -123,9 +123,8 @@ def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
 
 
 def _static_row(process: GpuProcess) -> list[Any]:
-    user = process.owner.user if process.owner is not None else None
-    context = describe_context(process)
-    return [process.pid, process.kind, process.name, user, context, process.started_ms, process.foreign]
+    info, context = process.info, describe_context(process)
+    return [process.pid, process.kind, info.name, info.username, context, info.started_ms, info.foreign]
 
 
 def _load_row(process: GpuProcess) -> list[float | None]:

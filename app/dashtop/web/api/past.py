@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.model.sample import Owner
 from dashtop.web.api.context import answer, one_gpu
 from dashtop.web.api.params import GpuQuery, TimeRangeParams
 from dashtop.web.api.serializers import MIB, scaled
@@ -55,18 +54,11 @@ def processes(context: Context, query: PastProcessesQuery) -> Response:
                 "start": span.start_ms,
                 "end": span.end_ms,
                 "pid": span.pid,
-                "process_name": span.name,
+                **span.info.to_json(),
                 "type": span.kind,
                 "gpu_memory_mb": scaled(span.gpu_memory_bytes, MIB),
                 "peak_gpu_memory_mb": scaled(span.peak_gpu_memory_bytes, MIB),
                 "peak_sm_percent": span.peak_sm_percent,
-                "username": (span.owner or Owner()).user,
-                "container": (span.owner or Owner()).container,
-                "slurm_job": (span.owner or Owner()).slurm_job,
-                "kubernetes_pod": (span.owner or Owner()).kubernetes_pod,
-                "environment": (span.owner or Owner()).environment,
-                "started": span.started_ms,
-                "foreign": span.foreign,
             }
             for span in found
         ]

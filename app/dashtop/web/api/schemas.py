@@ -5,12 +5,14 @@ Answers are not built through these: they describe the API (openapi.py), and the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
 from dashtop.model.metric import Severity, Unit
+from dashtop.model.sample import ProcessInfo
 from dashtop.web.api.serializers import WHOLE
 
 if TYPE_CHECKING:
@@ -136,22 +138,27 @@ class GpuInfo(Answer):
     shares_host_memory: bool = Field(description="The GPU has no memory of its own.")
 
 
-class _Process(Answer):
+def _process_info() -> dict[str, Any]:
+    """Return the fields of ProcessInfo, by their names in JSON."""
+    types = get_type_hints(ProcessInfo)
+    extra = {"started_ms": EPOCH_MS}
+    return {
+        each.metadata["name"]: (
+            types[each.name],
+            Field(description=each.metadata["help"], json_schema_extra=extra.get(each.name)),
+        )
+        for each in fields(ProcessInfo)
+    }
+
+
+class _Process(create_model("_ProcessInfo", __base__=Answer, **_process_info())):  # type: ignore[misc]
     pid: int = Field(ge=0, examples=[12345])
-    process_name: str | None = Field(description="Name of the executable, never its arguments.", examples=["python3"])
     gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
     type: str = Field(description="C compute, G graphics, M MPS client; joined by + where several.", examples=["C"])
-    started: int | None = Field(description="When the process was started.", json_schema_extra=EPOCH_MS)
-    username: str | None = Field(examples=["alice"])
-    container: str | None = Field(description="Short id of the container.")
-    slurm_job: str | None = Field(examples=["4711"])
-    kubernetes_pod: str | None = Field(description="UID of the pod.")
-    environment: str | None = Field(description="Name of the conda or virtual environment.")
-    foreign: bool = Field(description="The process is in another pid namespace: nothing is known of its owner.")
 
 
 class GpuProcess(_Process):
-    """A process with memory on a GPU; null: not told."""
+    """A process that uses GPU memory; null: not reported."""
 
     cpu_percent: float | None = Field(ge=0, description="100 is one core.", json_schema_extra={"x-unit": "%"})
     sm_percent: Percent
@@ -160,7 +167,6 @@ class GpuProcess(_Process):
     decoder_percent: Percent
     host_memory_mb: float | None = Field(ge=0, examples=[2048.5], json_schema_extra=MIB)
     running_seconds: float | None = Field(ge=0, examples=[3600.0], json_schema_extra={"x-unit": "s"})
-    container_runtime: str | None = Field(description="What runs the container.", examples=["docker"])
 
 
 class ProcessOnGpu(GpuProcess):

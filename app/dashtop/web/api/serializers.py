@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
 from dashtop.metrics.throttle_reasons import clock_reasons
 from dashtop.model.metric import Unit
-from dashtop.model.sample import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,27 +111,19 @@ def system_metrics_explained(host: Host) -> Json:
 
 def process(of: GpuProcess, now_ms: int) -> Json:
     """One process with memory on a GPU; `now_ms` is the time of the sample, epoch milliseconds."""
-    owner = of.owner or Owner()
+    started_ms = of.info.started_ms
     return {
         "pid": of.pid,
-        "process_name": of.name,
+        **of.info.to_json(),
         "gpu_memory_mb": scaled(of.gpu_memory_bytes, MIB),
         "cpu_percent": _rounded(of.cpu_percent),
         "type": of.kind,
-        "username": owner.user,
         "sm_percent": _rounded(of.sm_percent),
         "memory_percent": _rounded(of.memory_percent),
         "encoder_percent": _rounded(of.encoder_percent),
         "decoder_percent": _rounded(of.decoder_percent),
         "host_memory_mb": scaled(of.host_memory_bytes, MIB),
-        "started": of.started_ms,
-        "running_seconds": max(0.0, (now_ms - of.started_ms) / 1000) if of.started_ms is not None else None,
-        "container": owner.container,
-        "container_runtime": owner.runtime,
-        "slurm_job": owner.slurm_job,
-        "kubernetes_pod": owner.kubernetes_pod,
-        "environment": owner.environment,
-        "foreign": of.foreign,
+        "running_seconds": max(0.0, (now_ms - started_ms) / 1000) if started_ms is not None else None,
     }
 
 
