@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dashtop.collector.events import between
+from dashtop.collector.events import detect_events
 from dashtop.model.sample import GpuProcess, ProcessInfo, Sample
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 
@@ -70,7 +70,7 @@ def main() -> None:
         history = make_history(folder, interval_s=STEP_MS / 1000)
         for number in range(PROCESSES):
             now = sample(number)
-            now = replace(now, events=between(before, now))
+            now = replace(now, events=detect_events(before, now))
             history.append(now)
             before = now
             if (number + 1) % (PROCESSES // 12) == 0:

@@ -195,7 +195,7 @@ def test_port_zero_takes_a_free_one_and_a_taken_one_is_told() -> None:
         result = _fails("--no-gpu", "--port", str(port))
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1] == (
-        f"dashtop: Port {port} is in use: choose another with --port, or --port 0 for a free one."
+        f"dashtop: Port {port} is in use. Choose another with --port, or --port 0 for a free one."
     )
 
 

@@ -1,4 +1,4 @@
-"""The production server of the `dashtop` command: waitress, many threads in one process."""
+"""The web server of the `dashtop` command: waitress, with many threads in one process."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 THREADS = 32
-"""Streams hold one each (api.context.MOST_STREAMS); the rest answer pages and calls."""
-CONNECTIONS = 500
-LARGEST_BODY = 8 * 2**20
-LARGEST_HEADERS = 32 * 2**10
-MOST_UNSENT = 256 * 2**10
-"""Beyond it the thread that answers waits for the client."""
-UNREAD_MS = 20_000
+"""A stream occupies one thread (see web.api.context for their limit); the others answer requests."""
+MAX_CONNECTIONS = 500
+MAX_BODY_BYTES = 8 * 2**20
+MAX_HEADER_BYTES = 32 * 2**10
+MAX_UNSENT_BYTES = 256 * 2**10
+"""With more than this unsent, the answering thread waits for the client."""
+UNREAD_TIMEOUT_MS = 20_000
 
 
 class Server:
-    """Listens from the moment it is made, answers while `run` runs."""
+    """Listens from its creation on, and answers while `run` runs."""
 
     def __init__(self, application: WSGIApplication, *, host: str, port: int) -> None:
-        """Listen on `host`:`port` (0: a free one). Raises ServerStartError, which names a way out."""
+        """Listen on `host`:`port` (0: a free one). Raises ServerStartError, which says how to fix it."""
         try:
             self._server = waitress.create_server(
                 application,
@@ -42,19 +42,19 @@ class Server:
                 port=port,
                 threads=THREADS,
                 ident=None,
-                connection_limit=CONNECTIONS,
+                connection_limit=MAX_CONNECTIONS,
                 asyncore_use_poll=True,
-                max_request_body_size=LARGEST_BODY,
-                max_request_header_size=LARGEST_HEADERS,
-                outbuf_high_watermark=MOST_UNSENT,
-                clear_untrusted_proxy_headers=False,  # security.proxy decides whom to trust
+                max_request_body_size=MAX_BODY_BYTES,
+                max_request_header_size=MAX_HEADER_BYTES,
+                outbuf_high_watermark=MAX_UNSENT_BYTES,
+                clear_untrusted_proxy_headers=False,  # security.proxy decides which headers to trust
             )
         except OSError as error:
-            raise ServerStartError(_way_out(error, host, port)) from error
+            raise ServerStartError(_format_error(error, host, port)) from error
         except ValueError as error:
-            raise ServerStartError(f"{host} is not an address of this machine; try --host 127.0.0.1.") from error
+            raise ServerStartError(f"--host {host}: not an address of this machine. Use --host 127.0.0.1.") from error
 
-        _prepare(self._server)
+        _configure(self._server)
 
     @property
     def address(self) -> str:
@@ -65,7 +65,7 @@ class Server:
         return f"http://{host}:{port}/"
 
     def run(self, on_end: Callable[[], None]) -> None:
-        """Answer until SIGTERM or Ctrl-C; then `on_end` ends open streams, and what is being sent is finished."""
+        """Answer until SIGTERM or Ctrl-C; then call `on_end`, which ends open streams, and finish other responses."""
 
         def end(_signal: int, _frame: FrameType | None) -> None:
             on_end()
@@ -80,7 +80,7 @@ class Server:
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """Passes the connection on, as gunicorn does, for streams that must not run ahead of their reader."""
+    """Passes the socket to the application, as gunicorn does: a stream waits for its client."""
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
@@ -88,8 +88,8 @@ class _Task(WSGITask):  # type: ignore[misc]
         return environ
 
 
-class _Refusal(ErrorTask):  # type: ignore[misc]
-    """A request that is no HTTP, or too large to be read, is answered as the API answers errors."""
+class _ErrorTask(ErrorTask):  # type: ignore[misc]
+    """Answers a request that is invalid or too large to read with the JSON errors of the API."""
 
     def execute(self) -> None:
         error = self.request.error
@@ -103,22 +103,22 @@ class _Refusal(ErrorTask):  # type: ignore[misc]
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
     task_class = _Task
-    error_task_class = _Refusal
+    error_task_class = _ErrorTask
 
 
-def _prepare(server: BaseWSGIServer | MultiSocketServer) -> None:
-    """Have connections answer as above, and the kernel end one that is not read, so that nothing piles up."""
+def _configure(server: BaseWSGIServer | MultiSocketServer) -> None:
+    """Set the tasks above, and have the kernel close connections whose client does not read."""
     listening = server.map.values() if isinstance(server, MultiSocketServer) else [server]
     for each in listening:
         if isinstance(each, BaseWSGIServer):
             each.channel_class = _Channel
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by its connections
-                each.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # its connections inherit it
+                each.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
 
 
-def _way_out(error: OSError, host: str, port: int) -> str:
+def _format_error(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} is in use: choose another with --port, or --port 0 for a free one."
+        return f"Port {port} is in use. Choose another with --port, or --port 0 for a free one."
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"Port {port} needs more rights than this user has: choose one above 1023 with --port."
-    return f"Cannot listen on {host}:{port} ({error.strerror or error}); choose another with --host and --port."
+        return f"Port {port} needs more privileges than this user has. Choose one above 1023 with --port."
+    return f"Cannot listen on {host}:{port} ({error.strerror or error}). Choose another address with --host and --port."

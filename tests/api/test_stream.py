@@ -160,7 +160,7 @@ IMPATIENT = """#!{python}
 from dashtop import cli, server
 from dashtop.web.api import sse as stream
 
-stream.UNREAD_S, server.UNREAD_MS = 2, 2000
+stream.UNREAD_S, server.UNREAD_TIMEOUT_MS = 2, 2000
 cli.main()
 """
 

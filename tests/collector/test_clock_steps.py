@@ -1,4 +1,4 @@
-"""The wall clock jumps under a collector that reads this machine: no rate below zero, no line that nobody measured."""
+"""The wall clock jumps while a collector reads this machine: no negative rates, no invented readings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RATES = ("cpu.usage_percent", "network.upload_mbps", "network.download_mbps", "d
 
 
 class Machine:
-    """Collects this machine's real counters, by a clock that tests move."""
+    """Collects this machine's real counters, with a clock that tests set."""
 
     def __init__(self, folder: Path | None, start_ms: int) -> None:
         self.clock = FakeClock(now_ms=start_ms)
@@ -46,12 +46,12 @@ class Machine:
         )
 
     def run(self, ticks: int) -> list[Sample]:
-        """Take a sample a second."""
-        taken = []
+        """Take a sample each second."""
+        samples = []
         for _ in range(ticks):
             self.clock.advance(1.0)
-            taken.append(self._collector.collect())
-        return taken
+            samples.append(self._collector.collect())
+        return samples
 
     def close(self) -> None:
         self._collector.close()
@@ -59,27 +59,27 @@ class Machine:
 
 
 @pytest.mark.parametrize(
-    "leap_s", [8 * HOUR_S, HOUR_S, -HOUR_S, -1_800_000_000], ids=["asleep for 8 h", "forth", "back", "to 1970"]
+    "step_s", [8 * HOUR_S, HOUR_S, -HOUR_S, -1_800_000_000], ids=["asleep for 8 h", "forward", "back", "to 1970"]
 )
-def test_a_leap_of_the_wall_clock_gives_no_rate_below_zero_and_leaves_a_gap(leap_s: int, tmp_path: Path) -> None:
+def test_a_step_of_the_wall_clock_gives_no_negative_rate_and_leaves_a_gap(step_s: int, tmp_path: Path) -> None:
     start_ms = 1_800_000_000_000
     machine = Machine(tmp_path, start_ms)
     samples = machine.run(TICKS)
-    machine.clock.set_wall(leap_s)
+    machine.clock.set_wall(step_s)
     samples += machine.run(TICKS)
     wait_until_written(machine.history)
     for path in RATES:
         rates = [sample.host.values[f"system.{path}"] for sample in samples]
         assert all(rate is None or rate >= 0 for rate in rates)
-        if path != "cpu.usage_percent":  # this alone is over real time, of which almost none passes here
+        if path != "cpu.usage_percent":  # the only rate over real time, of which almost none passes here
             assert len({rate is None for rate in rates[1:]}) == 1
     assert [event.kind for sample in samples for event in sample.events] == ["restart"]
     machine.close()
-    reopened = make_history(tmp_path)  # what was written, without what is in memory
-    for first_ms in (start_ms, start_ms + leap_s * 1000 + TICKS * 1000):
+    reopened = make_history(tmp_path)  # without the ring in memory
+    for first_ms in (start_ms, start_ms + step_s * 1000 + TICKS * 1000):
         found = reopened.query([MEMORY], first_ms - 60_000, first_ms + 120_000, 1000)
-        there = ~np.isnan(found.series[0].mean)
-        moments = [found.start_ms + 1000 * place for place in np.flatnonzero(there).tolist()]
+        has_reading = ~np.isnan(found.series[0].mean)
+        moments = [found.start_ms + 1000 * position for position in np.flatnonzero(has_reading).tolist()]
         taken = [s.time_ms for s in samples if found.start_ms <= s.time_ms < first_ms + 120_000]
         assert moments == taken
         assert (np.diff(moments) == 1000).all()
@@ -97,7 +97,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize("switch_ms", [BERLIN_OCTOBER_MS, BERLIN_MARCH_MS])
-def test_summer_time_begins_and_ends_without_a_gap_or_a_second_told_twice(switch_ms: int, tmp_path: Path) -> None:
+def test_daylight_saving_time_gives_no_gap_and_no_second_twice(switch_ms: int, tmp_path: Path) -> None:
     local = [time.localtime(switch_ms // 1000 + offset).tm_isdst for offset in (-1, 0)]
     assert sorted(local) == [0, 1]
     machine = Machine(tmp_path, switch_ms - TICKS * 1000)
@@ -113,7 +113,7 @@ def test_summer_time_begins_and_ends_without_a_gap_or_a_second_told_twice(switch
     assert quarters.start_ms % 15_000 == 0
     table = Table(reopened, [MEMORY], start_ms=start_ms, end_ms=end_ms, step_ms=1000)
     _, *rows = b"".join(FORMATS["csv"].write(table)).decode().splitlines()
-    told = [row.split(",")[0] for row in rows]
-    assert told == sorted(set(told))
-    assert len(told) == len(samples)
+    times = [row.split(",")[0] for row in rows]
+    assert times == sorted(set(times))
+    assert len(times) == len(samples)
     reopened.close()

@@ -1,4 +1,4 @@
-"""Two samples in, plain words out; nothing is invented where a reading is late or missing."""
+"""The events between two samples; a late or missing reading gives none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.collector.events import FLAGS, between
+from dashtop.collector.events import FLAGS, detect_events
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Sample
 
 
-def kinds(before: Sample, now: Sample) -> list[str]:
-    return [event.kind for event in between(before, now)]
+def kinds(previous: Sample, sample: Sample) -> list[str]:
+    return [event.kind for event in detect_events(previous, sample)]
 
 
-def of(*gpus: Gpu, error: UnavailableReason | None = None, age_s: float = 0.0) -> Sample:
+def sample_of(*gpus: Gpu, error: UnavailableReason | None = None, age_s: float = 0.0) -> Sample:
     return make_sample(gpus=gpus, error=error, gpu_age_s=age_s)
 
 
@@ -34,42 +34,42 @@ COOL = make_gpu(values={FLAGS: 0x4})
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "expected"),
+    ("previous", "sample", "expected"),
     [
-        (of(GPU), of(GPU), []),
-        (of(GPU), of(LOST), ["gpu_lost"]),
-        (of(LOST), of(LOST), []),
-        (of(LOST), of(GPU), ["gpu_back"]),
-        (of(GPU), of(GPU, make_gpu(1)), ["gpu_added"]),
-        (of(GPU, make_gpu(1)), of(GPU), ["gpu_removed"]),
-        (of(GPU), of(error=UnavailableReason.NO_DRIVER), ["driver_silent"]),
-        (of(error=UnavailableReason.NO_DRIVER), of(GPU), ["driver_back"]),
-        (of(GPU), of(STUCK, age_s=3.0), ["driver_silent"]),
-        (of(STUCK, age_s=3.0), of(GPU), ["driver_back"]),
-        (of(error=UnavailableReason.STARTING), of(GPU), []),
-        (of(error=UnavailableReason.NO_LIBRARY), of(error=UnavailableReason.NO_LIBRARY), []),
-        (of(GPU), of(NEWER), ["driver_changed"]),
-        (of(COOL), of(HOT), ["throttle_begin"]),
-        (of(HOT), of(COOL), ["throttle_end"]),
-        (of(make_gpu(values={FLAGS: 0})), of(COOL), []),  # the power cap is the normal life of a busy GPU
-        (of(HOT), of(GPU), []),  # not told is not over
-        (of(COOL), of(HOT, age_s=0.5), []),
+        (sample_of(GPU), sample_of(GPU), []),
+        (sample_of(GPU), sample_of(LOST), ["gpu_lost"]),
+        (sample_of(LOST), sample_of(LOST), []),
+        (sample_of(LOST), sample_of(GPU), ["gpu_back"]),
+        (sample_of(GPU), sample_of(GPU, make_gpu(1)), ["gpu_added"]),
+        (sample_of(GPU, make_gpu(1)), sample_of(GPU), ["gpu_removed"]),
+        (sample_of(GPU), sample_of(error=UnavailableReason.NO_DRIVER), ["driver_silent"]),
+        (sample_of(error=UnavailableReason.NO_DRIVER), sample_of(GPU), ["driver_back"]),
+        (sample_of(GPU), sample_of(STUCK, age_s=3.0), ["driver_silent"]),
+        (sample_of(STUCK, age_s=3.0), sample_of(GPU), ["driver_back"]),
+        (sample_of(error=UnavailableReason.STARTING), sample_of(GPU), []),
+        (sample_of(error=UnavailableReason.NO_LIBRARY), sample_of(error=UnavailableReason.NO_LIBRARY), []),
+        (sample_of(GPU), sample_of(NEWER), ["driver_changed"]),
+        (sample_of(COOL), sample_of(HOT), ["throttle_begin"]),
+        (sample_of(HOT), sample_of(COOL), ["throttle_end"]),
+        (sample_of(make_gpu(values={FLAGS: 0})), sample_of(COOL), []),  # the power cap is normal on a busy GPU
+        (sample_of(HOT), sample_of(GPU), []),  # an unknown state ends nothing
+        (sample_of(COOL), sample_of(HOT, age_s=0.5), []),
     ],
 )
-def test_what_two_samples_show(before: Sample, now: Sample, expected: list[str]) -> None:
-    assert kinds(before, now) == expected
+def test_events_between_two_samples(previous: Sample, sample: Sample, expected: list[str]) -> None:
+    assert kinds(previous, sample) == expected
 
 
-def test_the_first_sample_is_a_start_and_nothing_else() -> None:
-    started = between(None, of(HOT))
-    assert [(event.kind, event.time_ms) for event in started] == [("restart", of(HOT).time_ms)]
+def test_the_first_sample_gives_a_restart_event_only() -> None:
+    started = detect_events(None, sample_of(HOT))
+    assert [(event.kind, event.time_ms) for event in started] == [("restart", sample_of(HOT).time_ms)]
 
 
-def test_a_throttle_says_which_gpu_why_and_how_bad() -> None:
-    (event,) = between(of(COOL), of(HOT))
+def test_a_throttle_event_names_the_gpu_the_reason_and_the_severity() -> None:
+    (event,) = detect_events(sample_of(COOL), sample_of(HOT))
     assert event.severity is Severity.WARNING
     assert event.gpu_uuid == HOT.device.uuid
-    assert event.text.startswith("GPU 0 (NVIDIA GeForce RTX 3090) is held down: thermal slowdown.")
+    assert event.text.startswith("GPU 0 (NVIDIA GeForce RTX 3090) is throttled: thermal slowdown.")
 
 
 def process(pid: int, started_ms: int | None) -> GpuProcess:
@@ -80,28 +80,30 @@ def process(pid: int, started_ms: int | None) -> GpuProcess:
 
 
 def using(*processes: GpuProcess) -> Sample:
-    return of(make_gpu(processes=processes))
+    return sample_of(make_gpu(processes=processes))
 
 
-def test_processes_begin_and_end_with_name_and_owner() -> None:
-    (began,) = between(using(), using(process(7, 1000)))
-    assert (began.kind, began.code, began.text) == (
+def test_process_events_name_the_process_and_its_owner() -> None:
+    (started,) = detect_events(using(), using(process(7, 1000)))
+    assert (started.kind, started.code, started.text) == (
         "process_start",
         7,
-        "train.py (pid 7) of ada began to use GPU 0 (NVIDIA GeForce RTX 3090).",
+        "train.py (pid 7) of ada started using GPU 0 (NVIDIA GeForce RTX 3090).",
     )
     assert kinds(using(process(7, 1000)), using()) == ["process_end"]
 
 
-def test_a_pid_used_again_is_another_process_but_one_told_of_later_is_not() -> None:
+def test_a_reused_pid_is_another_process_but_a_start_time_known_later_is_not() -> None:
     assert kinds(using(process(7, 1000)), using(process(7, 2000))) == ["process_end", "process_start"]
     assert kinds(using(process(7, None)), using(process(7, 2000))) == []
     assert kinds(using(process(7, 2000)), using(process(7, None))) == []
 
 
-def test_processes_that_are_not_told_for_a_while_have_neither_ended_nor_begun() -> None:
+def test_processes_that_are_unlisted_for_a_while_neither_end_nor_start() -> None:
     process = GpuProcess(pid=7, kind="C", gpu_memory_bytes=1)
-    told = make_gpu(values={"gpu.temperature": 50.0}, processes=(process,))
-    untold = replace(told, processes=(), unavailable={**told.unavailable, PROCESSES: UnavailableReason.NO_PERMISSION})
-    assert between(make_sample(1, gpus=(told,)), make_sample(2, gpus=(untold,))) == ()
-    assert between(make_sample(2, gpus=(untold,)), make_sample(3, gpus=(told,))) == ()
+    listed = make_gpu(values={"gpu.temperature": 50.0}, processes=(process,))
+    unlisted = replace(
+        listed, processes=(), unavailable={**listed.unavailable, PROCESSES: UnavailableReason.NO_PERMISSION}
+    )
+    assert detect_events(make_sample(1, gpus=(listed,)), make_sample(2, gpus=(unlisted,))) == ()
+    assert detect_events(make_sample(2, gpus=(unlisted,)), make_sample(3, gpus=(listed,))) == ()

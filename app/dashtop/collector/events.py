@@ -1,7 +1,7 @@
-"""What has happened between two samples, in plain words. Pure: no clock, no state.
+"""Detects the events between two samples. Pure functions: no clock, no state.
 
-Only what stands in fresh readings counts: values that are late or missing begin and end nothing. A clock reason without
-severity (idle, power cap at full load) is the normal life of a GPU and no event; its series tells of it.
+Only fresh readings count: a late or missing value neither begins nor ends anything. A throttle reason without severity
+(idle, power cap at full load) is normal and gives no event; its series shows it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from dashtop.model.unavailable import UnavailableReason
 
 FLAGS = "gpu.clocks.event_reasons"
-TOLD = frozenset({Severity.WARNING, Severity.CRITICAL})
+EVENT_SEVERITIES = frozenset({Severity.WARNING, Severity.CRITICAL})
+"""Throttle reasons of these severities give an event."""
 
 
-def between(before: Sample | None, now: Sample) -> tuple[Event, ...]:
-    """Return the events that the two samples show; with none before, that dashtop has started."""
-    if before is None:
-        return (_event(now, "restart", Severity.INFO, "dashtop has started."),)
-    return (*_of_driver(before, now), *_of_gpus(before, now))
+def detect_events(previous: Sample | None, sample: Sample) -> tuple[Event, ...]:
+    """Return the events between two samples; without a previous one, the start of dashtop."""
+    if previous is None:
+        return (_build_event(sample, "restart", Severity.INFO, "dashtop started."),)
+    return (*_detect_driver_events(previous, sample), *_detect_gpu_events(previous, sample))
 
 
-def _event(
-    now: Sample,
+def _build_event(
+    sample: Sample,
     kind: str,
     severity: Severity,
     text: str,
@@ -40,7 +41,7 @@ def _event(
     code: int | None = None,
 ) -> Event:
     return Event(
-        time_ms=now.time_ms,
+        time_ms=sample.time_ms,
         kind=kind,
         severity=severity,
         text=text,
@@ -50,97 +51,91 @@ def _event(
     )
 
 
-def _silence(sample: Sample) -> UnavailableReason | None:
-    """Return why the driver as a whole says nothing, or None."""
+def _find_driver_failure(sample: Sample) -> UnavailableReason | None:
+    """Return why no GPU can be read, or None."""
     states = {gpu.state for gpu in sample.gpus}
-    common = next(iter(states)) if len(states) == 1 else None
-    reason = sample.gpu_error or common
+    reason = sample.gpu_error or (next(iter(states)) if len(states) == 1 else None)
     return reason if reason is not None and reason.silences_driver else None
 
 
-def _of_driver(before: Sample, now: Sample) -> Iterator[Event]:
-    was, is_now = _silence(before), _silence(now)
-    if was is None and is_now is not None:
-        text = f"No GPU can be read: {is_now.text}."
-        yield _event(now, "driver_silent", is_now.severity, text, advice=is_now.advice)
-    elif was is not None and is_now is None and now.gpus:
-        yield _event(now, "driver_back", Severity.INFO, "The NVIDIA driver answers again.")
-    versions = [{gpu.device.driver_version for gpu in sample.gpus} - {None} for sample in (before, now)]
+def _detect_driver_events(previous: Sample, sample: Sample) -> Iterator[Event]:
+    before, now = _find_driver_failure(previous), _find_driver_failure(sample)
+    if before is None and now is not None:
+        text = f"No GPU can be read: {now.text}."
+        yield _build_event(sample, "driver_silent", now.severity, text, advice=now.advice)
+    elif before is not None and now is None and sample.gpus:
+        yield _build_event(sample, "driver_back", Severity.INFO, "The NVIDIA driver responds again.")
+    versions = [{gpu.device.driver_version for gpu in each.gpus} - {None} for each in (previous, sample)]
     if all(versions) and versions[0] != versions[1]:
         old, new = (", ".join(sorted(map(str, each))) for each in versions)
-        yield _event(now, "driver_changed", Severity.INFO, f"The NVIDIA driver is {new} now; it was {old}.")
+        text = f"The NVIDIA driver changed from {old} to {new}."
+        yield _build_event(sample, "driver_changed", Severity.INFO, text)
 
 
-def _of_gpus(before: Sample, now: Sample) -> Iterator[Event]:
-    # Where there was trouble with all of them, nothing is known of who has come or gone meanwhile.
-    whole = not (before.gpu_error or now.gpu_error or now.gpu_age_s)
-    were, are = ({gpu.device.uuid: gpu for gpu in sample.gpus} for sample in (before, now))
-    for uuid, gpu in are.items():
-        was = were.get(uuid)
-        if was is not None:
-            yield from _of_gpu(was, gpu, now)
-        elif whole:
-            yield _event(now, "gpu_added", Severity.INFO, f"{_name(gpu)} is there now.", gpu=gpu)
-    for uuid, was in were.items():
-        if whole and uuid not in are:
-            yield _event(now, "gpu_removed", Severity.WARNING, f"{_name(was)} is not there any more.", gpu=was)
+def _detect_gpu_events(previous: Sample, sample: Sample) -> Iterator[Event]:
+    # After an error of all GPUs, the list of devices does not show which were added or removed.
+    is_complete = not (previous.gpu_error or sample.gpu_error or sample.gpu_age_s)
+    before, now = ({gpu.device.uuid: gpu for gpu in each.gpus} for each in (previous, sample))
+    for uuid, gpu in now.items():
+        if uuid in before:
+            yield from _detect_changes(before[uuid], gpu, sample)
+        elif is_complete:
+            yield _build_event(sample, "gpu_added", Severity.INFO, f"{_format_gpu(gpu)} was added.", gpu=gpu)
+    for uuid, gpu in before.items():
+        if is_complete and uuid not in now:
+            yield _build_event(sample, "gpu_removed", Severity.WARNING, f"{_format_gpu(gpu)} was removed.", gpu=gpu)
 
 
-def _of_gpu(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:
-    was_lost = was.state is not None and was.state.is_lost
+def _detect_changes(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event]:
+    was_lost = previous.state is not None and previous.state.is_lost
     if gpu.state is not None and gpu.state.is_lost and not was_lost:
-        text = f"{_name(gpu)}: {gpu.state.text}."
-        yield _event(now, "gpu_lost", gpu.state.severity, text, gpu=gpu, advice=gpu.state.advice)
+        text = f"{_format_gpu(gpu)}: {gpu.state.text}."
+        yield _build_event(sample, "gpu_lost", gpu.state.severity, text, gpu=gpu, advice=gpu.state.advice)
     elif was_lost and gpu.state is None:
-        yield _event(now, "gpu_back", Severity.INFO, f"{_name(gpu)} can be read again.", gpu=gpu)
-    if was.state is None and gpu.state is None and not now.gpu_age_s:
-        yield from _throttling(was, gpu, now)
-        if PROCESSES not in was.unavailable and PROCESSES not in gpu.unavailable:
-            yield from _processes(was, gpu, now)
+        yield _build_event(sample, "gpu_back", Severity.INFO, f"{_format_gpu(gpu)} can be read again.", gpu=gpu)
+    if previous.state is None and gpu.state is None and not sample.gpu_age_s:
+        yield from _detect_throttling(previous, gpu, sample)
+        if PROCESSES not in previous.unavailable and PROCESSES not in gpu.unavailable:
+            yield from _detect_processes(previous, gpu, sample)
 
 
-def _throttling(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:
-    before, flags = was.values.get(FLAGS), gpu.values.get(FLAGS)
-    if before is None or flags is None:
+def _detect_throttling(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event]:
+    before, now = previous.values.get(FLAGS), gpu.values.get(FLAGS)
+    if before is None or now is None:
         return
-    for reason in clock_reasons(int(flags) & ~int(before)):
-        if reason.severity in TOLD:
-            yield _event(
-                now,
-                "throttle_begin",
-                reason.severity,
-                f"{_name(gpu)} is held down: {reason.name.lower()}. {reason.meaning}",
-                gpu=gpu,
-            )
-    for reason in clock_reasons(int(before) & ~int(flags)):
-        if reason.severity in TOLD:
-            text = f"{_name(gpu)} is no longer held down: {reason.name.lower()} is over."
-            yield _event(now, "throttle_end", Severity.INFO, text, gpu=gpu)
+    for reason in clock_reasons(int(now) & ~int(before)):
+        if reason.severity in EVENT_SEVERITIES:
+            text = f"{_format_gpu(gpu)} is throttled: {reason.name.lower()}. {reason.meaning}"
+            yield _build_event(sample, "throttle_begin", reason.severity, text, gpu=gpu)
+    for reason in clock_reasons(int(before) & ~int(now)):
+        if reason.severity in EVENT_SEVERITIES:
+            text = f"{_format_gpu(gpu)} is no longer throttled: {reason.name.lower()} ended."
+            yield _build_event(sample, "throttle_end", Severity.INFO, text, gpu=gpu)
 
 
-def _processes(was: Gpu, gpu: Gpu, now: Sample) -> Iterator[Event]:
-    before, running = ({each.pid: each for each in one.processes} for one in (was, gpu))
+def _detect_processes(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event]:
+    before, now = ({process.pid: process for process in each.processes} for each in (previous, gpu))
     for pid, process in before.items():
-        if not _same(process, running.get(pid)):
-            text = f"{_title(process)} no longer uses {_name(gpu)}."
-            yield _event(now, "process_end", Severity.INFO, text, gpu=gpu, code=pid)
-    for pid, process in running.items():
-        if not _same(process, before.get(pid)):
-            text = f"{_title(process)} began to use {_name(gpu)}."
-            yield _event(now, "process_start", Severity.INFO, text, gpu=gpu, code=pid)
+        if not _is_same_process(process, now.get(pid)):
+            text = f"{_format_process(process)} stopped using {_format_gpu(gpu)}."
+            yield _build_event(sample, "process_end", Severity.INFO, text, gpu=gpu, code=pid)
+    for pid, process in now.items():
+        if not _is_same_process(process, before.get(pid)):
+            text = f"{_format_process(process)} started using {_format_gpu(gpu)}."
+            yield _build_event(sample, "process_start", Severity.INFO, text, gpu=gpu, code=pid)
 
 
-def _same(process: GpuProcess, other: GpuProcess | None) -> bool:
-    """Tell whether it is the same process under a pid; when one began, the host may tell later than the driver."""
+def _is_same_process(process: GpuProcess, other: GpuProcess | None) -> bool:
+    """Tell whether a pid still means the same process. Its start time may become known after the process itself."""
     return other is not None and (
         None in {process.info.started_ms, other.info.started_ms} or process.info.started_ms == other.info.started_ms
     )
 
 
-def _name(gpu: Gpu) -> str:
+def _format_gpu(gpu: Gpu) -> str:
     return f"GPU {gpu.device.index} ({gpu.device.name})"
 
 
-def _title(process: GpuProcess) -> str:
+def _format_process(process: GpuProcess) -> str:
     owner = f" of {process.info.username}" if process.info.username else ""
-    return f"{process.info.name or 'A process'} (pid {process.pid}){owner}"
+    return f"{process.info.name or 'Process'} (pid {process.pid}){owner}"

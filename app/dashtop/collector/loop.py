@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dashtop.collector.events import between
+from dashtop.collector.events import detect_events
 
 if TYPE_CHECKING:
     from dashtop.collector.latest import LatestSample
@@ -54,7 +54,7 @@ class Collector:
     def collect(self) -> Sample:
         """Take one sample, publish it and append it to the history."""
         sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
-        events = (*sample.events, *between(self._previous, sample))
+        events = (*sample.events, *detect_events(self._previous, sample))
         sample = replace(sample, skipped_ticks=self._skipped_ticks, events=events)
         self._previous = sample
         self._latest.publish(sample)

@@ -1,4 +1,4 @@
-"""Joins the readers into one Sample. No thread and no schedule: a function of the readers and the clock."""
+"""Combines the readings of host and GPUs into one Sample. It has no thread and no schedule."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class Sampler:
-    """Takes samples. `gpus` is None where GPU monitoring is switched off."""
+    """Takes samples. `gpus` is None if GPU monitoring is disabled."""
 
     def __init__(self, *, host: HostReader, gpus: GpuReader | None, clock: Clock) -> None:
         self._host = host
         self._gpus = gpus
         self._clock = clock
-        self._walk: MetricReader[HostReader] = MetricReader(HOST_METRICS)
+        self._host_metrics: MetricReader[HostReader] = MetricReader(HOST_METRICS)
         self._sequence = 0
 
     def sample(self, gpu_timeout_s: float) -> Sample:
-        """Read everything once. Waits for the GPUs at most about `gpu_timeout_s`, so the host never misses a tick."""
+        """Read host and GPUs once. A slow GPU delays the sample by about `gpu_timeout_s` at most."""
         started = self._clock.monotonic()
         time_ms = self._clock.now_ms()
         host = self._read_host(started)
         host_done = self._clock.monotonic()
         reading = self._read_gpus(gpu_timeout_s)
         gpus_done = self._clock.monotonic()
-        gpus = self._with_owners(reading.gpus)
+        gpus = self._add_host_info(reading.gpus)
         self._sequence += 1
         return Sample(
             sequence=self._sequence,
@@ -58,7 +58,7 @@ class Sampler:
 
     def _read_host(self, now: float) -> Host:
         self._host.begin()
-        values, unavailable = self._walk.read(self._host, now)
+        values, unavailable = self._host_metrics.read(self._host, now)
         return Host(values=values, unavailable=unavailable, per_core=self._host.per_core(), mounts=self._host.mounts())
 
     def _read_gpus(self, timeout_s: float) -> GpuReading:
@@ -66,30 +66,23 @@ class Sampler:
             return GpuReading(error=UnavailableReason.DISABLED)
         return self._gpus.read(timeout_s)
 
-    def _with_owners(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-        """Ask the host about every process once, however many GPUs it is on."""
+    def _add_host_info(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+        """Add what the host knows about the processes; each is read once, however many GPUs it uses."""
         if self._gpus is None or self._gpus.simulated:
             return gpus
         by_pid = {process.pid: process for gpu in gpus for process in gpu.processes}
         known = {process.pid: process for process in self._host.describe(tuple(by_pid.values()))}
 
-        def described(process: GpuProcess) -> GpuProcess:
-            facts = known[process.pid]
-            return facts if process is by_pid[process.pid] else _described(process, facts)
+        def add(process: GpuProcess) -> GpuProcess:
+            host = known[process.pid]
+            return replace(
+                process, cpu_percent=host.cpu_percent, host_memory_bytes=host.host_memory_bytes, info=host.info
+            )
 
-        return tuple(replace(gpu, processes=tuple(map(described, gpu.processes))) for gpu in gpus)
+        return tuple(replace(gpu, processes=tuple(map(add, gpu.processes))) for gpu in gpus)
 
     def close(self) -> None:
         """Close the readers."""
         self._host.close()
         if self._gpus is not None:
             self._gpus.close()
-
-
-def _described(process: GpuProcess, facts: GpuProcess) -> GpuProcess:
-    return replace(
-        process,
-        cpu_percent=facts.cpu_percent,
-        host_memory_bytes=facts.host_memory_bytes,
-        info=facts.info,
-    )

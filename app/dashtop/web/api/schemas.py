@@ -247,7 +247,7 @@ class Event(Answer):
     timestamp: int = Field(description="When it happened.", json_schema_extra=EPOCH_MS)
     kind: str = Field(examples=["throttle_begin"])
     severity: str = Field(examples=[Severity.INFO.value], json_schema_extra={"enum": [each.value for each in Severity]})
-    text: str = Field(examples=["dashtop has started."])
+    text: str = Field(examples=["dashtop started."])
     advice: str = Field(description="What to do; empty where nothing can be done.")
     gpu_uuid: str | None = Field(description="null: it is about the host, the driver or dashtop itself.")
     gpu_id: int | None = Field(description="The GPU's index now; null where it is not there.")
