@@ -116,7 +116,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     # Dash takes a second to import, which the other commands need not spend.
     from flask import Flask  # noqa: PLC0415
 
-    from dashtop.ui.dash_internals import get_callback_map  # noqa: PLC0415
+    from dashtop.ui.dash_internals import CALLBACK_PATH, get_callback_map  # noqa: PLC0415
     from dashtop.ui.page import create_dash  # noqa: PLC0415
     from dashtop.web.api import routes  # noqa: PLC0415
     from dashtop.web.prometheus import route as exporter  # noqa: PLC0415
@@ -150,6 +150,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
             url_prefix=prefix,
             frame_ancestors=settings.frame_ancestors,
             script_hashes=dash.csp_hashes(),
+            callback_path=prefix + CALLBACK_PATH,
             callbacks=get_callback_map(dash),
         ),
     )

@@ -34,10 +34,10 @@ ROUTES = [*API, *PAGES]
 UPDATE = "/_dash-update-component"
 # The callback that answers each tick of the page.
 TICK: dict[str, Any] = {
-    "output": "live.data",
-    "outputs": {"id": "live", "property": "data"},
-    "inputs": [{"id": "ask", "property": "data", "value": {"n": 1}}],
-    "changedPropIds": ["ask.data"],
+    "output": "..live.data...figures.data..",
+    "outputs": [{"id": "live", "property": "data"}, {"id": "figures", "property": "data"}],
+    "inputs": [{"id": "request", "property": "data", "value": {"n": 1}}],
+    "changedPropIds": ["request.data"],
 }
 
 
@@ -137,13 +137,15 @@ MALFORMED = [
     b'{"output": ' + b"9" * 5000 + b"}",
     *(json.dumps(body).encode() for body in (
         without("output"), without("inputs"), without("outputs"),
-        {**TICK, "output": 7}, {**TICK, "output": "nothing.children"}, {**TICK, "output": "ask.data"},
+        {**TICK, "output": 7}, {**TICK, "output": "nothing.children"}, {**TICK, "output": "request.data"},
         {**TICK, "output": ["live.data"]}, {**TICK, "output": {"id": "live"}},
         {**TICK, "inputs": []}, {**TICK, "inputs": {}}, {**TICK, "inputs": "x"}, {**TICK, "inputs": [None]},
-        {**TICK, "inputs": [[]]}, {**TICK, "inputs": [{"id": "ask"}]}, {**TICK, "inputs": TICK["inputs"] * 2},
-        {**TICK, "inputs": [{"id": ["ask"], "property": "data"}]}, {**TICK, "inputs": [{"id": {}, "property": "data"}]},
-        {**TICK, "inputs": [{"id": "ask", "property": 5}]}, {**TICK, "outputs": None}, {**TICK, "outputs": {}},
-        {**TICK, "outputs": [TICK["outputs"]]}, {**TICK, "outputs": 7}, {**TICK, "state": [1]},
+        {**TICK, "inputs": [[]]}, {**TICK, "inputs": [{"id": "request"}]}, {**TICK, "inputs": TICK["inputs"] * 2},
+        {**TICK, "inputs": [{"id": ["request"], "property": "data"}]},
+        {**TICK, "inputs": [{"id": {}, "property": "data"}]},
+        {**TICK, "inputs": [{"id": "request", "property": 5}]}, {**TICK, "outputs": None}, {**TICK, "outputs": {}},
+        {**TICK, "outputs": [TICK["outputs"]]}, {**TICK, "outputs": TICK["outputs"][:1]},
+        {**TICK, "outputs": 7}, {**TICK, "state": [1]},
         {**TICK, "state": None}, {**TICK, "changedPropIds": 5}, {**TICK, "changedPropIds": [5]},
     )),
 ]  # fmt: skip
@@ -154,9 +156,11 @@ def test_malformed_callbacks_are_400(client: FlaskClient, body: bytes) -> None:
     assert is_error(client.post(UPDATE, data=body, content_type="application/json"), 400)
 
 
-@pytest.mark.parametrize("value", [None, 7, "x", [], [[]], {"gpu": {}}, {"drawn": 5}, {"range": ["1h"]}, {"n": 1e308}])
+@pytest.mark.parametrize(
+    "value", [None, 7, "x", [], [[]], {"gpu": {}}, {"versions": 5}, {"range": ["1h"]}, {"n": 1e308}]
+)
 def test_odd_values_of_a_good_callback_are_answered(client: FlaskClient, value: object) -> None:
-    body = {**TICK, "inputs": [{"id": "ask", "property": "data", "value": value}]}
+    body = {**TICK, "inputs": [{"id": "request", "property": "data", "value": value}]}
     assert client.post(UPDATE, json=body).status_code in {200, 204}
 
 

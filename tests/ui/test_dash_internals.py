@@ -21,9 +21,7 @@ PACKAGE = Path(dash_internals.__file__).parent.parent
 RENDERER = Path(dash.__file__).parent / "dash-renderer" / "build" / "dash_renderer.min.js"
 
 # What only dash_internals.py and assets/dash-internals.js may use.
-PYTHON_NAMES = (
-    r"view_functions|\.callback_map|\.index\(\)|to_plotly_json|DependencyException|_dash-(?!update-component)|dash\._"
-)
+PYTHON_NAMES = r"view_functions|\.callback_map|\.index\(\)|to_plotly_json|DependencyException|_dash-|dash\._"
 SCRIPT_NAMES = r"dash_stores|_dash|_fullLayout|_hoverdata|Plotly\.Fx|\b_plots\b|callback\.output"
 
 

@@ -22,6 +22,9 @@ HOOKS: Final[Any] = {
     "callback_resolved": "function(callback, result) { window.dashtop.onCallbackResolved(callback, result); }"
 }
 
+CALLBACK_PATH: Final = "_dash-update-component"
+"""Where browsers send the inputs of a callback, below the prefix of the server's addresses."""
+
 # What Dash's renderer and its first graph load, below `requests_pathname_prefix`.
 _LAYOUT_PATHS: Final = ("_dash-layout", "_dash-dependencies")
 _GRAPH_SCRIPT_PATH: Final = "_dash-component-suites/dash/dcc/async-graph.js"

@@ -50,6 +50,7 @@ class Rules:
     url_prefix: str
     frame_ancestors: Sequence[str]
     script_hashes: Sequence[str]
+    callback_path: str
     callbacks: Mapping[str, Mapping[str, Any]]
 
 
@@ -72,7 +73,6 @@ class _Guard:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._api = rules.url_prefix + "api/"
         self._open = {rules.url_prefix + name for name in ("healthz", "readyz")}
-        self._callbacks = rules.url_prefix + "_dash-update-component"
 
     def check(self) -> BaseResponse | None:
         """Raise what is wrong with the request; None lets it pass."""
@@ -85,7 +85,7 @@ class _Guard:
                 return redirected
         if request.method not in SAFE_METHODS:
             self._check_origin()
-        if request.path == self._callbacks and request.method == "POST":
+        if request.path == self._rules.callback_path and request.method == "POST":
             self._check_callback()
         return None
 
