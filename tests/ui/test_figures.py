@@ -15,7 +15,7 @@ from dashtop.model.sample import Series, SeriesKey, SeriesSet
 from dashtop.ui.charts import figures
 from dashtop.ui.charts.base_figure import ChartStyle, Figure
 from dashtop.ui.charts.figures import Line
-from dashtop.ui.charts.resolution import Span
+from dashtop.ui.charts.resolution import TimeSpan
 from dashtop.ui.theme import DARK, LIGHT
 
 START = 1_800_000_000_000
@@ -144,7 +144,7 @@ def test_power_marks_its_limit() -> None:
 
 
 def test_a_zoomed_chart_has_the_selected_range() -> None:
-    zoomed = ChartStyle(theme=LIGHT, width_px=400, revision="z", zoom=Span(START + 500, START + 3100))
+    zoomed = ChartStyle(theme=LIGHT, width_px=400, revision="z", zoom=TimeSpan(START + 500, START + 3100))
     assert utilization([1.0, 2.0, 3.0], zoomed)["layout"]["xaxis"]["range"] == [START + 500, START + 3100]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashtop.ui.charts.resolution import Span
+from dashtop.ui.charts.resolution import TimeSpan
 from dashtop.ui.request import ViewRequest
 
 DEFAULT = ViewRequest()
@@ -55,4 +55,4 @@ def test_a_width_is_limited() -> None:
 )
 def test_a_zoom_is_a_possible_time_span(zoom: object) -> None:
     assert ViewRequest.parse({"zoom": zoom}).zoom is None
-    assert ViewRequest.parse({"zoom": [1000, 5000]}).zoom == Span(1000, 5000)
+    assert ViewRequest.parse({"zoom": [1000, 5000]}).zoom == TimeSpan(1000, 5000)

@@ -1,11 +1,11 @@
-"""Which buckets a chart shows."""
+"""Windows of charts: their buckets, and how much time they show."""
 
 from __future__ import annotations
 
 import pytest
 
 from dashtop.model.timerange import DAY_MS
-from dashtop.ui.charts.resolution import RANGES_MS, Span, span_for, window_ending, window_within
+from dashtop.ui.charts.resolution import RANGES_MS, TimeSpan, build_window, build_zoom_window, choose_span
 
 HOUR = 3_600_000
 NOW = 1_800_000_007_123
@@ -15,7 +15,7 @@ NOW = 1_800_000_007_123
 @pytest.mark.parametrize("width", [100, 330, 420, 1300, 4000])
 @pytest.mark.parametrize("interval", [500, 1000, 2000, 7000, 60_000])
 def test_buckets_are_round_complete_and_about_as_many_as_fit(span: int, width: int, interval: int) -> None:
-    window = window_ending(NOW, span, width, interval)
+    window = build_window(NOW, span, width, interval)
     assert window.start_ms % window.step_ms == window.end_ms % window.step_ms == 0
     assert NOW - window.step_ms < window.end_ms <= NOW
     assert 0 <= window.start_ms - (NOW - span) < window.step_ms
@@ -25,29 +25,29 @@ def test_buckets_are_round_complete_and_about_as_many_as_fit(span: int, width: i
 
 
 def test_an_hour_on_a_narrow_chart_moves_every_fifteen_seconds() -> None:
-    assert window_ending(NOW, HOUR, 400, 1000).step_ms == 15_000
+    assert build_window(NOW, HOUR, 400, 1000).step_ms == 15_000
 
 
 @pytest.mark.parametrize(
     ("recorded_s", "shown_s"), [(0, 60), (59, 60), (61, 120), (700, 900), (2701, 3600), (3600, 3600), (86_400, 3600)]
 )
-def test_a_young_history_fills_its_chart(recorded_s: int, shown_s: int) -> None:
-    assert span_for(HOUR, recorded_s * 1000, 1000) == shown_s * 1000
+def test_a_short_history_fills_its_chart(recorded_s: int, shown_s: int) -> None:
+    assert choose_span(HOUR, recorded_s * 1000, 1000) == shown_s * 1000
 
 
-def test_a_slow_collection_is_shown_over_at_least_ten_readings() -> None:
-    assert span_for(HOUR, 0, 60_000) == 600_000
+def test_slow_collection_is_shown_over_at_least_ten_samples() -> None:
+    assert choose_span(HOUR, 0, 60_000) == 600_000
 
 
 @pytest.mark.parametrize(("age_days", "least_s"), [(1, 2), (3, 15), (20, 60), (100, 600)])
-def test_a_zoom_is_as_fine_as_history_still_is(age_days: int, least_s: int) -> None:
+def test_a_zoom_is_as_fine_as_what_the_history_keeps(age_days: int, least_s: int) -> None:
     start = NOW - age_days * DAY_MS
-    window = window_within(Span(start, start + 60_000), NOW, 400, 1000)
+    window = build_zoom_window(TimeSpan(start, start + 60_000), NOW, 400, 1000)
     assert window.step_ms == least_s * 1000
     assert window.start_ms <= start
     assert window.end_ms >= start + 60_000
 
 
-def test_a_zoom_shows_complete_buckets_alone() -> None:
-    window = window_within(Span(NOW - 60_000, NOW + 60_000), NOW, 400, 1000)
+def test_a_zoom_shows_complete_buckets_only() -> None:
+    window = build_zoom_window(TimeSpan(NOW - 60_000, NOW + 60_000), NOW, 400, 1000)
     assert window.end_ms <= NOW

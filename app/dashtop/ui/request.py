@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS, SECOND, Span
+from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS, SECOND_MS, TimeSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MIN_WIDTH_PX, _DEFAULT_WIDTH_PX, _MAX_WIDTH_PX = 100, 400, 8000
-_MIN_ZOOM_MS, _MAX_ZOOM_MS = 2 * SECOND, 366 * 86_400 * SECOND
+_MIN_ZOOM_MS, _MAX_ZOOM_MS = 2 * SECOND_MS, 366 * 86_400 * SECOND_MS
 
 INTERVALS_S = (0.5, 1.0, 2.0, 5.0)
 """Update intervals that a page may ask for, besides the server's own."""
@@ -33,7 +33,7 @@ class ViewRequest:
     dark: bool = False
     width_px: int = _DEFAULT_WIDTH_PX
     interval_s: float | None = None
-    zoom: Span | None = None
+    zoom: TimeSpan | None = None
     visible_panels: frozenset[str] | None = None
     only_panel: str = ""
     compare: bool = False
@@ -93,9 +93,9 @@ def _parse_versions(data: object) -> Mapping[str, str]:
     return {name: tag for name, tag in data.items() if isinstance(name, str) and isinstance(tag, str)}
 
 
-def _parse_zoom(data: object) -> Span | None:
+def _parse_zoom(data: object) -> TimeSpan | None:
     """Read a zoom: start and end in whole epoch milliseconds, two seconds to a year apart."""
     if not isinstance(data, list) or len(data) != 2 or not all(type(edge) is int for edge in data):  # noqa: PLR2004
         return None
     start, end = data
-    return Span(start, end) if start >= 0 and _MIN_ZOOM_MS <= end - start < _MAX_ZOOM_MS else None
+    return TimeSpan(start, end) if start >= 0 and _MIN_ZOOM_MS <= end - start < _MAX_ZOOM_MS else None

@@ -8,7 +8,7 @@ import numpy as np
 
 from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import MINUTE_MS
-from dashtop.ui.charts.resolution import window_ending
+from dashtop.ui.charts.resolution import build_window
 from dashtop.ui.delta import Part
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def build_sparklines_part(services: Services, sample: Sample, gpu: Gpu) -> Part:
 
 def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str, Any]:
     """Return the highest reading of each bucket by metric, null where there is none, and the buckets' times."""
-    window = window_ending(sample.time_ms, SPARKLINE_SPAN_MS, _WIDTH_PX, round(services.latest.interval_s * 1000))
+    window = build_window(sample.time_ms, SPARKLINE_SPAN_MS, _WIDTH_PX, round(services.latest.interval_s * 1000))
     keys = [SeriesKey(metric, uuid) for metric in SPARKLINE_METRICS]
     data = services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
     return {

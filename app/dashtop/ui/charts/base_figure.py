@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.metric import Unit
     from dashtop.model.sample import SeriesSet
-    from dashtop.ui.charts.resolution import Span
+    from dashtop.ui.charts.resolution import TimeSpan
     from dashtop.ui.theme import ChartTheme
 
 Figure = dict[str, Any]
@@ -37,7 +37,7 @@ class ChartStyle:
     theme: ChartTheme
     width_px: int
     revision: str
-    zoom: Span | None = None
+    zoom: TimeSpan | None = None
 
 
 def base_figure(
@@ -150,7 +150,7 @@ def _format_tick(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004
 
 
-def _time_range(data: SeriesSet, zoom: Span | None) -> list[int]:
+def _time_range(data: SeriesSet, zoom: TimeSpan | None) -> list[int]:
     if zoom is not None:
         return [zoom.start_ms, zoom.end_ms]
     return [data.start_ms, data.start_ms + max(data.count - 1, 1) * data.step_ms]

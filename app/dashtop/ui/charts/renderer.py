@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dashtop.ui.charts.base_figure import ChartStyle
-from dashtop.ui.charts.resolution import RANGES_MS, Window, span_for, window_ending, window_within
+from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span
 from dashtop.ui.delta import Part, calculate_version
 from dashtop.ui.panels import CHARTS, ChartData
 from dashtop.ui.panels.charts import series_key
@@ -35,7 +35,7 @@ class ChartRenderer:
         view = request.view_key(gpu.device.uuid if gpu is not None else None)
         first_ms: int | None = None
         if request.zoom is not None:
-            window = window_within(request.zoom, sample.time_ms, request.width_px, self._interval_ms)
+            window = build_zoom_window(request.zoom, sample.time_ms, request.width_px, self._interval_ms)
         else:
             first_ms = self._cache.get_or_create(f"start|{view}", lambda: self._find_start(sample, gpu, request))
             window = self._window(sample, request, first_ms)
@@ -57,8 +57,8 @@ class ChartRenderer:
 
     def _window(self, sample: Sample, request: ViewRequest, first_ms: int) -> Window:
         """Return the buckets of the chosen range, if the history begins at `first_ms`."""
-        span_ms = span_for(RANGES_MS[request.range], sample.time_ms - first_ms, self._interval_ms)
-        return window_ending(sample.time_ms, span_ms, request.width_px, self._interval_ms)
+        span_ms = choose_span(RANGES_MS[request.range], sample.time_ms - first_ms, self._interval_ms)
+        return build_window(sample.time_ms, span_ms, request.width_px, self._interval_ms)
 
     def _find_start(self, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> int:
         """Return when the history begins, to the bucket; the sample's time if there is none.
