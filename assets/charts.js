@@ -18,7 +18,7 @@
   function addRange(trace, index, data) {
     if (trace.customdata || !(trace.hovertemplate || "").includes("customdata")) return trace;
     const [low, high] = data.slice(index - 2, index);
-    const [lowest, highest] = [low, high].map((edge) => dashtop.units.decoded(edge.y));
+    const [lowest, highest] = [low, high].map((edge) => dashtop.units.decodeArray(edge.y));
     const offset = (low.x0 - trace.x0) / trace.dx; // buckets before the band begins
     const customdata = Array.from({ length: offset + lowest.length }, (_, at) => [lowest[at - offset], highest[at - offset]]);
     return { ...trace, customdata };
@@ -26,7 +26,7 @@
 
   // From a start and a step Plotly cannot know that daylight saving time begins or ends in between.
   function addTimes(trace) {
-    const times = Array.from({ length: dashtop.units.decoded(trace.y).length }, (_, at) => trace.x0 + at * trace.dx);
+    const times = Array.from({ length: dashtop.units.decodeArray(trace.y).length }, (_, at) => trace.x0 + at * trace.dx);
     return { ...trace, x: times, x0: undefined, dx: undefined };
   }
 
@@ -37,7 +37,7 @@
 
   function show(chart) {
     if (!figures[chart]) return;
-    const figure = dashtop.units.figure(figures[chart]);
+    const figure = dashtop.units.convertFigure(figures[chart]);
     const withTimes = crossesClockChange(figure.layout.xaxis) ? addTimes : (trace) => trace;
     const data = figure.data
       .map(addRange)
@@ -50,7 +50,7 @@
 
   // Legends of layers that only the figure knows. Process names are untrusted: they are written as text.
   function writeLegend(chart, data) {
-    const list = document.querySelector(`[data-names="${chart}"]`);
+    const list = document.querySelector(`[data-legend="${chart}"]`);
     if (!list) return;
     const named = data.filter((trace) => trace.meta);
     dashtop.parts.fit(list, named.length, (parent) => dashtop.parts.make("span", "legend-item", parent));

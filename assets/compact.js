@@ -16,7 +16,7 @@
     const bar = document.getElementById("compact-status");
     if (!bar || !frame) return;
     bar.dataset.gpu = frame.trouble ? "none" : "one";
-    dashtop.parts.write(bar.querySelector(".trouble"), frame.trouble);
+    dashtop.parts.write(bar.querySelector(".compact-error"), frame.trouble);
     bar.dataset.old = String(1000 * Math.max(frame.age, frame.gpu_age) + performance.now() - received > OLD_MS);
     dashtop.paintValues(bar, frame);
   }

@@ -10,14 +10,14 @@
   const LOAD_BUCKETS = 12; // of "last_minutes": the mean of the last minute
   const GAP = 255;
 
-  // How a metric is shown (columns of app/dashtop/ui/gpu_grid.py). A "part" is followed by its "whole".
+  // How a metric is shown (columns of app/dashtop/ui/gpu_grid.py). A "part" is followed by its "total".
   const UTILIZATION = { key: "gpu.utilization.gpu", unit: "%", digits: 0 };
   const MEMORY_USED = { key: "gpu.memory.used_gb", unit: "GiB", digits: 1, role: "part", ofMemory: true };
-  const MEMORY_TOTAL = { key: "gpu.memory.total_gb", unit: "GiB", digits: 1, role: "whole", ofMemory: true };
+  const MEMORY_TOTAL = { key: "gpu.memory.total_gb", unit: "GiB", digits: 1, role: "total", ofMemory: true };
   const MEMORY_PERCENT = { key: "gpu.memory.used_percent" };
   const TEMPERATURE = { key: "gpu.temperature", unit: "°C", digits: 0 };
   const POWER = { key: "gpu.power.current_watts", unit: "W", digits: 0, role: "part" };
-  const POWER_LIMIT = { key: "gpu.power.max_watts", unit: "W", digits: 0, role: "whole" };
+  const POWER_LIMIT = { key: "gpu.power.max_watts", unit: "W", digits: 0, role: "total" };
   const FAN = { key: "gpu.fan_speed", unit: "%", digits: 0 };
 
   const cards = new Map(); // by GPU index
@@ -29,8 +29,8 @@
   // --- building a card ------------------------------------------------------------------------------------------
 
   function addField(card, metric, parent) {
-    if (metric.role === "whole") parent.append(" / ");
-    const element = make("span", `number of-card ${metric.role || ""}`, parent);
+    if (metric.role === "total") parent.append(" / ");
+    const element = make("span", `number gpu-card-value ${metric.role || ""}`, parent);
     element.dataset.metric = metric.key;
     if (metric.role !== "part") element.dataset.unit = metric.unit;
     card.fields.push({ element, metric });
@@ -68,7 +68,7 @@
     body.id = `gpu-card-${index}`;
     for (const name of ["--series", "--gpu"]) body.style.setProperty(name, `var(--gpu-${index % GPU_COLOURS})`);
     const card = { body, fields: [] };
-    const head = make("div", "card-top", body);
+    const head = make("div", "card-header", body);
     const open = make("button", "card-open", head);
     open.type = "button";
     open.dataset.open = String(index);
@@ -84,8 +84,8 @@
     addFact(card, facts, "Temp.", [TEMPERATURE]);
     addFact(card, facts, "Power", [POWER, POWER_LIMIT]);
     addFact(card, facts, "Fan", [FAN]);
-    card.spark = addPicture(card, "div", "spark");
-    card.strip = addPicture(card, "canvas", "strip");
+    card.spark = addPicture(card, "div", "sparkline");
+    card.strip = addPicture(card, "canvas", "heat-strip");
     const line = make("p", "card-process", body);
     card.process = make("span", "process-name", line);
     card.processDetail = make("span", "process-rest", line);
@@ -96,7 +96,7 @@
 
   function paintField(element, value, { unit, digits }, help) {
     const missing = !isNumber(value);
-    const shown = missing ? { value: null, symbol: unit } : dashtop.units.shown(value, unit);
+    const shown = missing ? { value: null, symbol: unit } : dashtop.units.convert(value, unit);
     parts.write(element, missing ? "N/A" : shown.value.toFixed(digits));
     if (element.dataset.unit) parts.mark(element, "unit", shown.symbol);
     element.classList.toggle("missing", missing);
@@ -114,7 +114,7 @@
     parts.write(card.process, name);
     card.process.title = error || name;
     card.body.classList.toggle("is-idle", Boolean(error) || !gpu.process_name);
-    const size = gpu.process_memory_mib === null ? "" : dashtop.units.text(gpu.process_memory_mib / 1024, "GiB");
+    const size = gpu.process_memory_mib === null ? "" : dashtop.units.format(gpu.process_memory_mib / 1024, "GiB");
     const others = gpu.process_count > 1 ? `+${gpu.process_count - 1}` : "";
     parts.write(card.processDetail, [gpu.process_user, size, others].filter(Boolean).join(" · "));
   }
@@ -235,7 +235,7 @@
   }
 
   function paintGrid(snapshot) {
-    const grid = document.querySelector("[data-fleet]");
+    const grid = document.querySelector("[data-gpu-grid]");
     const { gpus } = snapshot;
     if (!grid || !gpus) return;
     const hasNewCards = updateCards(grid, gpus);
@@ -244,7 +244,7 @@
     const free = gpus.filter((gpu) => gpu.is_free).length;
     const count = document.querySelector("[data-free]");
     parts.write(count, `${free} of ${gpus.length} free`);
-    count.classList.toggle("some", free > 0);
+    count.classList.toggle("has-free", free > 0);
     const hasNewMinutes = updatePictures(snapshot, hasNewCards);
     sort(grid, gpus, hasNewMinutes);
   }

@@ -36,7 +36,7 @@
     const { metric, digits, help, shared } = element.dataset;
     const known = snapshot.values[metric];
     const missing = known === null || known === undefined;
-    const { value, symbol } = dashtop.units.shown(missing ? null : known, element.dataset.in);
+    const { value, symbol } = dashtop.units.convert(missing ? null : known, element.dataset.in);
     write(element, missing ? "N/A" : value.toFixed(Number(digits)));
     if (element.dataset.unit) mark(element, "unit", symbol);
     element.classList.toggle("missing", missing);
@@ -58,10 +58,10 @@
 
   // Percent of the bar: the value itself, or its share of the metric that stands for a full bar.
   function barPercent(bar, snapshot) {
-    const { bar: key, of, otherwise } = bar.dataset;
+    const { bar: key, of, fallback } = bar.dataset;
     const value = snapshot.values[key];
     if (!of || value === null || value === undefined) return value;
-    const whole = snapshot.values[of] || otherwise;
+    const whole = snapshot.values[of] || fallback;
     return whole ? (100 * value) / whole : null;
   }
 
@@ -114,12 +114,12 @@
     if (snapshot.sequence === null) return;
     snapshot.shared = snapshot.gpu !== null && chosenDevice(snapshot).shares_host_memory;
     paintRoot(snapshot);
-    for (const element of document.querySelectorAll("[data-metric]:not(.of-card, .compact *)")) paintValue(element, snapshot);
+    for (const element of document.querySelectorAll("[data-metric]:not(.gpu-card-value, .compact *)")) paintValue(element, snapshot);
     for (const bar of document.querySelectorAll("[data-bar]")) {
       fill(bar, barPercent(bar, snapshot), snapshot.levels[bar.dataset.bar] || "");
     }
     for (const element of document.querySelectorAll("[data-warning]")) paintWarning(element, snapshot);
-    for (const element of document.querySelectorAll("[data-why]")) write(element, snapshot.missing[element.dataset.why] || "");
+    for (const element of document.querySelectorAll("[data-missing-reason]")) write(element, snapshot.missing[element.dataset.missingReason] || "");
     const texts = buildTexts(snapshot);
     for (const element of document.querySelectorAll("[data-text]")) write(element, texts[element.dataset.text] || "");
     for (const painter of dashtop.painters) painter(snapshot);

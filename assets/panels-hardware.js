@@ -1,50 +1,51 @@
-// What holds the clocks down, in words; what a device does not tell, folded into one line; and plain facts.
+// Throttle reasons, the list of unsupported metrics, and the facts of the information card.
 (function () {
   "use strict";
 
   const { painters, parts } = window.dashtop;
-  const NEVER = "not supported by this device";
+  const NOT_SUPPORTED = "not supported by this device";
+  const NOT_THROTTLED = { name: "Not throttled", meaning: "", severity: "" };
 
-  function buildLimit(list) {
-    const item = parts.make("li", "limit", list);
-    parts.make("strong", "limit-name", item);
-    parts.make("span", "limit-meaning", item);
+  function buildReason(list) {
+    const item = parts.make("li", "throttle-reason", list);
+    parts.make("strong", "throttle-reason-name", item);
+    parts.make("span", "throttle-reason-meaning", item);
   }
 
-  function paintLimits(frame) {
-    const list = document.querySelector("[data-limits]");
+  function paintThrottleReasons(snapshot) {
+    const list = document.querySelector("[data-throttle-reasons]");
     if (!list) return;
-    const limits = frame.limits || [];
-    list.hidden = !frame.limits;
-    const shown = limits.length ? limits : [["Not throttled", "", ""]];
-    parts.fit(list, shown.length, buildLimit);
-    shown.forEach(([name, meaning, severity], index) => {
-      const [title, words] = list.children[index].children;
-      parts.write(title, name);
-      parts.write(words, meaning);
-      parts.mark(list.children[index], "severity", severity);
+    const active = snapshot.throttle_reasons;
+    list.hidden = !active;
+    const reasons = active && active.length ? active : [NOT_THROTTLED];
+    parts.fit(list, reasons.length, buildReason);
+    reasons.forEach(({ name, meaning, severity }, index) => {
+      const item = list.children[index];
+      parts.write(item.children[0], name);
+      parts.write(item.children[1], meaning);
+      parts.mark(item, "severity", severity);
     });
   }
 
-  function untold(element, frame) {
+  function isUnsupported(element, snapshot) {
     const keys = [...element.querySelectorAll("[data-metric]")].map((each) => each.dataset.metric);
-    return keys.length > 0 && keys.every((key) => frame.missing[key] === NEVER);
+    return keys.length > 0 && keys.every((key) => snapshot.missing[key] === NOT_SUPPORTED);
   }
 
-  // A GPU lacks a third of what there is to show: that is one quiet line, not twenty times N/A.
-  function foldUntold(frame) {
-    const line = document.querySelector("[data-untold]");
+  // A GPU does not support about a third of all metrics: list their names in one line instead of many N/A.
+  function hideUnsupported(snapshot) {
+    const line = document.querySelector("[data-unsupported]");
     if (!line) return;
     const names = [];
     for (const group of line.parentElement.querySelectorAll(".group")) {
-      let left = 0;
+      let visible = 0;
       for (const element of group.querySelectorAll(".fact, .metric-row")) {
-        const gone = untold(element, frame);
-        if (element.hidden !== gone) element.hidden = gone; // to hide once more is a change to the browser as well
-        if (gone) names.push(element.querySelector("dt, .label").firstChild.textContent);
-        else left += 1;
+        const hidden = isUnsupported(element, snapshot);
+        if (element.hidden !== hidden) element.hidden = hidden; // setting the same value again would cost layout time
+        if (hidden) names.push(element.querySelector("dt, .label").firstChild.textContent);
+        else visible += 1;
       }
-      if (group.hidden !== (left === 0)) group.hidden = left === 0;
+      if (group.hidden !== (visible === 0)) group.hidden = visible === 0;
     }
     line.hidden = names.length === 0;
     parts.write(line.firstElementChild, `${names.length} metrics not supported`);
@@ -57,18 +58,18 @@
     parts.make("dd", "number", item);
   }
 
-  function paintFacts(frame) {
+  function paintFacts(snapshot) {
     const list = document.querySelector("[data-facts]");
-    if (!list || !frame.facts) return;
-    parts.fit(list, frame.facts.length, buildFact);
-    frame.facts.forEach(([name, known], index) => {
+    if (!list || !snapshot.facts) return;
+    parts.fit(list, snapshot.facts.length, buildFact);
+    snapshot.facts.forEach(([label, text], index) => {
       const [title, value] = list.children[index].children;
-      parts.write(title, name);
-      parts.write(value, known === null ? "N/A" : known);
-      value.classList.toggle("missing", known === null);
-      if (value.title !== (known || NEVER)) value.title = known || NEVER;
+      parts.write(title, label);
+      parts.write(value, text === null ? "N/A" : text);
+      value.classList.toggle("missing", text === null);
+      if (value.title !== (text || NOT_SUPPORTED)) value.title = text || NOT_SUPPORTED;
     });
   }
 
-  painters.push(paintLimits, foldUntold, paintFacts);
+  painters.push(paintThrottleReasons, hideUnsupported, paintFacts);
 })();

@@ -1,25 +1,30 @@
-// The table of processes: rows are kept by pid, so that a tick changes texts and nothing flickers.
+// The table of processes. Rows are kept by pid: a tick only changes texts, so nothing flickers.
 (function () {
   "use strict";
 
-  const { painters, parts } = window.dashtop;
-  const PAGE = 10;
-  const KINDS = { C: "Compute", G: "Graphics", M: "MPS client" };
-  // In the order of the columns (panels/processes.py).
-  const NUMERIC = [false, false, false, false, true, true, true, true, true];
+  const { painters, parts, units } = window.dashtop;
+  const PAGE_SIZE = 10;
+  const TYPES = { C: "Compute", G: "Graphics", M: "MPS client" };
+  const UNKNOWN = "N/A";
+  const NONE = "‒";
+  const NAME = "name"; // the column that is the header of a row
 
   const rows = new Map(); // pid -> <tr>
-  const sorting = { column: 4, descending: true };
+  const sorting = { column: "gpu_memory_mib", descending: true };
   let filter = "";
-  let pages = 1;
-  let frame = null;
+  let pageCount = 1;
+  let snapshot = null;
 
-  function size(mib) {
-    return mib === null ? "N/A" : window.dashtop.units.size(mib);
-  }
+  // --- columns ------------------------------------------------------------------------------------------------
 
-  function duration(ms) {
-    if (ms === null) return "N/A";
+  const FORMATS = {
+    text: (value) => String(value),
+    size: (mib) => units.formatSize(mib),
+    percent: (value) => `${Math.round(value)} %`,
+    duration: formatDuration,
+  };
+
+  function formatDuration(ms) {
     const seconds = Math.max(0, Math.floor(ms / 1000));
     const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
     if (days) return `${days} d ${hours} h`;
@@ -27,127 +32,149 @@
     return minutes ? `${minutes} min` : `${seconds} s`;
   }
 
-  const percent = (value) => (value === null ? "N/A" : `${Math.round(value)} %`);
-
-  // One process as the nine values that its row is sorted by.
-  function process([pid, kind, name, user, where, started, foreign], [memory, sm, cpu, ram]) {
-    const running = started === null ? null : frame.time - started;
-    return { pid, kind, foreign, values: [pid, name, user, where, memory, sm, cpu, ram, running] };
+  // The columns as the header defines them (app/dashtop/ui/panels/processes.py): [{ key, format, isNumeric }, …].
+  function findColumns(table) {
+    return [...table.querySelectorAll("[data-column]")].map(({ dataset }) => ({
+      key: dataset.column,
+      format: dataset.cellFormat,
+      isNumeric: dataset.cellFormat !== "text",
+    }));
   }
 
-  function words({ foreign, values: [pid, name, user, where, memory, sm, cpu, ram, running] }) {
-    const none = foreign ? "‒" : "N/A";
-    const told = (value, text) => (value === null && foreign ? none : text);
-    return [String(pid), name ?? none, user ?? none, where || "‒", size(memory), percent(sm),
-      told(cpu, percent(cpu)), told(ram, size(ram)), told(running, duration(running))];
+  function formatCell(column, process) {
+    const value = process[column.key];
+    if (value === "") return NONE;
+    if (value !== null) return FORMATS[column.format](value);
+    return process.foreign && column.key !== "gpu_memory_mib" && column.key !== "sm_percent" ? NONE : UNKNOWN;
   }
 
-  function compare(one, other) {
-    const [a, b] = [one.values[sorting.column], other.values[sorting.column]];
-    // What is not told stands last, whichever way the column is sorted.
-    if (a === null || a === "" || b === null || b === "") return (a === null || a === "") - (b === null || b === "") || one.pid - other.pid;
+  // --- rows ---------------------------------------------------------------------------------------------------
+
+  // Joins the static facts and the current load of each process.
+  function listProcesses() {
+    return snapshot.processes.map((facts, index) => {
+      const elapsed = facts.started_ms === null ? null : snapshot.time - facts.started_ms;
+      return { ...facts, ...snapshot.process_loads[index], elapsed_ms: elapsed };
+    });
+  }
+
+  function compareProcesses(one, other) {
+    const [a, b] = [one[sorting.column], other[sorting.column]];
+    const [hasNoA, hasNoB] = [a === null || a === "", b === null || b === ""];
+    // Unknown values are last in both directions.
+    if (hasNoA || hasNoB) return hasNoA - hasNoB || one.pid - other.pid;
     const order = typeof a === "number" ? a - b : a.localeCompare(b);
     return (sorting.descending ? -order : order) || one.pid - other.pid;
   }
 
-  function build(pid) {
+  function buildRow(columns, pid) {
     const row = document.createElement("tr");
-    NUMERIC.forEach((numeric, column) => {
-      const cell = parts.make(column === 1 ? "th" : "td", numeric ? "numeric" : "", row);
-      if (column === 1) {
-        cell.scope = "row";
-        parts.make("span", "process-name", cell);
-        parts.make("span", "kind", cell);
-      }
-    });
+    for (const { key, isNumeric } of columns) {
+      const cell = parts.make(key === NAME ? "th" : "td", isNumeric ? "numeric" : "", row);
+      cell.dataset.cell = key;
+      if (key !== NAME) continue;
+      cell.scope = "row";
+      parts.make("span", "process-name", cell);
+      parts.make("span", "process-type", cell);
+    }
     row.dataset.pid = String(pid);
     return row;
   }
 
-  function paintRow(row, found) {
-    row.classList.toggle("foreign", found.foreign);
-    words(found).forEach((text, column) => {
-      const cell = column === 1 ? row.children[1].firstElementChild : row.children[column];
+  function paintRow(row, columns, process) {
+    row.classList.toggle("foreign", process.foreign);
+    columns.forEach((column, position) => {
+      const cell = column.key === NAME ? row.children[position].firstElementChild : row.children[position];
+      const text = formatCell(column, process);
       parts.write(cell, text);
-      cell.classList.toggle("unknown", text === "N/A" || text === "‒");
-      if (!NUMERIC[column] && cell.title !== text) cell.title = text;
+      cell.classList.toggle("unknown", text === UNKNOWN || text === NONE);
+      if (!column.isNumeric && cell.title !== text) cell.title = text;
     });
-    const kind = row.children[1].lastElementChild;
-    parts.write(kind, found.kind);
-    const meaning = found.kind.split("+").map((letter) => KINDS[letter] || letter).join(", ");
-    if (kind.title !== meaning) kind.title = meaning;
+    const type = row.querySelector(".process-type");
+    parts.write(type, process.type);
+    const meaning = process.type.split("+").map((letter) => TYPES[letter] || letter).join(", ");
+    if (type.title !== meaning) type.title = meaning;
   }
 
-  function place(body, list) {
-    const pids = new Set(list.map((each) => each.pid));
+  function paintRows(body, columns, processes) {
+    const pids = new Set(processes.map(({ pid }) => pid));
     for (const [pid, row] of rows) {
       if (pids.has(pid)) continue;
       row.remove();
       rows.delete(pid);
     }
-    list.forEach((each, position) => {
-      if (!rows.has(each.pid)) rows.set(each.pid, build(each.pid));
-      const row = rows.get(each.pid);
-      paintRow(row, each);
+    processes.forEach((process, position) => {
+      if (!rows.has(process.pid)) rows.set(process.pid, buildRow(columns, process.pid));
+      const row = rows.get(process.pid);
+      paintRow(row, columns, process);
       if (body.children[position] !== row) body.insertBefore(row, body.children[position] || null);
     });
   }
 
-  function totals() {
-    const [sum, silent, used, count] = frame.totals;
-    const memory = (gib) => window.dashtop.units.text(gib, "GiB");
-    if (count === 0) return used ? `${memory(used)} used, not attributed to a process` : "";
-    const all = `${count} ${count === 1 ? "process" : "processes"}: ${memory(sum)}`;
-    const of = used === null ? "" : ` of ${memory(used)} used`;
-    const rest = used !== null && used - sum >= 0.05 ? `; ${memory(used - sum)} not attributed to a process` : "";
-    return `${all}${of}${rest}${silent ? `; ${silent} of unknown size` : ""}`;
+  // --- the whole panel ----------------------------------------------------------------------------------------
+
+  // "3 processes: 20.1 GiB of 21.0 GiB used, 0.9 GiB not attributed to a process"
+  function describeTotals({ count, gpu_memory_gib: sum, unknown_count: unknown, used_gib: used }) {
+    const format = (gib) => units.format(gib, "GiB");
+    if (count === 0) return used ? `${format(used)} used, not attributed to a process` : "";
+    const total = used === null ? "" : ` of ${format(used)} used`;
+    const texts = [`${count} ${count === 1 ? "process" : "processes"}: ${format(sum)}${total}`];
+    if (used !== null && used - sum >= 0.05) texts.push(`${format(used - sum)} not attributed to a process`);
+    if (unknown) texts.push(`${unknown} of unknown size`);
+    return texts.join(", ");
   }
 
-  function show() {
-    const body = document.querySelector("[data-processes]");
-    if (!body || !frame || !frame.processes || !frame.loads) return;
-    const all = frame.processes.map((facts, index) => process(facts, frame.loads[index]));
-    const wanted = filter.toLowerCase();
-    const found = all.filter((each) => words(each).slice(0, 4).some((text) => text.toLowerCase().includes(wanted)));
-    const shown = found.sort(compare).slice(0, pages * PAGE);
-    place(body, shown);
-    const panel = body.closest(".panel");
-    const none = frame.totals[3] === 0 ? frame.words["processes.none"] : "No matching processes.";
-    parts.write(panel.querySelector("[data-none]"), found.length ? "" : none);
-    body.closest("table").hidden = frame.totals[3] === 0;
-    parts.write(panel.querySelector("[data-sum]"), totals());
-    const button = panel.querySelector(".more-rows");
-    button.hidden = shown.length === found.length;
-    parts.write(button, `Show more (${found.length - shown.length})`);
-    for (const head of panel.querySelectorAll("[data-sort]")) {
-      const chosen = Number(head.dataset.sort) === sorting.column;
+  function markSorting(panel) {
+    for (const button of panel.querySelectorAll("[data-column]")) {
       const direction = sorting.descending ? "descending" : "ascending";
-      head.parentElement.setAttribute("aria-sort", chosen ? direction : "none");
+      button.parentElement.setAttribute("aria-sort", button.dataset.column === sorting.column ? direction : "none");
     }
   }
 
+  function paint() {
+    const body = document.querySelector("[data-processes]");
+    if (!body || !snapshot || !snapshot.processes || !snapshot.process_loads) return;
+    const panel = body.closest(".panel");
+    const columns = findColumns(panel);
+    const textColumns = columns.filter((column) => !column.isNumeric);
+    const wanted = filter.toLowerCase();
+    const matches = (process) => textColumns.some((column) => formatCell(column, process).toLowerCase().includes(wanted));
+    const found = listProcesses().filter(matches).sort(compareProcesses);
+    const visible = found.slice(0, pageCount * PAGE_SIZE);
+    const [totals] = snapshot.process_totals;
+    paintRows(body, columns, visible);
+    const emptyText = totals.count === 0 ? snapshot.words["processes.empty"] : "No matching processes.";
+    parts.write(panel.querySelector("[data-empty]"), found.length ? "" : emptyText);
+    body.closest("table").hidden = totals.count === 0;
+    parts.write(panel.querySelector("[data-summary]"), describeTotals(totals));
+    const more = panel.querySelector(".more-rows");
+    more.hidden = visible.length === found.length;
+    parts.write(more, `Show more (${found.length - visible.length})`);
+    markSorting(panel);
+  }
+
   document.addEventListener("click", (event) => {
-    const head = event.target.closest("[data-sort]");
-    if (head) {
-      const column = Number(head.dataset.sort);
-      const descending = sorting.column === column ? !sorting.descending : NUMERIC[column];
+    const header = event.target.closest("[data-column]");
+    if (header) {
+      const column = header.dataset.column;
+      const descending = sorting.column === column ? !sorting.descending : header.dataset.cellFormat !== "text";
       Object.assign(sorting, { column, descending });
-      show();
+      paint();
     } else if (event.target.closest(".more-rows")) {
-      pages += 1;
-      show();
+      pageCount += 1;
+      paint();
     }
   });
 
   document.addEventListener("input", (event) => {
     if (event.target.id !== "process-filter") return;
     filter = event.target.value.trim();
-    pages = 1;
-    show();
+    pageCount = 1;
+    paint();
   });
 
   painters.push((newest) => {
-    frame = newest;
-    show();
+    snapshot = newest;
+    paint();
   });
 })();

@@ -1,28 +1,27 @@
-// Lists whose length the machine decides: cores and mounts. Elements are made once and then only changed.
-// (Dash loads these files in the order of their names: paint.js, this one, poll.js, view.js.)
+// The CPU cores and the mount points. Elements are built once and then updated.
 (function () {
   "use strict";
 
-  const { painters, parts } = window.dashtop;
+  const { painters, parts, units } = window.dashtop;
   const { make, fit } = parts;
-  const MOST_BARS = 32;
+  const MAX_BARS = 32;
 
-  // Few cores are bars, many are a heat map: both are read at a glance, and neither grows past a few lines.
-  function paintCores(frame) {
-    const strip = document.querySelector("[data-cores]");
-    if (!strip) return;
-    const cores = frame.cores || [];
-    strip.hidden = cores.length === 0;
-    strip.dataset.form = cores.length > MOST_BARS ? "heat" : "bars";
-    fit(strip, cores.length, (parent) => make("i", "", make("span", "core", parent)));
+  // Few cores are bars, many are a heat map, which stays a few lines high.
+  function paintCores(snapshot) {
+    const list = document.querySelector("[data-cores]");
+    if (!list) return;
+    const cores = snapshot.cores || [];
+    list.hidden = cores.length === 0;
+    list.dataset.form = cores.length > MAX_BARS ? "heat" : "bars";
+    fit(list, cores.length, (parent) => make("i", "", make("span", "core", parent)));
     cores.forEach((percent, index) => {
-      const cell = strip.children[index];
+      const cell = list.children[index];
       cell.style.setProperty("--use", String(percent / 100));
       cell.title = `Core ${index}: ${percent} %`;
     });
     const busiest = cores.indexOf(Math.max(...cores));
     if (cores.length) {
-      strip.setAttribute("aria-label", `Use of ${cores.length} cores; busiest is core ${busiest} at ${cores[busiest]} %`);
+      list.setAttribute("aria-label", `CPU utilization of ${cores.length} cores, highest: core ${busiest}, ${cores[busiest]} %`);
     }
   }
 
@@ -34,9 +33,9 @@
     const value = make("span", "value", item);
     make("span", "number mount-used", value);
     value.append(" / ");
-    make("span", "number whole mount-total", value).dataset.unit = "GiB";
+    make("span", "number total mount-total", value).dataset.unit = "GiB";
     make("span", "mount-percent", value);
-    make("span", "mount-silent", value).textContent = "not answering";
+    make("span", "mount-error", value).textContent = "not responding";
     const bar = make("div", "bar", item);
     bar.setAttribute("role", "meter");
     bar.setAttribute("aria-valuemin", "0");
@@ -44,28 +43,29 @@
   }
 
   function writeSize(element, gib) {
-    const { value, symbol } = window.dashtop.units.shown(gib, "GiB");
+    const { value, symbol } = units.convert(gib, "GiB");
     parts.write(element, value === null ? "N/A" : value.toFixed(1));
     if (element.dataset.unit) parts.mark(element, "unit", symbol);
   }
 
-  function paintMounts(frame) {
+  function paintMount(item, mount) {
+    const find = (name) => item.querySelector(name);
+    parts.write(find(".mount-point"), mount.mount_point);
+    find(".mount-point").title = mount.mount_point;
+    parts.write(find(".filesystem"), mount.filesystem);
+    writeSize(find(".mount-used"), mount.used_gib);
+    writeSize(find(".mount-total"), mount.total_gib);
+    parts.write(find(".mount-percent"), mount.used_percent === null ? "" : `${mount.used_percent.toFixed(0)} %`);
+    item.classList.toggle("not-responding", mount.total_gib === null);
+    find(".bar").setAttribute("aria-label", `${mount.mount_point} used`);
+    parts.fill(find(".bar"), mount.used_percent, mount.level);
+  }
+
+  function paintMounts(snapshot) {
     const list = document.querySelector("[data-mounts]");
-    if (!list || !frame.mounts) return;
-    fit(list, frame.mounts.length, buildMount);
-    frame.mounts.forEach(([point, filesystem, used, total, percent, level], index) => {
-      const item = list.children[index];
-      const part = (name) => item.querySelector(name);
-      parts.write(part(".mount-point"), point);
-      part(".mount-point").title = point;
-      parts.write(part(".filesystem"), filesystem);
-      writeSize(part(".mount-used"), used);
-      writeSize(part(".mount-total"), total);
-      parts.write(part(".mount-percent"), percent === null ? "" : `${percent.toFixed(0)} %`);
-      item.classList.toggle("silent", total === null);
-      part(".bar").setAttribute("aria-label", `${point} used`);
-      parts.fill(part(".bar"), percent, level);
-    });
+    if (!list || !snapshot.mounts) return;
+    fit(list, snapshot.mounts.length, buildMount);
+    snapshot.mounts.forEach((mount, index) => paintMount(list.children[index], mount));
   }
 
   painters.push(paintCores, paintMounts);

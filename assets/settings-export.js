@@ -34,7 +34,7 @@
     all.disabled = lines.length === 0;
     if (!all.checked && lines.length) query.set("metrics", lines.join());
     const what = query.has("metrics") ? `${lines.length} ${lines.length === 1 ? "metric" : "metrics"}` : "all metrics";
-    dashtop.parts.write(menu().querySelector("[data-about]"), `${when}, ${gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
+    dashtop.parts.write(menu().querySelector("[data-export-summary]"), `${when}, ${gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
     for (const link of menu().querySelectorAll("[data-format]")) {
       query.set("format", link.dataset.format);
       link.href = `${dashtop.viewRequest.url("api/v1/system/export")}?${query}`;

@@ -130,10 +130,10 @@
     name.textContent = title;
     label.append(box, name);
     const grip = document.createElement("span");
-    grip.className = "grip";
+    grip.className = "drag-handle";
     row.append(grip, label);
     for (const [by, word] of [[-1, "up"], [1, "down"]]) {
-      const button = Object.assign(document.createElement("button"), { type: "button", className: `move ${word}` });
+      const button = Object.assign(document.createElement("button"), { type: "button", className: `move-button ${word}` });
       button.dataset.by = String(by);
       button.ariaLabel = `Move ${title} ${word}`;
       button.disabled = position + by < 0 || position + by >= count;
@@ -142,7 +142,7 @@
     list.append(row);
   }
 
-  const panelsOf = (list) => ordered(JSON.parse(list.dataset.arrange));
+  const panelsOf = (list) => ordered(JSON.parse(list.dataset.panels));
 
   function fill(list) {
     const panels = panelsOf(list);
@@ -150,7 +150,7 @@
     panels.forEach((panel, position) => item(list, panel, position, panels.length));
   }
 
-  const lists = () => [...document.querySelectorAll("[data-arrange]")];
+  const lists = () => [...document.querySelectorAll("[data-panels]")];
 
   // Dash puts the dialog's content on the page when it is opened.
   new MutationObserver(() => lists().filter((list) => !list.firstChild).forEach(fill)).observe(document.body, { childList: true });
@@ -165,19 +165,19 @@
     state.set({ order: [...others, ...names].join() });
   }
 
-  const rowOf = (event) => event.target.closest("[data-arrange] > li");
+  const rowOf = (event) => event.target.closest("[data-panels] > li");
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#settings-reset")) state.reset();
     if (event.target.closest("#gpu-gone-keep")) keepShownGpu();
-    const button = event.target.closest(".move");
+    const button = event.target.closest(".move-button");
     if (!button) return;
     const row = rowOf(event);
     const list = row.parentElement;
     move(list, row.dataset.panel, [...list.children].indexOf(row) + Number(button.dataset.by));
     // The list has been made anew: whoever moves by keyboard goes on from where they were.
     const again = list.querySelector(`[data-panel="${row.dataset.panel}"]`);
-    const next = again.querySelector(`.move[data-by="${button.dataset.by}"]:enabled`) || again.querySelector(".move:enabled");
+    const next = again.querySelector(`.move-button[data-by="${button.dataset.by}"]:enabled`) || again.querySelector(".move-button:enabled");
     if (next) next.focus();
   });
 
@@ -194,7 +194,7 @@
   let dragged = null;
 
   document.addEventListener("pointerdown", (event) => {
-    if (!event.target.matches(".grip") || event.button) return;
+    if (!event.target.matches(".drag-handle") || event.button) return;
     event.preventDefault();
     event.target.setPointerCapture(event.pointerId);
     dragged = rowOf(event);

@@ -88,7 +88,7 @@
     const position = (number) => 1 - ((bucket - number) * step) / span;
     draw(element, [...points].map(([number, value]) => [position(number), value]), top, (2.5 * step) / span);
     for (const peak of document.querySelectorAll(`[data-peak="${element.dataset.spark}"]`)) {
-      const { value, symbol } = dashtop.units.shown(highest, peak.dataset.in);
+      const { value, symbol } = dashtop.units.convert(highest, peak.dataset.in);
       parts.write(peak, points.size ? value.toFixed(Number(peak.dataset.digits)) : "N/A");
       parts.mark(peak, "unit", symbol);
       peak.classList.toggle("missing", points.size === 0);

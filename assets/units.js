@@ -1,110 +1,117 @@
-// Units: values travel in °C, GiB and MiB, and become what the reader has chosen here and nowhere else.
+// Units: the server sends °C, GiB, MiB, Wh and MB/s; this script converts them to the units that the page shows.
 (function () {
   "use strict";
 
   const dashtop = window.dashtop;
 
-  const OTHERS = {
+  // The other unit of each setting (assets/settings-store.js). K is a difference of temperatures: no offset of 32.
+  const ALTERNATIVES = {
     temperature: { "°C": ["°F", (value) => value * 1.8 + 32], K: ["°F", (value) => value * 1.8] },
     memory: { GiB: ["GB", (value) => value * 1.073741824], MiB: ["MB", (value) => value * 1.048576] },
   };
   const DEFAULTS = { temperature: "C", memory: "GiB" };
+  // Large values get a larger unit: [from, unit], a thousand times as large.
+  const LARGER = { Wh: [10000, "kWh"], "MB/s": [1000, "GB/s"], "Mbit/s": [1000, "Gbit/s"] };
 
-  // K is a difference of temperatures: no sum of 32 in it.
-  function conversion(unit) {
-    const kind = Object.keys(OTHERS).find((each) => unit in OTHERS[each]);
-    return kind && dashtop.state.get(kind) !== DEFAULTS[kind] ? OTHERS[kind][unit] : null;
+  // Returns [unit, function] if the user has chosen another unit than the server sends.
+  function chosenUnit(unit) {
+    const setting = Object.keys(ALTERNATIVES).find((name) => unit in ALTERNATIVES[name]);
+    return setting && dashtop.state.get(setting) !== DEFAULTS[setting] ? ALTERNATIVES[setting][unit] : null;
   }
 
-  function shown(value, unit) {
-    const other = conversion(unit);
-    if (!other) return { value, symbol: unit };
-    return { value: value === null ? null : other[1](value), symbol: other[0] };
+  // Returns the value and unit to show for a value in the unit of the server.
+  function convert(value, unit) {
+    const [threshold, larger] = LARGER[unit] || [Infinity];
+    if (value >= threshold) return { value: value / 1000, symbol: larger };
+    const chosen = chosenUnit(unit);
+    if (!chosen) return { value, symbol: unit };
+    return { value: value === null ? null : chosen[1](value), symbol: chosen[0] };
   }
 
-  // "1.5 GiB": a value with its unit.
-  function text(value, unit, digits = 1) {
-    const found = shown(value, unit);
-    return `${found.value.toFixed(digits)} ${found.symbol}`;
+  // Returns a value with its unit: "1.5 GiB".
+  function format(value, unit, digits = 1) {
+    const converted = convert(value, unit);
+    return `${converted.value.toFixed(digits)} ${converted.symbol}`;
   }
 
-  // A size in MiB, in whichever of two units it is short in.
-  function size(mib) {
-    const small = shown(mib, "MiB");
-    return small.value >= (small.symbol === "MB" ? 1000 : 1024) ? text(mib / 1024, "GiB") : text(mib, "MiB", 0);
+  // Returns a size in MiB, as MiB or GiB.
+  function formatSize(mib) {
+    const small = convert(mib, "MiB");
+    return small.value >= (small.symbol === "MB" ? 1000 : 1024) ? format(mib / 1024, "GiB") : format(mib, "MiB", 0);
   }
 
-  function decoded(array) {
+  // --- figures ------------------------------------------------------------------------------------------------
+
+  function decodeArray(array) {
     if (Array.isArray(array)) return array;
     const bytes = Uint8Array.from(atob(array.bdata), (letter) => letter.charCodeAt(0));
     return Array.from(new Float32Array(bytes.buffer));
   }
 
-  // An array of two dimensions: its shape is "rows,columns".
-  function rows(array) {
+  // Decodes a two-dimensional array; its shape is "rows,columns".
+  function decodeRows(array) {
     const columns = Number(array.shape.split(",")[1]);
-    const flat = decoded(array);
+    const flat = decodeArray(array);
     return Array.from({ length: flat.length / columns }, (_, row) => flat.slice(row * columns, (row + 1) * columns));
   }
 
-  // Words like "warning 83 °C" and formats like "%{y:.1f} °C".
-  function reworded(text, unit, symbol, value) {
+  // Converts the number and unit in "warning 83 °C", and the unit in "%{y:.1f} °C".
+  function convertText(text, unit, symbol, value) {
     const number = new RegExp(`\\d+(?:\\.(\\d+))? ${unit}`);
     return text
       .replace(number, (_, decimals) => `${value.toFixed((decimals || "").length)} ${symbol}`)
       .replace(` ${unit}`, ` ${symbol}`);
   }
 
-  // Round steps of an axis: 1, 2, 4, 5 and tens of them.
-  function step(least) {
-    const ten = 10 ** Math.floor(Math.log10(least));
-    return [1, 2, 4, 5, 10].find((each) => each * ten >= least) * ten;
+  // Returns the smallest round tick distance (1, 2, 4, 5, times a power of ten) of at least `minimum`.
+  function roundTickDistance(minimum) {
+    const power = 10 ** Math.floor(Math.log10(minimum));
+    return [1, 2, 4, 5, 10].find((each) => each * power >= minimum) * power;
   }
 
-  function short(value) {
+  function formatTick(value) {
     return value >= 100 ? value.toFixed(0) : value.toFixed(1).replace(/\.0$/, "");
   }
 
-  function convertAxis(axis, [, convert]) {
+  function convertAxis(axis, [, toUnit]) {
     const converted = { ...axis };
-    if (axis.range) converted.range = axis.range.map(convert);
+    if (axis.range) converted.range = axis.range.map(toUnit);
     if (axis.tickvals) {
-      converted.tickvals = axis.tickvals.map(convert);
-      converted.ticktext = converted.tickvals.map(short);
+      converted.tickvals = axis.tickvals.map(toUnit);
+      converted.ticktext = converted.tickvals.map(formatTick);
     }
-    if (axis.dtick) converted.dtick = step(convert(axis.dtick) - convert(0));
+    if (axis.dtick) converted.dtick = roundTickDistance(toUnit(axis.dtick) - toUnit(0));
     return converted;
   }
 
-  // A figure of one or two value axes, whose units stand in layout.meta by axis.
-  function figure(original) {
-    const units = original.layout.meta || {};
-    const used = Object.entries(units).filter(([, unit]) => conversion(unit));
-    if (used.length === 0) return original;
-    const layout = { ...original.layout };
-    let { data } = original;
-    for (const [axis, unit] of used) {
-      const other = conversion(unit);
-      const convert = (value) => (Number.isFinite(value) ? other[1](value) : null);
+  function convertTrace(trace, unit, symbol, toUnit) {
+    const converted = { ...trace, y: decodeArray(trace.y).map(toUnit) };
+    if (trace.hovertemplate) converted.hovertemplate = convertText(trace.hovertemplate, unit, symbol);
+    if (trace.customdata) converted.customdata = decodeRows(trace.customdata).map((row) => row.map(toUnit));
+    return converted;
+  }
+
+  // Converts a figure to the chosen units. The units of its axes are in layout.meta.
+  function convertFigure(figure) {
+    const axes = Object.entries(figure.layout.meta || {}).filter(([, unit]) => chosenUnit(unit));
+    if (axes.length === 0) return figure;
+    const layout = { ...figure.layout };
+    let { data } = figure;
+    for (const [axis, unit] of axes) {
+      const [symbol, toChosen] = chosenUnit(unit);
+      const toUnit = (value) => (Number.isFinite(value) ? toChosen(value) : null);
       const name = `yaxis${axis.slice(1)}`;
-      layout[name] = convertAxis(layout[name], other);
+      layout[name] = convertAxis(layout[name], [symbol, toChosen]);
       layout.shapes = layout.shapes.map((shape) =>
-        shape.yref === axis ? { ...shape, y0: convert(shape.y0), y1: convert(shape.y1) } : shape,
+        shape.yref === axis ? { ...shape, y0: toUnit(shape.y0), y1: toUnit(shape.y1) } : shape,
       );
       layout.annotations = layout.annotations.map((note) =>
-        note.yref === axis ? { ...note, y: convert(note.y), text: reworded(note.text, unit, other[0], convert(note.y)) } : note,
+        note.yref === axis ? { ...note, y: toUnit(note.y), text: convertText(note.text, unit, symbol, toUnit(note.y)) } : note,
       );
-      data = data.map((trace) => {
-        if ((trace.yaxis || "y") !== axis) return trace;
-        const template = trace.hovertemplate && reworded(trace.hovertemplate, unit, other[0]);
-        const converted = { ...trace, y: decoded(trace.y).map(convert) };
-        if (template) converted.hovertemplate = template;
-        if (trace.customdata) converted.customdata = rows(trace.customdata).map((row) => row.map(convert));
-        return converted;
-      });
+      data = data.map((trace) => ((trace.yaxis || "y") === axis ? convertTrace(trace, unit, symbol, toUnit) : trace));
     }
     return { data, layout };
   }
 
-  dashtop.units = { shown, text, size, figure, decoded };
+  dashtop.units = { convert, format, formatSize, convertFigure, decodeArray };
 })();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,24 +37,24 @@ def test_contrast_and_control_names_in_every_view(
     for state in ("stale", "disconnected"):
         show = f"document.documentElement.dataset.live = '{state}'; document.documentElement.dataset.gpuOld = 'true'"
         assert tab.page.evaluate(f"() => {{ {show}; return ({LOW_CONTRAST})(); }}") == []
-    tab.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 0.4; }")
+    tab.page.evaluate("() => { document.querySelector('#panel-power .card-title').style.opacity = 0.4; }")
     assert [each.partition(".")[0] for each in tab.page.evaluate(LOW_CONTRAST)] == ["H3"], "low contrast is found"
-    tab.page.evaluate("() => { document.querySelector('#panel-power .card-name').style.opacity = 1; }")
+    tab.page.evaluate("() => { document.querySelector('#panel-power .card-title').style.opacity = 1; }")
     tab.page.click("#export-button")
     check_readable()
     tab.page.keyboard.press("Escape")
     tab.page.evaluate("() => window.dashtop.state.set({view: 'compare'})")
-    tab.wait_until("() => document.querySelector('#gpu-card-7 .spark')?.getAttribute('aria-label')")
+    tab.wait_until("() => document.querySelector('#gpu-card-7 .sparkline')?.getAttribute('aria-label')")
     check_readable()
     tab.page.click("#settings-button")
-    tab.page.wait_for_selector("#settings-modal .arrange li")
+    tab.page.wait_for_selector("#settings-modal .panel-list li")
     tab.wait_until("() => getComputedStyle(document.querySelector('.modal')).opacity === '1'")
     check_readable()
     assert tab.errors == []
 
 
 def test_reduced_motion_stops_animations(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
-    animation = "() => getComputedStyle(document.querySelector('.ghost')).animationName"
+    animation = "() => getComputedStyle(document.querySelector('.skeleton-block')).animationName"
     tab = new_tab().open(demo.url)
     assert tab.page.evaluate(animation) == "shimmer"
     tab.page.emulate_media(reduced_motion="reduce")
@@ -63,18 +64,23 @@ def test_reduced_motion_stops_animations(demo: Running, new_tab: Callable[..., B
 
 def test_an_unresponsive_mount_is_marked(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab()
-    mounts = [["/", "ext4", 20.0, 100.0, 20.0, ""], ["/mnt/<b>gone</b>", "nfs4", None, None, None, ""]]
+    used = {"used_gib": 20.0, "total_gib": 100.0, "used_percent": 20.0, "level": ""}
+    unknown = {"used_gib": None, "total_gib": None, "used_percent": None, "level": ""}
+    mounts = [
+        {"mount_point": "/", "filesystem": "ext4", **used},
+        {"mount_point": "/mnt/<b>gone</b>", "filesystem": "nfs4", **unknown},
+    ]
     # The answer of the real server, with one mount that does not respond.
     tab.page.add_init_script(
-        f"""addEventListener('DOMContentLoaded', () => window.dashtop.painters.unshift(frame => {{
-          frame.mounts = {mounts!r}; }}));""".replace("None", "null")
+        f"""addEventListener('DOMContentLoaded', () => window.dashtop.painters.unshift(snapshot => {{
+          snapshot.mounts = {json.dumps(mounts)}; }}));"""
     )
     tab.open(demo.url)
-    hung = tab.page.locator("#panel-storage .silent")
+    hung = tab.page.locator("#panel-storage .not-responding")
     hung.wait_for()
     assert hung.locator(".label").inner_text() == "/mnt/<b>gone</b>nfs4"
-    assert hung.locator(".mount-silent").inner_text() == "not answering"
+    assert hung.locator(".mount-error").inner_text() == "not responding"
     assert not hung.locator(".mount-used").is_visible()
     assert hung.locator(".bar").get_attribute("aria-valuenow") is None
-    assert tab.page.locator("#panel-storage li:not(.silent) .mount-percent").inner_text() == "20 %"
+    assert tab.page.locator("#panel-storage li:not(.not-responding) .mount-percent").inner_text() == "20 %"
     assert tab.errors == []

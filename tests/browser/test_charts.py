@@ -153,10 +153,10 @@ def test_gpu_cards_equal_the_api_and_mark_free_gpus(
         tab.page.click("#compare label:has-text('Free memory')")
         tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
         tab.wait_until(
-            "() => document.querySelector('#gpu-card-0 .spark').getAttribute('aria-label')?.startsWith('Use in')"
+            "() => document.querySelector('#gpu-card-0 .sparkline').getAttribute('aria-label')?.startsWith('Use in')"
         )
         tab.page.click("#compare label:has-text('Utilization')")
-        tab.wait_until("() => document.querySelector('.fleet').lastElementChild.id === 'gpu-card-5'")
+        tab.wait_until("() => document.querySelector('.gpu-grid').lastElementChild.id === 'gpu-card-5'")
         tab.page.click("#gpu-card-3")
         tab.wait_until("() => document.documentElement.dataset.view === 'single'")
         tab.wait_until("() => document.querySelector('#gpu-selector').value === '3'")
@@ -176,7 +176,7 @@ def test_process_memory_chart_shows_layers_with_users(
         owner = {each["pid"]: each for each in server.json("/api/v1/system/processes") if each["gpu_id"] == 0}[
             own["pid"]
         ]
-        names = "() => [...document.querySelectorAll('[data-names] > *')].map(name => name.textContent)"
+        names = "() => [...document.querySelectorAll('[data-legend] > *')].map(name => name.textContent)"
         mine = f"{owner['process_name']} ({owner['username']})"
         tab.wait_until(f"mine => ({names})().join() === [mine, 'pid 900001', 'driver and others'].join()", mine)
         tops = """() => document.querySelector('#chart-processes .js-plotly-plot').calcdata.slice(0, 3)
@@ -221,7 +221,7 @@ def test_an_embedded_panel_in_an_iframe(
     panel.locator(shown).wait_for()
     panel.locator("html[data-live=live]").wait_for()
     assert not panel.locator(hidden).is_visible()
-    assert not panel.locator(".name").is_visible()
+    assert not panel.locator(".brand-name").is_visible()
     ground = "element => getComputedStyle(element).backgroundColor"
     assert panel.locator("body").evaluate(ground) == "rgba(0, 0, 0, 0)"
     assert tab.errors == []
@@ -237,7 +237,7 @@ def test_embedded_panels_use_gpu_range_and_theme_of_the_address(
         tab.page.locator(f"#{shown}").wait_for()
         assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
         assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgba(0, 0, 0, 0)"
-        for chrome in ("#view-mode", "#settings-button", "#time-range", "footer.foot"):
+        for chrome in ("#view-mode", "#settings-button", "#time-range", "footer.footer"):
             assert not tab.page.locator(chrome).is_visible()
         if name in CHARTS:
             tab.wait_until(f"chart => ({POINTS})(chart) > 1", name)

@@ -191,7 +191,7 @@ def test_a_hung_driver_is_a_gpu_error_and_host_values_continue(
         temperature = tab.page.locator("#panel-temperature [data-metric='gpu.temperature']")
         assert temperature.inner_text() == "N/A"
         assert temperature.get_attribute("title")
-        assert "last answer" in tab.text("#gpu-heading .old")
+        assert "last answer" in tab.text("#gpu-heading .gpu-age")
         tab.wait_until("() => document.querySelector('#compact-status').innerText.includes('is not answering')")
         assert re.search(r"RAM \d+\.\d / \d+\.\d", tab.text("#compact-status")), "the values of the host"
         assert "VRAM" not in tab.text("#compact-status")

@@ -25,10 +25,10 @@ def table_pids(tab: BrowserTab) -> list[int]:
 def check_gauges(tab: BrowserTab, unavailable: dict[str, str]) -> None:
     """Check value, warning with severity, peak, and a sparkline that grows."""
     assert tab.metric("gpu.temperature", "#panel-temperature") == "93"
-    warning = tab.page.locator("#panel-temperature .gauge-head .warning")
+    warning = tab.page.locator("#panel-temperature .gauge-header .warning")
     assert (warning.inner_text(), warning.get_attribute("data-severity")) == ("Running hot", "critical")
     assert tab.text("#panel-temperature [data-peak]") == "93"
-    assert tab.text("#panel-fan .why") == unavailable["gpu.fan_speed"]
+    assert tab.text("#panel-fan .missing-reason") == unavailable["gpu.fan_speed"]
     length = "() => document.querySelector('#panel-power path.line').getAttribute('d').length"
     tab.wait_until(f"() => ({length})() > 10")
     before = tab.page.evaluate(length)
@@ -37,14 +37,14 @@ def check_gauges(tab: BrowserTab, unavailable: dict[str, str]) -> None:
 
 def check_hardware(tab: BrowserTab) -> None:
     """Check throttle reasons, pending row remapping, and the list of unsupported metrics."""
-    limit = tab.page.locator("#panel-hardware .limit")
+    limit = tab.page.locator("#panel-hardware .throttle-reason")
     assert limit.inner_text().startswith("Hardware thermal slowdown")
     assert limit.get_attribute("data-severity") == "critical"
     reset = tab.page.locator("#panel-hardware [data-warning='gpu.remapped_rows.pending']")
     assert reset.inner_text() == "Reset the GPU when its work is done"
     assert not tab.page.locator("#panel-hardware [data-metric='gpu.retired_pages.pending']").is_visible()
     tab.page.click("#panel-hardware summary")
-    assert "Pages retired, single-bit" in tab.text(".untold p")
+    assert "Pages retired, single-bit" in tab.text(".unsupported p")
 
 
 def test_gauges_hardware_processes_and_information_of_a_throttled_gpu(
@@ -72,10 +72,10 @@ def test_gauges_hardware_processes_and_information_of_a_throttled_gpu(
         assert expected["process_name"] in row
         assert expected["username"] in row
         assert "2.0 GiB" in row
-        assert "14 processes: 15.0 GiB" in tab.text("[data-sum]")
+        assert "14 processes: 15.0 GiB" in tab.text("[data-summary]")
         tab.page.click(".more-rows")
         assert len(table_pids(tab)) == 14
-        tab.page.locator("[data-sort='0']").focus()
+        tab.page.locator("[data-column='pid']").focus()
         tab.page.keyboard.press("Enter")
         assert table_pids(tab) == sorted([own, *range(900_001, 900_014)])
         heads = "() => [...document.querySelectorAll('[aria-sort=ascending]')].map(head => head.innerText)"

@@ -86,7 +86,7 @@ def test_zooming_in_loads_finer_data(stored_history: tuple[BrowserTab, int]) -> 
     # The export is the zoomed time range at 1 s.
     tab.page.click("#export-button")
     about = re.compile(r"^.+ \d\d:\d\d:\d\d to .+ \d\d:\d\d:\d\d, the host, 2 metrics$")
-    tab.page.locator("[data-about]").filter(has_text=about).wait_for()
+    tab.page.locator("[data-export-summary]").filter(has_text=about).wait_for()
     with tab.page.expect_download() as download:
         tab.page.click("[data-format='csv']")
     head, *rows = csv.reader(download.value.path().read_text().splitlines())

@@ -20,7 +20,7 @@ NAMES = """() => Object.fromEntries([...document.querySelectorAll('[data-process
   row => [row.dataset.pid, row.querySelector('.process-name').textContent]))"""
 # No element from a name, no request for it (it would be a console error), no script that ran.
 HARM = "() => window.hurt ?? document.querySelectorAll('img[src=x], main script').length"
-CUT = """() => [...document.querySelectorAll('.card-name:not([data-text])')].filter(
+CUT = """() => [...document.querySelectorAll('.card-title:not([data-text])')].filter(
   name => name.scrollWidth > name.clientWidth).map(name => name.textContent)"""
 HEIGHTS = "() => [...document.querySelectorAll('[data-processes] tr')].map(row => row.offsetHeight)"
 

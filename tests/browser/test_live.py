@@ -31,7 +31,7 @@ def test_values_on_the_page_equal_those_of_the_api(
         tab.page.select_option("#gpu-selector", "3")
         tab.wait_until("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 3')")
         body = server.json("/api/v1/system/monitoring/all?gpu_id=3")
-        assert tab.text("#gpu-heading .card-name") == body["gpu_metrics"]["gpu_name"]
+        assert tab.text("#gpu-heading .card-title") == body["gpu_metrics"]["gpu_name"]
         assert body["gpu_metrics"]["gpu_name"].startswith("<img")
         assert tab.page.evaluate("window.harm") is None
         assert tab.metric("gpu.temperature", "#panel-temperature") == "91"

@@ -31,7 +31,7 @@ def test_screenshots_of_charts(
     tab.wait_until(f"chart => ({POINTS})(chart) > 3", "chart-memory")
     if name == "settings":
         tab.page.click("#settings-button")
-        tab.page.wait_for_selector("#settings-modal .arrange li")
+        tab.page.wait_for_selector("#settings-modal .panel-list li")
     for width, theme in product(WIDTHS, GRIDS):
         tab.take_screenshot(screenshots / f"{name}-{width}-{theme}.png", width, theme, whole=name != "settings")
     assert tab.errors == []
@@ -44,7 +44,7 @@ def test_screenshots_of_all_gpus(
     tab = new_tab().open(f"{(demo if count == 8 else demo_16).url}?view=compare")
     last = f"#gpu-card-{count - 1}"
     tab.wait_until(
-        "card => document.querySelector(card + ' .spark')?.getAttribute('aria-label')?.startsWith('Use in')", last
+        "card => document.querySelector(card + ' .sparkline')?.getAttribute('aria-label')?.startsWith('Use in')", last
     )
     for width, theme in product(WIDTHS, GRIDS):
         tab.take_screenshot(screenshots / f"compare-{count}-{width}-{theme}.png", width, theme)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.processes import Running
 
 KEY = "dashtop.settings"
-NAME = "name => document.querySelector('#gpu-heading .card-name').textContent === name"
+NAME = "name => document.querySelector('#gpu-heading .card-title').textContent === name"
 ORDER = """() => [...document.querySelectorAll('.trends > .panel')].filter(panel => panel.offsetParent)
   .sort((a, b) => getComputedStyle(a).order - getComputedStyle(b).order).map(panel => panel.id)"""
 AXIS = (
@@ -44,7 +44,7 @@ def stored_settings(tab: BrowserTab) -> Any:
 
 def open_settings(tab: BrowserTab) -> None:
     tab.page.click("#settings-button")
-    tab.page.wait_for_selector("#settings-modal .arrange li")
+    tab.page.wait_for_selector("#settings-modal .panel-list li")
 
 
 def close_settings(tab: BrowserTab) -> None:
@@ -92,7 +92,7 @@ def test_units_apply_to_values_axes_and_annotations(tab: BrowserTab, demo: Runni
 def test_panels_are_hidden_and_moved_by_keyboard_and_mouse(tab: BrowserTab) -> None:
     before = tab.page.evaluate(ORDER)
     open_settings(tab)
-    lists = tab.page.locator(".arrange").first
+    lists = tab.page.locator(".panel-list").first
     lists.locator("li").nth(0).get_by_role("button", name="down").focus()
     tab.page.keyboard.press("Enter")
     moved = [before[1], before[0], *before[2:]]
@@ -100,7 +100,7 @@ def test_panels_are_hidden_and_moved_by_keyboard_and_mouse(tab: BrowserTab) -> N
     assert tab.page.evaluate("document.activeElement.ariaLabel") == "Move Utilization down", (
         "the focus stays on the button"
     )
-    lists.locator(".grip").nth(3).drag_to(lists.locator("li").nth(0))
+    lists.locator(".drag-handle").nth(3).drag_to(lists.locator("li").nth(0))
     moved.insert(0, moved.pop(3))
     assert tab.page.evaluate(ORDER) == moved
     lists.get_by_label("Memory", exact=True).focus()
@@ -124,9 +124,9 @@ def test_panels_are_moved_by_touch(tab: BrowserTab) -> None:
     tab.page.set_viewport_size({"width": 390, "height": 700})
     before = tab.page.evaluate(ORDER)
     open_settings(tab)
-    rows = tab.page.locator(".arrange").first.locator("li")
-    rows.nth(0).locator(".grip").hover()
-    grip, third = (each.bounding_box() for each in (rows.nth(0).locator(".grip"), rows.nth(2)))
+    rows = tab.page.locator(".panel-list").first.locator("li")
+    rows.nth(0).locator(".drag-handle").hover()
+    grip, third = (each.bounding_box() for each in (rows.nth(0).locator(".drag-handle"), rows.nth(2)))
     assert grip is not None
     assert third is not None
     finger = tab.page.context.new_cdp_session(tab.page)
@@ -264,8 +264,8 @@ def test_export_of_the_shown_lines_with_prefix_and_token(new_tab: Callable[..., 
         tab.wait_until("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 2')")
         tab.page.locator("#export-button").focus()
         tab.page.keyboard.press("Enter")
-        tab.wait_until("() => document.querySelector('[data-about]').innerText !== ''")
-        assert tab.text("[data-about]") == "Last 5 min, GPU 2 and the host, 5 metrics"
+        tab.wait_until("() => document.querySelector('[data-export-summary]').innerText !== ''")
+        assert tab.text("[data-export-summary]") == "Last 5 min, GPU 2 and the host, 5 metrics"
         assert tab.page.locator("[data-format]").evaluate_all("all => all.map(each => each.dataset.format)") == [
             "csv", "json", "parquet"
         ]  # fmt: skip
@@ -290,6 +290,6 @@ def test_export_of_the_shown_lines_with_prefix_and_token(new_tab: Callable[..., 
         assert "system.network.upload_mbps" in head
         tab.page.click("#export-button")
         tab.page.keyboard.press("Escape")
-        assert not tab.page.locator("[data-about]").is_visible()
+        assert not tab.page.locator("[data-export-summary]").is_visible()
         assert tab.page.evaluate("document.activeElement.id") == "export-button"
         assert tab.errors == []

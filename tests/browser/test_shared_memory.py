@@ -44,7 +44,7 @@ def test_shared_memory_is_marked_wherever_it_is_shown(
         for shown in ("#panel-utilization", "#compact-status"):
             assert title(tab, shown) == SHARED_MEMORY_HELP
         assert "shared with the host" in tab.text("[data-facts]")
-        assert tab.text("[data-sum]") == "2 processes: 62.5 GiB"
+        assert tab.text("[data-summary]") == "2 processes: 62.5 GiB"
         # It reports no slowdown temperature: the bar is full at the general critical threshold.
         hot = tab.page.locator("#panel-temperature .bar").first.get_attribute("aria-valuenow")
         assert hot == str(round(100 * float(tab.metric("gpu.temperature", "#panel-temperature")) / 95))

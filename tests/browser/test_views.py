@@ -48,10 +48,10 @@ def test_gpu_and_range_are_stored(demo: Running, new_tab: Callable[..., BrowserT
     tab.page.select_option("#gpu-selector", "5")
     tab.page.click("label:has-text('15 min')")
     name = names[5].partition(": ")[2].partition(" · ")[0]
-    tab.wait_until("name => document.querySelector('#gpu-heading .card-name').textContent === name", name)
+    tab.wait_until("name => document.querySelector('#gpu-heading .card-title').textContent === name", name)
     tab.page.reload()
     tab.wait_for_state("live")
-    tab.wait_until("name => document.querySelector('#gpu-heading .card-name').textContent === name", name)
+    tab.wait_until("name => document.querySelector('#gpu-heading .card-title').textContent === name", name)
     assert tab.page.input_value("#gpu-selector") == "5"
     assert tab.page.locator("#time-range .btn-check:checked").input_value() == "15m"
     assert tab.errors == []

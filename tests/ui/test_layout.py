@@ -77,13 +77,13 @@ def test_digits_and_units_come_from_the_table(page: Component) -> None:
 
 
 def test_movable_panels_have_an_id_and_their_title(page: Component) -> None:
-    arranged = [json.loads(vars(part)["data-arrange"]) for part in parts(page) if "data-arrange" in vars(part)]
+    arranged = [json.loads(vars(part)["data-panels"]) for part in parts(page) if "data-panels" in vars(part)]
     assert dict(arranged[0]) == {
         **{f"panel-chart-{name.lower()}": name for name in ("Utilization", "Memory", "Temperature", "Power")},
         "panel-chart-processes": "GPU memory by process",
     }
     assert ["panel-storage", "Storage"] in arranged[1]
-    assert find_panel_titles([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-name"))]) == []
+    assert find_panel_titles([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-title"))]) == []
 
 
 def test_the_status_line_has_its_own_endpoint() -> None:

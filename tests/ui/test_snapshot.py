@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dashtop.model.metric import Thresholds
-from dashtop.model.sample import Gpu, Mount, Sample
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.panels import storage, system
 from dashtop.ui.snapshot import (
     build_devices,
     build_notice,
@@ -24,6 +22,7 @@ from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import HOST_VALUES, gpu
 
 if TYPE_CHECKING:
+    from dashtop.model.sample import Gpu, Sample
     from dashtop.ui.delta import Table
 
 KEYS = {
@@ -163,15 +162,3 @@ def test_names_are_sent_unchanged() -> None:
 def test_levels(value: float | None, expected: str) -> None:
     assert find_level(Thresholds(elevated=70, high=85), value) == expected
     assert find_level(None, value) == ""
-
-
-def test_mounts_and_cores() -> None:
-    mounts = (
-        Mount(mount_point="/", filesystem="ext4", used_bytes=2**30, total_bytes=2**33, used_percent=96.04),
-        Mount(mount_point="/dead", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None),
-    )
-    sample = make_sample(mounts=mounts)
-    assert storage.live_data(sample, None) == {
-        "mounts": [("/", "ext4", 1.0, 8.0, 96.0, "high"), ("/dead", "nfs4", None, None, None, "")]
-    }
-    assert system.live_data(sample, None) == {"cores": [10, 20]}

@@ -44,7 +44,7 @@ def card(
 ) -> Component:
     """Return a card: a title, `aside` to the right of it, and a body."""
     header = html.Div(
-        [html.H3(title, className="card-name"), *([] if aside is None else [aside])], className="card-top"
+        [html.H3(title, className="card-title"), *([] if aside is None else [aside])], className="card-header"
     )
     return html.Div([header, *body], className=f"card panel {class_name}".strip(), id=id)
 
@@ -52,7 +52,7 @@ def card(
 def two_columns(rows: Sequence[Component], facts: Sequence[Component]) -> Component:
     """Return bars and small facts, side by side in a card that is wide enough, else stacked."""
     return html.Div(
-        [html.Div(list(rows), className="rows"), html.Dl(list(facts), className="facts")], className="halves"
+        [html.Div(list(rows), className="rows"), html.Dl(list(facts), className="facts")], className="two-columns"
     )
 
 
@@ -67,7 +67,7 @@ def segmented_control(name: str, options: Mapping[str, str], value: str | None, 
         input_class_name="btn-check",
         label_class_name="segment",
     )
-    return html.Div(radio_items, role="group", className="choice", **attributes(aria_label=label))
+    return html.Div(radio_items, role="group", className="control", **attributes(aria_label=label))
 
 
 def icon(name: str, label: str) -> list[Component]:
@@ -102,7 +102,7 @@ def value(key: str, *, unit: bool = True, class_name: str = "") -> Component:
 
 def ratio(part: str, total: str) -> Component:
     """Return `part / total unit`, as in memory used of total, or power of the power limit."""
-    return html.Span([value(part, unit=False), " / ", value(total, class_name="whole")], className="value")
+    return html.Span([value(part, unit=False), " / ", value(total, class_name="total")], className="value")
 
 
 def bar(key: str, *, of: str = "") -> Component:
@@ -113,7 +113,7 @@ def bar(key: str, *, of: str = "") -> Component:
     """
     thresholds = METRICS[key].thresholds
     critical = thresholds.critical if thresholds else None
-    fallback = attributes(data_otherwise=f"{critical:g}") if critical is not None else {}
+    fallback = attributes(data_fallback=f"{critical:g}") if critical is not None else {}
     full = {**attributes(data_of=of), **fallback} if of else {}
     return html.Div(
         className="bar",

@@ -171,7 +171,9 @@ def _build_error_banner() -> Component:
     return html.Div(
         [
             html.Span(className="icon icon-alert", **attributes(aria_hidden="true")),
-            html.Div([html.Strong(className="banner-title"), html.Span(className="banner-detail")], className="words"),
+            html.Div(
+                [html.Strong(className="banner-title"), html.Span(className="banner-detail")], className="banner-text"
+            ),
             dbc.Button("Retry", id=ids.RETRY_BUTTON, size="sm", color="light"),
         ],
         id=ids.ERROR_BANNER,
@@ -183,7 +185,7 @@ def _build_error_banner() -> Component:
 
 def _build_skeleton() -> Component:
     shapes = ("chart", "chart", "chart", "chart", "card wide", "card wide")
-    blocks = [html.Div(className=f"ghost ghost-{shape}") for shape in shapes]
+    blocks = [html.Div(className=f"skeleton-block skeleton-{shape}") for shape in shapes]
     return html.Div(
         [*blocks, html.P("Waiting for the first reading", className="visually-hidden")],
         id=ids.LOADING_SKELETON,
@@ -195,19 +197,19 @@ def _build_skeleton() -> Component:
 def _build_gpu_gone_notice() -> Component:
     """Return the notice that the GPU in the address or in the stored settings does not exist."""
     keep = dbc.Button("Use this GPU", id=ids.GPU_GONE_KEEP, size="sm", color="light")
-    return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="remark", role="status", hidden=True)
+    return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="notice-line", role="status", hidden=True)
 
 
 def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
     names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
     ranges = segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range")
     since = html.Span(className="since", **attributes(data_since=""))
-    status = html.P(className="remark", role="status", **attributes(data_text="history_status"))
+    status = html.P(className="notice-line", role="status", **attributes(data_text="history_status"))
     unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart")
     return [
         html.Section(
             [
-                html.Div([html.H2("History"), since, unzoom, ranges], className="section-head"),
+                html.Div([html.H2("History"), since, unzoom, ranges], className="section-header"),
                 status,
                 html.Div(panels[Section.HISTORY], className="grid trends"),
             ],
@@ -217,7 +219,7 @@ def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
         *panels[Section.ALL_GPUS],
         html.Section(
             [
-                html.Div(html.H2("Current"), className="section-head"),
+                html.Div(html.H2("Current"), className="section-header"),
                 html.Div(panels[Section.CURRENT], className="grid cards"),
             ],
             className="only-single",
@@ -227,4 +229,4 @@ def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
 
 
 def _build_footer() -> Component:
-    return html.Footer([html.Span(platform.node()), html.Span(f"dashtop {__version__}")], className="foot")
+    return html.Footer([html.Span(platform.node()), html.Span(f"dashtop {__version__}")], className="footer")

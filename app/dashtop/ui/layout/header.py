@@ -27,14 +27,14 @@ _THEMES: Final = ("system", "light", "dark")
 
 def header(status: Sequence[Component]) -> Component:
     """Return the header with `status` in its middle."""
-    return html.Header([_brand(), _live_indicator(), *status, _controls()], className="bar-top")
+    return html.Header([_brand(), _live_indicator(), *status, _controls()], className="header")
 
 
 def _brand() -> Component:
     return html.Div(
         [
-            html.Span(className="mark", **attributes(aria_hidden="true")),
-            html.H1("dashtop", className="name"),
+            html.Span(className="logo", **attributes(aria_hidden="true")),
+            html.H1("dashtop", className="brand-name"),
             dbc.Badge("Simulated", className="when-simulated", title="Simulated GPUs (--demo)"),
         ],
         className="brand",
@@ -72,7 +72,7 @@ def _controls() -> Component:
             html.Div([label, selector], className="gpu-choice many-gpus"),
             html.Div([_export_menu(), settings, _theme_toggle()], className="icons"),
         ],
-        className="choices",
+        className="controls",
     )
 
 
@@ -100,7 +100,7 @@ def _export_menu() -> Component:
             html.Div(
                 [
                     html.H2("Export"),
-                    html.P(className="menu-about", **attributes(data_about="")),
+                    html.P(className="menu-about", **attributes(data_export_summary="")),
                     dbc.Checkbox(id=ids.EXPORT_ALL, label="All metrics", value=False),
                     *links,
                 ],
@@ -113,7 +113,9 @@ def _export_menu() -> Component:
 
 def _theme_toggle() -> Component:
     """Return the theme button. `data-theme-choice` of the root element decides which of its icons is visible."""
-    icons = [html.Span(icon(choice, f"Theme: {choice}"), className=f"face face-{choice}") for choice in _THEMES]
+    icons = [
+        html.Span(icon(choice, f"Theme: {choice}"), className=f"theme-icon theme-icon-{choice}") for choice in _THEMES
+    ]
     button: Component = dbc.Button(
         icons, id=ids.THEME_TOGGLE, color="link", class_name="icon-button", title="Theme: system, light or dark"
     )

@@ -59,9 +59,9 @@ def _setting(label: str, control: Component) -> Component:
 def _panel_list(section: str, panels: Sequence[tuple[str, str]]) -> Component:
     """Return the list of the panels of a section; the browser fills it in the user's order (assets/settings.js)."""
     panel_list = html.Ul(
-        className="arrange", **attributes(data_arrange=json.dumps(panels), aria_label=f"{section}: panels")
+        className="panel-list", **attributes(data_panels=json.dumps(panels), aria_label=f"{section}: panels")
     )
-    return html.Div([html.H3(f"Panels: {section}"), panel_list], className="arrangement")
+    return html.Div([html.H3(f"Panels: {section}"), panel_list], className="panel-section")
 
 
 def find_panel_titles(parts: Sequence[Component]) -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ def _find_title(part: Any) -> str:
     if not isinstance(part, Component):
         return ""
     children = vars(part).get("children")
-    if vars(part).get("className") == "card-name":
+    if vars(part).get("className") == "card-title":
         return _text(children)
     return _find_title(children)
 

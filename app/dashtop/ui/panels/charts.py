@@ -104,7 +104,7 @@ def _legend(*keys: str) -> Component:
         [
             html.Button(
                 [f"{_LINE_NAMES[key]} ", value(key, class_name="percent")],
-                className="legend-item of-gpu needs-gpu" if key.startswith("gpu.") else "legend-item",
+                className="legend-item gpu-line needs-gpu" if key.startswith("gpu.") else "legend-item",
                 type="button",
                 title="Hide or show this line",
                 **attributes(data_line=key, aria_pressed="true"),

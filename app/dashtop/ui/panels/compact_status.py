@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
 
-_GPU_ITEM, _HOST_ITEM = "of-the-gpu", "of-the-host"
+_GPU_ITEM, _HOST_ITEM = "gpu-item", "host-item"
 _PATH: Final = "_compact"
 
 
@@ -31,7 +31,7 @@ def layout(_services: Services) -> Component:
     """Return the status line."""
     return html.Div(
         [
-            html.Span(className="compact-item trouble"),
+            html.Span(className="compact-item compact-error"),
             _item("GPU", value("gpu.utilization.gpu", class_name="percent"), _GPU_ITEM),
             _item("VRAM", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), _GPU_ITEM),
             _item("Temp", value("gpu.temperature", class_name="percent"), _GPU_ITEM),

@@ -42,14 +42,14 @@ def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", sho
     def layout(_services: Services) -> Component:
         peak = html.Span(className="number", **attributes(data_peak=key), **_unit_attributes(key))
         full = attributes(data_of=of) if of else {}
-        spark = html.Div(className="spark", **attributes(data_spark=key, aria_hidden="true"), **full)
+        spark = html.Div(className="sparkline", **attributes(data_spark=key, aria_hidden="true"), **full)
         head = html.Div(
             [
                 ratio(key, of) if show_total else value(key),
-                html.Span(className="why", **attributes(data_why=key)),
+                html.Span(className="missing-reason", **attributes(data_missing_reason=key)),
                 warning(key),
             ],
-            className="gauge-head",
+            className="gauge-header",
         )
         aside = html.Span([f"Peak, {SPARKLINE_SPAN_MS // 60_000} min ", peak], className="card-aside")
         body = [head, bar(key, of=of), spark, *rest]

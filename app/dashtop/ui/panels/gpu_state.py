@@ -22,14 +22,14 @@ def heading_layout(_services: Services) -> Component:
     """Return the line above the cards of the selected GPU."""
     return html.Div(
         [
-            html.H3("GPU", className="card-name", **attributes(data_text="gpuName")),
+            html.H3("GPU", className="card-title", **attributes(data_text="gpuName")),
             html.Span(className="card-aside", **attributes(data_text="gpuIndex")),
             html.Span(className="gpu-part", **attributes(data_text="gpu.part")),
-            html.Span(className="old", **attributes(data_text="gpuAge")),
+            html.Span(className="gpu-age", **attributes(data_text="gpuAge")),
             html.P(className="gpu-state", role="status", **attributes(data_text="gpu.state")),
         ],
         id=ids.GPU_HEADING,
-        className="heading row needs-gpu only-single",
+        className="gpu-heading full-width needs-gpu only-single",
     )
 
 

@@ -44,9 +44,11 @@ _MODES: Final = {
 def layout(_services: Services) -> Component:
     """Return the card."""
     performance_state = html.Span(["Performance state P", value("gpu.performance_state")], className="card-aside")
-    throttle_reasons = html.Ul(className="limits", **attributes(data_limits="", aria_label="Throttle reasons"))
+    throttle_reasons = html.Ul(
+        className="throttle-reasons", **attributes(data_throttle_reasons="", aria_label="Throttle reasons")
+    )
     unsupported = html.Details(
-        [html.Summary(), html.P()], className="untold", hidden=True, **attributes(data_untold="")
+        [html.Summary(), html.P()], className="unsupported", hidden=True, **attributes(data_unsupported="")
     )
     columns = ([_clocks(), _modes()], [_engines()], [_links(), _memory_health()])
     groups = html.Div([html.Div(each, className="column") for each in columns], className="groups")
@@ -64,7 +66,7 @@ def _group(title: str, *shown: Component) -> Component:
 
 
 def _fact_list(*facts: Component) -> Component:
-    return html.Dl(list(facts), className="lines")
+    return html.Dl(list(facts), className="fact-list")
 
 
 def _clocks() -> Component:
@@ -133,12 +135,12 @@ def _modes() -> Component:
 
 
 def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
-    """Add `limits`, the active throttle reasons as [name, meaning, severity], null if unknown; and the modes."""
+    """Add `throttle_reasons`, the active ones, null if unknown; and the names of the modes."""
     if gpu is None:
-        return {"limits": None}
+        return {"throttle_reasons": None}
     flags = gpu.values.get(_EVENT_REASONS)
     reasons = None if flags is None else [_encode_reason(reason) for reason in clock_reasons(flags)]
-    return {"limits": reasons, "words": {key: _mode_name(gpu, key, names) for key, names in _MODES.items()}}
+    return {"throttle_reasons": reasons, "words": {key: _mode_name(gpu, key, names) for key, names in _MODES.items()}}
 
 
 def _mode_name(gpu: Gpu, key: str, names: dict[int, str]) -> str:
@@ -146,8 +148,9 @@ def _mode_name(gpu: Gpu, key: str, names: dict[int, str]) -> str:
     return "N/A" if mode is None else names.get(int(mode), str(int(mode)))
 
 
-def _encode_reason(reason: ClockReason) -> list[str]:
-    return [reason.name, reason.meaning, reason.severity.value if reason.severity is not None else ""]
+def _encode_reason(reason: ClockReason) -> dict[str, str]:
+    severity = reason.severity.value if reason.severity is not None else ""
+    return {"name": reason.name, "meaning": reason.meaning, "severity": severity}
 
 
 PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_HARDWARE, layout=layout, live_data=live_data)

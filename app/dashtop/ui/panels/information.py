@@ -24,7 +24,7 @@ _SERIAL_CHARS_SHOWN: Final = 4
 
 def layout(_services: Services) -> Component:
     """Return the card; the browser fills it, since a GPU can come and go."""
-    facts = html.Dl(className="lines", **attributes(data_facts=""))
+    facts = html.Dl(className="fact-list", **attributes(data_facts=""))
     return card("Information", [facts], id=ids.PANEL_INFORMATION, class_name="only-single")
 
 

@@ -27,13 +27,13 @@ _TOTAL: Final = "gpu.memory.total_gb"
 
 def layout(_services: Services) -> Component:
     """Return the card; the browser fills the legend (assets/charts.js)."""
-    legend = html.Div(className="legend", **attributes(data_names=ids.CHART_PROCESSES))
+    legend = html.Div(className="legend", **attributes(data_legend=ids.CHART_PROCESSES))
     return card(
         "GPU memory by process",
         [graph(ids.CHART_PROCESSES)],
         id=f"panel-{ids.CHART_PROCESSES}",
         aside=legend,
-        class_name="needs-gpu row",
+        class_name="needs-gpu full-width",
     )
 
 

@@ -12,6 +12,7 @@ from dashtop.model.sample import PROCESSES
 from dashtop.ui import ids
 from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.components import attributes, card
+from dashtop.ui.delta import Table
 from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, GpuProcess, Sample
 
-_EMPTY_TEXT: Final = "processes.none"
+_EMPTY_TEXT: Final = "processes.empty"
 _NO_PROCESSES: Final = "No processes on this GPU."
 _MIB: Final = 2**20
 _GIB: Final = 2**30
@@ -29,25 +30,27 @@ MAX_ROWS: Final = 200
 
 
 class Column(NamedTuple):
-    """A column of the table: title, help text, and whether it is a number."""
+    """A column of the table: field of a process, title, help text, and format in assets/panels-processes.js."""
 
+    field: str
     title: str
     help: str
-    is_numeric: bool = True
+    format: str = "text"
 
 
-# assets/panels-processes.js uses the same order.
 COLUMNS: Final = (
-    Column("PID", "Process ID", is_numeric=False),
-    Column("Name", "Name of the executable, and type: C compute, G graphics, M MPS client", is_numeric=False),
-    Column("User", "Owner of the process", is_numeric=False),
-    Column("Container / job", "Container, pod, Slurm job or environment", is_numeric=False),
-    Column("GPU memory", "Device memory used by the process"),
-    Column("SM", "SM utilization by the process over the last second"),
-    Column("CPU", "100 % is one core"),
-    Column("RAM", "Host memory used by the process"),
-    Column("Elapsed", "Time since the process started"),
+    Column("pid", "PID", "Process ID"),
+    Column("name", "Name", "Name of the executable, and type: C compute, G graphics, M MPS client"),
+    Column("user", "User", "Owner of the process"),
+    Column("context", "Container / job", "Container, pod, Slurm job or environment"),
+    Column("gpu_memory_mib", "GPU memory", "Device memory used by the process", "size"),
+    Column("sm_percent", "SM", "SM utilization by the process over the last second", "percent"),
+    Column("cpu_percent", "CPU", "100 % is one core", "percent"),
+    Column("host_memory_mib", "RAM", "Host memory used by the process", "size"),
+    Column("elapsed_ms", "Elapsed", "Time since the process started", "duration"),
 )
+LOAD_FIELDS: Final = ("gpu_memory_mib", "sm_percent", "cpu_percent", "host_memory_mib")
+TOTAL_FIELDS: Final = ("count", "unknown_count", "gpu_memory_gib", "used_gib")
 
 
 def layout(_services: Services) -> Component:
@@ -63,20 +66,20 @@ def layout(_services: Services) -> Component:
     table = html.Table(
         [
             html.Caption("Processes on this GPU", className="visually-hidden"),
-            html.Thead(html.Tr([_column_header(position, column) for position, column in enumerate(COLUMNS)])),
+            html.Thead(html.Tr([_column_header(column) for column in COLUMNS])),
             html.Tbody(**attributes(data_processes="")),
         ],
         className="processes",
     )
     body = [
-        html.Div(table, className="scrolls", tabIndex=0, role="region", **attributes(aria_label="Processes")),
-        html.P(className="none", **attributes(data_none="")),
+        html.Div(table, className="table-scroll", tabIndex=0, role="region", **attributes(aria_label="Processes")),
+        html.P(className="table-empty", **attributes(data_empty="")),
         html.Div(
             [
-                html.Span(className="sum", **attributes(data_sum="")),
+                html.Span(className="table-summary", **attributes(data_summary="")),
                 dbc.Button("Show more", size="sm", class_name="more-rows"),
             ],
-            className="table-foot",
+            className="table-footer",
         ),
     ]
     return card(
@@ -84,55 +87,77 @@ def layout(_services: Services) -> Component:
         body,
         id=ids.PANEL_PROCESSES,
         aside=html.Div([label, search]),
-        class_name="needs-gpu only-single row",
+        class_name="needs-gpu only-single full-width",
     )
 
 
-def _column_header(position: int, column: Column) -> Component:
-    button = html.Button(column.title, className="sort", title=column.help, **attributes(data_sort=str(position)))
-    class_name = "numeric" if column.is_numeric else ""
+def _column_header(column: Column) -> Component:
+    button = html.Button(
+        column.title,
+        className="sort-button",
+        title=column.help,
+        **attributes(data_column=column.field, data_cell_format=column.format),
+    )
+    class_name = "" if column.format == "text" else "numeric"
     return html.Th(button, scope="col", className=class_name, **attributes(aria_sort="none"))
 
 
 def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
-    """Add the processes by pid: static facts (`processes`) and, in the same order, changing values (`loads`).
+    """Add the processes by pid: static facts in `processes`, and in the same order what changes in `process_loads`.
 
-    A row is [pid, type, name, user, context, start in epoch ms, foreign], and [GPU memory in MiB, SM %, CPU %, RAM in
-    MiB]; null for a value that is not known. `totals` is [memory of all processes in GiB, number of processes without a
-    known size, memory in use in GiB (null if the GPU shares the host's memory), number of processes]. `words` has the
-    text of an empty table.
+    Values are null where they are not known. `process_totals` covers all processes: `unknown_count` is the number of
+    those of unknown size; `used_gib` is the memory in use, null if the GPU shares the host's memory.
     """
     if gpu is None:
-        return {"processes": [], "loads": [], "totals": [0, 0, None, 0], "words": {_EMPTY_TEXT: ""}}
+        return {
+            "processes": [],
+            "process_loads": Table(LOAD_FIELDS, []),
+            "process_totals": Table(TOTAL_FIELDS, [[0, 0, 0, None]]),
+            "words": {_EMPTY_TEXT: ""},
+        }
     error = gpu.unavailable.get(PROCESSES)
     largest = sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MAX_ROWS]
     largest.sort(key=attrgetter("pid"))
-    sizes = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
-    used = None if gpu.device.shares_host_memory else gpu.values.get("gpu.memory.used_gb")
     return {
-        "processes": [_static_row(each) for each in largest],
-        "loads": [_load_row(each) for each in largest],
-        "totals": [
-            round(sum(sizes) / _GIB, 2),
-            len(gpu.processes) - len(sizes),
-            None if used is None else round(used, 2),
-            len(gpu.processes),
-        ],
-        "words": {_EMPTY_TEXT: _NO_PROCESSES if error is None else f"Processes not available: {error.text}."},
+        "processes": [_encode_facts(each) for each in largest],
+        "process_loads": Table(LOAD_FIELDS, [_encode_load(each) for each in largest]),
+        "process_totals": Table(TOTAL_FIELDS, [_encode_totals(gpu)]),
+        "words": {_EMPTY_TEXT: _NO_PROCESSES if error is None else f"Processes not available: {error.value}."},
     }
 
 
-def _static_row(process: GpuProcess) -> list[Any]:
-    info, context = process.info, describe_context(process)
-    return [process.pid, process.kind, info.name, info.username, context, info.started_ms, info.foreign]
+def _encode_facts(process: GpuProcess) -> dict[str, Any]:
+    info = process.info
+    return {
+        "pid": process.pid,
+        "type": process.kind,
+        "name": info.name,
+        "user": info.username,
+        "context": describe_context(process),
+        "started_ms": info.started_ms,
+        "foreign": info.foreign,
+    }
 
 
-def _load_row(process: GpuProcess) -> list[float | None]:
+def _encode_load(process: GpuProcess) -> list[float | None]:
+    """Return the values of `LOAD_FIELDS`."""
     return [
         _to_mib(process.gpu_memory_bytes),
         None if process.sm_percent is None else round(process.sm_percent),
         None if process.cpu_percent is None else round(process.cpu_percent, 1),
         _to_mib(process.host_memory_bytes),
+    ]
+
+
+def _encode_totals(gpu: Gpu) -> list[float | None]:
+    """Return the values of `TOTAL_FIELDS`."""
+    sizes = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
+    used = None if gpu.device.shares_host_memory else gpu.values.get("gpu.memory.used_gb")
+    return [
+        len(gpu.processes),
+        len(gpu.processes) - len(sizes),
+        round(sum(sizes) / _GIB, 2),
+        None if used is None else round(used, 2),
     ]
 
 

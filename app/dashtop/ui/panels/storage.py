@@ -28,25 +28,25 @@ def layout(_services: Services) -> Component:
         "Storage",
         [html.Ul(className="mounts", **attributes(data_mounts=""))],
         id=ids.PANEL_STORAGE,
-        class_name="row only-single",
+        class_name="full-width only-single",
     )
 
 
 def live_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
-    """Add `mounts`: mount point, file system, used and total in GiB, percent as in `df`, level; null if unknown."""
+    """Add `mounts`; the percentage is that of `df`. Values are null for a mount that does not respond."""
     return {"mounts": [_encode_mount(mount) for mount in sample.host.mounts]}
 
 
-def _encode_mount(mount: Mount) -> tuple[str, str, float | None, float | None, float | None, str]:
+def _encode_mount(mount: Mount) -> dict[str, Any]:
     percent = mount.used_percent
-    return (
-        mount.mount_point,
-        mount.filesystem,
-        _to_gib(mount.used_bytes),
-        _to_gib(mount.total_bytes),
-        None if percent is None else round(percent, 1),
-        find_level(_USED_PERCENT, percent),
-    )
+    return {
+        "mount_point": mount.mount_point,
+        "filesystem": mount.filesystem,
+        "used_gib": _to_gib(mount.used_bytes),
+        "total_gib": _to_gib(mount.total_bytes),
+        "used_percent": None if percent is None else round(percent, 1),
+        "level": find_level(_USED_PERCENT, percent),
+    }
 
 
 def _to_gib(size: int | None) -> float | None:

@@ -49,9 +49,9 @@ def _load_average() -> Component:
         "Load average (1, 5, 15 min)",
         value(one),
         " ",
-        value(five, class_name="more"),
+        value(five, class_name="secondary"),
         " ",
-        value(fifteen, class_name="more"),
+        value(fifteen, class_name="secondary"),
     )
 
 
