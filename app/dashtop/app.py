@@ -121,9 +121,9 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from dashtop.web.api import routes  # noqa: PLC0415
     from dashtop.web.prometheus import route as exporter  # noqa: PLC0415
     from dashtop.web.security import guard  # noqa: PLC0415
-    from dashtop.web.security.hosts import Hosts  # noqa: PLC0415
-    from dashtop.web.security.proxy import behind  # noqa: PLC0415
-    from dashtop.web.security.token import Token  # noqa: PLC0415
+    from dashtop.web.security.hosts import AllowedHosts  # noqa: PLC0415
+    from dashtop.web.security.proxy import wrap_proxy  # noqa: PLC0415
+    from dashtop.web.security.token import TokenAuth  # noqa: PLC0415
 
     clock = clock or SystemClock()
     readers = readers or build_readers(settings, clock)
@@ -143,9 +143,9 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     token = _access_token(settings)
     guard.register(
         server,
-        guard.Rules(
-            hosts=Hosts(bound_to=settings.host, allowed=settings.allowed_hosts),
-            token=Token(token, path=prefix) if token is not None else None,
+        guard.SecurityPolicy(
+            hosts=AllowedHosts(bound_to=settings.host, allowed=settings.allowed_hosts),
+            token=TokenAuth(token, path=prefix) if token is not None else None,
             rate_limit=settings.rate_limit,
             url_prefix=prefix,
             frame_ancestors=settings.frame_ancestors,
@@ -154,7 +154,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
             callbacks=get_callback_map(dash),
         ),
     )
-    server.wsgi_app = behind(  # type: ignore[method-assign, assignment]
+    server.wsgi_app = wrap_proxy(  # type: ignore[method-assign, assignment]
         server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
     )
 

@@ -14,6 +14,7 @@ from waitress.server import BaseWSGIServer, MultiSocketServer
 from waitress.task import ErrorTask, WSGITask
 
 from dashtop.model.errors import ServerStartError
+from dashtop.web.security.guard import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 THREADS = 32
 """A stream occupies one thread (see web.api.context for their limit); the others answer requests."""
 MAX_CONNECTIONS = 500
-MAX_BODY_BYTES = 8 * 2**20
 MAX_HEADER_BYTES = 32 * 2**10
 MAX_UNSENT_BYTES = 256 * 2**10
 """With more than this unsent, the answering thread waits for the client."""
@@ -44,7 +44,7 @@ class Server:
                 ident=None,
                 connection_limit=MAX_CONNECTIONS,
                 asyncore_use_poll=True,
-                max_request_body_size=MAX_BODY_BYTES,
+                max_request_body_size=8 * MAX_BODY_BYTES,
                 max_request_header_size=MAX_HEADER_BYTES,
                 outbuf_high_watermark=MAX_UNSENT_BYTES,
                 clear_untrusted_proxy_headers=False,  # security.proxy decides which headers to trust

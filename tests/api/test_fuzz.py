@@ -11,7 +11,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from dashtop.web.api.endpoints import ENDPOINTS
-from tests.security.conftest import started
+from tests.security.conftest import running_app
 
 ENOUGH = 2000
 CASES = 150
@@ -25,7 +25,7 @@ CONFIG = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"
 @pytest.mark.timeout(300)
 def test_every_answer_is_as_described() -> None:
     made = 0
-    with started() as dashtop:
+    with running_app() as dashtop:
         schema = schemathesis.openapi.from_wsgi(
             "/api/v1/system/openapi.json", dashtop.server, config=CONFIG, headers=PLAIN
         )

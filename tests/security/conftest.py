@@ -1,4 +1,4 @@
-"""One whole dashtop of simulated GPUs a module, asked in-process."""
+"""A complete dashtop with simulated GPUs, called in-process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def started(**settings: Any) -> Iterator[Dashtop]:
-    """A dashtop that has taken its first sample."""
+def running_app(**settings: Any) -> Iterator[Dashtop]:
+    """Run a dashtop that has its first sample."""
     dashtop = create_app(load(**{"demo": 2, "rate_limit": "100000/second", **settings}))
     try:
         eventually(dashtop.services.latest.latest)
@@ -30,14 +30,14 @@ def started(**settings: Any) -> Iterator[Dashtop]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Dashtop]]:
-    """Start a dashtop with those settings, ended with the test."""
+    """Return a function that starts a dashtop with the given settings. It ends with the test."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(started(**settings))
+        yield lambda **settings: stack.enter_context(running_app(**settings))
 
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Dashtop]:
-    with started() as dashtop:
+    with running_app() as dashtop:
         yield dashtop

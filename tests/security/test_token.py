@@ -1,4 +1,4 @@
-"""The generated access token: kept in the data folder, unless another user could read or write it there."""
+"""The generated access token is stored in the data folder unless another user could read or write it there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_generated_token_is_kept_in_the_data_folder(tmp_path: Path) -> None:
+def test_generated_token_is_stored_in_data_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     token = load_token(folder)
     assert re.fullmatch(r"[\w-]{32}", token)
@@ -26,7 +26,7 @@ def test_a_generated_token_is_kept_in_the_data_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["readable by others", "a link", "weak", "empty", "a folder", "another user's"])
-def test_a_token_file_that_cannot_be_trusted_is_neither_used_nor_changed(
+def test_untrusted_token_file_is_neither_used_nor_changed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = load_token(tmp_path)
@@ -45,9 +45,9 @@ def test_a_token_file_that_cannot_be_trusted_is_neither_used_nor_changed(
     else:
         file.write_text("short" if kind == "weak" else "")
     before = file.lstat()
-    found = {load_token(tmp_path), load_token(tmp_path)}
-    assert len(found) == 2
-    assert token not in found
-    assert all(len(each) == 32 for each in found)
+    tokens = {load_token(tmp_path), load_token(tmp_path)}
+    assert len(tokens) == 2
+    assert token not in tokens
+    assert all(len(each) == 32 for each in tokens)
     assert file.lstat() == before
     assert "DASHTOP_TOKEN" in caplog.text

@@ -1,1 +1,1 @@
-"""What every request must pass before a page or a call answers it. Nothing here knows what is answered."""
+"""Security of the web server: request checks, access token, allowed hosts, response headers, reverse proxies."""

@@ -1,4 +1,4 @@
-"""Bodies of Dash's callback requests. Dash takes them for its own and fails with 500 on others: checked before it."""
+"""Validate the bodies of Dash's callback requests. Dash assumes that they are correct and answers 500 if not."""
 
 from __future__ import annotations
 
@@ -7,46 +7,50 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PATTERN = "{"
-"""An id that begins with it is a pattern: it stands for any number of components."""
+PATTERN_PREFIX = "{"
+"""First character of a pattern-matching id, which stands for any number of components."""
 
 
-def problem(body: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with a callback request, None for one that fits a callback of the page."""
+def find_callback_error(body: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return what is wrong with the body of a callback request, None if it matches one of the page's callbacks.
+
+    `callbacks`: the registered callbacks by output, each with `inputs`, `state`, `output` and `no_output`.
+    """
     if not isinstance(body, dict):
-        return "A callback request is a JSON object."
+        return "A callback request must be a JSON object."
     name = body.get("output")
     callback = callbacks.get(name) if isinstance(name, str) else None
     if callback is None or "callback" not in callback:
-        return "No callback of this page has that output; load the page again."
-    if not _fit(body.get("inputs"), callback["inputs"]) or not _fit(body.get("state", []), callback["state"]):
-        return "The callback's inputs and state are others; load the page again."
-    if not callback["no_output"] and not _outputs_fit(body.get("outputs"), callback["output"]):
-        return "The callback's outputs are others; load the page again."
+        return "Unknown callback output. Reload the page."
+    inputs_match = _matches_all(body.get("inputs"), callback["inputs"])
+    if not inputs_match or not _matches_all(body.get("state", []), callback["state"]):
+        return "The inputs or state do not match the callback. Reload the page."
+    if not callback["no_output"] and not _matches_outputs(body.get("outputs"), callback["output"]):
+        return "The outputs do not match the callback. Reload the page."
     changed = body.get("changedPropIds", [])
     if not isinstance(changed, list) or not all(isinstance(each, str) for each in changed):
-        return "changedPropIds is a list of names."
+        return "changedPropIds must be a list of strings."
     return None
 
 
-def _outputs_fit(given: object, declared: Any) -> bool:
+def _matches_outputs(value: object, declared: Any) -> bool:
     if isinstance(declared, list):
-        return _fit(given, [each.to_dict() for each in declared])
-    return _is(given, declared.to_dict())
+        return _matches_all(value, [each.to_dict() for each in declared])
+    return _matches(value, declared.to_dict())
 
 
-def _fit(given: object, declared: Sequence[Mapping[str, str]]) -> bool:
-    if not isinstance(given, list) or len(given) != len(declared):
+def _matches_all(values: object, declared: Sequence[Mapping[str, str]]) -> bool:
+    if not isinstance(values, list) or len(values) != len(declared):
         return False
-    return all(_is(each, one) for each, one in zip(given, declared, strict=True))
+    return all(_matches(value, one) for value, one in zip(values, declared, strict=True))
 
 
-def _is(given: object, declared: Mapping[str, str]) -> bool:
-    if isinstance(given, list):
-        return declared["id"].startswith(PATTERN) and all(_is(each, declared) for each in given)
-    if not isinstance(given, dict):
+def _matches(value: object, declared: Mapping[str, str]) -> bool:
+    is_pattern = declared["id"].startswith(PATTERN_PREFIX)
+    if isinstance(value, list):
+        return is_pattern and all(_matches(each, declared) for each in value)
+    if not isinstance(value, dict):
         return False
-    pattern = declared["id"].startswith(PATTERN)
-    names_it = isinstance(given.get("id"), dict) if pattern else given.get("id") == declared["id"]
-    prop = given.get("property")
-    return names_it and isinstance(prop, str) and prop.partition("@")[0] == declared["property"].partition("@")[0]
+    has_id = isinstance(value.get("id"), dict) if is_pattern else value.get("id") == declared["id"]
+    prop = value.get("property")
+    return has_id and isinstance(prop, str) and prop.partition("@")[0] == declared["property"].partition("@")[0]

@@ -1,4 +1,4 @@
-"""Headers of every answer: what a browser may do with it."""
+"""Security headers of every response."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from flask import Response
 
 SELF = "'self'"
+JSON_POLICY = "default-src 'none'; frame-ancestors 'none'"
+"""JSON is not a page. The short policy keeps responses that are sent every second small."""
 
 
-def content_policy(*, script_hashes: Iterable[str], frame_ancestors: Iterable[str]) -> str:
-    """Return the content security policy that Dash and plotly.js run under; `script_hashes` are Dash's inline scripts.
+def build_content_security_policy(*, script_hashes: Iterable[str], frame_ancestors: Iterable[str]) -> str:
+    """Return the Content-Security-Policy for pages. `script_hashes` are those of Dash's inline scripts.
 
-    Plotly writes style attributes, draws pictures into data: and blob: addresses and works in blob: workers.
+    plotly.js needs inline style attributes, data: and blob: images, and workers from blob: URLs.
     """
-    rules = {
+    directives = {
         "default-src": [SELF],
         "script-src": [SELF, *script_hashes],
         "style-src": [SELF, "'unsafe-inline'"],
@@ -29,16 +31,13 @@ def content_policy(*, script_hashes: Iterable[str], frame_ancestors: Iterable[st
         "form-action": [SELF],
         "frame-ancestors": list(frame_ancestors),
     }
-    return "; ".join(f"{name} {' '.join(values)}" for name, values in rules.items())
+    return "; ".join(f"{name} {' '.join(values)}" for name, values in directives.items())
 
 
-def secured(response: Response, policy: str) -> Response:
-    """Add the headers; an answer that says nothing of caching is live data.
-
-    JSON is no page, and may do nothing at all: saying so is shorter, in answers that are sent every second.
-    """
+def add_security_headers(response: Response, policy: str) -> Response:
+    """Add the headers. Responses without Cache-Control are live data and get `no-store`."""
     if response.mimetype == "application/json":
-        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        response.headers["Content-Security-Policy"] = JSON_POLICY
     else:
         response.headers["Content-Security-Policy"] = policy
         response.headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=(), payment=()"

@@ -1,4 +1,4 @@
-"""Which names the server may be called by. Others are a browser that was lied to (DNS rebinding)."""
+"""Host names that the server accepts in the Host header. Others are refused, which prevents DNS rebinding."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LOCAL = "localhost"
-_REMEMBERED = 64
-"""Headers whose answer is kept: nearly every request has the same."""
-_HEADER = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:/@\s]+))(?::\d{1,5})?")
+LOCALHOST = "localhost"
+MAX_CACHED_HEADERS = 64
+"""Nearly every request has the same Host header."""
+_HEADER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:/@\s]+))(?::\d{1,5})?")
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether only this machine can reach a server that is bound to `address`."""
-    if address == LOCAL:
+    """Tell whether a server bound to `address` is reachable from this machine only."""
+    if address == LOCALHOST:
         return True
     try:
         return ipaddress.ip_address(address).is_loopback
@@ -27,27 +27,34 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-class Hosts:
-    """The allow-list of one server: loopback, its own host name, the address it is bound to, and names from settings.
+class AllowedHosts:
+    """Loopback, the machine's host name, the address the server is bound to, and the names from the settings.
 
-    Bound to every address (0.0.0.0, ::), any address is one of its own: only names can be made to lie.
+    A server bound to all addresses (0.0.0.0, ::) accepts every IP address: DNS rebinding needs a name.
     """
 
     def __init__(self, *, bound_to: str, allowed: Iterable[str]) -> None:
-        own = platform.node().lower()
-        self._names = {LOCAL, own, own.partition(".")[0], bound_to.lower(), *(name.lower() for name in allowed)} - {""}
+        host_name = platform.node().lower()
+        names = {
+            LOCALHOST,
+            host_name,
+            host_name.partition(".")[0],
+            bound_to.lower(),
+            *(name.lower() for name in allowed),
+        }
+        self._names = names - {""}
         try:
             self._any_address = ipaddress.ip_address(bound_to).is_unspecified
         except ValueError:
             self._any_address = False
-        self.knows = lru_cache(_REMEMBERED)(self._knows)
-        """Tells whether a Host header (name or address, with or without port) is one of the server's own."""
+        self.is_allowed = lru_cache(MAX_CACHED_HEADERS)(self._is_allowed)
+        """Tell whether a Host header (name or address, with or without port) is accepted."""
 
-    def _knows(self, header: str) -> bool:
-        found = _HEADER.fullmatch(header)
-        if found is None:
+    def _is_allowed(self, header: str) -> bool:
+        match = _HEADER.fullmatch(header)
+        if match is None:
             return False
-        name = (found["six"] or found["name"]).lower().removesuffix(".")
+        name = (match["ipv6"] or match["name"]).lower().removesuffix(".")
         try:
             address = ipaddress.ip_address(name)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Behind proxies: the prefix of every address, and forwarded headers from proxies that are trusted."""
+"""WSGI middleware for reverse proxies: the URL prefix, and forwarded headers of trusted proxies."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-def behind(application: WSGIApplication, *, url_prefix: str, trusted_proxies: int) -> WSGIApplication:
-    """Return the application as it answers under `url_prefix` and behind that many proxies."""
+def wrap_proxy(application: WSGIApplication, *, url_prefix: str, trusted_proxies: int) -> WSGIApplication:
+    """Return the application served under `url_prefix`, trusting that many proxies in front of it."""
     if url_prefix != "/":
-        application = _Prefixed(application, url_prefix)
+        application = _PrefixMiddleware(application, url_prefix)
     if trusted_proxies:
         number = trusted_proxies
         application = ProxyFix(application, x_for=number, x_proto=number, x_host=number, x_port=0, x_prefix=0)
     return application
 
 
-class _Prefixed:
-    """Puts the prefix back where a proxy, or the application that this one is mounted in, has cut it off.
+class _PrefixMiddleware:
+    """Restore the prefix if a proxy or a mounting application has removed it.
 
-    JupyterHub passes addresses on whole, jupyter-server-proxy and most mounts cut: both work, and a health check can
-    ask the server directly.
+    JupyterHub keeps the prefix, jupyter-server-proxy and most mounts remove it. Both work, and so does a health check
+    sent directly to the server.
     """
 
     def __init__(self, application: WSGIApplication, url_prefix: str) -> None:
