@@ -1,4 +1,4 @@
-"""Prometheus' view: names and units by its rules, missing is absent."""
+"""The Prometheus exporter: names and base units; missing values are absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dashtop.metrics import ALL_METRICS, GPU_METRICS
 from dashtop.model.ports import Services
 from dashtop.model.sample import CollectorRun, Mount
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.web.prometheus import route
+from dashtop.web.prometheus import exporter
 from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
 from tests.api.pinned import Pinned
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
@@ -32,7 +32,7 @@ GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": 
 def client_of(sample: Sample | None) -> FlaskClient:
     server = Flask("test")
     services = Services(latest=Pinned(sample), history=make_history(), clock=FakeClock(now_ms=NOON_MS + 3500))
-    route.register(server, services)
+    exporter.register(server, services)
     return server.test_client()
 
 
@@ -50,7 +50,7 @@ def only(found: dict[str, dict[tuple[tuple[str, str], ...], float]], name: str) 
     return value
 
 
-def everything() -> Sample:
+def make_full_sample() -> Sample:
     """A sample in which every metric has a value."""
     gpus = tuple(make_gpu(index, values={metric.key: 2.0 for metric in GPU_METRICS}) for index in range(2))
     mount = Mount(mount_point='/odd "name"\n', filesystem="ext4", used_bytes=3, total_bytes=9, used_percent=33.3)
@@ -58,8 +58,8 @@ def everything() -> Sample:
     return replace(sample, skipped_ticks=7, collectors=(CollectorRun(name="gpu", duration_s=0.25, failures=4),))
 
 
-def test_every_metric_is_there_in_base_units() -> None:
-    found = samples(client_of(everything()))
+def test_every_metric_is_exported_in_base_units() -> None:
+    found = samples(client_of(make_full_sample()))
     for metric in ALL_METRICS:
         values = found[metric.prometheus]
         assert set(values.values()) == {2.0 * metric.unit.factor}, metric.key
@@ -67,15 +67,15 @@ def test_every_metric_is_there_in_base_units() -> None:
     assert found["dashtop_gpu_utilization_ratio"][tuple(sorted(GPU0.items()))] == 0.02
 
 
-def test_what_is_missing_is_absent() -> None:
+def test_missing_values_are_absent() -> None:
     gpus = (make_gpu(0, values={"gpu.utilization.gpu": 0.0}), make_gpu(1))
     found = samples(client_of(make_sample(gpus=gpus)))
     assert found["dashtop_gpu_utilization_ratio"] == {tuple(sorted(GPU0.items())): 0.0}
-    assert not {metric.prometheus for metric in ALL_METRICS} - {"dashtop_gpu_utilization_ratio"} & set(found)
+    assert {metric.prometheus for metric in ALL_METRICS} & set(found) == {"dashtop_gpu_utilization_ratio"}
 
 
-def test_collection_is_told_too() -> None:
-    found = samples(client_of(everything()))
+def test_collector_metrics() -> None:
+    found = samples(client_of(make_full_sample()))
     assert only(found, "dashtop_sample_age_seconds") == 0.5
     assert only(found, "dashtop_skipped_ticks_total") == 7
     assert found["dashtop_collector_duration_seconds"] == {(("collector", "gpu"),): 0.25}
@@ -84,20 +84,20 @@ def test_collection_is_told_too() -> None:
     assert only(found, "dashtop_filesystem_used_bytes") == 3
 
 
-def test_a_lost_gpu_is_down_and_says_nothing_of_processes() -> None:
+def test_lost_gpu_is_down_and_has_no_process_count() -> None:
     found = samples(client_of(make_sample(gpus=(replace(make_gpu(0), state=UnavailableReason.GPU_LOST),))))
     assert only(found, "dashtop_gpu_up") == 0
     assert "dashtop_gpu_processes" not in found
 
 
-def test_before_the_first_reading_and_without_gpus() -> None:
+def test_before_the_first_sample_and_without_gpus() -> None:
     assert set(samples(client_of(None))) == {"dashtop_build_info"}
     assert not [
         name for name in samples(client_of(make_sample(error=UnavailableReason.NO_DEVICE))) if "_gpu_up" in name
     ]
 
 
-def test_dcgm_names_carry_dcgm_units_beside_our_own() -> None:
+def test_dcgm_names_use_dcgm_units() -> None:
     values = {
         "gpu.utilization.gpu": 78.0, "gpu.memory.used_gb": 8.0, "gpu.memory.total_gb": 24.0,
         "gpu.memory.reserved_gb": 1.0, "gpu.energy.total_wh": 2.0, "gpu.utilization.compute": 50.0,
@@ -117,25 +117,27 @@ def test_dcgm_names_carry_dcgm_units_beside_our_own() -> None:
     assert not [name for name in samples(client) if name.startswith("DCGM")]
 
 
-def test_every_dcgm_name_is_answered() -> None:
-    found = samples(client_of(everything()), "?names=dcgm")
+def test_every_dcgm_name_is_exported() -> None:
+    found = samples(client_of(make_full_sample()), "?names=dcgm")
     assert {name for name in found if name.startswith("DCGM")} == {each[0] for each in DCGM_NAMES} | {
         "DCGM_FI_DEV_FB_FREE"
     }
 
 
-def test_an_unknown_naming_is_422() -> None:
+def test_unknown_naming_scheme_is_422() -> None:
     assert client_of(None).get("/metrics?names=zabbix").status_code == 422
 
 
-def test_openmetrics_where_it_is_asked_for() -> None:
-    answer = client_of(everything()).get("/metrics?names=dcgm", headers={"Accept": "application/openmetrics-text"})
+def test_openmetrics_on_request() -> None:
+    answer = client_of(make_full_sample()).get(
+        "/metrics?names=dcgm", headers={"Accept": "application/openmetrics-text"}
+    )
     assert answer.content_type.startswith("application/openmetrics-text")
     assert list(parse_openmetrics(answer.text))  # type: ignore[no-untyped-call]
 
 
-def test_promtool_has_nothing_to_say() -> None:
-    text = client_of(everything()).get("/metrics").text
+def test_promtool_finds_no_problem() -> None:
+    text = client_of(make_full_sample()).get("/metrics").text
     checked = subprocess.run(
         [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
     )

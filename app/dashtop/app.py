@@ -119,7 +119,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from dashtop.ui.dash_internals import CALLBACK_PATH, get_callback_map  # noqa: PLC0415
     from dashtop.ui.page import create_dash  # noqa: PLC0415
     from dashtop.web.api import routes  # noqa: PLC0415
-    from dashtop.web.prometheus import route as exporter  # noqa: PLC0415
+    from dashtop.web.prometheus import exporter  # noqa: PLC0415
     from dashtop.web.security import guard  # noqa: PLC0415
     from dashtop.web.security.hosts import AllowedHosts  # noqa: PLC0415
     from dashtop.web.security.proxy import wrap_proxy  # noqa: PLC0415

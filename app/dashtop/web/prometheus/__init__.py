@@ -1,1 +1,1 @@
-"""Prometheus: metric families made at each scrape from the latest sample and the metric tables."""
+"""Prometheus exporter: metric families built from the latest sample and the metric tables."""

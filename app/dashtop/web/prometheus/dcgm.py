@@ -1,7 +1,7 @@
-"""The names and units of NVIDIA's dcgm-exporter, so that dashboards made for it work.
+"""Metric families with the names and units of NVIDIA's dcgm-exporter, for dashboards built for it.
 
-Names and units are those of its etc/default-counters.csv and etc/dcp-metrics-included.csv; labels are those it sets.
-GR_ENGINE_ACTIVE, which DCGM counts by itself, is NVML's utilization: the time in which any kernel ran.
+Names and units are those of its etc/default-counters.csv and etc/dcp-metrics-included.csv; labels are its own.
+GR_ENGINE_ACTIVE, a counter of DCGM's own, is NVML's utilization here: the time in which any kernel ran.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MILLIJOULES_PER_WATT_HOUR = 3_600_000.0
 PERCENT_TO_RATIO = 0.01
 LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName", "Hostname", "DCGM_FI_DRIVER_VERSION")
 
-# DCGM's name, our metric, DCGM's unit in ours.
+# DCGM's name, metric key, factor from the metric's unit to DCGM's.
 NAMES = (
     ("DCGM_FI_DEV_SM_CLOCK", "gpu.clocks.sm_mhz", 1.0),
     ("DCGM_FI_DEV_MEM_CLOCK", "gpu.clocks.memory_mhz", 1.0),
@@ -64,11 +64,11 @@ NAMES = (
 )
 
 
-def families(sample: Sample | None) -> Iterator[Family]:
-    """Yield what dcgm-exporter would answer from this sample."""
+def build_families(sample: Sample | None) -> Iterator[Family]:
+    """Yield the families that dcgm-exporter would serve for this sample."""
     gpus = sample.gpus if sample is not None else ()
     for name, key, factor in NAMES:
-        # DCGM's counters lack the _total that a counter must carry in this format: sent without a type, rate() works.
+        # DCGM's counters lack the suffix _total that counters need in OpenMetrics. rate() works on untyped ones.
         kind = UnknownMetricFamily if METRICS[key].kind is Kind.COUNTER else GaugeMetricFamily
         family = kind(name, METRICS[key].help, labels=LABELS)
         for gpu in gpus:

@@ -1,48 +1,96 @@
-"""One family a metric, in Prometheus' base units; what is missing is absent, never 0."""
+"""GET /metrics: one metric family for each metric, in base units. A missing value is absent, never 0."""
 
 from __future__ import annotations
 
 import platform
 from typing import TYPE_CHECKING, Any
 
+from flask import Blueprint, Response, request
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
 from dashtop.model.metric import Kind
 from dashtop.version import __version__
+from dashtop.web.prometheus import dcgm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from flask import Flask
     from prometheus_client.core import Metric as Family
 
     from dashtop.model.metric import Metric
+    from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
 
 GPU_LABELS = ("gpu", "uuid", "name")
+NAMING_SCHEMES = ("dashtop", "dcgm")
 
 
-def families(sample: Sample | None, now_ms: int) -> Iterator[Family]:
-    """Yield everything that is known; before the first sample only what dashtop is."""
+def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
+    """Add /metrics in Prometheus text format or OpenMetrics; `?names=dcgm` adds the names of dcgm-exporter."""
+    routes = Blueprint("prometheus", __name__, url_prefix=url_prefix)
+    registries = {}
+    for scheme in NAMING_SCHEMES:
+        registries[scheme] = CollectorRegistry(auto_describe=False)
+        registries[scheme].register(_SampleCollector(services, with_dcgm=scheme == "dcgm"))
+
+    @routes.get("/metrics")
+    def _metrics() -> Response:
+        scheme = request.args.get("names", "dashtop")
+        if scheme not in registries:
+            raise UnprocessableEntity(f"names: must be one of {', '.join(NAMING_SCHEMES)}, not {scheme[:80]!r}.")
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registries[scheme]), content_type=content_type, headers={"Cache-Control": "no-store"})
+
+    server.register_blueprint(routes)
+
+
+class _SampleCollector(Collector):
+    """Build the metric families from the latest sample at each scrape."""
+
+    def __init__(self, services: Services, *, with_dcgm: bool) -> None:
+        self._services = services
+        self._with_dcgm = with_dcgm
+
+    def collect(self) -> Iterator[Family]:
+        sample = self._services.latest.latest()
+        yield from build_families(sample, self._services.clock.now_ms())
+        if self._with_dcgm:
+            yield from dcgm.build_families(sample)
+
+    def describe(self) -> list[Family]:
+        """Return nothing, so that registering does not collect."""
+        return []
+
+
+def build_families(sample: Sample | None, now_ms: int) -> Iterator[Family]:
+    """Yield every family; before the first sample only the build information."""
     build = {"version": __version__, "pythonversion": platform.python_version()}
     yield InfoMetricFamily("dashtop_build", "Version of dashtop and of the Python it runs on.", value=build)
     if sample is None:
         return
-    yield from _collection(sample, now_ms)
+    yield from _build_collector_families(sample, now_ms)
     for metric in HOST_METRICS:
-        yield from _family(metric, (), [((), sample.host.values[metric.key])])
-    yield from _mounts(sample)
-    yield from _about(sample.gpus)
+        yield from _build_metric_family(metric, (), [((), sample.host.values[metric.key])])
+    yield from _build_filesystem_families(sample)
+    yield from _build_gpu_families(sample.gpus)
     for row in GPU_METRICS:
-        yield from _family(row, GPU_LABELS, [(labels(gpu), gpu.values[row.key]) for gpu in sample.gpus])
+        yield from _build_metric_family(
+            row, GPU_LABELS, [(get_labels(gpu), gpu.values[row.key]) for gpu in sample.gpus]
+        )
 
 
-def labels(gpu: Gpu) -> tuple[str, str, str]:
+def get_labels(gpu: Gpu) -> tuple[str, str, str]:
     """Return the values of GPU_LABELS."""
     return str(gpu.device.index), gpu.device.uuid, gpu.device.name
 
 
-def _family(
+def _build_metric_family(
     metric: Metric[Any], names: Sequence[str], values: Iterable[tuple[Sequence[str], float | None]]
 ) -> Iterator[Family]:
     kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
@@ -54,7 +102,7 @@ def _family(
         yield family
 
 
-def _collection(sample: Sample, now_ms: int) -> Iterator[Family]:
+def _build_collector_families(sample: Sample, now_ms: int) -> Iterator[Family]:
     age = max(0.0, (now_ms - sample.time_ms) / 1000)
     yield GaugeMetricFamily("dashtop_sample_age_seconds", "Time since the latest collection began.", value=age)
     yield GaugeMetricFamily(
@@ -76,7 +124,7 @@ def _collection(sample: Sample, now_ms: int) -> Iterator[Family]:
     yield from (duration, failures)
 
 
-def _mounts(sample: Sample) -> Iterator[Family]:
+def _build_filesystem_families(sample: Sample) -> Iterator[Family]:
     names = ("mountpoint", "fstype")
     size = GaugeMetricFamily("dashtop_filesystem_size_bytes", "Size of the file system.", labels=names)
     used = GaugeMetricFamily("dashtop_filesystem_used_bytes", "Blocks taken, as df counts them.", labels=names)
@@ -87,22 +135,22 @@ def _mounts(sample: Sample) -> Iterator[Family]:
     yield from (family for family in (size, used) if family.samples)
 
 
-def _about(gpus: Sequence[Gpu]) -> Iterator[Family]:
+def _build_gpu_families(gpus: Sequence[Gpu]) -> Iterator[Family]:
     if not gpus:
         return
-    facts = InfoMetricFamily("dashtop_gpu", "Static facts of the GPU.", labels=GPU_LABELS)
+    info = InfoMetricFamily("dashtop_gpu", "Static facts of the GPU.", labels=GPU_LABELS)
     up = GaugeMetricFamily("dashtop_gpu_up", "1 where the GPU can be read at present.", labels=GPU_LABELS)
     processes = GaugeMetricFamily("dashtop_gpu_processes", "Processes that hold memory on the GPU.", labels=GPU_LABELS)
     for gpu in gpus:
         device = gpu.device
-        told = {
+        facts = {
             "driver_version": device.driver_version,
             "cuda_version": device.cuda_version,
             "compute_capability": device.compute_capability,
             "pci_bus_id": device.pci_bus_id,
         }
-        facts.add_metric(labels(gpu), {name: value for name, value in told.items() if value is not None})
-        up.add_metric(labels(gpu), float(gpu.state is None))
+        info.add_metric(get_labels(gpu), {name: value for name, value in facts.items() if value is not None})
+        up.add_metric(get_labels(gpu), float(gpu.state is None))
         if gpu.state is None:
-            processes.add_metric(labels(gpu), len(gpu.processes))
-    yield from (family for family in (facts, up, processes) if family.samples)
+            processes.add_metric(get_labels(gpu), len(gpu.processes))
+    yield from (family for family in (info, up, processes) if family.samples)
