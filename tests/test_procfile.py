@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.web.api.context import MOST_STREAMS
+from dashtop.web.api.context import MAX_STREAMS
 from tests.processes import ROOT, UNHURRIED, Running, eventually
 from tests.streams import Opened, opened
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ALL = "/api/v1/system/monitoring/all"
-MORE_THAN_ENOUGH = 16 * MOST_STREAMS
+MORE_THAN_ENOUGH = 16 * MAX_STREAMS
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_streams_at_their_limit_leave_page_and_calls_answering(served: Running) 
                 break
             stream.event()
         assert stream.status == 503
-        assert number >= MOST_STREAMS - 2, "those of the test before may still be ending"
+        assert number >= MAX_STREAMS - 2, "those of the test before may still be ending"
         for _ in range(5):
             assert served.json(ALL)["gpu_available"]
             assert b"_dash-config" in served.get("/")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 V1 = "/api/v1/system"
 OF_ONE_GPU = ("/gpu-metrics", "/gpu-info/0")
 OF_GPUS = (*OF_ONE_GPU, "/gpu-list", "/gpu-metrics/all", "/processes")
-JSON_CALLS = [call for call in ENDPOINTS if call.answer is not None]
+JSON_CALLS = [call for call in ENDPOINTS if call.response is not None]
 
 
 def ask(client: FlaskClient, path: str) -> Any:
@@ -34,9 +34,9 @@ def ask(client: FlaskClient, path: str) -> Any:
 
 @pytest.mark.parametrize("call", JSON_CALLS, ids=lambda call: call.name)
 def test_answers_are_as_described(two_gpus: FlaskClient, call: Any) -> None:
-    as_json = {"format": "json"} if "format" in call.query.model_fields else {}
+    as_json = {"format": "json"} if "format" in call.params.model_fields else {}
     body = two_gpus.get(V1 + call.path.replace("{gpu_id}", "1"), query_string=as_json).data
-    TypeAdapter(call.answer).validate_json(body, strict=True)
+    TypeAdapter(call.response).validate_json(body, strict=True)
 
 
 @pytest.mark.parametrize("call", JSON_CALLS, ids=lambda call: call.name)
@@ -45,7 +45,7 @@ def test_the_document_describes_the_same_answers(two_gpus: FlaskClient, call: An
     operation = document["paths"][call.path]["get"]
     assert "application/json" in operation["responses"]["200"]["content"]
     assert {"401", "403", "422", "429", "503"} <= set(operation["responses"])
-    assert {each["name"] for each in operation["parameters"]} == set(call.query.model_fields)
+    assert {each["name"] for each in operation["parameters"]} == set(call.params.model_fields)
 
 
 def test_every_metric_is_described_with_its_unit(two_gpus: FlaskClient) -> None:

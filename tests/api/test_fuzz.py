@@ -30,7 +30,7 @@ def test_every_answer_is_as_described() -> None:
             "/api/v1/system/openapi.json", dashtop.server, config=CONFIG, headers=PLAIN
         )
         for call in (each for each in ENDPOINTS if each.path != ENDLESS):
-            modes = list(GenerationMode) if call.query.model_fields else [GenerationMode.POSITIVE]
+            modes = list(GenerationMode) if call.params.model_fields else [GenerationMode.POSITIVE]
             for mode in modes:
                 made += _asked(schema[call.path]["GET"].as_strategy(generation_mode=mode))
     assert made >= ENOUGH

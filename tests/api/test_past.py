@@ -9,7 +9,7 @@ import pytest
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Severity
 from dashtop.model.sample import Event, GpuProcess, ProcessInfo
-from dashtop.web.api.context import MOST_STREAMS
+from dashtop.web.api.context import MAX_STREAMS
 from tests.api.pinned import Pinned, client_of
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
@@ -120,7 +120,7 @@ def test_an_export_of_a_day_may_be_second_by_second() -> None:
 
 def test_a_download_that_is_left_gives_its_place_back() -> None:
     served = client()
-    for _ in range(2 * MOST_STREAMS):
+    for _ in range(2 * MAX_STREAMS):
         answer = served.get(f"/api/v1/system/export?{STRETCH}", buffered=False)
         assert answer.status_code == 200
         answer.close()
@@ -128,7 +128,7 @@ def test_a_download_that_is_left_gives_its_place_back() -> None:
 
 def test_more_downloads_than_places_are_refused() -> None:
     served = client()
-    held = [served.get(f"/api/v1/system/export?{STRETCH}", buffered=False) for _ in range(MOST_STREAMS)]
+    held = [served.get(f"/api/v1/system/export?{STRETCH}", buffered=False) for _ in range(MAX_STREAMS)]
     assert served.get(f"/api/v1/system/export?{STRETCH}").status_code == 503
     for answer in held:
         answer.close()

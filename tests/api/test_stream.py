@@ -18,8 +18,8 @@ from dashtop.model.clock import SystemClock
 from dashtop.model.errors import CollectionEndedError
 from dashtop.model.ports import Services
 from dashtop.web.api import sse as stream
-from dashtop.web.api.context import MOST_STREAMS, Context
-from dashtop.web.api.params import GpuQuery
+from dashtop.web.api.context import MAX_STREAMS, Context
+from dashtop.web.api.params import GpuParams
 from tests.api.pinned import Pinned
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
@@ -72,8 +72,8 @@ def test_a_gpu_that_does_not_exist_is_400(dashtop: Running) -> None:
 def test_too_many_are_refused_and_leave_room_for_the_rest() -> None:
     with running(*FAST) as dashtop:
         with ExitStack() as stack:
-            streams = [stack.enter_context(opened(dashtop)) for _ in range(MOST_STREAMS + 3)]
-            assert [each.status for each in streams] == [200] * MOST_STREAMS + [503] * 3
+            streams = [stack.enter_context(opened(dashtop)) for _ in range(MAX_STREAMS + 3)]
+            assert [each.status for each in streams] == [200] * MAX_STREAMS + [503] * 3
             assert dashtop.status("/healthz") == (200, {"status": "ok"})
             assert dashtop.json("/api/v1/system/monitoring/all")["gpu_available"]
 
@@ -87,7 +87,7 @@ def test_too_many_are_refused_and_leave_room_for_the_rest() -> None:
 def test_streams_leave_threads_for_pages_and_calls() -> None:
     threads = re.search(r"--threads (\d+)", (ROOT / "Procfile").read_text())
     assert threads is not None
-    assert min(int(threads[1]), server.THREADS) >= MOST_STREAMS + 8
+    assert min(int(threads[1]), server.THREADS) >= MAX_STREAMS + 8
 
 
 def test_open_streams_end_with_the_server() -> None:
@@ -103,7 +103,7 @@ def test_open_streams_end_with_the_server() -> None:
 
 
 def test_asking_for_the_headers_alone_takes_no_place(two_gpus: FlaskClient) -> None:
-    for _ in range(MOST_STREAMS + 1):
+    for _ in range(MAX_STREAMS + 1):
         assert two_gpus.head(STREAM, buffered=True).status_code == 200
 
 
@@ -126,12 +126,12 @@ def test_a_heartbeat_where_nothing_is_new() -> None:
     services = Services(latest=latest, history=make_history(), clock=SystemClock())
     context = Context(services=services)
     with Flask("test").test_request_context():
-        response = stream.stream(context, GpuQuery())
+        response = stream.stream(context, GpuParams())
         parts = list(response.response)
         response.close()
     assert [part[:2] for part in parts] == [b"re", b"id", b": ", b": "]
-    for _ in range(MOST_STREAMS):
-        context.places.take()
+    for _ in range(MAX_STREAMS):
+        context.stream_limiter.acquire()
 
 
 class Endless(Pinned):
@@ -147,12 +147,12 @@ def test_a_client_that_falls_behind_is_dropped() -> None:
     clock = FakeClock(now_ms=NOON_MS)
     services = Services(latest=Endless(make_sample(gpus=(make_gpu(0),))), history=make_history(), clock=clock)
     with Flask("test").test_request_context():
-        parts = iter(stream.stream(Context(services=services), GpuQuery()).response)
+        parts = iter(stream.stream(Context(services=services), GpuParams()).response)
     for taken_s in (0.0, 0.0, 0.5, 1.9):
         assert next(parts)
         clock.advance(taken_s)
     assert next(parts)
-    clock.advance(stream.SLOW_S + 0.1)
+    clock.advance(stream.MAX_WRITE_S + 0.1)
     assert next(parts, None) is None
 
 
@@ -160,7 +160,7 @@ IMPATIENT = """#!{python}
 from dashtop import cli, server
 from dashtop.web.api import sse as stream
 
-stream.UNREAD_S, server.UNREAD_TIMEOUT_MS = 2, 2000
+stream.UNREAD_TIMEOUT_S, server.UNREAD_TIMEOUT_MS = 2, 2000
 cli.main()
 """
 
@@ -171,7 +171,7 @@ def test_a_client_that_does_not_read_gives_its_place_back(tmp_path: Path) -> Non
     command.chmod(0o755)
     with running(*FAST, command=command) as dashtop, ExitStack() as stack:
         address = urlsplit(dashtop.url)
-        for _ in range(MOST_STREAMS):
+        for _ in range(MAX_STREAMS):
             deaf = stack.enter_context(socket.socket())
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             deaf.connect((address.hostname, address.port))

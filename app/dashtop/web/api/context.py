@@ -1,4 +1,4 @@
-"""What every call is given, and the questions several of them ask of a sample."""
+"""What every handler receives, and how handlers select GPUs of a sample."""
 
 from __future__ import annotations
 
@@ -18,101 +18,101 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
 
-MOST_STREAMS = 24
-"""Each holds a thread: fewer than server.THREADS and the Procfile's, so that pages and calls always find one."""
+MAX_STREAMS = 24
+"""Each stream occupies a thread. Fewer than server.THREADS and the Procfile's, so that other requests find one."""
 NO_GPU = "GPU monitoring not available on this system"
 
 
-class PerSample:
-    """Answers are made once for each sample and question, however many clients ask."""
+class ResponseCache:
+    """JSON bodies of the latest sample, each created once for all clients. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sequence = -1
         self._bodies: dict[Hashable, bytes] = {}
 
-    def body(self, sample: Sample, question: Hashable, make: Callable[[], object]) -> bytes:
-        """Return the JSON of what `make` returns, made at most once for this sample and question."""
+    def get_or_create(self, sample: Sample, key: Hashable, create: Callable[[], object]) -> bytes:
+        """Return the JSON of what `create` returns. It is called at most once for a sample and key."""
         with self._lock:
             if self._sequence != sample.sequence:
                 self._sequence, self._bodies = sample.sequence, {}
-            body = self._bodies.get(question)
+            body = self._bodies.get(key)
             if body is None:
-                body = self._bodies[question] = to_json(make())
+                body = self._bodies[key] = to_json(create())
             return body
 
 
-class Places:
-    """How many streams may be open at once. Thread-safe."""
+class StreamLimiter:
+    """Limits the number of open streams. Thread-safe."""
 
-    def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._most = most
-        self._free = threading.BoundedSemaphore(most)
+    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
+        self._max_streams = max_streams
+        self._free = threading.BoundedSemaphore(max_streams)
 
-    def take(self) -> None:
-        """Take a place. Raises ServiceUnavailable where there is none."""
+    def acquire(self) -> None:
+        """Count one more open stream. Raise ServiceUnavailable if the limit is reached."""
         if not self._free.acquire(blocking=False):
-            raise ServiceUnavailable(f"{self._most} streams are open, which is all there may be; poll, or ask later.")
+            raise ServiceUnavailable(f"Too many open streams (at most {self._max_streams}). Poll, or try again later.")
 
-    def give_back(self) -> None:
-        """Give the place back."""
+    def release(self) -> None:
+        """Count one open stream less."""
         self._free.release()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """The services, and what calls share."""
+    """The services, and what handlers share."""
 
     services: Services
-    cached: PerSample = field(default_factory=PerSample)
-    places: Places = field(default_factory=Places)
+    cache: ResponseCache = field(default_factory=ResponseCache)
+    stream_limiter: StreamLimiter = field(default_factory=StreamLimiter)
 
-    def sample(self) -> Sample:
-        """Return the latest sample. Raises ServiceUnavailable before the first."""
+    def get_sample(self) -> Sample:
+        """Return the latest sample. Raise ServiceUnavailable before the first."""
         sample = self.services.latest.latest()
         if sample is None:
-            raise ServiceUnavailable("The first reading is under way; ask again in a second.")
+            raise ServiceUnavailable("The first sample is under way. Try again in a second.")
         return sample
 
 
-def answer(body: object, status: int = 200) -> Response:
-    """Answer with JSON that no cache keeps; bytes are JSON already."""
+def json_response(body: object, status: int = 200) -> Response:
+    """Return a JSON response that is not cached. Bytes are already JSON."""
     data = body if isinstance(body, bytes) else to_json(body)
     return Response(data, status=status, mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 
-def shown_gpu(sample: Sample, index: int) -> Gpu | None:
-    """Return that GPU, or None where the machine has none at all. Raises BadRequest where it has others."""
+def find_gpu(sample: Sample, index: int) -> Gpu | None:
+    """Return the GPU, None if the machine has no GPUs. Raise BadRequest if it has others only."""
     gpu = sample.gpu(index)
     if gpu is None and sample.gpus:
         raise BadRequest("Invalid GPU ID")
     return gpu
 
 
-def gpus(sample: Sample) -> tuple[Gpu, ...]:
-    """Return every GPU, none where there are none. Raises InternalServerError where NVML failed to tell."""
+def get_gpus(sample: Sample) -> tuple[Gpu, ...]:
+    """Return all GPUs of the machine. Raise InternalServerError if NVML failed."""
     error = sample.gpu_error
     if not sample.gpus and error is not None:
         if error.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
             raise InternalServerError(f"Failed to collect GPU metrics: {error.text}")
         if error.is_pending:
-            raise ServiceUnavailable("The first reading of the GPUs is under way; try again in a second.")
+            raise ServiceUnavailable("The first sample of the GPUs is under way. Try again in a second.")
     return sample.gpus
 
 
-def one_gpu(sample: Sample, index: int) -> Gpu:
-    """Return that GPU. Raises ServiceUnavailable where there is none at all, BadRequest where it is not this one."""
-    if not gpus(sample):
+def get_gpu(sample: Sample, index: int) -> Gpu:
+    """Return the GPU. Raise ServiceUnavailable if the machine has no GPUs, BadRequest if it has others only."""
+    if not get_gpus(sample):
         raise ServiceUnavailable(NO_GPU)
-    gpu = shown_gpu(sample, index)
+    gpu = find_gpu(sample, index)
     if gpu is None:
         raise BadRequest("Invalid GPU ID")
     return gpu
 
 
-def readable_gpu(sample: Sample, index: int) -> Gpu:
-    """Return that GPU. Raises InternalServerError too where NVML fails for it."""
-    gpu = one_gpu(sample, index)
+def get_readable_gpu(sample: Sample, index: int) -> Gpu:
+    """Return the GPU. Raise as `get_gpu` does, and InternalServerError if NVML fails for this GPU."""
+    gpu = get_gpu(sample, index)
     if gpu.state is not None and gpu.state.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
         raise InternalServerError(f"Failed to collect GPU metrics: {gpu.state.text}")
     return gpu

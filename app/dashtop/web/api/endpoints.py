@@ -1,4 +1,4 @@
-"""Every call of the API, one row each: routes, OpenAPI document and documentation page are made from this table."""
+"""The table of endpoints, one row each. Routes, OpenAPI document and documentation page derive from it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashtop.export.formats import FORMATS
-from dashtop.web.api import export, history, live, past
-from dashtop.web.api import schemas as models
-from dashtop.web.api import sse as stream
-from dashtop.web.api.params import GpuQuery, Query
+from dashtop.web.api import handlers, schemas, sse
+from dashtop.web.api.params import EventsParams, ExportParams, GpuParams, HistoryParams, Params, ProcessHistoryParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,29 +18,29 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 ERRORS = {
-    400: "A GPU that does not exist: `Invalid GPU ID`.",
-    401: "The server asks for a token: `Authorization: Bearer TOKEN`.",
-    403: "The server was called by a name that it does not know (--allowed-hosts).",
-    413: "A body that is too large; no call takes one.",
-    414: "An address that is too long.",
-    422: "A parameter that is unknown or malformed.",
-    429: "Over the rate limit; `Retry-After` says for how many seconds.",
+    400: "No such GPU: `Invalid GPU ID`.",
+    401: "Access token required: `Authorization: Bearer TOKEN`.",
+    403: "The host name in the request is not allowed (--allowed-hosts).",
+    413: "The body is too large; no endpoint needs one.",
+    414: "The URL is too long.",
+    422: "Unknown or malformed parameter.",
+    429: "Rate limit exceeded; `Retry-After` is the number of seconds to wait.",
     500: "NVML failed: `Failed to collect GPU metrics: …`.",
-    503: "Not now: no GPU on this system (`GPU monitoring not available on this system`), or no reading yet.",
+    503: "No GPU on this system (`GPU monitoring not available on this system`), or no sample yet.",
 }
-EVERYWHERE = frozenset({401, 403, 413, 414, 422, 429, 503})
+COMMON_ERRORS = frozenset({401, 403, 413, 414, 422, 429, 503})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """One GET call. A part of the path in braces is a field of `query`. `errors`: those beyond EVERYWHERE."""
+    """One GET endpoint. A part of the path in braces is a field of `params`. `errors`: in addition to COMMON_ERRORS."""
 
     path: str
     summary: str
-    run: Callable[[Context, Any], Response]
-    answer: Any
-    """The type of the JSON body; None where there is no JSON."""
-    query: type[Query] = Query
+    handler: Callable[[Context, Any], Response]
+    response: Any
+    """Type of the JSON body, None if the body is not JSON."""
+    params: type[Params] = Params
     errors: frozenset[int] = frozenset()
     media_types: tuple[str, ...] = (JSON,)
 
@@ -52,100 +50,105 @@ class Endpoint:
         return self.path.strip("/").translate(str.maketrans("/-.", "___", "{}"))
 
 
-OF_ONE_GPU = frozenset({400, 500})
-OF_ALL_GPUS = frozenset({500})
+ONE_GPU_ERRORS = frozenset({400, 500})
+ALL_GPUS_ERRORS = frozenset({500})
 
 ENDPOINTS = (
     Endpoint(
         path="/monitoring/all",
-        summary="Everything about the machine and one GPU, in one answer; also where there is no GPU.",
-        run=live.monitoring_all,
-        query=GpuQuery,
-        answer=models.MonitoringAll,
+        summary="All values of the machine and one GPU. Works without a GPU.",
+        handler=handlers.monitoring_all,
+        params=GpuParams,
+        response=schemas.MonitoringAll,
         errors=frozenset({400}),
     ),
     Endpoint(
         path="/gpu-list",
         summary="Static facts of each GPU.",
-        run=live.gpu_list,
-        answer=list[models.GpuInfo],
-        errors=OF_ALL_GPUS,
+        handler=handlers.gpu_list,
+        response=list[schemas.GpuInfo],
+        errors=ALL_GPUS_ERRORS,
     ),
     Endpoint(
         path="/gpu-metrics",
         summary="Every metric of one GPU.",
-        run=live.gpu_metrics,
-        query=GpuQuery,
-        answer=models.GpuMetricsExplained,
-        errors=OF_ONE_GPU,
+        handler=handlers.gpu_metrics,
+        params=GpuParams,
+        response=schemas.GpuMetricsExplained,
+        errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/gpu-metrics/all",
         summary="Every metric of every GPU.",
-        run=live.gpu_metrics_all,
-        answer=list[models.GpuMetricsExplained],  # type: ignore[valid-type]
-        errors=OF_ALL_GPUS,
+        handler=handlers.gpu_metrics_all,
+        response=list[schemas.GpuMetricsExplained],  # type: ignore[valid-type]
+        errors=ALL_GPUS_ERRORS,
     ),
     Endpoint(
         path="/gpu-info/{gpu_id}",
         summary="Static facts of one GPU.",
-        run=live.gpu_info,
-        query=GpuQuery,
-        answer=models.GpuInfo,
-        errors=OF_ONE_GPU,
+        handler=handlers.gpu_info,
+        params=GpuParams,
+        response=schemas.GpuInfo,
+        errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/metrics",
         summary="Every metric of the machine.",
-        run=live.system_metrics,
-        answer=models.SystemMetricsExplained,
+        handler=handlers.metrics,
+        response=schemas.SystemMetricsExplained,
     ),
     Endpoint(
         path="/processes",
-        summary="Processes that hold memory on any GPU.",
-        run=live.processes,
-        answer=list[models.ProcessOnGpu],
-        errors=OF_ALL_GPUS,
+        summary="Processes that use memory of any GPU.",
+        handler=handlers.processes,
+        response=list[schemas.ProcessOnGpu],
+        errors=ALL_GPUS_ERRORS,
     ),
-    Endpoint(path="/storage", summary="Mount points that hold data.", run=live.storage, answer=list[models.Storage]),
+    Endpoint(
+        path="/storage",
+        summary="Mounted file systems.",
+        handler=handlers.storage,
+        response=list[schemas.Storage],
+    ),
     Endpoint(
         path="/history",
-        summary="Series of the past as columns: mean, minimum and maximum of equal buckets.",
-        run=history.history,
-        query=history.HistoryQuery,
-        answer=models.History,
-        errors=OF_ONE_GPU,
+        summary="Time series as columns: mean, minimum and maximum of each bucket.",
+        handler=handlers.history,
+        params=HistoryParams,
+        response=schemas.History,
+        errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/export",
-        summary="Series of the past as a file: a row for each bucket with a reading, units in the header.",
-        run=export.export,
-        query=export.ExportQuery,
-        answer=models.Export,
+        summary="Time series as a file: one row for each bucket that has data, units in the header.",
+        handler=handlers.export,
+        params=ExportParams,
+        response=schemas.Export,
         media_types=tuple(each.media_type for each in FORMATS.values()),
-        errors=OF_ONE_GPU,
+        errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/processes/history",
-        summary="Which processes held how much memory of one GPU, and when; the newest 10 000 stretches.",
-        run=past.processes,
-        query=past.PastProcessesQuery,
-        answer=list[models.ProcessSpan],
-        errors=OF_ONE_GPU,
+        summary="Memory of each process on one GPU over time; the newest 10 000 periods.",
+        handler=handlers.processes_history,
+        params=ProcessHistoryParams,
+        response=list[schemas.ProcessSpan],
+        errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/events",
-        summary="What happened, in plain words, the oldest first; the newest 10 000 events.",
-        run=past.events,
-        query=past.EventsQuery,
-        answer=list[models.Event],
+        summary="Events, oldest first; the newest 10 000.",
+        handler=handlers.events,
+        params=EventsParams,
+        response=list[schemas.Event],
     ),
     Endpoint(
         path="/stream",
-        summary="Server-Sent Events: what /monitoring/all answers, once per collection; `Last-Event-ID` is honoured.",
-        run=stream.stream,
-        query=GpuQuery,
-        answer=None,
+        summary="Server-Sent Events: the body of /monitoring/all for each sample; supports `Last-Event-ID`.",
+        handler=sse.stream,
+        params=GpuParams,
+        response=None,
         media_types=("text/event-stream",),
         errors=frozenset({400}),
     ),

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of calls and the models.
+"""The OpenAPI 3.1 document, built from the endpoint table and the response models.
 
 By hand, since Pydantic makes the schemas and the rest is one loop: it lists exactly the API's calls and costs nothing a
 request. The Flask extensions tried cost more than they give: flask-openapi validates each answer (1.2 ms), spectree
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from dashtop.version import __version__
-from dashtop.web.api.endpoints import ENDPOINTS, ERRORS, EVERYWHERE, JSON
+from dashtop.web.api.endpoints import COMMON_ERRORS, ENDPOINTS, ERRORS, JSON
 from dashtop.web.api.schemas import Error
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ field's unit, `x-metric` its key in `metrics=`, `unavailable` and exported colum
 
 def document(url: str) -> dict[str, Any]:
     """Return the document of an API whose calls lie under `url`."""
-    answers = [call for call in ENDPOINTS if call.answer is not None]
-    adapters = [(call.name, "serialization", TypeAdapter(call.answer)) for call in answers]
+    answers = [endpoint for endpoint in ENDPOINTS if endpoint.response is not None]
+    adapters = [(endpoint.name, "serialization", TypeAdapter(endpoint.response)) for endpoint in answers]
     adapters.append(("error", "serialization", TypeAdapter(Error)))
     schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=TEMPLATE)  # type: ignore[arg-type]
     by_name: dict[str, Any] = {name: schema for (name, _mode), schema in schemas.items()}
@@ -39,7 +39,7 @@ def document(url: str) -> dict[str, Any]:
         "info": {"title": "dashtop", "version": __version__, "description": ABOUT},
         "servers": [{"url": url}],
         "security": [{}, {"token": []}],
-        "paths": {call.path: {"get": _operation(call, by_name)} for call in ENDPOINTS},
+        "paths": {endpoint.path: {"get": _operation(endpoint, by_name)} for endpoint in ENDPOINTS},
         "components": {
             "schemas": definitions.get("$defs", {}),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -47,29 +47,30 @@ def document(url: str) -> dict[str, Any]:
     }
 
 
-def _operation(call: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     content = {
-        kind: {"schema": schemas[call.name] if kind == JSON else {"type": "string"}} for kind in call.media_types
+        kind: {"schema": schemas[endpoint.name] if kind == JSON else {"type": "string"}}
+        for kind in endpoint.media_types
     }
-    responses: dict[str, Any] = {"200": {"description": call.summary, "content": content}}
-    for status in sorted(EVERYWHERE | call.errors):
+    responses: dict[str, Any] = {"200": {"description": endpoint.summary, "content": content}}
+    for status in sorted(COMMON_ERRORS | endpoint.errors):
         responses[str(status)] = {
             "description": ERRORS[status],
             "content": {JSON: {"schema": schemas["error"]}},
         }
     responses["429"]["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
     return {
-        "operationId": call.name,
-        "summary": call.summary,
-        "parameters": _parameters(call),
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "parameters": _parameters(endpoint),
         "responses": responses,
     }
 
 
-def _parameters(call: Endpoint) -> list[dict[str, Any]]:
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     found = []
-    for name, schema in call.query.model_json_schema(mode="validation").get("properties", {}).items():
-        in_path = f"{{{name}}}" in call.path
+    for name, schema in endpoint.params.model_json_schema(mode="validation").get("properties", {}).items():
+        in_path = f"{{{name}}}" in endpoint.path
         described = {key: value for key, value in schema.items() if key not in {"title", "description"}}
         if in_path:
             described.pop("default", None)

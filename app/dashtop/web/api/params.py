@@ -1,8 +1,8 @@
-"""Which stretch of the past a call is about: a range by name that ends now, or two moments."""
+"""Query parameters of the endpoints, validated."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from werkzeug.exceptions import UnprocessableEntity
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Clock
 
-LARGEST_GPU_ID = 999_999
-SHOWN = 80
+MAX_GPU_ID = 999_999
+MAX_QUOTED_LENGTH = 80
 
 
 def _digits(value: object) -> object:
-    """Let through what is written as a whole number, and nothing else that Python would take for one."""
-    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= len(str(LARGEST_GPU_ID))):
-        raise ValueError(f"must be a whole number from 0 to {LARGEST_GPU_ID}")
+    """Accept ASCII digits only, not everything that int() accepts."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_GPU_ID))):
+        raise ValueError(f"must be a whole number from 0 to {MAX_GPU_ID}")
     return value
 
 
 WholeNumber = BeforeValidator(_digits)
 
 
-class Query(BaseModel):
-    """No parameters; base of those with some. An unknown parameter is an error, so that no typo goes unseen."""
+class Params(BaseModel):
+    """No parameters; base class of the others. An unknown parameter is an error, so that typos are noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class GpuQuery(Query):
-    """Which GPU."""
+class GpuParams(Params):
+    """Select a GPU."""
 
     gpu_id: Annotated[
-        int, WholeNumber, Field(ge=0, le=LARGEST_GPU_ID, description="Index of the GPU, from /gpu-list.", examples=[0])
+        int, WholeNumber, Field(ge=0, le=MAX_GPU_ID, description="Index of the GPU, from /gpu-list.", examples=[0])
     ] = 0
 
 
@@ -50,18 +50,20 @@ def known_metrics(text: object) -> object:
     keys = tuple(dict.fromkeys(text.split(",")))
     for key in keys:
         if key not in METRICS:
-            raise ValueError(f"there is no metric {key[:SHOWN]!r}; /api/v1/system/openapi.json lists them as x-metric")
+            raise ValueError(
+                f"unknown metric {key[:MAX_QUOTED_LENGTH]!r}; /api/v1/system/openapi.json lists them as x-metric"
+            )
     return text
 
 
-QueryT = TypeVar("QueryT", bound=Query)
+ParamsT = TypeVar("ParamsT", bound=Params)
 
 
-def parse(model: type[QueryT], given: Mapping[str, Sequence[str]]) -> QueryT:
-    """Return the parameters, checked. Raises UnprocessableEntity with a sentence that names the parameter."""
+def parse(model: type[ParamsT], given: Mapping[str, Sequence[str]]) -> ParamsT:
+    """Return the validated parameters. Raise UnprocessableEntity with a message that names the parameter."""
     for name, values in given.items():
         if len(values) > 1:
-            raise UnprocessableEntity(f"{name[:SHOWN]} is given {len(values)} times; give it once.")
+            raise UnprocessableEntity(f"{name[:MAX_QUOTED_LENGTH]} is given {len(values)} times. Give it once.")
     flat: dict[str, Any] = {name: values[0] for name, values in given.items()}
     try:
         return model.model_validate(flat)
@@ -69,17 +71,17 @@ def parse(model: type[QueryT], given: Mapping[str, Sequence[str]]) -> QueryT:
         raise UnprocessableEntity(_sentence(model, error)) from None
 
 
-def _sentence(model: type[Query], error: ValidationError) -> str:
+def _sentence(model: type[Params], error: ValidationError) -> str:
     first = error.errors()[0]
-    name = str(first["loc"][0])[:SHOWN]
+    name = str(first["loc"][0])[:MAX_QUOTED_LENGTH]
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields) or "none"
-        return f"There is no parameter {name!r}; this call knows: {known}."
+        return f"Unknown parameter {name!r}. Parameters of this endpoint: {known}."
     said = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {said[0].lower()}{said[1:]}, not {str(first['input'])[:SHOWN]!r}."
+    return f"{name}: {said[0].lower()}{said[1:]}, not {str(first['input'])[:MAX_QUOTED_LENGTH]!r}."
 
 
-LATEST_MS = 253_402_300_799_999
+MAX_TIME_MS = 253_402_300_799_999
 """The end of the year 9999."""
 
 
@@ -89,47 +91,95 @@ def _known_range(name: str) -> str:
     return name
 
 
-def _moment(value: object) -> object:
-    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= len(str(LATEST_MS))):
-        raise ValueError("must be a moment in milliseconds since 1970")
+def _epoch_ms(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_TIME_MS))):
+        raise ValueError("must be in milliseconds since 1970")
     return value
 
 
 def _after_start(end: int, info: ValidationInfo) -> int:
     start = info.data.get("start")
     if start is None:
-        raise ValueError("needs start beside it")
+        raise ValueError("needs start")
     if end <= start:
         raise ValueError(f"must be after start ({start})")
     return end
 
 
-class TimeRangeParams(Query):
-    """How far back from now, or from when to when."""
+class TimeRangeParams(Params):
+    """Select a time range: a named one that ends now, or from `start` to `end`."""
 
     range: Annotated[
         str,
         AfterValidator(_known_range),
-        Field(description="How far back from now.", json_schema_extra={"enum": list(RANGES)}),
+        Field(description="Time range that ends now.", json_schema_extra={"enum": list(RANGES)}),
     ] = "1h"
     start: Annotated[
         int | None,
-        BeforeValidator(_moment),
-        Field(ge=0, le=LATEST_MS, description="In place of `range`: the first moment, in ms since 1970."),
+        BeforeValidator(_epoch_ms),
+        Field(ge=0, le=MAX_TIME_MS, description="First moment in ms since 1970, instead of `range`."),
     ] = None
     end: Annotated[
         int | None,
-        BeforeValidator(_moment),
+        BeforeValidator(_epoch_ms),
         AfterValidator(_after_start),
-        Field(ge=0, le=LATEST_MS, description="The moment after the last; left out beside `start`, now."),
+        Field(ge=0, le=MAX_TIME_MS, description="End (exclusive) in ms since 1970; default: now."),
     ] = None
 
-    def stretch(self, clock: Clock, points: int | None = None) -> tuple[int, int, int]:
-        """Return start, end and step in milliseconds, with at most `points` buckets where that is given."""
+    def resolve(self, clock: Clock, points: int | None = None) -> tuple[int, int, int]:
+        """Return start, end and step in milliseconds, with at most `points` buckets if given."""
         now_ms = clock.now_ms()
         if self.start is None:
             named = RANGES[self.range]
             return named.ending(now_ms, named.step_for(points) if points is not None else None)
         end_ms = self.end if self.end is not None else max(now_ms, self.start) + 1
-        asked = TimeRange.spanning(end_ms - self.start)
-        return self.start, end_ms, asked.step_for(points) if points is not None else asked.step_ms
+        time_range = TimeRange.spanning(end_ms - self.start)
+        return self.start, end_ms, time_range.step_for(points) if points is not None else time_range.step_ms
+
+
+DEFAULT_POINTS_OF_ALL = 300
+"""Default of `points` if `metrics` is not given: all metrics in steps of 1 s are megabytes."""
+
+
+class HistoryParams(TimeRangeParams, GpuParams):
+    """Select series, time range and resolution."""
+
+    points: Annotated[
+        int | None,
+        WholeNumber,
+        Field(
+            ge=2,
+            le=5000,
+            description=f"Maximum number of buckets; default: finest useful, {DEFAULT_POINTS_OF_ALL} for all metrics.",
+            examples=[300],
+        ),
+    ] = None
+    metrics: Annotated[
+        str | None,
+        AfterValidator(known_metrics),
+        Field(
+            description="Metric keys, separated by commas; default: all.",
+            examples=["gpu.utilization.gpu,system.cpu.usage_percent"],
+        ),
+    ] = None
+
+
+class ExportParams(HistoryParams):
+    """Select series, time range, resolution and file format."""
+
+    format: Annotated[Literal["csv", "json", "parquet"], Field(description="Parquet needs pyarrow on the server.")] = (
+        "csv"
+    )
+    step: Annotated[
+        int | None,
+        WholeNumber,
+        Field(ge=1, le=86_400, description="Seconds for each row, instead of `points`.", examples=[60]),
+    ] = None
+
+
+class EventsParams(TimeRangeParams):
+    """Select a time range."""
+
+
+class ProcessHistoryParams(TimeRangeParams, GpuParams):
+    """Select a GPU and a time range."""

@@ -1,4 +1,4 @@
-"""The routes: what is asked is checked here (query.py), what is answered is made by the calls (calls.py)."""
+"""Routes of the endpoint table, health checks, documentation, and JSON errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import BaseConverter
 
-from dashtop.web.api import openapi
-from dashtop.web.api import params as query
-from dashtop.web.api.context import Context, answer
+from dashtop.web.api import openapi, params
+from dashtop.web.api.context import Context, json_response
 from dashtop.web.api.endpoints import ENDPOINTS, ERRORS, Endpoint
 from dashtop.web.api.serializers import to_json
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "api/v1/system"
-SHOWN = 200
+MAX_QUOTED_LENGTH = 200
 
 
 def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
@@ -33,7 +32,7 @@ def register(server: Flask, services: Services, *, url_prefix: str = "/") -> Non
     server.register_blueprint(_system(Context(services=services)), url_prefix=url_prefix + PREFIX)
     server.register_blueprint(_root(services, url_prefix), url_prefix=url_prefix)
     server.register_error_handler(HTTPException, _http_error)
-    server.register_error_handler(Exception, _crash)
+    server.register_error_handler(Exception, _internal_error)
 
 
 class _Anything(BaseConverter):
@@ -45,21 +44,21 @@ class _Anything(BaseConverter):
 
 def _system(context: Context) -> Blueprint:
     routes = Blueprint("system", __name__)
-    for call in ENDPOINTS:
-        routes.add_url_rule(_rule(call), call.name, _view(call, context), methods=["GET"])
+    for endpoint in ENDPOINTS:
+        routes.add_url_rule(_rule(endpoint), endpoint.name, _view(endpoint, context), methods=["GET"])
     return routes
 
 
-def _rule(call: Endpoint) -> str:
-    return call.path.replace("{", "<").replace("}", ">")
+def _rule(endpoint: Endpoint) -> str:
+    return endpoint.path.replace("{", "<").replace("}", ">")
 
 
-def _view(call: Endpoint, context: Context) -> Any:
+def _view(endpoint: Endpoint, context: Context) -> Any:
     def view(**in_path: str) -> Response:
         given = dict(request.args.lists())
         for name, value in in_path.items():
             given[name] = [value, *given.get(name, [])]
-        return call.run(context, query.parse(call.query, given))
+        return endpoint.handler(context, params.parse(endpoint.params, given))
 
     return view
 
@@ -72,45 +71,45 @@ def _root(services: Services, url_prefix: str) -> Blueprint:
 
     @routes.get("/healthz")
     def _healthz() -> Response:
-        return answer({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @routes.get("/readyz")
     def _readyz() -> Response:
         if services.latest.alive():
             message = services.history.status_message()
-            return answer({"ready": True} | ({"detail": message} if message is not None else {}))
-        detail = "The first reading is under way." if services.latest.latest() is None else "Collection has stopped."
-        return answer({"ready": False, "detail": detail}, 503)
+            return json_response({"ready": True} | ({"detail": message} if message is not None else {}))
+        detail = "The first sample is under way." if services.latest.latest() is None else "Collection has stopped."
+        return json_response({"ready": False, "detail": detail}, 503)
 
     @routes.get(f"/{PREFIX}/openapi.json")
     def _openapi() -> Response:
-        return answer(described)
+        return json_response(described)
 
     @routes.get("/docs")
     def _docs() -> str:
         return render_template("docs.html", document=document, errors=ERRORS)
 
     @routes.get(f"/{PREFIX}/docs")
-    def _docs_beside_the_calls() -> BaseResponse:
+    def _redirect_to_docs() -> BaseResponse:
         return redirect(url_for("root._docs"))
 
     @routes.route("/api")
     @routes.route("/api/<anything:_rest>")
     @routes.route("/<path:_before>/api/<anything:_rest>")
     def _not_found(**_parts: str) -> Response:
-        raise NotFound(f"There is nothing at {request.path[:SHOWN]}.")
+        raise NotFound(f"There is nothing at {request.path[:MAX_QUOTED_LENGTH]}.")
 
     return routes
 
 
 def _http_error(error: HTTPException) -> Response:
-    response = answer({"detail": error.description}, error.code or 500)
+    response = json_response({"detail": error.description}, error.code or 500)
     for name, value in error.get_headers():
         if name not in {"Content-Type", "Content-Length"}:
             response.headers[name] = value
     return response
 
 
-def _crash(error: Exception) -> Response:
-    log.error("Answering %s failed", request.path, exc_info=error)
-    return answer({"detail": "The server failed to answer; its log says why."}, 500)
+def _internal_error(error: Exception) -> Response:
+    log.error("Request %s failed", request.path, exc_info=error)
+    return json_response({"detail": "Internal error. See the server's log."}, 500)

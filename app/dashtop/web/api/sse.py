@@ -1,9 +1,8 @@
 """GET /stream: Server-Sent Events, a snapshot per collection.
 
-A stream holds a thread of the server for as long as it is open, so there are fewer streams than threads. A client that
-reads more slowly than snapshots come is dropped when no more may wait for it (UNSENT bytes in the kernel, before that
-what the server holds), and one that does not read at all by the kernel after UNREAD_S: it comes back to the newest
-snapshot instead of one that is ever older.
+An open stream occupies a thread, so there are fewer streams than threads. A stream ends if its client reads more slowly
+than snapshots are sent (the kernel buffers MAX_UNSENT_BYTES, the server some more), and the kernel ends a connection
+that is not read for UNREAD_TIMEOUT_S. The client reconnects and gets the newest snapshot instead of ever older ones.
 """
 
 from __future__ import annotations
@@ -15,37 +14,37 @@ from typing import TYPE_CHECKING
 from flask import Response, request
 
 from dashtop.model.errors import CollectionEndedError
-from dashtop.web.api import serializers as bodies
-from dashtop.web.api.context import shown_gpu
+from dashtop.web.api import serializers
+from dashtop.web.api.context import find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dashtop.model.sample import Sample
     from dashtop.web.api.context import Context
-    from dashtop.web.api.params import GpuQuery
+    from dashtop.web.api.params import GpuParams
 
-HEARTBEAT_S = 10.0
+HEARTBEAT_INTERVAL_S = 10.0
 RETRY_MS = 2000
-UNREAD_S = 20
-UNSENT = 64 * 2**10
-SLOW_S = 2.0
-"""A snapshot that takes longer to hand over has found everything full."""
+UNREAD_TIMEOUT_S = 20
+MAX_UNSENT_BYTES = 64 * 2**10
+MAX_WRITE_S = 2.0
+"""A write that takes longer means that all buffers are full."""
 
 
-def stream(context: Context, query: GpuQuery) -> Response:
-    """Answer with the latest snapshot and every one that follows, until the client or dashtop ends."""
-    sample = context.sample()
-    shown_gpu(sample, query.gpu_id)
+def stream(context: Context, params: GpuParams) -> Response:
+    """Send the latest snapshot and each new one, until the client disconnects or dashtop ends."""
+    sample = context.get_sample()
+    find_gpu(sample, params.gpu_id)
     known = request.headers.get("Last-Event-ID") == _event_id(sample)
     environ = request.environ
-    with suppress(OSError):  # closed meanwhile: then the first write finds out
-        _hold_little_back(environ.get("gunicorn.socket") or environ.get("dashtop.socket"))
-    context.places.take()
-    response = Response(_events(context, query.gpu_id, sample, known=known), mimetype="text/event-stream")
-    response.call_on_close(context.places.give_back)
+    with suppress(OSError):  # already closed: the first write fails
+        _limit_send_buffer(environ.get("gunicorn.socket") or environ.get("dashtop.socket"))
+    context.stream_limiter.acquire()
+    response = Response(_events(context, params.gpu_id, sample, known=known), mimetype="text/event-stream")
+    response.call_on_close(context.stream_limiter.release)
     response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back until it has a buffer full
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer the events
     return response
 
 
@@ -56,31 +55,31 @@ def _events(context: Context, gpu_id: int, sample: Sample, *, known: bool) -> It
         yield _event(context, gpu_id, sample)
     while True:
         try:
-            following = context.services.latest.wait(sample.sequence, HEARTBEAT_S)
+            following = context.services.latest.wait(sample.sequence, HEARTBEAT_INTERVAL_S)
         except CollectionEndedError:
             return
         sample = following or sample
-        handed_over = clock.monotonic()
+        written_at_s = clock.monotonic()
         yield _event(context, gpu_id, sample) if following is not None else b": nothing new\n\n"
-        if clock.monotonic() - handed_over > SLOW_S:
+        if clock.monotonic() - written_at_s > MAX_WRITE_S:
             return
 
 
 def _event(context: Context, gpu_id: int, sample: Sample) -> bytes:
     gpu = sample.gpu(gpu_id)
     key = ("monitoring_all", gpu.device.index if gpu is not None else None)
-    body = context.cached.body(sample, key, lambda: bodies.monitoring_all(sample, gpu))
+    body = context.cache.get_or_create(sample, key, lambda: serializers.monitoring_all(sample, gpu))
     return b"id: %s\ndata: %s\n\n" % (_event_id(sample).encode(), body)
 
 
 def _event_id(sample: Sample) -> str:
-    """Return the time of the sample: unlike its sequence it means the same after a restart."""
+    """Return the time of the sample. Unlike its sequence number it stays valid after a restart."""
     return str(sample.time_ms)
 
 
-def _hold_little_back(connection: socket.socket | None) -> None:
-    """Have the kernel keep little for the client, and end a connection that is not read."""
+def _limit_send_buffer(connection: socket.socket | None) -> None:
+    """Limit what the kernel buffers for the client, and have it end a connection that is not read."""
     if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_UNSENT_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_S * 1000)

@@ -1,0 +1,210 @@
+"""Handlers of the endpoints, named after their routes: current values, history, export, events, past processes."""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flask import Response
+from werkzeug.exceptions import UnprocessableEntity
+
+from dashtop.export.formats import FORMATS
+from dashtop.export.table import Table
+from dashtop.metrics import ALL_METRICS
+from dashtop.model.errors import ExportError
+from dashtop.model.sample import SeriesKey
+from dashtop.model.timerange import SECOND_MS
+from dashtop.web.api import serializers
+from dashtop.web.api.context import find_gpu, get_gpu, get_gpus, get_readable_gpu, json_response
+from dashtop.web.api.params import DEFAULT_POINTS_OF_ALL
+from dashtop.web.api.serializers import DIGITS, MIB, scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from numpy.typing import NDArray
+
+    from dashtop.model.sample import Sample, SeriesSet
+    from dashtop.web.api.context import Context, StreamLimiter
+    from dashtop.web.api.params import (
+        EventsParams,
+        ExportParams,
+        GpuParams,
+        HistoryParams,
+        Params,
+        ProcessHistoryParams,
+    )
+
+MAX_EXPORT_ROWS = 5_000_000
+"""Two years in steps of 15 s, or a month in steps of 1 s. Reading thousands of empty years would take hours."""
+
+
+def monitoring_all(context: Context, params: GpuParams) -> Response:
+    """Return everything about the machine and one GPU."""
+    sample = context.get_sample()
+    gpu = find_gpu(sample, params.gpu_id)
+    key = ("monitoring_all", gpu.device.index if gpu is not None else None)
+    return json_response(context.cache.get_or_create(sample, key, lambda: serializers.monitoring_all(sample, gpu)))
+
+
+def gpu_metrics(context: Context, params: GpuParams) -> Response:
+    """Return every metric of one GPU."""
+    sample = context.get_sample()
+    gpu = get_readable_gpu(sample, params.gpu_id)
+    key = ("gpu_metrics", gpu.device.index)
+    return json_response(context.cache.get_or_create(sample, key, lambda: serializers.gpu_metrics_explained(gpu)))
+
+
+def gpu_info(context: Context, params: GpuParams) -> Response:
+    """Return the static facts of one GPU."""
+    return json_response(serializers.gpu_info(get_gpu(context.get_sample(), params.gpu_id).device))
+
+
+def _sample_handler(serialize: Callable[[Sample], object]) -> Callable[[Context, Params], Response]:
+    """Return a handler whose response depends on the sample only."""
+
+    def handler(context: Context, _params: Params) -> Response:
+        sample = context.get_sample()
+        return json_response(context.cache.get_or_create(sample, serialize, lambda: serialize(sample)))
+
+    return handler
+
+
+def _serialize_processes(sample: Sample) -> object:
+    get_gpus(sample)  # raises if NVML failed; an empty list means that there are no processes
+    return serializers.processes(sample)
+
+
+gpu_list = _sample_handler(lambda sample: [serializers.gpu_info(gpu.device) for gpu in get_gpus(sample)])
+gpu_metrics_all = _sample_handler(lambda sample: [serializers.gpu_metrics_explained(gpu) for gpu in get_gpus(sample)])
+metrics = _sample_handler(lambda sample: serializers.system_metrics_explained(sample.host))
+processes = _sample_handler(_serialize_processes)
+storage = _sample_handler(lambda sample: [serializers.storage(mount) for mount in sample.host.mounts])
+
+
+def history(context: Context, params: HistoryParams) -> Response:
+    """Return the series of one GPU and the host."""
+    keys = _find_series_keys(context.get_sample(), params)
+    points = params.points or (DEFAULT_POINTS_OF_ALL if params.metrics is None else None)
+    start_ms, end_ms, step_ms = params.resolve(context.services.clock, points)
+    return json_response(_columns(context.services.history.query(list(keys.values()), start_ms, end_ms, step_ms)))
+
+
+def _find_series_keys(sample: Sample, params: HistoryParams) -> dict[str, SeriesKey]:
+    """Return the selected series by metric key. Raise as `get_gpu` does if metrics of a GPU are named."""
+    selected = params.metrics.split(",") if params.metrics is not None else None
+    names = dict.fromkeys(selected or [metric.key for metric in ALL_METRICS])
+    is_gpu_required = selected is not None and any(name.startswith("gpu.") for name in names)
+    gpu = get_gpu(sample, params.gpu_id) if is_gpu_required else find_gpu(sample, params.gpu_id)
+    keys = {}
+    for name in names:
+        if not name.startswith("gpu."):
+            keys[name] = SeriesKey(name)
+        elif gpu is not None:
+            keys[name] = SeriesKey(name, gpu.device.uuid)
+    return keys
+
+
+def _columns(series_set: SeriesSet) -> dict[str, object]:
+    return {
+        "timestamps": [series_set.start_ms + index * series_set.step_ms for index in range(series_set.count)],
+        "step_ms": series_set.step_ms,
+        "series": {
+            series.key.metric: {
+                "mean": _column(series.mean),
+                "min": _column(series.minimum),
+                "max": _column(series.maximum),
+            }
+            for series in series_set.series
+        },
+    }
+
+
+def _column(values: NDArray[np.float32]) -> list[float | None]:
+    """Return rounded values, None for NaN."""
+    rounded: list[float] = np.round(values.astype(np.float64), DIGITS).tolist()
+    return [None if math.isnan(value) else value for value in rounded]
+
+
+def export(context: Context, params: ExportParams) -> Response:
+    """Return the history as a file, streamed. A download occupies a thread, so it counts as a stream."""
+    services = context.services
+    stored = set(services.history.series())
+    keys = [
+        key
+        for key in _find_series_keys(context.get_sample(), params).values()
+        if params.metrics is not None or key in stored
+    ]
+    start_ms, end_ms, step_ms = params.resolve(services.clock, params.points)
+    if params.step is not None:
+        step_ms = params.step * SECOND_MS
+        if (end_ms - start_ms) // step_ms > MAX_EXPORT_ROWS:
+            raise UnprocessableEntity(
+                f"step: must give at most {MAX_EXPORT_ROWS} rows. Use a larger step or a shorter time range."
+            )
+    file_format = FORMATS[params.format]
+    chunks = file_format.write(Table(services.history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
+    limited = _limit_stream(context.stream_limiter, chunks)
+    try:
+        first = next(limited)
+    except ExportError as error:
+        raise UnprocessableEntity(str(error)) from None
+    response = Response(chain((first,), limited), content_type=file_format.media_type)
+    response.call_on_close(limited.close)
+    response.headers["Cache-Control"] = "no-store"
+    name = params.range if params.start is None else f"{start_ms}-{end_ms}"
+    response.headers["Content-Disposition"] = f'attachment; filename="dashtop-{name}{file_format.suffix}"'
+    return response
+
+
+def _limit_stream(limiter: StreamLimiter, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yield the chunks. Counts as an open stream until the last one, or until the generator is closed."""
+    limiter.acquire()
+    try:
+        yield from chunks
+    finally:
+        limiter.release()
+
+
+def events(context: Context, params: EventsParams) -> Response:
+    """Return events, the oldest first."""
+    start_ms, end_ms, _ = params.resolve(context.services.clock)
+    indices = {gpu.device.uuid: gpu.device.index for gpu in context.get_sample().gpus}
+    return json_response(
+        [
+            {
+                "timestamp": event.time_ms,
+                "kind": event.kind,
+                "severity": event.severity.value,
+                "text": event.text,
+                "advice": event.advice,
+                "gpu_uuid": event.gpu_uuid,
+                "gpu_id": indices.get(event.gpu_uuid or ""),
+                "code": event.code,
+            }
+            for event in context.services.history.events(start_ms, end_ms)
+        ]
+    )
+
+
+def processes_history(context: Context, params: ProcessHistoryParams) -> Response:
+    """Return the memory of each process on one GPU over time, the oldest first."""
+    gpu = get_gpu(context.get_sample(), params.gpu_id)
+    start_ms, end_ms, _ = params.resolve(context.services.clock)
+    return json_response(
+        [
+            {
+                "start": span.start_ms,
+                "end": span.end_ms,
+                "pid": span.pid,
+                **span.info.to_json(),
+                "type": span.kind,
+                "gpu_memory_mb": scaled(span.gpu_memory_bytes, MIB),
+                "peak_gpu_memory_mb": scaled(span.peak_gpu_memory_bytes, MIB),
+                "peak_sm_percent": span.peak_sm_percent,
+            }
+            for span in context.services.history.processes(gpu.device.uuid, start_ms, end_ms)
+        ]
+    )
