@@ -1,66 +1,73 @@
-// The status at a glance: a clock of its own, and a request of its own whenever the page has not just been told the same,
-// so that it goes on when the rest of the page does not.
+// The compact status in the header. It has its own timer, and its own request if the page has no recent snapshot, so it
+// keeps working when the rest of the page does not.
 (function () {
   "use strict";
 
   const dashtop = window.dashtop;
-  const EVERY_MS = 2000;
-  const OLD_MS = 3 * EVERY_MS;
+  const INTERVAL_MS = 2000;
+  const STALE_AFTER_MS = 3 * INTERVAL_MS;
 
-  let frame = null;
-  let received = 0;
-  let asked = false;
-  let chosen = 0; // when another GPU was
+  let status = null;
+  let receivedAt = 0;
+  let isRequesting = false;
+  let gpuChosenAt = 0;
 
-  function paint() {
-    const bar = document.getElementById("compact-status");
-    if (!bar || !frame) return;
-    bar.dataset.gpu = frame.trouble ? "none" : "one";
-    dashtop.parts.write(bar.querySelector(".compact-error"), frame.trouble);
-    bar.dataset.old = String(1000 * Math.max(frame.age, frame.gpu_age) + performance.now() - received > OLD_MS);
-    dashtop.paintValues(bar, frame);
+  function findBar() {
+    return document.getElementById("compact-status");
   }
 
-  function told() {
+  function paint() {
+    const bar = findBar();
+    if (!bar || !status) return;
+    bar.dataset.gpu = status.error ? "none" : "one";
+    dashtop.parts.write(bar.querySelector(".compact-error"), status.error);
+    const ageMs = 1000 * Math.max(status.age, status.gpu_age) + performance.now() - receivedAt;
+    bar.dataset.old = String(ageMs > STALE_AFTER_MS);
+    dashtop.paintValues(bar, status);
+  }
+
+  // Takes the values from the snapshot of the page, if it is recent and of the chosen GPU.
+  function usePageSnapshot() {
     const page = dashtop.polling.latest();
-    if (!page || page.requestedAt < chosen || performance.now() - page.receivedAt > EVERY_MS) return false;
-    frame = { ...page.snapshot, trouble: page.snapshot.words["gpu.trouble"] };
-    received = page.receivedAt;
+    if (!page || page.requestedAt < gpuChosenAt || performance.now() - page.receivedAt > INTERVAL_MS) return false;
+    status = { ...page.snapshot, error: page.snapshot.words["gpu.error"] };
+    receivedAt = page.receivedAt;
     paint();
     return true;
   }
 
-  async function ask() {
-    if (document.hidden || asked || !document.getElementById("compact-status") || told()) return;
-    asked = true;
+  async function update() {
+    if (document.hidden || isRequesting || !findBar() || usePageSnapshot()) return;
+    isRequesting = true;
     try {
       const query = new URLSearchParams({ gpu: dashtop.state.get("gpu") });
-      const answer = await fetch(`${dashtop.viewRequest.url("_compact")}?${query}`, { signal: AbortSignal.timeout(EVERY_MS) });
-      const own = answer.ok ? await answer.json() : null;
-      if (own) {
-        frame = own;
-        received = performance.now();
+      const url = `${dashtop.viewRequest.url("_compact")}?${query}`;
+      const answer = await fetch(url, { signal: AbortSignal.timeout(INTERVAL_MS) });
+      const received = answer.ok ? await answer.json() : null;
+      if (received) {
+        status = received;
+        receivedAt = performance.now();
       }
     } catch {
-      // Its numbers step back; the page says what is wrong.
+      // The values become grey; the error banner of the page shows the reason.
     } finally {
-      asked = false;
+      isRequesting = false;
       paint();
     }
   }
 
-  setInterval(ask, EVERY_MS);
-  document.addEventListener("visibilitychange", ask);
+  setInterval(update, INTERVAL_MS);
+  document.addEventListener("visibilitychange", update);
   dashtop.state.onChange((names) => {
     if (names.includes("gpu")) {
-      chosen = performance.now();
-      ask();
+      gpuChosenAt = performance.now();
+      update();
     }
     paint();
   });
 
   function start() {
-    if (document.getElementById("compact-status")) ask();
+    if (findBar()) update();
     else setTimeout(start, 100);
   }
 

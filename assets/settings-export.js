@@ -1,19 +1,20 @@
-// The export menu: links to files of what is shown, made when the menu is opened.
+// The export menu: its links are built when the menu is opened, from the GPU, time range and lines on screen.
 (function () {
   "use strict";
 
   const dashtop = window.dashtop;
   const { state } = dashtop;
-  const menu = () => document.querySelector(".menu");
+  const findMenu = () => document.querySelector(".menu");
   let gpu = null;
 
-  // The lines that the charts on screen show; none in the compare view, which has no charts.
-  function metrics() {
+  // Returns the metrics of the visible lines; none in the view of all GPUs, which has no charts.
+  function findVisibleMetrics() {
     const items = [...document.querySelectorAll(".legend-item[aria-pressed='true']")].filter((item) => item.offsetParent);
     return [...new Set(items.map((item) => item.dataset.line))];
   }
 
-  function stretch(query) {
+  // Adds the time range to `query`; returns its description.
+  function addTimeRange(query) {
     const zoom = dashtop.charts.zoom();
     if (!zoom) {
       query.set("range", state.get("range"));
@@ -25,38 +26,38 @@
     return `${start} to ${end}`;
   }
 
-  function fill() {
+  function updateLinks() {
     const query = new URLSearchParams();
-    const when = stretch(query);
+    const when = addTimeRange(query);
     if (gpu !== null) query.set("gpu_id", String(gpu));
-    const lines = metrics();
+    const lines = findVisibleMetrics();
     const all = document.getElementById("export-all");
     all.disabled = lines.length === 0;
     if (!all.checked && lines.length) query.set("metrics", lines.join());
     const what = query.has("metrics") ? `${lines.length} ${lines.length === 1 ? "metric" : "metrics"}` : "all metrics";
-    dashtop.parts.write(menu().querySelector("[data-export-summary]"), `${when}, ${gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
-    for (const link of menu().querySelectorAll("[data-format]")) {
+    dashtop.parts.write(findMenu().querySelector("[data-export-summary]"), `${when}, ${gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
+    for (const link of findMenu().querySelectorAll("[data-format]")) {
       query.set("format", link.dataset.format);
       link.href = `${dashtop.viewRequest.url("api/v1/system/export")}?${query}`;
     }
   }
 
-  function close() {
-    if (menu()) menu().open = false;
+  function closeMenu() {
+    if (findMenu()) findMenu().open = false;
   }
 
-  dashtop.painters.push((frame) => {
-    gpu = frame.gpu;
-    if (menu() && menu().open) fill();
+  dashtop.painters.push((snapshot) => {
+    gpu = snapshot.gpu;
+    if (findMenu() && findMenu().open) updateLinks();
   });
-  document.addEventListener("toggle", (event) => event.target === menu() && menu().open && fill(), true);
-  document.addEventListener("change", (event) => event.target.id === "export-all" && fill());
+  document.addEventListener("toggle", (event) => event.target === findMenu() && findMenu().open && updateLinks(), true);
+  document.addEventListener("change", (event) => event.target.id === "export-all" && updateLinks());
   document.addEventListener("click", (event) => {
-    if (!event.target.closest(".menu") || event.target.closest("[data-format]")) close();
+    if (!event.target.closest(".menu") || event.target.closest("[data-format]")) closeMenu();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !menu() || !menu().open) return;
-    close();
+    if (event.key !== "Escape" || !findMenu() || !findMenu().open) return;
+    closeMenu();
     document.getElementById("export-button").focus();
   });
 })();

@@ -1,5 +1,5 @@
-// What the controls say becomes the state, and the state is what the controls say: view, GPU, range, units, panels.
-// (The state itself, with storage and address, is assets/settings-store.js.)
+// Connects the controls of the page with the settings: view, GPU, time range, units, and the order of panels.
+// assets/settings-store.js keeps the settings in the browser's storage and in the address.
 (function () {
   "use strict";
 
@@ -16,13 +16,13 @@
   };
 
   let devices = [];
-  let offered = "";
+  let paintedDevices = "";
   let shownGpu = null;
   let started = false;
 
   // --- controls -----------------------------------------------------------------------------------------------
 
-  function showChosen(names) {
+  function showSettings(names) {
     for (const name of names) {
       if (!(name in CONTROLS)) continue;
       setProps(CONTROLS[name], { value: state.get(name) || (name === "interval" ? dashtop.viewRequest.serverInterval() : null) });
@@ -30,12 +30,12 @@
     if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.viewRequest.intervalSeconds() * 1000) });
   }
 
-  // Called by Dash when a control has changed, and once at the start: then what was stored or linked to is put there.
-  function chosen(gpu, range, mode, interval, temperature, memory) {
+  // Callback of Dash for changed controls. The first call, at the start, applies the stored settings to the controls.
+  function applyControls(gpu, range, mode, interval, temperature, memory) {
     if (!started) {
       started = true;
-      showChosen(Object.keys(CONTROLS));
-      arrange();
+      showSettings(Object.keys(CONTROLS));
+      applyPanelOrder();
       return;
     }
     const changes = { range, view: mode, temperature, memory };
@@ -45,15 +45,15 @@
     state.set(changes);
   }
 
-  // Called by Dash: the dialog is opened by one button and closed by the other.
-  function settings() {
+  // Callback of Dash: opens the settings, or closes them if the other button was clicked.
+  function toggleSettings() {
     return window.dash_clientside.callback_context.triggered_id === "settings-button";
   }
 
   state.onChange((names) => {
-    showChosen(names);
+    showSettings(names);
     if (names.includes("range")) dashtop.charts.clearZoom();
-    if (names.includes("order") || names.includes("hidden")) arrange();
+    if (names.includes("order") || names.includes("hidden")) applyPanelOrder();
     if (names.includes("temperature") || names.includes("memory")) {
       dashtop.repaint();
       dashtop.charts.redraw();
@@ -63,65 +63,65 @@
 
   // --- GPUs ---------------------------------------------------------------------------------------------------
 
-  const goesBy = ({ index, uuid }, name) => name === String(index) || name.startsWith(uuid);
+  const matchesName = ({ index, uuid }, name) => name === String(index) || name.startsWith(uuid);
 
-  // Only when it changes: an open list of choices must not be rebuilt under the reader's pointer.
-  function offerDevices(frame) {
-    const known = JSON.stringify([frame.devices, frame.gpu]);
-    if (known === offered) return;
-    offered = known;
-    devices = frame.devices;
-    shownGpu = frame.gpu;
+  // Rebuilds the list only if it has changed: it may be open.
+  function paintGpuSelector(snapshot) {
+    const shown = JSON.stringify([snapshot.devices, snapshot.gpu]);
+    if (shown === paintedDevices) return;
+    paintedDevices = shown;
+    devices = snapshot.devices;
+    shownGpu = snapshot.gpu;
     const options = devices.map(({ index, name, uuid }) => ({ label: `${index}: ${name} · ${uuid}`, value: String(index) }));
-    setProps("gpu-selector", { options, value: String(frame.gpu) });
-    const device = devices.find(({ index }) => index === frame.gpu);
+    setProps("gpu-selector", { options, value: String(snapshot.gpu) });
+    const device = devices.find(({ index }) => index === snapshot.gpu);
     state.shows({ gpu: device && devices.length > 1 ? device.uuid : "" });
-    sayWhatIsGone(device);
+    showMissingGpu(device);
   }
 
-  // The choice is kept until the reader says otherwise: a GPU that comes back is shown again.
-  function sayWhatIsGone(device) {
+  // The setting is kept until the user changes it: a GPU that returns is shown again.
+  function showMissingGpu(device) {
     const wanted = state.get("gpu");
     const note = document.getElementById("gpu-gone");
-    const gone = Boolean(device && wanted && !goesBy(device, wanted));
-    write(note.querySelector("span"), gone ? `GPU ${wanted} not found. Showing GPU ${device.index}, ${device.name}.` : "");
-    note.hidden = !gone;
+    const missing = Boolean(device && wanted && !matchesName(device, wanted));
+    write(note.querySelector("span"), missing ? `GPU ${wanted} not found. Showing GPU ${device.index}, ${device.name}.` : "");
+    note.hidden = !missing;
   }
 
-  function keepShownGpu() {
+  function useShownGpu() {
     const device = devices.find(({ index }) => index === shownGpu);
     state.set({ gpu: device.uuid });
-    sayWhatIsGone(device);
+    showMissingGpu(device);
   }
 
-  // Looks at one GPU, wherever that was asked for.
+  // Shows one GPU, in the GPU view.
   dashtop.openGpu = function (wanted) {
     const device = devices.find(({ index }) => index === Number(wanted));
     if (device) state.set({ view: "single", gpu: device.uuid });
   };
 
-  dashtop.painters.push(offerDevices);
+  dashtop.painters.push(paintGpuSelector);
 
   // --- panels -------------------------------------------------------------------------------------------------
 
   const style = document.createElement("style");
   document.head.append(style);
 
-  // Rules, not attributes: they outlast whatever is rendered anew.
-  function arrange() {
+  // A style sheet, because inline styles would be lost when Dash renders again.
+  function applyPanelOrder() {
     const order = state.list("order").map((id, place) => `#${id}{order:${place - 100}}`);
     const hidden = state.list("hidden").map((id) => `#${id}`);
     style.textContent = order.join("") + (hidden.length ? `${hidden.join()}{display:none!important}` : "");
   }
 
-  // Ids in the reader's order: those never moved stay where the page has them, behind those that were.
-  function ordered(panels) {
+  // Sorts panels in the user's order; panels that were never moved follow in the order of the page.
+  function sortPanels(panels) {
     const places = state.list("order");
     const place = ([id]) => (places.includes(id) ? places.indexOf(id) : places.length);
     return [...panels].sort((one, other) => place(one) - place(other));
   }
 
-  function item(list, [id, title], position, count) {
+  function addPanelRow(list, [id, title], position, count) {
     const row = document.createElement("li");
     row.dataset.panel = id;
     const label = document.createElement("label");
@@ -142,47 +142,47 @@
     list.append(row);
   }
 
-  const panelsOf = (list) => ordered(JSON.parse(list.dataset.panels));
+  const listPanels = (list) => sortPanels(JSON.parse(list.dataset.panels));
 
-  function fill(list) {
-    const panels = panelsOf(list);
+  function fillPanelList(list) {
+    const panels = listPanels(list);
     list.replaceChildren();
-    panels.forEach((panel, position) => item(list, panel, position, panels.length));
+    panels.forEach((panel, position) => addPanelRow(list, panel, position, panels.length));
   }
 
-  const lists = () => [...document.querySelectorAll("[data-panels]")];
+  const findPanelLists = () => [...document.querySelectorAll("[data-panels]")];
 
-  // Dash puts the dialog's content on the page when it is opened.
-  new MutationObserver(() => lists().filter((list) => !list.firstChild).forEach(fill)).observe(document.body, { childList: true });
+  // Dash adds the content of the modal when it is opened.
+  new MutationObserver(() => findPanelLists().filter((list) => !list.firstChild).forEach(fillPanelList)).observe(document.body, { childList: true });
   state.onChange((names) => {
-    if (names.includes("order") || names.includes("hidden")) lists().forEach(fill);
+    if (names.includes("order") || names.includes("hidden")) findPanelLists().forEach(fillPanelList);
   });
 
-  function move(list, id, to) {
-    const names = panelsOf(list).map(([each]) => each).filter((each) => each !== id);
+  function movePanel(list, id, to) {
+    const names = listPanels(list).map(([each]) => each).filter((each) => each !== id);
     names.splice(Math.max(0, to), 0, id);
-    const others = lists().filter((each) => each !== list).flatMap((each) => panelsOf(each).map(([name]) => name));
+    const others = findPanelLists().filter((each) => each !== list).flatMap((each) => listPanels(each).map(([name]) => name));
     state.set({ order: [...others, ...names].join() });
   }
 
-  const rowOf = (event) => event.target.closest("[data-panels] > li");
+  const findRow = (event) => event.target.closest("[data-panels] > li");
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#settings-reset")) state.reset();
-    if (event.target.closest("#gpu-gone-keep")) keepShownGpu();
+    if (event.target.closest("#gpu-gone-keep")) useShownGpu();
     const button = event.target.closest(".move-button");
     if (!button) return;
-    const row = rowOf(event);
+    const row = findRow(event);
     const list = row.parentElement;
-    move(list, row.dataset.panel, [...list.children].indexOf(row) + Number(button.dataset.by));
-    // The list has been made anew: whoever moves by keyboard goes on from where they were.
+    movePanel(list, row.dataset.panel, [...list.children].indexOf(row) + Number(button.dataset.by));
+    // The list was rebuilt: return the keyboard focus to the button.
     const again = list.querySelector(`[data-panel="${row.dataset.panel}"]`);
     const next = again.querySelector(`.move-button[data-by="${button.dataset.by}"]:enabled`) || again.querySelector(".move-button:enabled");
     if (next) next.focus();
   });
 
   document.addEventListener("change", (event) => {
-    const row = rowOf(event);
+    const row = findRow(event);
     if (!row) return;
     const hidden = state.list("hidden").filter((each) => each !== row.dataset.panel);
     if (!event.target.checked) hidden.push(row.dataset.panel);
@@ -190,17 +190,17 @@
     document.querySelector(`[data-panel="${row.dataset.panel}"] input`).focus();
   });
 
-  // Pointer events, since HTML's own dragging knows the mouse alone and no finger.
+  // Pointer events, because HTML drag and drop does not support touch.
   let dragged = null;
 
   document.addEventListener("pointerdown", (event) => {
     if (!event.target.matches(".drag-handle") || event.button) return;
     event.preventDefault();
     event.target.setPointerCapture(event.pointerId);
-    dragged = rowOf(event);
+    dragged = findRow(event);
     dragged.classList.add("is-dragged");
   });
-  // The others are moved past it: a row that is taken out of the page, if only to be put back, loses the pointer.
+  // Moves the other rows past the dragged one: a row that is removed, even for a moment, loses the pointer.
   document.addEventListener("pointermove", (event) => {
     if (!dragged) return;
     const above = () => event.clientY < dragged.getBoundingClientRect().top && dragged.previousElementSibling;
@@ -215,8 +215,8 @@
     const to = list ? [...list.children].indexOf(dragged) : -1;
     dragged.classList.remove("is-dragged");
     dragged = null;
-    if (list && panelsOf(list)[to][0] !== dataset.panel) move(list, dataset.panel, to);
+    if (list && listPanels(list)[to][0] !== dataset.panel) movePanel(list, dataset.panel, to);
   });
 
-  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, apply_controls: chosen, toggle_settings: settings };
+  window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, apply_controls: applyControls, toggle_settings: toggleSettings };
 })();

@@ -179,8 +179,8 @@ def test_what_holds_the_clocks_down_is_said_in_words() -> None:
     assert told(0) == []
     cap, hot = told(0x44)
     assert cap == {
-        "name": "Power cap",
+        "name": "SW Power Cap",
         "meaning": "The board draws all that its power limit allows.",
         "severity": "info",
     }
-    assert (hot["name"], hot["severity"]) == ("Hardware thermal slowdown", "critical")
+    assert (hot["name"], hot["severity"]) == ("HW Thermal Slowdown", "critical")

@@ -193,7 +193,7 @@ def test_process_memory_chart_shows_layers_with_users(
         assert re.search(r"[A-Z][a-z]{2} \d\d, \d\d:\d\d:\d\d", words)
         assert f"{mine}, pid {own['pid']}" in words
         # The bucket may include time before the memory was freed.
-        match = re.search(rf", pid {own['pid']} : ([\d.]+) GiB {{2}}\(([\d.]+) to ([\d.]+)\)", words)
+        match = re.search(rf", pid {own['pid']}: ([\d.]+) GiB {{2}}\(([\d.]+) to ([\d.]+)\)", words)
         assert match, words
         mean, least, most = map(float, match.groups())
         assert least == 20 <= mean <= most <= 40

@@ -38,10 +38,10 @@ def check_gauges(tab: BrowserTab, unavailable: dict[str, str]) -> None:
 def check_hardware(tab: BrowserTab) -> None:
     """Check throttle reasons, pending row remapping, and the list of unsupported metrics."""
     limit = tab.page.locator("#panel-hardware .throttle-reason")
-    assert limit.inner_text().startswith("Hardware thermal slowdown")
+    assert limit.inner_text().startswith("HW Thermal Slowdown")
     assert limit.get_attribute("data-severity") == "critical"
     reset = tab.page.locator("#panel-hardware [data-warning='gpu.remapped_rows.pending']")
-    assert reset.inner_text() == "Reset the GPU when its work is done"
+    assert reset.inner_text() == "Pending: drain, then reset"
     assert not tab.page.locator("#panel-hardware [data-metric='gpu.retired_pages.pending']").is_visible()
     tab.page.click("#panel-hardware summary")
     assert "Pages retired, single-bit" in tab.text(".unsupported p")

@@ -88,22 +88,22 @@ def test_movable_panels_have_an_id_and_their_title(page: Component) -> None:
 
 def test_the_status_line_has_its_own_endpoint() -> None:
     client = served().server.test_client()
-    told = client.get("/_compact?gpu=0").get_json()
-    assert told["values"]["gpu.temperature"] == 91.0
-    assert told["levels"]["gpu.temperature"] == "high"
-    assert set(told["values"]) == {
+    status = client.get("/_compact?gpu=0").get_json()
+    assert status["values"]["gpu.temperature"] == 91.0
+    assert status["levels"]["gpu.temperature"] == "high"
+    assert set(status["values"]) == {
         "gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.temperature",
         "system.cpu.usage_percent", "system.memory.used_gb", "system.memory.total_gb",
     }  # fmt: skip
-    assert told["trouble"] == ""
+    assert status["error"] == ""
 
 
 def test_the_status_line_reports_a_failed_gpu_and_the_host() -> None:
     lost = replace(gpu(), values=dict.fromkeys(GPU_VALUES), unavailable={}, state=UnavailableReason.GPU_LOST)
-    for gpus, trouble in (((lost,), "The GPU has fallen off the bus"), ((), "No GPU Detected")):
-        told = served(gpus).server.test_client().get("/_compact").get_json()
-        assert told["trouble"] == trouble
-        assert told["values"]["system.memory.used_gb"] == 8.0
+    for gpus, error in (((lost,), "The GPU has fallen off the bus"), ((), "No GPU detected")):
+        status = served(gpus).server.test_client().get("/_compact").get_json()
+        assert status["error"] == error
+        assert status["values"]["system.memory.used_gb"] == 8.0
 
 
 def test_bars_have_names(page: Component) -> None:

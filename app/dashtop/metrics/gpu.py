@@ -30,7 +30,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.utilization.memory",
-        title="Memory controller",
+        title="Memory utilization (R/W time)",
         help="Time in which device memory was being read or written.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.utilization().memory,
@@ -133,7 +133,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.clocks.gpu_max_mhz",
-        title="Highest GPU clock",
+        title="GPU clock (max)",
         help="Highest clock the graphics engine may reach.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.max_graphics_clock(),
@@ -152,7 +152,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.clocks.memory_max_mhz",
-        title="Highest memory clock",
+        title="Memory clock (max)",
         help="Highest clock device memory may reach.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.max_memory_clock(),
@@ -163,7 +163,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.pcie.bandwidth_gbps",
-        title="PCIe link ceiling",
+        title="PCIe link bandwidth (max)",
         help="What the link can carry in one direction at its present generation and width.",
         unit=Unit.GIGABYTE_PER_SECOND,
         read=lambda gpu: pcie_bandwidth(gpu.pcie_generation(), gpu.pcie_width()),
@@ -193,7 +193,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.pcie.tx_mbps",
-        title="PCIe sent",
+        title="PCIe TX",
         help="Bytes that left the GPU over PCIe, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.pcie_rates().sent / MEGA,
@@ -202,7 +202,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.pcie.rx_mbps",
-        title="PCIe received",
+        title="PCIe RX",
         help="Bytes that entered the GPU over PCIe, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.pcie_rates().received / MEGA,

@@ -44,7 +44,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.pcie.max_generation",
-        title="Best PCIe generation",
+        title="PCIe generation (max)",
         help="Best generation that GPU and slot can agree on.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_max_generation(),
@@ -55,7 +55,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.pcie.max_width",
-        title="Most PCIe lanes",
+        title="PCIe lanes (max)",
         help="Widest link that GPU and slot can agree on.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_max_width(),
@@ -88,7 +88,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.nvlink.active",
-        title="NVLink links up",
+        title="NVLink active links",
         help="NVLink links that are up.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.nvlinks().active,
@@ -98,7 +98,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.nvlink.tx_mbps",
-        title="NVLink sent",
+        title="NVLink TX",
         help="Payload that left the GPU over all NVLink links, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.nvlink_rates().sent / MEGA,
@@ -107,7 +107,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.nvlink.rx_mbps",
-        title="NVLink received",
+        title="NVLink RX",
         help="Payload that entered the GPU over all NVLink links, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.nvlink_rates().received / MEGA,
@@ -116,7 +116,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.ecc.volatile_corrected",
-        title="Corrected errors",
+        title="ECC corrected (since reload)",
         help="Memory errors corrected since the driver was loaded.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=True, lifetime=False),
@@ -127,7 +127,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.ecc.volatile_uncorrected",
-        title="Uncorrected errors",
+        title="ECC uncorrected (since reload)",
         help="Memory errors that could not be corrected since the driver was loaded.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=False, lifetime=False),
@@ -139,7 +139,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.ecc.aggregate_corrected",
-        title="Corrected errors, lifetime",
+        title="ECC corrected (lifetime)",
         help="Memory errors corrected over the GPU's life.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=True, lifetime=True),
@@ -150,7 +150,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.ecc.aggregate_uncorrected",
-        title="Uncorrected errors, lifetime",
+        title="ECC uncorrected (lifetime)",
         help="Memory errors that could not be corrected over the GPU's life.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=False, lifetime=True),

@@ -25,7 +25,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.temperature_margin",
-        title="Thermal margin",
+        title="T.Limit margin",
         help="How much warmer the GPU may get before it slows itself down.",
         unit=Unit.KELVIN,
         read=lambda gpu: gpu.temperature_margin(),
@@ -55,7 +55,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.power.instant_watts",
-        title="Power, this moment",
+        title="Power, instant",
         help="Draw of the board at this moment.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_instant(),
@@ -64,7 +64,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.power.average_watts",
-        title="Power, one second",
+        title="Power, average (1 s)",
         help="Draw of the board, mean of one second.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_average(),
@@ -84,7 +84,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.power.limit_min_watts",
-        title="Lowest power limit",
+        title="Power limit (min)",
         help="Lowest power limit the board can be set to.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_limit_range().minimum,
@@ -95,7 +95,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.power.limit_max_watts",
-        title="Highest power limit",
+        title="Power limit (max)",
         help="Highest power limit the board can be set to.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_limit_range().maximum,
@@ -142,7 +142,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     ),
     Metric(
         key="gpu.clocks.event_reasons",
-        title="Clock limits",
+        title="Throttle reasons",
         help="Why the clocks are held down, one bit a reason.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.clock_event_reasons(),

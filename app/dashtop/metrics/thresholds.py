@@ -9,7 +9,7 @@ from dashtop.model.metric import Thresholds
 if TYPE_CHECKING:
     from dashtop.model.sample import Device
 
-BUSY = Thresholds(elevated=70, high=85, info=95, message="Nearly always busy")
+BUSY = Thresholds(elevated=70, high=85)
 MEMORY_FILL = Thresholds(elevated=70, high=90, warning=95, message="Memory is nearly full")
 TEMPERATURE = Thresholds(elevated=75, high=85, warning=85, critical=95, message="Running hot")
 # A board at its power limit is what full load looks like: it is said, and never red.
@@ -18,7 +18,7 @@ SWAP_FILL = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly
 # HBM and GDDR6X slow down from about 105 °C on (vendors' data sheets give 95 to 110 °C).
 MEMORY_TEMPERATURE = Thresholds(elevated=85, high=95, warning=95, critical=105, message="Memory is running hot")
 ANY_ERROR = Thresholds(elevated=0.5, high=1, warning=1, message="Memory errors that could not be corrected")
-NEEDS_RESET = Thresholds(elevated=0.5, high=1, warning=1, message="Reset the GPU when its work is done")
+NEEDS_RESET = Thresholds(elevated=0.5, high=1, warning=1, message="Pending: drain, then reset")
 NO_SPARES = Thresholds(elevated=0.5, high=1, critical=1, message="No spare memory rows are left: replace the GPU")
 
 

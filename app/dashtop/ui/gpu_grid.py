@@ -123,7 +123,7 @@ def describe_state(gpu: Gpu) -> str:
     if gpu.unavailable.get(_UTILIZATION) is UnavailableReason.MIG_PARENT:
         return UnavailableReason.MIG_PARENT.text
     if any(gpu.values.get(key) for key in _RESET_PENDING):
-        return "needs a reset when its work is done"
+        return "row remap or page retirement pending: drain, then reset"
     if gpu.device.mig_profile is not None:
         return f"MIG instance {gpu.device.mig_profile}"
     return ""

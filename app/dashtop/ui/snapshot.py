@@ -115,7 +115,7 @@ def build_notice(reason: UnavailableReason | None) -> dict[str, str]:
     elif reason is not None and reason.is_failure:
         title = "GPUs cannot be read"
     else:
-        title = "No GPU Detected"
+        title = "No GPU detected"
     outlook = "CPU and memory monitoring goes on"
     if reason is not UnavailableReason.DISABLED:
         outlook += ", and a GPU that appears is shown by itself"

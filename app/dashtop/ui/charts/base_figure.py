@@ -86,7 +86,7 @@ def base_figure(
         "fixedrange": False,
     }
     layout = {
-        "margin": {"l": 38, "r": right, "t": 6, "b": 24},
+        "margin": {"l": 42, "r": right, "t": 6, "b": 24},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 11, "color": theme.muted},

@@ -100,7 +100,7 @@ def temperature(
 def power(data: SeriesSet, line: Line, limit: float | None, style: ChartStyle) -> Figure:
     """Return the power chart in W from 0 to above the power limit, which is marked by a line."""
     top = max(_maximum(line.series) * 1.1, (limit or 0) * 1.17, 10.0)
-    axis = {"range": [0, top], "nticks": 5}
+    axis = {"range": [0, top], "nticks": 5, "ticksuffix": " W", "showticksuffix": "last"}
     shapes, annotations = [], []
     if limit is not None:
         shapes.append(hline(limit, style.theme.warning))
@@ -138,7 +138,7 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
     present = np.isfinite(series.mean)
     has_band = present.any() and not np.array_equal(series.minimum[present], series.maximum[present])
     symbol = f" {unit.symbol}" if unit.symbol else ""
-    template = f"%{{y:.1f}}{symbol}"
+    template = f"{line.name}: %{{y:.1f}}{symbol}"
     if has_band:
         # assets/charts.js fills customdata with the minimum and maximum from the two traces of the band.
         template += "  (%{customdata[0]:.1f} to %{customdata[1]:.1f})"
@@ -149,7 +149,7 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
         "connectgaps": False,
         "y": encode_float32(series.mean, denominator),
         "line": {"color": line.colour, "width": 1.75},
-        "hovertemplate": template,
+        "hovertemplate": f"{template}<extra></extra>",  # otherwise Plotly adds "name : "
     }
     isolated = _isolated(present)
     if isolated.any():

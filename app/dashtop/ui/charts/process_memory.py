@@ -253,7 +253,7 @@ def _edge(data: SeriesSet, layer: Layer, top: Floats, colour: str, *, show_detai
         "customdata": {**encode_float32(values, _DENOMINATOR), "shape": f"{len(values)},3"},
         "line": {"width": 1.5, "shape": "hv", "color": colour},
         "connectgaps": False,
-        "hovertemplate": f"{mean} {Unit.GIBIBYTE.symbol}  ({minimum} to {maximum})",
+        "hovertemplate": f"%{{fullData.name}}: {mean} {Unit.GIBIBYTE.symbol}  ({minimum} to {maximum})<extra></extra>",
     }
 
 

@@ -52,7 +52,7 @@ def _item(label: str, shown: Component, class_name: str) -> Component:
 def register(app: Dash, services: Services) -> None:
     """Serve GET `_compact?gpu=` with the index, the UUID or the start of the UUID of a GPU.
 
-    `trouble` is why that GPU has no values, or why there is no GPU; "" if there is nothing wrong.
+    `error` is why that GPU has no values, or why there is no GPU; "" if there is nothing wrong.
     """
     metrics = snapshot.select_metrics(find_metrics(layout(services)))
 
@@ -64,7 +64,7 @@ def register(app: Dash, services: Services) -> None:
         age_s = services.clock.monotonic() - sample.monotonic_s
         status = {
             "age": round(max(age_s, 0.0), 2),
-            "trouble": _describe_error(sample, gpu),
+            "error": _describe_error(sample, gpu),
             "shared": gpu is not None and gpu.device.shares_host_memory,
         }
         return jsonify(status | snapshot.build_readings(sample, gpu, metrics))
@@ -74,7 +74,7 @@ def register(app: Dash, services: Services) -> None:
 
 def live_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     """Add the error of the status line, in words."""
-    return {"words": {"gpu.trouble": _describe_error(sample, gpu)}}
+    return {"words": {"gpu.error": _describe_error(sample, gpu)}}
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:

@@ -90,7 +90,7 @@ POWER: Final = _gauge(
     METRICS[_POWER].title,
     _POWER,
     _facts(
-        fact("gpu.power.average_watts", "Power, average (1 s)"),
+        fact("gpu.power.average_watts"),
         fact("gpu.power.limit_default_watts"),
         fact("gpu.energy.total_wh", "Energy since driver load"),
     ),

@@ -63,7 +63,7 @@ def no_gpu_layout(_services: Services) -> Component:
     return html.Section(
         [
             html.Span(className="icon icon-chip", **attributes(aria_hidden="true")),
-            html.H3("No GPU Detected", className="notice-title", **attributes(data_text="notice.title")),
+            html.H3("No GPU detected", className="notice-title", **attributes(data_text="notice.title")),
             html.P(className="notice-reason", **attributes(data_text="notice.reason")),
             html.P(**attributes(data_text="notice.outlook")),
         ],

@@ -93,7 +93,7 @@ def _model(name: str, tree: dict[str, Any], base: type[BaseModel]) -> type[BaseM
 class ClockReason(Answer):
     """One thing that holds the clocks down."""
 
-    name: str = Field(examples=["Power cap"])
+    name: str = Field(examples=["SW Power Cap"])
     meaning: str = Field(examples=["The board draws all that its power limit allows."])
     severity: str | None = Field(description="info, warning or critical; null: nothing is wrong.", examples=["info"])
 
