@@ -57,7 +57,8 @@
     metrics.forEach((metric) => addField(card, metric, value));
   }
 
-  function addPicture(card, tag, className) {
+  function addPicture(card, tag, className, caption) {
+    make("span", "picture-caption", card.body, caption);
     const element = make(tag, className, card.body);
     element.setAttribute("role", "img");
     return element;
@@ -84,8 +85,8 @@
     addFact(card, facts, "Temp.", [TEMPERATURE]);
     addFact(card, facts, "Power", [POWER, POWER_LIMIT]);
     addFact(card, facts, "Fan", [FAN]);
-    card.spark = addPicture(card, "div", "sparkline");
-    card.strip = addPicture(card, "canvas", "heat-strip");
+    card.spark = addPicture(card, "div", "sparkline", "Last 5 min");
+    card.strip = addPicture(card, "canvas", "heat-strip", "Last hour");
     const line = make("p", "card-process", body);
     card.process = make("span", "process-name", line);
     card.processDetail = make("span", "process-rest", line);

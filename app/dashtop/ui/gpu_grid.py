@@ -50,7 +50,10 @@ COLUMNS: Final = (
     "process_memory_mib",
     "is_free",
 )
-_RESET_PENDING: Final = ("gpu.remapped_rows.pending", "gpu.retired_pages.pending")
+_RESET_PENDING: Final = {
+    "gpu.remapped_rows.pending": "row remap pending: drain, then reset",
+    "gpu.retired_pages.pending": "page retirement pending: drain, then reset",
+}
 
 _MAX_FREE_MEMORY_PERCENT: Final = 5.0
 _MAX_FREE_LOAD_PERCENT: Final = 1.0
@@ -122,8 +125,8 @@ def describe_state(gpu: Gpu) -> str:
         return gpu.state.text
     if gpu.unavailable.get(_UTILIZATION) is UnavailableReason.MIG_PARENT:
         return UnavailableReason.MIG_PARENT.text
-    if any(gpu.values.get(key) for key in _RESET_PENDING):
-        return "row remap or page retirement pending: drain, then reset"
+    if pending := next((text for key, text in _RESET_PENDING.items() if gpu.values.get(key)), ""):
+        return pending
     if gpu.device.mig_profile is not None:
         return f"MIG instance {gpu.device.mig_profile}"
     return ""
