@@ -52,6 +52,9 @@
     bar.style.setProperty("--fill", `${(clamped - 100).toFixed(1)}%`);
     if (known) bar.setAttribute("aria-valuenow", String(Math.round(clamped)));
     else bar.removeAttribute("aria-valuenow");
+    // A meter must have a value: without one the bar has no role.
+    if (!known) bar.removeAttribute("role");
+    else if (!bar.hasAttribute("role")) bar.setAttribute("role", "meter");
     bar.classList.toggle("empty", clamped === 0);
     mark(bar, "level", level);
   }

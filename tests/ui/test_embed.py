@@ -1,4 +1,4 @@
-"""A panel alone: each has an address, and what is not one is a plain 404."""
+"""Embedding: every panel has an address, and any other name is a plain 404."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dashtop.ui.panels import CHARTS
 from tests.ui.test_layout import served
 
 
-def test_every_panel_and_chart_has_a_page_of_its_own() -> None:
+def test_every_panel_and_chart_can_be_embedded() -> None:
     client = served().server.test_client()
     names = client.get("/embed/nothing").get_data(as_text=True).split("\n\n")[1].split()
     cards = {f"panel-{name}" for name in ("utilization", "temperature", "power", "fan", "hardware", "processes")}
@@ -23,7 +23,7 @@ def test_every_panel_and_chart_has_a_page_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "chart-power/x", "%3Cscript%3E", "content", "../etc"])
-def test_what_is_no_panel_is_a_plain_404(name: str) -> None:
+def test_an_unknown_panel_is_a_plain_404(name: str) -> None:
     answer = served().server.test_client().get(f"/embed/{name}")
     if name == "":
         assert "data-embed" not in answer.get_data(as_text=True)

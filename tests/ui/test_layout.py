@@ -194,9 +194,9 @@ def test_text_is_readable_in_both_themes(theme: str) -> None:
         assert contrast(colours[name], colours["track"]) >= 1.7, name
 
 
-@pytest.mark.parametrize(("look", "theme"), [(LIGHT, "light"), (DARK, "dark")])
-def test_charts_have_the_pages_colours(look: Any, theme: str) -> None:
+@pytest.mark.parametrize(("chart_theme", "theme"), [(LIGHT, "light"), (DARK, "dark")])
+def test_charts_have_the_pages_colours(chart_theme: Any, theme: str) -> None:
     colours = tokens()[theme]
-    assert (look.text, look.muted) == (colours["text"], colours["text-soft"])
-    for colour in (look.muted, look.warning, look.critical):
+    assert (chart_theme.text, chart_theme.muted) == (colours["text"], colours["text-soft"])
+    for colour in (chart_theme.muted, chart_theme.warning, chart_theme.critical):
         assert contrast(colour, colours["surface"]) >= 4.5

@@ -1,10 +1,10 @@
-"""Ids of the elements on the page. The public ones stand in the contract: tests and scripts rely on them."""
+"""Ids of the elements of the page."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Public
+# Public: tests and scripts of users may rely on them.
 COMPACT_STATUS: Final = "compact-status"
 LIVE_INDICATOR: Final = "live-indicator"
 GPU_SELECTOR: Final = "gpu-selector"
@@ -37,7 +37,7 @@ PANEL_STORAGE: Final = "panel-storage"
 PANEL_PROCESSES: Final = "panel-processes"
 PANEL_INFORMATION: Final = "panel-information"
 
-# Between the page's own parts
+# Internal
 TICK: Final = "tick"
 REQUEST: Final = "request"
 LIVE: Final = "live"
@@ -46,6 +46,7 @@ GPU_HEADING: Final = "gpu-heading"
 PROCESS_FILTER: Final = "process-filter"
 TEMPERATURE_UNIT: Final = "temperature-unit"
 MEMORY_UNIT: Final = "memory-unit"
+SETTINGS_TITLE: Final = "settings-title"
 SETTINGS_RESET: Final = "settings-reset"
 SETTINGS_DONE: Final = "settings-done"
 EXPORT_ALL: Final = "export-all"

@@ -28,7 +28,7 @@ def settings_modal(panels: Mapping[str, Sequence[Component]], interval_s: float)
     memory = segmented_control(ids.MEMORY_UNIT, _MEMORY_UNITS, "GiB", "Memory unit")
     modal: Component = dbc.Modal(
         [
-            dbc.ModalHeader(dbc.ModalTitle("Settings", tag="h2")),
+            dbc.ModalHeader(dbc.ModalTitle("Settings", tag="h2", id=ids.SETTINGS_TITLE)),
             dbc.ModalBody(
                 [
                     _setting("Update interval", interval),
@@ -45,6 +45,7 @@ def settings_modal(panels: Mapping[str, Sequence[Component]], interval_s: float)
             ),
         ],
         id=ids.SETTINGS_MODAL,
+        labelledby=ids.SETTINGS_TITLE,
         is_open=False,
         scrollable=True,
         centered=True,
