@@ -40,7 +40,7 @@
     if (document.hidden || isRequesting || !findBar() || usePageSnapshot()) return;
     isRequesting = true;
     try {
-      const query = new URLSearchParams({ gpu: dashtop.state.get("gpu") });
+      const query = new URLSearchParams({ gpu: dashtop.settings.get("gpu") });
       const url = `${dashtop.viewRequest.url("_compact")}?${query}`;
       const answer = await fetch(url, { signal: AbortSignal.timeout(INTERVAL_MS) });
       const received = answer.ok ? await answer.json() : null;
@@ -58,7 +58,7 @@
 
   setInterval(update, INTERVAL_MS);
   document.addEventListener("visibilitychange", update);
-  dashtop.state.onChange((names) => {
+  dashtop.settings.onChange((names) => {
     if (names.includes("gpu")) {
       gpuChosenAt = performance.now();
       update();

@@ -105,7 +105,7 @@
   function paintRoot(snapshot) {
     root.dataset.gpu = snapshot.gpu === null ? "none" : snapshot.devices.length > 1 ? "many" : "one";
     // Without a GPU there is nothing to compare; the stored choice stays.
-    root.dataset.view = snapshot.gpu === null ? "single" : dashtop.state.get("view");
+    root.dataset.view = snapshot.gpu === null ? "single" : dashtop.settings.get("view");
     root.dataset.simulated = String(snapshot.simulated);
     root.dataset.gpuOld = String(isGpuStale(snapshot));
     root.dataset.shared = String(snapshot.shared);

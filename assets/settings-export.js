@@ -3,7 +3,7 @@
   "use strict";
 
   const dashtop = window.dashtop;
-  const { state } = dashtop;
+  const { settings } = dashtop;
   const findMenu = () => document.querySelector(".menu");
   let gpu = null;
 
@@ -17,7 +17,7 @@
   function addTimeRange(query) {
     const zoom = dashtop.charts.zoom();
     if (!zoom) {
-      query.set("range", state.get("range"));
+      query.set("range", settings.get("range"));
       return `Last ${document.querySelector("#time-range .btn-check:checked + .segment").textContent}`;
     }
     query.set("start", String(zoom[0]));

@@ -1,5 +1,5 @@
-// What this reader has chosen. Read before anything is painted; the address beats what was stored, and both are
-// outside input: a value that is not one of ours is as good as none. All values are words; lists are joined by commas.
+// The settings of this browser: chosen in the page, kept in localStorage and in the address. They are read before
+// anything is painted. The address beats the storage. Both are untrusted: an invalid value counts as missing.
 (function () {
   "use strict";
 
@@ -9,118 +9,118 @@
   const listeners = [];
 
   const oneOf = (...words) => (value) => words.includes(value);
-  const like = (pattern) => (value) => pattern.test(value);
-  const ids = like(/^[a-z0-9-]{1,40}(,[a-z0-9-]{1,40}){0,40}$/);
+  const matches = (pattern) => (value) => pattern.test(value);
+  const isIdList = matches(/^[a-z0-9-]{1,40}(,[a-z0-9-]{1,40}){0,40}$/);
 
-  // What each field may be, and what it is where nobody has chosen: "" leaves it to the server.
+  // Each setting: which texts are valid, and its default; "" leaves the choice to the server. Lists are joined by commas.
   const FIELDS = {
     view: [oneOf("single", "compare"), "single"],
-    gpu: [like(/^[\w-]{1,64}$/), ""],
+    gpu: [matches(/^[\w-]{1,64}$/), ""],
     range: [(value) => root.dataset.ranges.split(" ").includes(value), root.dataset.range],
     interval: [oneOf("0.5", "1", "2", "5"), ""],
     theme: [oneOf("system", "light", "dark"), "system"],
     temperature: [oneOf("C", "F"), "C"],
     memory: [oneOf("GiB", "GB"), "GiB"],
-    order: [ids, ""],
-    hidden: [ids, ""],
+    order: [isIdList, ""],
+    hidden: [isIdList, ""],
   };
   const NAMES = Object.keys(FIELDS);
-  // What a link is about stands in it even where it is the default: the one who opens it may have stored another.
-  const IN_EVERY_LINK = ["view", "gpu", "range"];
+  // A link names these even if they have their defaults: whoever opens it may have other settings.
+  const ALWAYS_IN_ADDRESS = ["view", "gpu", "range"];
 
-  // An iframe shows what its address says, and leaves no trace in the reader's own settings.
+  // An iframe shows what its address says, and does not change the settings of its viewer.
   const embedded = root.dataset.embed !== undefined;
 
-  function valid(found) {
-    const known = NAMES.filter((name) => found[name] !== undefined && found[name] !== null);
-    return Object.fromEntries(known.map((name) => [name, String(found[name])]).filter(([name, value]) => FIELDS[name][0](value)));
+  function keepValid(found) {
+    const present = NAMES.filter((name) => found[name] !== undefined && found[name] !== null);
+    return Object.fromEntries(present.map((name) => [name, String(found[name])]).filter(([name, value]) => FIELDS[name][0](value)));
   }
 
-  // Version 1 kept the theme under a key of its own, and left GPU and range to Dash: '["chosen", "default"]'.
+  // Version 1 had a key for the theme, and left GPU and range to Dash's persistence.
   function readVersion1(storage) {
-    const found = { theme: storage.getItem("dashtop.theme") };
-    for (const [name, id] of [["gpu", "gpu-selector"], ["range", "time-range"]]) {
-      found[name] = window.dashtop.internals.readPersisted(storage, id);
-    }
-    return found;
+    return {
+      theme: storage.getItem("dashtop.theme"),
+      gpu: window.dashtop.internals.readPersisted(storage, "gpu-selector"),
+      range: window.dashtop.internals.readPersisted(storage, "time-range"),
+    };
   }
 
-  function stored() {
+  function readStorage() {
     if (embedded) return {};
     try {
       const text = window.localStorage.getItem(KEY);
-      return valid((text ? JSON.parse(text) : readVersion1(window.localStorage)) || {});
+      return keepValid((text ? JSON.parse(text) : readVersion1(window.localStorage)) || {});
     } catch {
-      return {}; // forbidden in some iframes; or not JSON
+      return {}; // storage is forbidden (in some iframes), or its content is not JSON
     }
   }
 
-  function addressed() {
-    return valid(Object.fromEntries(new URLSearchParams(window.location.search)));
+  function readAddress() {
+    return keepValid(Object.fromEntries(new URLSearchParams(window.location.search)));
   }
 
   const defaults = Object.fromEntries(NAMES.map((name) => [name, FIELDS[name][1]]));
-  const chosen = { ...defaults, ...stored(), ...addressed() };
-  if (embedded) chosen.view = root.dataset.embed === "compare" ? "compare" : "single";
-  const shown = {}; // what is seen without having been chosen
+  const settings = { ...defaults, ...readStorage(), ...readAddress() };
+  if (embedded) settings.view = root.dataset.embed === "compare" ? "compare" : "single";
+  const shown = {}; // what the page shows without a setting, such as the first GPU
 
-  function save() {
+  function writeStorage() {
     if (embedded) return;
     try {
-      window.localStorage.setItem(KEY, JSON.stringify({ version: VERSION, ...chosen }));
+      window.localStorage.setItem(KEY, JSON.stringify({ version: VERSION, ...settings }));
     } catch {
-      // the choice then lasts as long as the page, and in its address
+      // Storage is forbidden or full: the settings last as long as the page, and are in its address.
     }
   }
 
-  function address() {
+  function writeAddress() {
     if (embedded) return;
     const url = new URL(window.location.href);
     for (const name of NAMES) {
-      const value = chosen[name] || shown[name] || "";
-      if (value && (value !== defaults[name] || IN_EVERY_LINK.includes(name))) url.searchParams.set(name, value);
+      const value = settings[name] || shown[name] || "";
+      if (value && (value !== defaults[name] || ALWAYS_IN_ADDRESS.includes(name))) url.searchParams.set(name, value);
       else url.searchParams.delete(name);
     }
     if (url.href !== window.location.href) window.history.replaceState(window.history.state, "", url);
   }
 
-  function apply() {
-    root.dataset.view = chosen.view;
+  function applyView() {
+    root.dataset.view = settings.view;
   }
 
-  function changed(names) {
-    apply();
-    address();
+  function notify(names) {
+    applyView();
+    writeAddress();
     listeners.forEach((listener) => listener(names));
   }
 
   function set(changes) {
-    const names = NAMES.filter((name) => name in changes && changes[name] !== chosen[name]);
+    const names = NAMES.filter((name) => name in changes && changes[name] !== settings[name]);
     if (names.length === 0) return;
-    for (const name of names) chosen[name] = changes[name];
-    save();
-    changed(names);
+    for (const name of names) settings[name] = changes[name];
+    writeStorage();
+    notify(names);
   }
 
-  apply();
+  applyView();
 
-  // The theme is the reader's, and changes in all open tabs at once; what is looked at is each tab's own.
+  // The theme changes in all open tabs at once; the other settings are each tab's own.
   window.addEventListener("storage", (event) => {
-    const { theme } = event.key === KEY ? stored() : {};
-    if (!theme || theme === chosen.theme) return;
-    chosen.theme = theme;
-    changed(["theme"]);
+    const { theme } = event.key === KEY ? readStorage() : {};
+    if (!theme || theme === settings.theme) return;
+    settings.theme = theme;
+    notify(["theme"]);
   });
 
-  window.dashtop.state = {
-    get: (name) => chosen[name],
-    list: (name) => chosen[name].split(",").filter(Boolean),
+  window.dashtop.settings = {
+    get: (name) => settings[name],
+    list: (name) => settings[name].split(",").filter(Boolean),
     set,
-    reset: () => set({ ...defaults, view: chosen.view, gpu: chosen.gpu, range: chosen.range }),
-    // The address names what is seen, be it chosen or not.
-    shows(seen) {
-      Object.assign(shown, seen);
-      address();
+    reset: () => set({ ...defaults, view: settings.view, gpu: settings.gpu, range: settings.range }),
+    // Puts into the address what the page shows without a setting.
+    setShown(changes) {
+      Object.assign(shown, changes);
+      writeAddress();
     },
     onChange: (listener) => listeners.push(listener),
   };

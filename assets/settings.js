@@ -4,7 +4,7 @@
   "use strict";
 
   const dashtop = window.dashtop;
-  const { state } = dashtop;
+  const { settings } = dashtop;
   const { write } = dashtop.parts;
   const setProps = (id, props) => window.dash_clientside.set_props(id, props);
   const CONTROLS = {
@@ -25,7 +25,7 @@
   function showSettings(names) {
     for (const name of names) {
       if (!(name in CONTROLS)) continue;
-      setProps(CONTROLS[name], { value: state.get(name) || (name === "interval" ? dashtop.viewRequest.serverInterval() : null) });
+      setProps(CONTROLS[name], { value: settings.get(name) || (name === "interval" ? dashtop.viewRequest.serverInterval() : null) });
     }
     if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.viewRequest.intervalSeconds() * 1000) });
   }
@@ -39,10 +39,10 @@
       return;
     }
     const changes = { range, view: mode, temperature, memory };
-    if (interval !== (state.get("interval") || dashtop.viewRequest.serverInterval())) changes.interval = interval;
+    if (interval !== (settings.get("interval") || dashtop.viewRequest.serverInterval())) changes.interval = interval;
     const device = devices.find(({ index }) => String(index) === gpu);
     if (device && device.index !== shownGpu) changes.gpu = device.uuid;
-    state.set(changes);
+    settings.set(changes);
   }
 
   // Callback of Dash: opens the settings, or closes them if the other button was clicked.
@@ -50,7 +50,7 @@
     return window.dash_clientside.callback_context.triggered_id === "settings-button";
   }
 
-  state.onChange((names) => {
+  settings.onChange((names) => {
     showSettings(names);
     if (names.includes("range")) dashtop.charts.clearZoom();
     if (names.includes("order") || names.includes("hidden")) applyPanelOrder();
@@ -75,13 +75,13 @@
     const options = devices.map(({ index, name, uuid }) => ({ label: `${index}: ${name} · ${uuid}`, value: String(index) }));
     setProps("gpu-selector", { options, value: String(snapshot.gpu) });
     const device = devices.find(({ index }) => index === snapshot.gpu);
-    state.shows({ gpu: device && devices.length > 1 ? device.uuid : "" });
+    settings.setShown({ gpu: device && devices.length > 1 ? device.uuid : "" });
     showMissingGpu(device);
   }
 
   // The setting is kept until the user changes it: a GPU that returns is shown again.
   function showMissingGpu(device) {
-    const wanted = state.get("gpu");
+    const wanted = settings.get("gpu");
     const note = document.getElementById("gpu-gone");
     const missing = Boolean(device && wanted && !matchesName(device, wanted));
     write(note.querySelector("span"), missing ? `GPU ${wanted} not found. Showing GPU ${device.index}, ${device.name}.` : "");
@@ -90,14 +90,14 @@
 
   function useShownGpu() {
     const device = devices.find(({ index }) => index === shownGpu);
-    state.set({ gpu: device.uuid });
+    settings.set({ gpu: device.uuid });
     showMissingGpu(device);
   }
 
   // Shows one GPU, in the GPU view.
   dashtop.openGpu = function (wanted) {
     const device = devices.find(({ index }) => index === Number(wanted));
-    if (device) state.set({ view: "single", gpu: device.uuid });
+    if (device) settings.set({ view: "single", gpu: device.uuid });
   };
 
   dashtop.painters.push(paintGpuSelector);
@@ -109,14 +109,14 @@
 
   // A style sheet, because inline styles would be lost when Dash renders again.
   function applyPanelOrder() {
-    const order = state.list("order").map((id, place) => `#${id}{order:${place - 100}}`);
-    const hidden = state.list("hidden").map((id) => `#${id}`);
+    const order = settings.list("order").map((id, place) => `#${id}{order:${place - 100}}`);
+    const hidden = settings.list("hidden").map((id) => `#${id}`);
     style.textContent = order.join("") + (hidden.length ? `${hidden.join()}{display:none!important}` : "");
   }
 
   // Sorts panels in the user's order; panels that were never moved follow in the order of the page.
   function sortPanels(panels) {
-    const places = state.list("order");
+    const places = settings.list("order");
     const place = ([id]) => (places.includes(id) ? places.indexOf(id) : places.length);
     return [...panels].sort((one, other) => place(one) - place(other));
   }
@@ -125,7 +125,7 @@
     const row = document.createElement("li");
     row.dataset.panel = id;
     const label = document.createElement("label");
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !state.list("hidden").includes(id) });
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !settings.list("hidden").includes(id) });
     const name = document.createElement("span");
     name.textContent = title;
     label.append(box, name);
@@ -154,7 +154,7 @@
 
   // Dash adds the content of the modal when it is opened.
   new MutationObserver(() => findPanelLists().filter((list) => !list.firstChild).forEach(fillPanelList)).observe(document.body, { childList: true });
-  state.onChange((names) => {
+  settings.onChange((names) => {
     if (names.includes("order") || names.includes("hidden")) findPanelLists().forEach(fillPanelList);
   });
 
@@ -162,13 +162,13 @@
     const names = listPanels(list).map(([each]) => each).filter((each) => each !== id);
     names.splice(Math.max(0, to), 0, id);
     const others = findPanelLists().filter((each) => each !== list).flatMap((each) => listPanels(each).map(([name]) => name));
-    state.set({ order: [...others, ...names].join() });
+    settings.set({ order: [...others, ...names].join() });
   }
 
   const findRow = (event) => event.target.closest("[data-panels] > li");
 
   document.addEventListener("click", (event) => {
-    if (event.target.closest("#settings-reset")) state.reset();
+    if (event.target.closest("#settings-reset")) settings.reset();
     if (event.target.closest("#gpu-gone-keep")) useShownGpu();
     const button = event.target.closest(".move-button");
     if (!button) return;
@@ -184,9 +184,9 @@
   document.addEventListener("change", (event) => {
     const row = findRow(event);
     if (!row) return;
-    const hidden = state.list("hidden").filter((each) => each !== row.dataset.panel);
+    const hidden = settings.list("hidden").filter((each) => each !== row.dataset.panel);
     if (!event.target.checked) hidden.push(row.dataset.panel);
-    state.set({ hidden: hidden.join() });
+    settings.set({ hidden: hidden.join() });
     document.querySelector(`[data-panel="${row.dataset.panel}"] input`).focus();
   });
 

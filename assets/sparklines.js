@@ -80,7 +80,7 @@
   function paintSparkline(element, bucket, snapshot) {
     const { step_ms: step, span_ms: span } = history.source;
     const points = history.points[element.dataset.spark] || new Map();
-    const drawn = `${snapshot.gpu} ${bucket} ${points.get(bucket)} ${dashtop.state.get("temperature")}`;
+    const drawn = `${snapshot.gpu} ${bucket} ${points.get(bucket)} ${dashtop.settings.get("temperature")}`;
     if (element.dataset.drawn === drawn) return;
     element.dataset.drawn = drawn;
     const highest = Math.max(0, ...points.values());

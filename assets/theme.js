@@ -1,32 +1,33 @@
-// Loaded in <head>, before anything is painted: a stored theme must not flash the other one first.
+// The theme: applied before anything is painted, so that no other theme flashes up.
 (function () {
   "use strict";
 
   const CHOICES = ["system", "light", "dark"];
   const root = document.documentElement;
-  const { state } = window.dashtop;
-  const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
+  const { settings } = window.dashtop;
+  const systemIsDark = window.matchMedia("(prefers-color-scheme: dark)");
   const listeners = [];
 
-  function resolved() {
-    const choice = state.get("theme");
+  // "light" or "dark": the choice, or what the system prefers.
+  function current() {
+    const choice = settings.get("theme");
     if (choice !== "system") return choice;
-    return systemDark.matches ? "dark" : "light";
+    return systemIsDark.matches ? "dark" : "light";
   }
 
   function apply() {
-    root.dataset.themeChoice = state.get("theme");
-    root.dataset.bsTheme = resolved();
+    root.dataset.themeChoice = settings.get("theme");
+    root.dataset.bsTheme = current();
     listeners.forEach((listener) => listener());
   }
 
   apply();
-  systemDark.addEventListener("change", apply);
-  state.onChange((names) => names.includes("theme") && apply());
+  systemIsDark.addEventListener("change", apply);
+  settings.onChange((names) => names.includes("theme") && apply());
   document.addEventListener("click", (event) => {
     if (!event.target.closest("#theme-toggle")) return;
-    state.set({ theme: CHOICES[(CHOICES.indexOf(state.get("theme")) + 1) % CHOICES.length] });
+    settings.set({ theme: CHOICES[(CHOICES.indexOf(settings.get("theme")) + 1) % CHOICES.length] });
   });
 
-  window.dashtop.theme = { resolved, onChange: (listener) => listeners.push(listener) };
+  window.dashtop.theme = { current, onChange: (listener) => listeners.push(listener) };
 })();

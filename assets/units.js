@@ -16,7 +16,7 @@
   // Returns [unit, function] if the user has chosen another unit than the server sends.
   function chosenUnit(unit) {
     const setting = Object.keys(ALTERNATIVES).find((name) => unit in ALTERNATIVES[name]);
-    return setting && dashtop.state.get(setting) !== DEFAULTS[setting] ? ALTERNATIVES[setting][unit] : null;
+    return setting && dashtop.settings.get(setting) !== DEFAULTS[setting] ? ALTERNATIVES[setting][unit] : null;
   }
 
   // Returns the value and unit to show for a value in the unit of the server.

@@ -3,7 +3,7 @@
   "use strict";
 
   const dashtop = window.dashtop;
-  const { state } = dashtop;
+  const { settings } = dashtop;
   const RESIZE_DELAY_MS = 250;
   let width = 400; // of the charts; while none is visible, that of the last visible ones
 
@@ -20,16 +20,16 @@
   }
 
   const serverInterval = () => String(Number(document.querySelector(".app").dataset.interval));
-  const intervalSeconds = () => Number(state.get("interval") || serverInterval());
+  const intervalSeconds = () => Number(settings.get("interval") || serverInterval());
 
   function build() {
     width = chartWidth();
     return {
-      gpu: state.get("gpu"),
-      range: state.get("range"),
+      gpu: settings.get("gpu"),
+      range: settings.get("range"),
       view: document.documentElement.dataset.view,
       interval: intervalSeconds(),
-      theme: dashtop.theme.resolved(),
+      theme: dashtop.theme.current(),
       width,
       zoom: dashtop.charts.zoom(),
       visible_panels: visiblePanels(),

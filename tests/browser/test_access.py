@@ -43,7 +43,7 @@ def test_contrast_and_control_names_in_every_view(
     tab.page.click("#export-button")
     check_readable()
     tab.page.keyboard.press("Escape")
-    tab.page.evaluate("() => window.dashtop.state.set({view: 'compare'})")
+    tab.page.evaluate("() => window.dashtop.settings.set({view: 'compare'})")
     tab.wait_until("() => document.querySelector('#gpu-card-7 .sparkline')?.getAttribute('aria-label')")
     check_readable()
     tab.page.click("#settings-button")

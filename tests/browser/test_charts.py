@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power", "chart-processes")
 RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
   .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
-COMPARE = "() => window.dashtop.state.set({view: 'compare'})"
+COMPARE = "() => window.dashtop.settings.set({view: 'compare'})"
 # Draws a line with a point every half hour; returns the times of its points as Plotly has them: local time, as UTC.
 HALF_HOURS = """([chart, start, count]) => {
   const y = {dtype: 'f4', bdata: btoa(String.fromCharCode(...new Uint8Array(new Float32Array(count).fill(50).buffer)))};
@@ -197,7 +197,7 @@ def test_process_memory_chart_shows_layers_with_users(
         assert match, words
         mean, least, most = map(float, match.groups())
         assert least == 20 <= mean <= most <= 40
-        tab.page.evaluate("() => window.dashtop.state.set({memory: 'GB'})")
+        tab.page.evaluate("() => window.dashtop.settings.set({memory: 'GB'})")
         last = "() => document.querySelector('#chart-processes .js-plotly-plot').data.at(-3).customdata.at(-1)[0]"
         tab.wait_until(f"() => Math.abs(({last})() - 21.47) < 0.01")
         assert tab.errors == []

@@ -111,7 +111,7 @@ def test_values_that_dash_persisted_are_found(tab: BrowserTab) -> None:
     read = """() => window.dashtop.internals.readPersisted(
       {'_dash_persistence.time-range.value.true': 1, getItem: () => '["5m", "1h"]'}, 'time-range')"""
     assert tab.page.evaluate(read) == "5m"
-    tab.page.evaluate("window.dashtop.state.set({view: 'compare'})")
+    tab.page.evaluate("window.dashtop.settings.set({view: 'compare'})")
     tab.page.locator("#compare-order label").last.click()
     stored = "() => Object.keys(localStorage).find(key => key.startsWith('_dash_persistence.compare-order.'))"
     assert tab.wait_until(stored), "Dash stores persisted values under other keys now"
