@@ -31,13 +31,22 @@ ALL = "api/v1/system/monitoring/all"
 
 
 @contextmanager
-def gunicorn(folder: Path, env: Mapping[str, str], *, is_open: bool = True) -> Iterator[Running]:
+def gunicorn(folder: Path, env: Mapping[str, str], *options: str, is_open: bool = True) -> Iterator[Running]:
     """Run gunicorn with two workers and its log in `folder`; wait for both, if the API `is_open` without a token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).parent / "gunicorn"), "--workers", str(WORKERS), "--threads", "4"]
-    command += ["--graceful-timeout", "1", "--timeout", "120", "--bind", f"127.0.0.1:{port}", "dashtop.wsgi:server"]
+    command += [
+        "--graceful-timeout",
+        "1",
+        "--timeout",
+        "120",
+        "--bind",
+        f"127.0.0.1:{port}",
+        *options,
+        "dashtop.wsgi:server",
+    ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env={**environment(), **env}, stdout=log, stderr=log, text=True)
     server = Running(process, f"http://127.0.0.1:{port}/")
@@ -90,6 +99,16 @@ def ready_details(server: Running) -> dict[int, str | None]:
     return details
 
 
+def writer_and_readers(server: Running) -> tuple[int, list[int]] | None:
+    """Return the worker that writes and those that name it as the writer; None while workers start or take over."""
+    details = ready_details(server)
+    writers = [worker for worker, message in details.items() if message is None]
+    if len(writers) != 1:
+        return None
+    readers = [worker for worker, message in details.items() if message and f"Process {writers[0]} on " in message]
+    return (writers[0], readers) if len(readers) == WORKERS - 1 else None
+
+
 def newest_ms(server: Running) -> int:
     return int(server.json(ALL)["timestamp"])
 
@@ -135,16 +154,17 @@ def test_a_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(pla
     assert max(later - earlier for earlier, later in pairwise(times)) < 1500, "one sample may be late"
 
 
-def test_each_worker_collects_and_one_writes(tmp_path: Path, nvml_world: WorldFactory) -> None:
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preloaded"])
+def test_each_worker_collects_and_one_writes(
+    options: tuple[str, ...], tmp_path: Path, nvml_world: WorldFactory
+) -> None:
     env = {"DASHTOP_HOST": "127.0.0.1", "DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(tmp_path / "data")}
-    with gunicorn(tmp_path, {**nvml_world("rtx3090").env(), **env}) as server:
-        details = eventually(lambda: found if len(set((found := ready_details(server)).values())) == WORKERS else None)
-        (writer,) = (worker for worker, message in details.items() if message is None)
-        (reader,) = set(details) - {writer}
-        assert f"Process {writer} on " in details[reader]
-        assert all(len(children(worker)) == 1 for worker in details), "each has an NVML worker"
+    with gunicorn(tmp_path, {**nvml_world("rtx3090").env(), **env}, *options) as server:
+        writer, readers = eventually(lambda: writer_and_readers(server), timeout_s=20)
+        assert all(len(children(worker)) == 1 for worker in (writer, *readers)), "each has an NVML worker"
         os.kill(writer, signal.SIGKILL)
-        eventually(lambda: ready_details(server).get(reader, "") is None, timeout_s=20)
+        successor, _ = eventually(lambda: writer_and_readers(server), timeout_s=20)
+        assert successor != writer
 
 
 def addresses(log: Path) -> list[str]:
