@@ -31,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.soak import family, reading
+from benchmarks.soak import process_tree, read_resources
 from tests.fake_nvml import World
 from tests.processes import eventually, running
 
@@ -65,7 +65,7 @@ def inhabited() -> Iterator[None]:
 def cpu_s(pid: int) -> float:
     """CPU seconds that the process and its living children have taken."""
     total = 0
-    for member in family(pid):
+    for member in process_tree(pid):
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         total += int(fields[11]) + int(fields[12])
     return total / TICKS_PER_S
@@ -230,9 +230,9 @@ def load(world: World, pid: int, address: str, seconds: float, minutes: float) -
     events: list[int] = []
     with clients(address, waits, failures), streams(address, events):
         time.sleep(min(10.0, 30 * minutes))
-        first = reading(pid)
+        first = read_resources(pid)
         time.sleep(60 * minutes)
-        last = reading(pid)
+        last = read_resources(pid)
     failed = dict(failures) or "none"
     print(f"{STREAMS} streams, {CLIENTS} clients, {minutes:g} min: {len(events)} events, {failed} failed")
     for name, begun, ended in zip(("RSS, MiB", "threads", "descriptors"), first, last, strict=True):

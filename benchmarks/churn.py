@@ -1,11 +1,10 @@
-"""Whether a day of short processes leaves memory flat: 10,000 in 24 simulated hours, through events and history.
+"""Measures memory growth over a day of short processes: 10,000 in 24 simulated hours, through events and history.
 
     python benchmarks/churn.py [--folder DIRECTORY]
 
-Eight GPUs with three processes each; one ends and another begins at each of 10,000 samples, 8.64 s apart by their own
-time. History is written to a file in DIRECTORY, or in a temporary folder. Prints for every two hours the memory of
-this process, the objects it holds and the size of the file; ends with 1 where the last twelve hours have added more
-than 4 MiB of memory.
+Eight GPUs with three processes each; at each of 10,000 samples, 8.64 simulated seconds apart, one ends and one starts.
+The history is written to DIRECTORY, or to a temporary folder. Prints memory, objects and file size every two hours.
+Exits with status 1 if the last twelve hours add more than 4 MiB of memory.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 GPUS, EACH, PROCESSES, HOURS = 8, 3, 10_000, 24
 STEP_MS = 1000 * 3600 * HOURS // PROCESSES
 MIB = 2**20
-ALLOWED_MIB = 4.0
+MAX_GROWTH_MIB = 4.0
 
 
 def process(number: int) -> GpuProcess:
@@ -45,7 +44,7 @@ def process(number: int) -> GpuProcess:
 
 
 def sample(number: int) -> Sample:
-    """Return the sample in which process `number` has just begun, and the one 24 before it has ended."""
+    """Return the sample in which process `number` has just started, and the one 24 before it has ended."""
     alive: list[list[GpuProcess]] = [[] for _ in range(GPUS)]
     for each in range(number, number + GPUS * EACH):
         alive[each % GPUS].append(process(each))
@@ -82,8 +81,8 @@ def main() -> None:
         history.close()
     grown = found[-1] - found[len(found) // 2 - 1]
     print(f"the last twelve hours: {grown:+.1f} MiB")
-    if grown > ALLOWED_MIB:
-        sys.exit(f"Over the limit: {ALLOWED_MIB:g} MiB.")
+    if grown > MAX_GROWTH_MIB:
+        sys.exit(f"Over the limit: {MAX_GROWTH_MIB:g} MiB.")
 
 
 if __name__ == "__main__":

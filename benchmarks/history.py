@@ -1,11 +1,11 @@
-"""What the history costs, beside a plain SQLite table with a row a value and beside reading everything.
+"""Measures the history, compared with a plain SQLite table with a row per value and with reading every series.
 
     python benchmarks/history.py [--gpus 4 8] [--hours 24]
 
 Fills a history from the simulated GPUs: 29 days at one sample a minute, then the hours at one a second. Prints CPU of a
-tick (seals and prunes included), bytes a value with all tiers, and the time of queries of 6 series. The plain table
-holds those 6 over the same 30 days; its CPU of a tick is of all series. "Everything" is every series, as fine as it is
-kept. Targets: 0.2 ms a tick, 1.5 bytes a value, 15 ms for 24 h.
+tick (with compaction and pruning), bytes a value with all tiers, and the time of queries of 6 series. The plain table
+has those 6 over the same 30 days; its CPU of a tick is of all series. "Everything" is every series in the finest tier
+that has it. Targets: 0.2 ms a tick, 1.5 bytes a value, 15 ms for 24 h.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Sample
 
 NOW_MS = 1_800_057_600_000
-ONE_BY_ONE = 3600
+TIMED_TICKS = 3600
 BATCH = WRITE_INTERVAL_MS // 1000 + 1
 """Samples that are written together: the last is an interval later than the first."""
-STRETCH = RAW.window_ms // 1000
-NARROW_TICKS = 600
+TICKS_A_WINDOW = RAW.window_ms // 1000
+PLAIN_TICKS = 600
 KEYS = ("gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.temperature", "gpu.power.current_watts", "gpu.clocks.gpu_mhz")
 
 
@@ -86,21 +86,22 @@ def measure(folder: Path, gpus: int, seconds: int) -> None:
     history = make_history(folder)
     old = World(gpus, start_ms - 29 * DAY_MS)
     before = fill(history, old, 29 * DAY_MS // MINUTE_MS, 60)
-    unused = size(folder)
+    unused = read_used_bytes(folder)
     world = World(gpus, start_ms)
-    values = fill(history, world, seconds - ONE_BY_ONE, 1)
+    values = fill(history, world, seconds - TIMED_TICKS, 1)
     history.close()
     history = make_history(folder, write_interval_ms=WRITE_INTERVAL_MS)
-    tick_ms = one_by_one(history, world)
+    tick_ms = measure_tick(history, world)
     sample = next(world.samples(1, 1))
-    series = values // (seconds - ONE_BY_ONE)
+    series = values // (seconds - TIMED_TICKS)
     values = series * seconds
     print(f"\n{gpus} GPUs, {series} series with values; {seconds / 3600:g} h at 1 s after 29 days at 60 s")
-    narrow, narrow_tick_ms, narrow_bytes = plain(folder / "plain.sqlite", history, sample, start_ms)
+    narrow, narrow_tick_ms, narrow_bytes = build_plain_table(folder / "plain.sqlite", history, sample, start_ms)
     print(f"{'':24}{'dashtop':>10}{'plain table':>14}")
     print(f"{'CPU a tick, ms':24}{tick_ms:10.3f}{narrow_tick_ms:14.3f}   (at most 0.2)")
-    print(f"{'bytes a value':24}{(size(folder) - unused) / values:10.2f}{narrow_bytes:14.2f}   (at most 1.5)")
-    print(f"{'30 days, MB':24}{size(folder) / 1e6:10.1f}   for {(values + before) / 1e6:.1f} million values")
+    used = read_used_bytes(folder)
+    print(f"{'bytes a value':24}{(used - unused) / values:10.2f}{narrow_bytes:14.2f}   (at most 1.5)")
+    print(f"{'30 days, MB':24}{used / 1e6:10.1f}   for {(values + before) / 1e6:.1f} million values")
     print(f"{'query of 6 series, ms':24}{'dashtop':>10}{'plain table':>14}{'everything':>14}")
     keys = [*(SeriesKey(key, sample.gpus[0].device.uuid) for key in KEYS), SeriesKey("system.cpu.usage_percent")]
     every = [SeriesKey(key, gpu.device.uuid) for gpu in sample.gpus for key in gpu.values if key in METRICS]
@@ -108,9 +109,9 @@ def measure(folder: Path, gpus: int, seconds: int) -> None:
     reopened = make_history(folder)  # without the ring of the last hour
     for name in ("1h", "6h", "24h", "7d", "30d"):
         start, end, step = RANGES[name].ending(NOW_MS - 1)
-        own = timed(partial(reopened.query, keys, start, end, step))
-        of_plain = timed(partial(rows, narrow, start, end, step), 2)
-        of_everything = timed(partial(everything, folder, every, start, end), 1)
+        own = measure_time(partial(reopened.query, keys, start, end, step))
+        of_plain = measure_time(partial(query_plain, narrow, start, end, step), 2)
+        of_everything = measure_time(partial(read_everything, folder, every, start, end), 1)
         note = "   (at most 15)" if name == "24h" else ""
         print(f"{name + f' at {step // 1000} s':24}{own:10.1f}{of_plain:14.1f}{of_everything:14.1f}{note}")
     reopened.close()
@@ -132,27 +133,29 @@ def fill(history: HistoryStore, world: World, count: int, every_s: float) -> int
     return held * count
 
 
-def one_by_one(history: HistoryStore, world: World) -> float:
+def measure_tick(history: HistoryStore, world: World) -> float:
     """Return milliseconds of CPU for appending a sample and writing it, all threads together.
 
-    Written are as many at once as in service, where they come a second apart. The best of some stretches, each of which
-    seals one window: what else runs on the machine only adds.
+    As many are written at once as in service, where they are a second apart. The best of some windows, each of which is
+    compacted once: other load on the machine only adds.
     """
     taken = []
     history.append(next(world.samples(1, 1)))  # written at once, being the first
     wait_until_written(history)
-    for _ in range(ONE_BY_ONE // STRETCH):
-        samples = list(world.samples(STRETCH, 1))
+    for _ in range(TIMED_TICKS // TICKS_A_WINDOW):
+        samples = list(world.samples(TICKS_A_WINDOW, 1))
         before = time.process_time()
         for number, sample in enumerate(samples, 1):
             history.append(sample)
             if number % BATCH == 0:
                 wait_until_written(history)
-        taken.append((time.process_time() - before) * 1000 / STRETCH)
+        taken.append((time.process_time() - before) * 1000 / TICKS_A_WINDOW)
     return min(taken)
 
 
-def plain(path: Path, history: HistoryStore, sample: Sample, start_ms: int) -> tuple[sqlite3.Connection, float, float]:
+def build_plain_table(
+    path: Path, history: HistoryStore, sample: Sample, start_ms: int
+) -> tuple[sqlite3.Connection, float, float]:
     """Return a table with a row a value of six series, CPU of a tick of all of them, and its bytes a value."""
     table = sqlite3.connect(path, isolation_level=None)
     table.execute("PRAGMA journal_mode = WAL")
@@ -175,16 +178,16 @@ def plain(path: Path, history: HistoryStore, sample: Sample, start_ms: int) -> t
     scopes = (sample.host.values, *(gpu.values for gpu in sample.gpus))
     values = [value for scope in scopes for value in scope.values() if value is not None]
     before = time.process_time()
-    for tick in range(NARROW_TICKS):
+    for tick in range(PLAIN_TICKS):
         table.execute("BEGIN")
         row = [(100 + number, tick, value) for number, value in enumerate(values)]
         table.executemany("INSERT INTO value VALUES (?, ?, ?)", row)
         table.execute("COMMIT")
-    tick_ms = (time.process_time() - before) * 1000 / NARROW_TICKS
+    tick_ms = (time.process_time() - before) * 1000 / PLAIN_TICKS
     return table, tick_ms, used
 
 
-def rows(table: sqlite3.Connection, start_ms: int, end_ms: int, step_ms: int) -> None:
+def query_plain(table: sqlite3.Connection, start_ms: int, end_ms: int, step_ms: int) -> None:
     """Answer the same question from the plain table, with the same aggregation."""
     for number in range(len(KEYS) + 1):
         found = np.array(
@@ -197,14 +200,14 @@ def rows(table: sqlite3.Connection, start_ms: int, end_ms: int, step_ms: int) ->
         aggregate(known, align_buckets(start_ms, end_ms, step_ms), [find_aggregation(KEYS[0])])
 
 
-def everything(folder: Path, keys: list[SeriesKey], start_ms: int, end_ms: int) -> None:
-    """Read all of these series, as one would who had no roll-ups to ask."""
+def read_everything(folder: Path, keys: list[SeriesKey], start_ms: int, end_ms: int) -> None:
+    """Read all of these series as raw readings, without roll-ups."""
     with sqlite3.connect(folder / FILE) as file:
         read_readings(file, keys, start_ms, end_ms, 1)
     file.close()
 
 
-def size(folder: Path) -> int:
+def read_used_bytes(folder: Path) -> int:
     with sqlite3.connect(folder / FILE) as file:
         used: int = file.execute(
             "SELECT (page_count - freelist_count) * page_size"
@@ -214,13 +217,13 @@ def size(folder: Path) -> int:
     return used
 
 
-def timed(question: Callable[[], object], times: int = 7) -> float:
-    """Return milliseconds, the best of some runs after one to warm up: what else runs on the machine only adds."""
-    question()
+def measure_time(query: Callable[[], object], times: int = 7) -> float:
+    """Return milliseconds, the best of some runs after a warm-up: other load on the machine only adds."""
+    query()
     taken = []
     for _ in range(times):
         before = time.perf_counter()
-        question()
+        query()
         taken.append((time.perf_counter() - before) * 1000)
     return min(taken)
 

@@ -1,4 +1,4 @@
-"""Leaves `dashtop --demo 8 --interval 0.5` running under one polling client and prints how it grows.
+"""Measures the growth of `dashtop --demo 8 --interval 0.5` with one polling client.
 
     python benchmarks/soak.py [--minutes 10] [--warm-up 2]
 
@@ -20,22 +20,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.processes import Running, running
 
-EVERY_S = 2.0
+POLL_INTERVAL_S = 2.0
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     members = [pid]
     for tasks in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+        with contextlib.suppress(FileNotFoundError):  # a thread may end meanwhile
             for child in (tasks / "children").read_text().split():
-                members += family(int(child))
+                members += process_tree(int(child))
     return members
 
 
-def reading(pid: int) -> tuple[float, float, float]:
+def read_resources(pid: int) -> tuple[float, float, float]:
     """RSS in MiB, threads, file descriptors."""
     rss = threads = descriptors = 0
-    for member in family(pid):
+    for member in process_tree(pid):
         status = dict(line.split(":", 1) for line in Path(f"/proc/{member}/status").read_text().splitlines())
         rss += int(status["VmRSS"].split()[0])
         threads += int(status["Threads"])
@@ -57,8 +57,8 @@ def watch(dashtop: Running, minutes: float, warm_up: float) -> None:
         dashtop.json("/api/v1/system/monitoring/all?gpu_id=3")
         if elapsed >= 60 * warm_up:
             times.append(elapsed / 3600)
-            readings.append(reading(pid))
-        time.sleep(EVERY_S)
+            readings.append(read_resources(pid))
+        time.sleep(POLL_INTERVAL_S)
     spent = cpu_seconds(pid) - cpu
     print(f"{len(times)} readings over {minutes - warm_up:g} min after {warm_up:g} min of warm-up")
     print(f"{'':<22}{'first':>10}{'median':>10}{'last':>10}{'slope/h':>12}")
