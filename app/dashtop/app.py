@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
+from dashtop.demo import build_past
 from dashtop.model.clock import SystemClock
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services
@@ -164,7 +165,8 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         history.close()
 
     atexit.register(close)
-    history.start()
+    past = build_past(readers.gpus.gpus, clock.now_ms()) if isinstance(readers.gpus, SimulatedGpuReader) else None
+    history.start(past)
     collector.start()
 
     return Dashtop(

@@ -95,13 +95,25 @@ def to_readings(times: NDArray[np.int64], columns: NDArray[np.float32]) -> Readi
 def _compact_window(connection: Connection, tier: Tier, start_ms: int) -> None:
     end_ms = start_ms + tier.window_ms
     series, readings = read_buffer(connection, tier, start_ms, end_ms)
+    insert_window(connection, tier, start_ms, series, readings)
+    connection.execute(
+        "DELETE FROM head WHERE tier = ? AND time_ms >= ? AND time_ms < ?", (tier.number, start_ms, end_ms)
+    )
+    if tier.width_ms == 0:
+        _roll_up(connection, series, readings, start_ms, end_ms)
+
+
+def insert_window(
+    connection: Connection, tier: Tier, start_ms: int, series: NDArray[np.int64], readings: Readings
+) -> None:
+    """Insert the readings of one window as a compressed chunk for each series."""
     # There is one writer, so the next id is free. INSERT … RETURNING needs SQLite 3.35.
     (window,) = connection.execute('SELECT coalesce(max(id), 0) + 1 FROM "window"').fetchone()
     connection.execute(
         'INSERT INTO "window" (id, tier, start_ms, times) VALUES (?, ?, ?, ?)',
         (window, tier.number, start_ms, compress_times(readings.times_ms)),
     )
-    columns = np.stack([readings.mean] if tier.width_ms == 0 else list(readings[1:]))
+    columns = _stack_columns(tier, readings)
     connection.executemany(
         'INSERT INTO chunk (series, "window", data) VALUES (?, ?, ?)',
         [
@@ -110,11 +122,22 @@ def _compact_window(connection: Connection, tier: Tier, start_ms: int) -> None:
             if readings.weight[row].any()  # a series without any reading has no chunk
         ],
     )
-    connection.execute(
-        "DELETE FROM head WHERE tier = ? AND time_ms >= ? AND time_ms < ?", (tier.number, start_ms, end_ms)
+
+
+def insert_buffer(connection: Connection, tier: Tier, layout: int, readings: Readings) -> None:
+    """Insert readings of the layout's series that are not compacted yet."""
+    columns = _stack_columns(tier, readings)
+    connection.executemany(
+        "INSERT INTO head (tier, time_ms, layout, data) VALUES (?, ?, ?, ?)",
+        [
+            (tier.number, int(readings.times_ms[position]), layout, columns[:, :, position].tobytes())
+            for position in np.flatnonzero(readings.weight.any(axis=0))
+        ],
     )
-    if tier.width_ms == 0:
-        _roll_up(connection, series, readings, start_ms, end_ms)
+
+
+def _stack_columns(tier: Tier, readings: Readings) -> NDArray[np.float32]:
+    return np.stack([readings.mean] if tier.width_ms == 0 else list(readings[1:]))
 
 
 def _roll_up(connection: Connection, series: NDArray[np.int64], raw: Readings, start_ms: int, end_ms: int) -> None:
@@ -124,15 +147,7 @@ def _roll_up(connection: Connection, series: NDArray[np.int64], raw: Readings, s
     readings = raw
     for tier in TIERS[1:]:  # each from the finer one, whose buckets are parts of its own
         readings = aggregate(readings, align_buckets(start_ms, end_ms, tier.width_ms), aggregations)
-        columns = np.stack(list(readings[1:]))
-        filled = np.flatnonzero(readings.weight.any(axis=0))
-        connection.executemany(
-            "INSERT INTO head (tier, time_ms, layout, data) VALUES (?, ?, ?, ?)",
-            [
-                (tier.number, int(readings.times_ms[position]), layout, columns[:, :, position].tobytes())
-                for position in filled
-            ],
-        )
+        insert_buffer(connection, tier, layout, readings)
 
 
 def prune(connection: Connection, *, kept_ms: int, max_bytes: int, used_bytes: Callable[[Connection], int]) -> None:

@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from dashtop.history.compaction import compact, get_layout_id, prune
+from dashtop.history.past import insert_readings
 from dashtop.history.schema import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from numpy.typing import NDArray
+
     from dashtop.history.encoder import Layout, Record
+    from dashtop.history.past import Past
+    from dashtop.model.sample import SeriesKey
 
 
 class Cursor(Protocol):
@@ -186,6 +191,21 @@ class Database(ABC):
             self._prune(connection)
         self._is_last_write_uncertain = False
 
+    def write_past(self, past: Past) -> None:
+        """Write a past into an empty database, in one transaction. Raises as `write` does."""
+        with self._connection_lock:
+            connection = self._connection
+            if connection is None:
+                raise DatabaseReadError("the history is closed")
+            connection.execute(self.begin_statement)
+            try:
+                insert_readings(connection, past, self._insert_series(connection, past.keys))
+                self._insert_events_and_spans(connection, list(past.records))
+                connection.execute("COMMIT")
+            except BaseException:
+                _roll_back(connection)
+                raise
+
     def _write_windows(self, connection: Connection, records: Sequence[Record]) -> bool:
         """Insert records and compact the windows that end before them; return whether there was one."""
         is_compacted = False
@@ -209,6 +229,10 @@ class Database(ABC):
                 for record in records
             ],
         )
+        self._insert_events_and_spans(connection, records)
+
+    @staticmethod
+    def _insert_events_and_spans(connection: Connection, records: Sequence[Record]) -> None:
         events = [event for record in records for event in record.events]
         if events:
             connection.executemany(
@@ -237,15 +261,20 @@ class Database(ABC):
             )
 
     def _insert_layout(self, connection: Connection, layout: Layout) -> int:
-        rows = [(key.metric, key.gpu_uuid or "") for key in layout.keys]
+        layout_id = get_layout_id(connection, self._insert_series(connection, layout.keys))
+        self._layout_ids[layout] = layout_id
+        return layout_id
+
+    @staticmethod
+    def _insert_series(connection: Connection, keys: Sequence[SeriesKey]) -> NDArray[np.int64]:
+        """Return the ids of these series, which are inserted if they are new."""
+        rows = [(key.metric, key.gpu_uuid or "") for key in keys]
         connection.executemany("INSERT INTO series (metric, gpu) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
         series_ids = {
             (metric, gpu): series_id
             for series_id, metric, gpu in connection.execute("SELECT id, metric, gpu FROM series")
         }
-        layout_id = get_layout_id(connection, np.array([series_ids[row] for row in rows], dtype=np.int64))
-        self._layout_ids[layout] = layout_id
-        return layout_id
+        return np.array([series_ids[row] for row in rows], dtype=np.int64)
 
     def _prune(self, connection: Connection) -> None:
         with self._connection_lock:

@@ -67,6 +67,11 @@ class Readings(NamedTuple):
         """Return raw readings; NaN is no reading."""
         return cls(times_ms, values, values, values, (~np.isnan(values)).astype(np.float32))
 
+    def select(self, start_ms: int, end_ms: int) -> Readings:
+        """Return the readings in [start_ms, end_ms), of ascending ones."""
+        first, last = (int(position) for position in np.searchsorted(self.times_ms, (start_ms, end_ms)))
+        return Readings(self.times_ms[first:last], *(column[:, first:last] for column in self[1:]))
+
 
 def concatenate(parts: Sequence[Readings]) -> Readings:
     """Return parts of the same series as one, in ascending time; parts overlap if the clock was set back."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dashtop.history.database import Connection, Database
+    from dashtop.history.past import Past
     from dashtop.history.rollup import Readings
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Event, ProcessSpan, Sample, SeriesKey
@@ -42,9 +43,12 @@ class HistoryStore:
         self._backlog: deque[Sample] = deque(maxlen=MAX_BACKLOG)
         self._read_error: str | None = None
 
-    def start(self) -> None:
-        """Start the thread that writes the samples, as soon as no other process writes the database."""
-        self._writer.start()
+    def start(self, past: Past | None = None) -> None:
+        """Start the thread that writes the samples, as soon as no other process writes the database.
+
+        It writes `past` into an empty history first; queries wait for that.
+        """
+        self._writer.start(past)
 
     def append(self, sample: Sample) -> None:
         """Keep a sample; see the History port."""
@@ -127,6 +131,7 @@ class HistoryStore:
 
     def _read(self, query: Callable[[Connection], ResultT]) -> ResultT | None:
         """Run a query on the database; None if it cannot be read, so that the caller uses what is in memory."""
+        self._writer.wait_for_past()
         try:
             with self._writer.database.open_reader() as connection:
                 result = query(connection)

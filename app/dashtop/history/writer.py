@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from dashtop.history.lock import DatabaseLockedError
@@ -12,6 +13,7 @@ from dashtop.history.lock import DatabaseLockedError
 if TYPE_CHECKING:
     from dashtop.history.database import Database
     from dashtop.history.encoder import Record
+    from dashtop.history.past import Past
     from dashtop.model.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -41,11 +43,32 @@ class Writer:
         self._is_locked_out = False
         self._is_in_memory = False
         self._status: str | None = None
+        self._past: Past | None = None
+        self._is_past_written = threading.Event()
+        self._is_past_written.set()
         self._thread = threading.Thread(target=self._run, name="dashtop-history", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, past: Past | None = None) -> None:
+        """Start the thread. It writes `past` to the empty database first; `wait_for_past` waits for that."""
+        self._past = past
+        if past is not None:
+            self._is_past_written.clear()
         self._thread.start()
+
+    def wait_for_past(self) -> None:
+        """Wait until the past is written, or could not be."""
+        self._is_past_written.wait()
+
+    def _write_past(self) -> None:
+        past, self._past = self._past, None
+        try:
+            if past is not None and self._open():
+                blocks = takewhile(lambda _: not self._is_stopping, past.blocks)
+                self.database.write_past(past._replace(blocks=blocks))
+        except Exception:
+            log.exception("The past of the history was not written")
+        finally:
+            self._is_past_written.set()
 
     @property
     def is_locked_out(self) -> bool:
@@ -87,6 +110,7 @@ class Writer:
             self.database.close()  # it may have been read without the thread
 
     def _run(self) -> None:
+        self._write_past()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_due or self._is_stopping or self._is_check_requested)

@@ -1,108 +1,107 @@
-"""Simulated GPUs behind the GpuReader port, for looking at dashtop on a machine without any."""
+"""Simulated GPUs behind the GpuReader port, to look at dashtop on a machine without any."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from dashtop.metrics import GPU_METRICS
-from dashtop.model.sample import Device, Gpu, GpuReading
+from dashtop.model.sample import Device, GpuReading
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.host.memory import host_memory
-from dashtop.sources.metric_reader import MetricReader
-from dashtop.sources.nvml.device_info import instance_of, silent, split_reason
-from dashtop.sources.simulated.cards import ROLES, Recording, recorded_world, static_facts
-from dashtop.sources.simulated.device import DemoDevice
-from dashtop.sources.simulated.engine import Engine
-from dashtop.sources.simulated.load import Noise
-from dashtop.sources.simulated.processes import DemoProcesses
+from dashtop.sources.host.memory import host_memory, is_shared
+from dashtop.sources.nvml.device_info import ARCHITECTURES, cuda_version, instance_of
+from dashtop.sources.simulated.curves import Noise
+from dashtop.sources.simulated.gpu import ROLES, SimulatedGpu, find_fact, load_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
-    from dashtop.model.ports import Clock, GpuDevice, MemoryUse
+    from dashtop.model.ports import Clock, MemoryUse
 
 MAX_GPUS = 64
+_PIDS_PER_GPU = 50_000
 
 
 class SimulatedGpuReader:
-    """Implements GpuReader with `count` simulated GPUs (0 to 64), and the MIG instances that some are split into.
+    """Implements GpuReader with `count` simulated GPUs (0 to 64) and the MIG instances of those that are split.
 
-    The GPUs are those of the recorded worlds, each with a job. The same seed and times give the same values.
+    Every value depends only on the GPU, the wall clock and the seed.
     """
 
     simulated: bool = True
 
     def __init__(self, count: int, *, clock: Clock, seed: int = 0, proc: Path = Path("/proc")) -> None:
-        """`proc`: where the host's memory is read, which some of the cards share."""
+        """`proc`: where the host's memory is read, which some of the GPUs share."""
         if not 0 <= count <= MAX_GPUS:
             raise ValueError(f"0 to {MAX_GPUS} GPUs can be simulated, not {count}")
         self._clock = clock
-        self._cards = list(_cards(count, seed, _Host(host_memory(proc), clock.now_ms())))
+        self._read_until_ms = clock.now_ms()
+        self.gpus = tuple(_build_gpus(count, seed, host_memory(proc)))
 
     def read(self, timeout_s: float) -> GpuReading:  # noqa: ARG002 - nothing here waits
         """Return the GPUs as they are now."""
-        if not self._cards:
+        if not self.gpus:
             return GpuReading(error=UnavailableReason.NO_DEVICE)
-        now = self._clock.monotonic()
-        return GpuReading(gpus=tuple(card.read(now) for card in self._cards))
+        since_ms, self._read_until_ms = self._read_until_ms, self._clock.now_ms()
+        return GpuReading(
+            gpus=tuple(gpu.read(self._read_until_ms) for gpu in self.gpus),
+            events=tuple(event for gpu in self.gpus for event in gpu.xids(since_ms, self._read_until_ms)),
+        )
 
     def failures(self) -> int:
-        """Nothing goes wrong here."""
+        """Return 0: no reading fails."""
         return 0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing is open."""
 
 
-class _Host(NamedTuple):
-    """The machine that the cards are in: how to read its memory, and when they were put in (epoch milliseconds)."""
+def _build_gpus(count: int, seed: int, read_host_memory: Callable[[], MemoryUse]) -> Iterator[SimulatedGpu]:
+    """Yield the GPUs, then the MIG instances with the next indices, in the order of NVML."""
+    instances: list[tuple[Mapping[str, Any], int, Device]] = []
 
-    memory: Callable[[], MemoryUse]
-    now_ms: int
+    def build(facts: Mapping[str, Any], position: int, device: Device) -> SimulatedGpu:
+        return SimulatedGpu(
+            device,
+            facts,
+            ROLES[position % len(ROLES)],
+            Noise(seed * 1_000_003 + position * 7_919),
+            first_pid=10_000 + _PIDS_PER_GPU * position,
+            read_host_memory=read_host_memory,
+        )
 
-
-class _Card:
-    """A simulated GPU or MIG instance: its facts, its device and the walk over the table."""
-
-    def __init__(self, facts: Device, recording: Recording, engine: Engine, host: _Host) -> None:
-        self._facts = facts
-        self._engine = engine
-        self._device = DemoDevice(recording, engine, host.memory if facts.shares_host_memory else None)
-        self._processes = DemoProcesses(recording, engine, host.now_ms)
-        self._walk: MetricReader[GpuDevice] = MetricReader(GPU_METRICS)
-        self._split = bool(recording.instances())
-        self._silence = recording.silence()
-
-    def read(self, now: float) -> Gpu:
-        if self._silence is not None:
-            return silent(self._facts, self._silence)
-        self._engine.begin(now)
-        values, unavailable = self._walk.read(self._device, now)
-        if self._split:
-            unavailable = {key: split_reason(key, reason) for key, reason in unavailable.items()}
-        processes = self._processes.read(self._held())
-        return Gpu(device=self._facts, values=values, unavailable=unavailable, processes=processes)
-
-    def _held(self) -> int:
-        """Bytes of device memory that processes hold: all that is in use, but for memory that the host uses too."""
-        used = self._device.memory().used
-        return int(used * self._engine.load.fill) if self._facts.shares_host_memory else used
-
-
-def _cards(count: int, seed: int, host: _Host) -> Iterator[_Card]:
-    """Yield the GPUs, then the MIG instances with the next numbers, as NVML's are read."""
-    worlds = {role.world: recorded_world(role.world) for role in ROLES[:count]}
-    parts: list[tuple[Recording, Device, Engine]] = []
     for index in range(count):
         role = ROLES[index % len(ROLES)]
-        world = worlds[role.world]
-        recording = Recording(world["gpus"][role.position])
-        engine = Engine(role, recording, Noise(seed * 1_000_003 + index * 7_919), 1_000 * index)
-        facts = static_facts(recording, world, index, f"GPU-{engine.noise.identity(0)}")
-        parts += [(part, facts, engine) for part in recording.instances()]
-        yield _Card(facts, recording, engine, host)
-    for index, (part, parent, engine) in enumerate(parts, count):
-        name, total = part.told("name"), part.told("memory", "total")
-        facts = instance_of(parent, index, f"MIG-{engine.noise.identity(index)}", name, total)
-        yield _Card(facts, part, engine, host)
+        world = load_world(role.world)
+        facts = world["gpus"][role.position]
+        noise = Noise(seed * 1_000_003 + index * 7_919)
+        device = _build_device(facts, world, index, f"GPU-{noise.identity(0)}")
+        for instance in find_fact(facts, "mig.instances") or ():
+            uuid = f"MIG-{noise.identity(count + len(instances))}"
+            part = instance_of(device, count + len(instances), uuid, instance["name"], instance["memory"]["total"])
+            instances.append((instance, index, part))
+        yield build(facts, index, device)
+    yield from (build(*instance) for instance in instances)
+
+
+def _build_device(facts: Mapping[str, Any], world: Mapping[str, Any], index: int, uuid: str) -> Device:
+    """Return the static facts of a GPU; each has a bus address of its own."""
+    capability = facts["compute_capability"]
+    total, limit = find_fact(facts, "memory.total"), find_fact(facts, "power.enforced_limit")
+    return Device(
+        uuid=uuid,
+        index=index,
+        name=facts["name"],
+        memory_total_bytes=total,
+        driver_version=world["driver_version"],
+        cuda_version=cuda_version(world["cuda_driver_version"]),
+        compute_capability=f"{capability[0]}.{capability[1]}",
+        pci_bus_id=f"00000000:{index + 1:02X}:00.0",
+        power_limit_watts=limit / 1000 if limit is not None else None,
+        slowdown_celsius=find_fact(facts, "temperature_thresholds.slowdown"),
+        shutdown_celsius=find_fact(facts, "temperature_thresholds.shutdown"),
+        serial=facts.get("serial"),
+        vbios=facts.get("vbios"),
+        architecture=ARCHITECTURES[facts["architecture"]],
+        shares_host_memory=is_shared(facts["name"], total),
+    )
