@@ -1,16 +1,17 @@
-"""What the page costs server, wire and browser, beside the naive form (whole figures of all readings at every tick).
+"""Measure what the page costs server, network and browser, compared with a naive page that sends whole figures.
 
     python benchmarks/page.py [--ticks 120] [--updates 2000] [--gpus 8]
 
-Both show the same series of one hour at one reading a second in four charts, in one tab of Chromium (software
+Both show the same series of one hour, with one sample per second, in four charts, in one tab of Chromium (software
 rendering); the page shows all its other charts and panels as well. Two runs each, ten minutes in all:
 
-- One tab asks once a second. Printed are the time to the first chart (median of three visits without a cache, to a
-  server that has been visited before), page weight, CPU of the server per tick above what collecting alone takes,
-  bytes per tick on the wire, and milliseconds of the browser's main thread per tick.
-- Updates come as fast as they are answered, each one second further on, so that charts are drawn anew as often as in
-  half an hour of looking. Printed are heap and DOM nodes in the end and how much they grew, after forced garbage
-  collections, and how many ticks Dash remembers for an undo. The naive form is stopped after five minutes.
+- One tab sends a request per second. Printed are the time to the first chart (median of three visits without a cache,
+  to a server that is warm), page weight, CPU time of the server per tick in addition to that of collection, bytes per
+  tick, and milliseconds of the browser's main thread per tick. The kernel counts CPU time in steps of 10 ms, so the
+  server's figure has an uncertainty of 1 ms: repeat the run, or compare several.
+- Updates follow each other without a pause, each one second later, so that charts are redrawn as often as in half an
+  hour. Printed are heap and DOM nodes at the end and their growth, after forced garbage collections, and the number of
+  ticks in Dash's undo history. The naive page is stopped after five minutes.
 """
 
 from __future__ import annotations
@@ -47,23 +48,23 @@ NAIVE_CHARTS = (
     (("gpu.power.current_watts",), ()),
 )
 TICK = "_dash-update-component"
-LONGEST_S = 300
+MAX_RUN_S = 300
 FIRST_CHART = "() => document.querySelector('.scatterlayer .trace') !== null"
 
 
-def serve(form: str, gpus: int, *, hurried: bool) -> None:
-    """Serve one form over an hour of simulated readings, and say where."""
+def serve(form: str, gpus: int, *, is_fast: bool) -> None:
+    """Serve one form with an hour of simulated history, and print its address."""
     from dashtop.app import create_app
     from dashtop.server import Server
     from dashtop.settings import Settings
 
-    dashtop = create_app(Settings(demo=gpus, interval=60.0 if hurried else 1.0))
-    remember(dashtop.services)
-    services = hurry(dashtop.services) if hurried else dashtop.services
+    dashtop = create_app(Settings(demo=gpus, interval=60.0 if is_fast else 1.0))
+    fill_history(dashtop.services)
+    services = speed_up(dashtop.services) if is_fast else dashtop.services
     application: Any = dashtop.server
     if form == "naive":
         application = naive(services).server
-    elif hurried:
+    elif is_fast:
         application = dashboard(services).server
     server = Server(application, host="127.0.0.1", port=0)
     print(server.address, flush=True)
@@ -71,17 +72,17 @@ def serve(form: str, gpus: int, *, hurried: bool) -> None:
 
 
 def dashboard(services: Services) -> Any:
-    """The page over other services than its own."""
+    """Return the page with other services than its own."""
     from flask import Flask
 
     from dashtop.app import assets_dir
     from dashtop.ui.page import create_dash
 
-    return create_dash(services, server=Flask("hurried"), assets_folder=str(assets_dir()), interval_s=1.0)
+    return create_dash(services, server=Flask("fast"), assets_folder=str(assets_dir()), interval_s=1.0)
 
 
-def hurry(services: Services) -> Services:
-    """Return services in which a second has passed each time that somebody asks for the latest reading."""
+def speed_up(services: Services) -> Services:
+    """Return services in which one second passes each time the latest sample is read."""
     from dataclasses import replace
     from random import Random
 
@@ -89,17 +90,17 @@ def hurry(services: Services) -> Services:
     first: Any = collector.latest()
     random = Random(2)
 
-    class Hurried:
-        asked = 0
+    class FastClock:
+        reads = 0
         interval_s = 1.0
 
         def latest(self) -> Any:
-            self.asked += 1
+            self.reads += 1
             now = moved(first, random.uniform(0.85, 1.0))
             now = replace(
                 now,
-                sequence=first.sequence + self.asked,
-                time_ms=first.time_ms + 1000 * self.asked,
+                sequence=first.sequence + self.reads,
+                time_ms=first.time_ms + 1000 * self.reads,
                 monotonic_s=services.clock.monotonic(),
             )
             services.history.append(now)
@@ -111,11 +112,11 @@ def hurry(services: Services) -> Services:
         def __getattr__(self, name: str) -> Any:
             return getattr(collector, name)
 
-    return replace(services, latest=Hurried())
+    return replace(services, latest=FastClock())
 
 
 def moved(sample: Sample, wave: float) -> Sample:
-    """Return a reading whose GPUs have that part of their values."""
+    """Return a sample with all GPU values multiplied by `wave`."""
     from dataclasses import replace
 
     gpus = (
@@ -125,8 +126,8 @@ def moved(sample: Sample, wave: float) -> Sample:
     return replace(sample, gpus=tuple(gpus))
 
 
-def remember(services: Services) -> None:
-    """Give the history an hour: the present sample, over and over, with values that move."""
+def fill_history(services: Services) -> None:
+    """Fill one hour of history with the present sample, with varying values."""
     from dataclasses import replace
     from random import Random
 
@@ -143,7 +144,7 @@ def remember(services: Services) -> None:
 
 
 def naive(services: Services) -> Any:
-    """The form that comes to mind first: an interval, and a callback that returns every figure whole."""
+    """Return the naive page: an interval, and a callback that returns whole figures."""
     import plotly.graph_objects as go
     from dash import Dash, Input, Output, dcc, html
 
@@ -172,9 +173,9 @@ def naive(services: Services) -> Any:
 
 
 @contextmanager
-def serving(form: str, gpus: int, *, hurried: bool = False) -> Iterator[tuple[str, int]]:
-    """Yield address and process of a server of that form, once an hour is in its history."""
-    command = [sys.executable, __file__, "--serve", form, "--gpus", str(gpus), *(["--hurried"] if hurried else [])]
+def start_server(form: str, gpus: int, *, is_fast: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield address and process id of a server of that form, once its history has one hour."""
+    command = [sys.executable, __file__, "--serve", form, "--gpus", str(gpus), *(["--fast"] if is_fast else [])]
     env = {**os.environ, "DASHTOP_RATE_LIMIT": "1000000/second"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         try:
@@ -186,15 +187,15 @@ def serving(form: str, gpus: int, *, hurried: bool = False) -> Iterator[tuple[st
             process.terminate()
 
 
-def settled(wire: CDPSession) -> dict[str, float]:
-    """Return the browser's own figures after two forced garbage collections."""
+def read_metrics(wire: CDPSession) -> dict[str, float]:
+    """Return the browser's metrics after two forced garbage collections."""
     for _ in range(2):
         wire.send("HeapProfiler.collectGarbage")
     return {each["name"]: each["value"] for each in wire.send("Performance.getMetrics")["metrics"]}
 
 
 def visit(browser: Browser, address: str) -> tuple[Page, CDPSession, float, float]:
-    """Open the page without a cache: the page, its wire, seconds to the first chart, bytes until then."""
+    """Open the page without a cache; return it, its CDP session, seconds to the first chart, and bytes until then."""
     page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     wire = page.context.new_cdp_session(page)
     received: list[float] = []
@@ -207,9 +208,9 @@ def visit(browser: Browser, address: str) -> tuple[Page, CDPSession, float, floa
     return page, wire, time.monotonic() - begin, sum(received)
 
 
-def looked_at(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str, float]:
-    """Look at a form for that many seconds."""
-    with serving(form, gpus) as (address, pid):
+def measure_tick(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str, float]:
+    """Measure one form with a request per second."""
+    with start_server(form, gpus) as (address, pid):
         idle_from = cpu_s(pid)
         time.sleep(10)
         idle_per_s = (cpu_s(pid) - idle_from) / 10
@@ -225,7 +226,7 @@ def looked_at(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str, f
         wire.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
         page.on("requestfinished", lambda request: answers.append(request.url) if TICK in request.url else None)
         page.wait_for_timeout(5000)
-        before, cpu, since = settled(wire), cpu_s(pid), time.monotonic()
+        before, cpu, since = read_metrics(wire), cpu_s(pid), time.monotonic()
         received.clear()
         answers.clear()
         while len(answers) < ticks and time.monotonic() < since + 3 * ticks:
@@ -233,7 +234,7 @@ def looked_at(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str, f
         spent_s, done = time.monotonic() - since, max(len(answers), 1)
         busy_ms = 1000 * (cpu_s(pid) - cpu - idle_per_s * spent_s)
         bytes_ = sum(received)
-        after = settled(wire)
+        after = read_metrics(wire)
         page.context.close()
         return {
             "first chart, s": statistics.median(visits),
@@ -245,13 +246,13 @@ def looked_at(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str, f
         }
 
 
-def left_open(browser: Browser, form: str, updates: int, gpus: int) -> dict[str, float]:
-    """Hurry through that many updates."""
-    with serving(form, gpus, hurried=True) as (address, _):
+def measure_growth(browser: Browser, form: str, updates: int, gpus: int) -> dict[str, float]:
+    """Measure one form with updates that follow each other without a pause."""
+    with start_server(form, gpus, is_fast=True) as (address, _):
         page, wire, _, _ = visit(browser, address)
         answers: list[str] = []
         page.on("requestfinished", lambda request: answers.append(request.url) if TICK in request.url else None)
-        # Dash drops an answer that comes later than its next tick: only the page knows when to ask again.
+        # Dash drops an answer that arrives after the next tick; our page sends one request at a time.
         page.evaluate("ms => window.dash_clientside.set_props('tick', {interval: ms})", 20 if form == "page" else 600)
 
         def run(count: int, limit_s: float) -> int:
@@ -262,10 +263,10 @@ def left_open(browser: Browser, form: str, updates: int, gpus: int) -> dict[str,
             return len(answers)
 
         run(100, 60)
-        before = settled(wire)
-        done = run(updates, LONGEST_S)
-        after = settled(wire)
-        remembered = page.evaluate("() => window.dash_stores[0].getState().history.past.length")
+        before = read_metrics(wire)
+        done = run(updates, MAX_RUN_S)
+        after = read_metrics(wire)
+        undo_ticks = page.evaluate("() => window.dash_stores[0].getState().history.past.length")
         page.context.close()
         return {
             "updates": done,
@@ -273,12 +274,12 @@ def left_open(browser: Browser, form: str, updates: int, gpus: int) -> dict[str,
             "heap growth, MB": (after["JSHeapUsedSize"] - before["JSHeapUsedSize"]) / 1e6,
             "DOM nodes": after["Nodes"],
             "DOM node growth": after["Nodes"] - before["Nodes"],
-            "ticks kept for an undo": remembered,
+            "ticks in the undo history": undo_ticks,
         }
 
 
 def main() -> None:
-    """Measure both forms and print them beside each other."""
+    """Measure both forms and print the results."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -286,10 +287,10 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--serve", choices=FORMS, help=argparse.SUPPRESS)
-    parser.add_argument("--hurried", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.gpus, hurried=options.hurried)
+        serve(options.serve, options.gpus, is_fast=options.fast)
         return
     found: dict[str, dict[str, float]] = {}
     with sync_playwright() as playwright:
@@ -297,8 +298,8 @@ def main() -> None:
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
         for form in FORMS:
-            found[form] = looked_at(browser, form, options.ticks, options.gpus)
-            found[form] |= left_open(browser, form, options.updates, options.gpus)
+            found[form] = measure_tick(browser, form, options.ticks, options.gpus)
+            found[form] |= measure_growth(browser, form, options.updates, options.gpus)
         browser.close()
     print(f"{'':28}{'dashtop':>12}{'naive':>12}")
     for name in found["page"]:
