@@ -192,7 +192,7 @@ def test_a_hung_driver_is_a_gpu_error_and_host_values_continue(
         assert temperature.inner_text() == "N/A"
         assert temperature.get_attribute("title")
         assert "last answer" in tab.text("#gpu-heading .gpu-age")
-        tab.wait_until("() => document.querySelector('#compact-status').innerText.includes('is not answering')")
+        tab.wait_until("() => document.querySelector('#compact-status').innerText.includes('does not respond')")
         assert re.search(r"RAM \d+\.\d / \d+\.\d", tab.text("#compact-status")), "the values of the host"
         assert "VRAM" not in tab.text("#compact-status")
         assert "Live" in tab.text("#live-indicator")
