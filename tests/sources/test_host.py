@@ -12,7 +12,7 @@ from dashtop.metrics import HOST_METRICS
 from dashtop.model.clock import SystemClock
 from dashtop.model.ports import ByteRates, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.host.reader import RECHECK_S, PsutilHostReader
+from dashtop.sources.host.reader import RECHECK_INTERVAL_S, PsutilHostReader
 from dashtop.sources.metric_reader import MetricReader
 from tests.clock import FakeClock
 
@@ -307,11 +307,11 @@ class TestTraffic:
         machine.network(lo=(0, 0), eth0=(0, 0), vf0=(0, 0))
         host.begin()
         (machine.sys / "class/net/vf0/master").symlink_to("../eth0")
-        clock.advance(RECHECK_S)
+        clock.advance(RECHECK_INTERVAL_S)
         machine.network(lo=(0, 0), eth0=(1_000, 1_000), vf0=(1_000, 1_000))
         host.begin()
 
-        assert host.network_rates() == ByteRates(1_000 / RECHECK_S, 1_000 / RECHECK_S)
+        assert host.network_rates() == ByteRates(1_000 / RECHECK_INTERVAL_S, 1_000 / RECHECK_INTERVAL_S)
 
     def test_unreadable_counters(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "net" / "dev").unlink()
@@ -320,6 +320,19 @@ class TestTraffic:
 
         assert reason(host.network_rates) is UnavailableReason.UNREADABLE
         assert reason(host.disk_rates) is UnavailableReason.UNREADABLE
+
+    def test_a_mistake_of_ours_is_not_reported_as_unreadable(
+        self, host: PsutilHostReader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> frozenset[str]:
+            raise KeyError("a mistake of ours")
+
+        monkeypatch.setattr("dashtop.sources.host.reader.select_interfaces", fail)
+        host.begin()
+
+        with pytest.raises(KeyError):
+            host.network_rates()
+        assert host.load_average()
 
     def test_this_machine_has_rates_or_no_devices(self, real: HostReader) -> None:
         real.begin()

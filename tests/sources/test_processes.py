@@ -101,7 +101,7 @@ def owner(process: GpuProcess) -> ProcessInfo:
 
 def describe(reader: ProcessReader, *pids: int) -> tuple[GpuProcess, ...]:
     reader.begin()
-    return reader.describe([on_gpu(pid) for pid in pids])
+    return reader.add_host_info([on_gpu(pid) for pid in pids])
 
 
 def test_name_at_once_and_cpu_from_the_second_tick_on(proc: FakeProc, clock: FakeClock, reader: ProcessReader) -> None:
@@ -125,9 +125,9 @@ def test_a_process_on_two_gpus_is_read_once_a_tick(proc: FakeProc, clock: FakeCl
     clock.advance(1.0)
     reader.begin()
 
-    first = reader.describe([on_gpu(10)])
+    first = reader.add_host_info([on_gpu(10)])
     clock.advance(0.001)
-    assert reader.describe([on_gpu(10)]) == first
+    assert reader.add_host_info([on_gpu(10)]) == first
     assert first[0].cpu_percent == pytest.approx(100.0)
 
 

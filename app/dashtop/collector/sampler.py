@@ -71,7 +71,7 @@ class Sampler:
         if self._gpus is None or self._gpus.simulated:
             return gpus
         by_pid = {process.pid: process for gpu in gpus for process in gpu.processes}
-        known = {process.pid: process for process in self._host.describe(tuple(by_pid.values()))}
+        known = {process.pid: process for process in self._host.add_host_info(tuple(by_pid.values()))}
 
         def add(process: GpuProcess) -> GpuProcess:
             host = known[process.pid]

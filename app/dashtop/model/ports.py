@@ -262,8 +262,8 @@ class HostReader(Protocol):
     def mounts(self) -> tuple[Mount, ...]:
         """Mounted file systems that hold data."""
 
-    def describe(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
-        """Fill in each process's executable name and CPU use; a process that is gone keeps None."""
+    def add_host_info(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
+        """Return the processes with their ProcessInfo, CPU use and memory; a process that has ended keeps None."""
 
     def close(self) -> None:
         """Let go of threads and files."""

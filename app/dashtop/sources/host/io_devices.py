@@ -30,7 +30,7 @@ _NO_DISKS = re.compile(r"(loop|ram|zram|zd|fd)\d+")
 _NVME_PATH = re.compile(r"(nvme\d+)c\d+(n\d+)")
 
 
-def counted_interfaces(names: Iterable[str], sys: Path) -> frozenset[str]:
+def select_interfaces(names: Iterable[str], sys: Path) -> frozenset[str]:
     """Return those of `names` whose traffic is the machine's own; `sys` is where sysfs is mounted."""
     net = sys / "class" / "net"
     cards, links = set(), set()
@@ -61,7 +61,7 @@ def _is_own_link(here: Path) -> bool:
     return not any(here.glob("lower_*"))
 
 
-def counted_disks(names: Iterable[str], sys: Path) -> frozenset[str]:
+def select_disks(names: Iterable[str], sys: Path) -> frozenset[str]:
     """Return those of `names` that are whole disks and not made of other disks.
 
     Not counted: partitions (they have no entry in /sys/block), RAID, LVM and encrypted volumes (their `slaves` are),

@@ -78,7 +78,7 @@ class ProcessReader:
         self._namespace.begin()
         self._tick += 1
 
-    def describe(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
+    def add_host_info(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
         """Return the processes with what the host knows filled in; `cpu_percent` is since the last tick."""
         return tuple(self._describe(process) for process in processes)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.sources.host.io_devices import counted_disks, counted_interfaces
+from dashtop.sources.host.io_devices import select_disks, select_interfaces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ class FakeSys:
             (here / "slaves" / slave).symlink_to(f"../../{slave}")
 
     def counted(self) -> set[str]:
-        return set(counted_interfaces([path.name for path in (self.root / "class" / "net").iterdir()], self.root))
+        return set(select_interfaces([path.name for path in (self.root / "class" / "net").iterdir()], self.root))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_machine_with_loopback_alone_counts_nothing(sys: FakeSys) -> None:
 def test_without_sys_names_decide(tmp_path: Path) -> None:
     names = ["lo", "eth0", "wlan0", "docker0", "br-12", "veth1", "virbr0", "bond0", "tun0"]
 
-    assert counted_interfaces(names, tmp_path) == {"eth0", "wlan0"}
+    assert select_interfaces(names, tmp_path) == {"eth0", "wlan0"}
 
 
 def test_partitions_and_layers_of_disks_are_not_counted(sys: FakeSys) -> None:
@@ -129,7 +129,7 @@ def test_partitions_and_layers_of_disks_are_not_counted(sys: FakeSys) -> None:
     listed = ["sda", "sda1", "sda2", "sdb", "vda", "vda1", "mmcblk0", "mmcblk0p1", "nbd0", "md0", "md0p1", "dm-0"]
     listed += ["bcache0", "loop0", "ram0", "zram0", "zd16", "sr0"]
 
-    assert counted_disks(listed, sys.root) == {"sda", "sdb", "vda", "mmcblk0", "nbd0", "sr0"}
+    assert select_disks(listed, sys.root) == {"sda", "sdb", "vda", "mmcblk0", "nbd0", "sr0"}
 
 
 def test_nvme_multipath_is_counted_at_its_paths(sys: FakeSys) -> None:
@@ -137,10 +137,10 @@ def test_nvme_multipath_is_counted_at_its_paths(sys: FakeSys) -> None:
         sys.disk(name)
 
     listed = ["nvme0n1", "nvme0n1p1", "nvme1n1", "nvme1c0n1", "nvme1c1n1"]
-    assert counted_disks(listed, sys.root) == {"nvme0n1", "nvme1c0n1", "nvme1c1n1"}
+    assert select_disks(listed, sys.root) == {"nvme0n1", "nvme1c0n1", "nvme1c1n1"}
 
 
 def test_a_disk_name_with_a_slash_is_found_in_sys(sys: FakeSys) -> None:
     sys.disk("cciss!c0d0")
 
-    assert counted_disks(["cciss/c0d0", "cciss/c0d0p1"], sys.root) == {"cciss/c0d0"}
+    assert select_disks(["cciss/c0d0", "cciss/c0d0p1"], sys.root) == {"cciss/c0d0"}
