@@ -180,7 +180,7 @@ def test_what_holds_the_clocks_down_is_said_in_words() -> None:
     cap, hot = told(0x44)
     assert cap == {
         "name": "SW Power Cap",
-        "meaning": "The board draws all that its power limit allows.",
+        "meaning": "The board has reached its power limit.",
         "severity": "info",
     }
     assert (hot["name"], hot["severity"]) == ("HW Thermal Slowdown", "critical")

@@ -69,7 +69,7 @@ def test_a_throttle_event_names_the_gpu_the_reason_and_the_severity() -> None:
     (event,) = detect_events(sample_of(COOL), sample_of(HOT))
     assert event.severity is Severity.WARNING
     assert event.gpu_uuid == HOT.device.uuid
-    assert event.text.startswith("GPU 0 (NVIDIA GeForce RTX 3090) is throttled: thermal slowdown.")
+    assert event.text.startswith("GPU 0 (NVIDIA GeForce RTX 3090) is throttled: SW Thermal Slowdown.")
 
 
 def process(pid: int, started_ms: int | None) -> GpuProcess:

@@ -46,15 +46,15 @@ def test_row(metric: Metric[Any]) -> None:
     assert metric.prometheus.removesuffix("_total").endswith(metric.unit.prometheus)
     if metric.thresholds is not None:
         assert metric.thresholds.elevated < metric.thresholds.high
-        assert metric.thresholds.message
+        severities = (metric.thresholds.info, metric.thresholds.warning, metric.thresholds.critical)
+        assert bool(metric.thresholds.message) == any(limit is not None for limit in severities)
 
 
-def test_utilization_colours_and_warning_of_the_original_document() -> None:
+def test_utilization_changes_its_colour_and_is_no_warning() -> None:
     thresholds = METRICS["gpu.utilization.gpu"].thresholds
     assert thresholds is not None
     assert (thresholds.elevated, thresholds.high) == (70, 85)
-    assert thresholds.severity(94.9) is None
-    assert thresholds.severity(95.0) is Severity.INFO
+    assert thresholds.severity(100.0) is None
 
 
 def test_the_most_urgent_severity_is_told() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.throttle_reasons import clock_reasons
+from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, Event
 
@@ -103,13 +103,13 @@ def _detect_throttling(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Even
     before, now = previous.values.get(FLAGS), gpu.values.get(FLAGS)
     if before is None or now is None:
         return
-    for reason in clock_reasons(int(now) & ~int(before)):
+    for reason in find_throttle_reasons(int(now) & ~int(before)):
         if reason.severity in EVENT_SEVERITIES:
-            text = f"{_format_gpu(gpu)} is throttled: {reason.name.lower()}. {reason.meaning}"
+            text = f"{_format_gpu(gpu)} is throttled: {reason.name}. {reason.meaning}"
             yield _build_event(sample, "throttle_begin", reason.severity, text, gpu=gpu)
-    for reason in clock_reasons(int(before) & ~int(now)):
+    for reason in find_throttle_reasons(int(before) & ~int(now)):
         if reason.severity in EVENT_SEVERITIES:
-            text = f"{_format_gpu(gpu)} is no longer throttled: {reason.name.lower()} ended."
+            text = f"{_format_gpu(gpu)} is no longer throttled: {reason.name} ended."
             yield _build_event(sample, "throttle_end", Severity.INFO, text, gpu=gpu)
 
 

@@ -1,4 +1,4 @@
-"""The metric tables and the walk that reads them. Adding a metric is adding one row."""
+"""The metric tables. To add a metric, add one row."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""From what the readers tell to the units of the tables."""
+"""Conversions from the readers' units to the units of the tables."""
 
 from __future__ import annotations
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 
-GIB = 2.0**30
 MEGA = 1e6
 
 # GB/s of one lane and direction after line coding: PCI-SIG's transfer rates (2.5, 5 GT/s with 8b/10b; 8, 16, 32 GT/s
@@ -20,14 +19,14 @@ _PCIE_LANE_GBPS = {
 
 
 def percent(part: float, whole: float) -> float:
-    """Return `part` of `whole` in percent; Unavailable where there is no whole."""
+    """Return `part` of `whole` in percent. Raises Unavailable if `whole` is 0."""
     if whole <= 0:
         raise Unavailable(UnavailableReason.ABSENT)
     return 100.0 * part / whole
 
 
 def pcie_bandwidth(generation: int, width: int) -> float:
-    """Return a link's ceiling in GB/s in one direction (generation 4 x16: 31.5)."""
+    """Return the bandwidth of a link in one direction in GB/s (generation 4 x16: 31.5)."""
     lane = _PCIE_LANE_GBPS.get(generation)
     if lane is None or width <= 0:
         raise Unavailable(UnavailableReason.NOT_SUPPORTED)

@@ -1,18 +1,25 @@
-"""The GPU metric table: one row says everything about a metric. Sampler, API, charts and exporter derive from it.
+"""The GPU metric table: one row describes a metric completely. Sampler, API, charts and exporter derive from it.
 
-The rows here are the ones everybody looks at; `gpu_load`, `gpu_power` and `gpu_health` hold the rest.
+The most used metrics are here; `gpu_load`, `gpu_power` and `gpu_health` contain the others.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.convert import GIB, MEGA, pcie_bandwidth, percent
+from dashtop.metrics.convert import MEGA, pcie_bandwidth, percent
 from dashtop.metrics.gpu_health import HEALTH_METRICS
 from dashtop.metrics.gpu_load import LOAD_METRICS
 from dashtop.metrics.gpu_power import POWER_METRICS
-from dashtop.metrics.thresholds import BUSY, MEMORY_FILL, POWER_FILL, TEMPERATURE, power_limits, temperature_limits
-from dashtop.model.metric import Aggregation, Metric, Unit
+from dashtop.metrics.thresholds import (
+    MEMORY_USAGE,
+    POWER_USAGE,
+    TEMPERATURE,
+    UTILIZATION,
+    power_thresholds,
+    temperature_thresholds,
+)
+from dashtop.model.metric import GIB, Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
     from dashtop.model.ports import GpuDevice
@@ -21,45 +28,43 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.utilization.gpu",
         title="GPU utilization",
-        help="Time in which at least one kernel was running.",
+        help="Share of time with at least one kernel running.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.utilization().gpu,
-        thresholds=BUSY,
-        colour="#8b5cf6",
+        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_utilization_ratio",
     ),
     Metric(
         key="gpu.utilization.memory",
         title="Memory utilization (R/W time)",
-        help="Time in which device memory was being read or written.",
+        help="Share of time in which device memory was read or written.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.utilization().memory,
-        thresholds=BUSY,
+        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_memory_controller_utilization_ratio",
     ),
     Metric(
         key="gpu.utilization.compute",
         title="SM activity",
-        help="Time in which the multiprocessors had work, averaged over all of them (GPM, Hopper and later).",
+        help="Share of time with at least one warp on an SM, averaged over all SMs (GPM, Hopper and later).",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.sm_activity(),
-        thresholds=BUSY,
+        thresholds=UTILIZATION,
         period_s=1.0,
         prometheus="dashtop_gpu_sm_activity_ratio",
     ),
     Metric(
         key="gpu.memory.used_gb",
         title="VRAM used",
-        help="Device memory that is allocated, without what the driver reserves for itself.",
+        help="Allocated device memory, without the memory reserved by the driver.",
         unit=Unit.GIBIBYTE,
         read=lambda gpu: gpu.memory().used / GIB,
-        colour="#8b5cf6",
         prometheus="dashtop_gpu_memory_used_bytes",
     ),
     Metric(
         key="gpu.memory.total_gb",
         title="VRAM",
-        help="Device memory of the GPU.",
+        help="Total device memory.",
         unit=Unit.GIBIBYTE,
         read=lambda gpu: gpu.memory().total / GIB,
         aggregation=Aggregation.LAST,
@@ -69,10 +74,10 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.memory.used_percent",
         title="VRAM used",
-        help="Share of device memory that is allocated.",
+        help="Allocated share of device memory.",
         unit=Unit.PERCENT,
         read=lambda gpu: percent(gpu.memory().used, gpu.memory().total),
-        thresholds=MEMORY_FILL,
+        thresholds=MEMORY_USAGE,
         prometheus="dashtop_gpu_memory_used_ratio",
     ),
     Metric(
@@ -82,23 +87,22 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.CELSIUS,
         read=lambda gpu: gpu.temperature(),
         thresholds=TEMPERATURE,
-        limits=temperature_limits,
-        colour="#e8590c",
+        device_thresholds=temperature_thresholds,
         prometheus="dashtop_gpu_temperature_celsius",
     ),
     Metric(
         key="gpu.power.current_watts",
         title="Power",
-        help="Draw of the whole board.",
+        help="Power draw of the whole board.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_usage(),
-        limits=power_limits,
+        device_thresholds=power_thresholds,
         prometheus="dashtop_gpu_power_watts",
     ),
     Metric(
         key="gpu.power.max_watts",
         title="Power limit",
-        help="Power the board is held to at present.",
+        help="Enforced power limit.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_limit(),
         aggregation=Aggregation.LAST,
@@ -108,16 +112,16 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.power.usage_percent",
         title="Power used",
-        help="Share of the power limit that is drawn.",
+        help="Power draw as a share of the power limit.",
         unit=Unit.PERCENT,
         read=lambda gpu: percent(gpu.power_usage(), gpu.power_limit()),
-        thresholds=POWER_FILL,
+        thresholds=POWER_USAGE,
         prometheus="dashtop_gpu_power_used_ratio",
     ),
     Metric(
         key="gpu.fan_speed",
         title="Fan",
-        help="Intended speed of the fan; cards cooled by their chassis have none.",
+        help="Target fan speed; passively cooled cards have no fan.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.fan_speed(),
         period_s=1.0,
@@ -126,7 +130,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.gpu_mhz",
         title="GPU clock",
-        help="Clock of the graphics engine.",
+        help="Graphics clock.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.graphics_clock(),
         prometheus="dashtop_gpu_clock_hertz",
@@ -134,7 +138,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.gpu_max_mhz",
         title="GPU clock (max)",
-        help="Highest clock the graphics engine may reach.",
+        help="Maximum graphics clock.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.max_graphics_clock(),
         aggregation=Aggregation.LAST,
@@ -145,7 +149,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.memory_mhz",
         title="Memory clock",
-        help="Clock of device memory.",
+        help="Memory clock.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.memory_clock(),
         prometheus="dashtop_gpu_memory_clock_hertz",
@@ -153,7 +157,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.memory_max_mhz",
         title="Memory clock (max)",
-        help="Highest clock device memory may reach.",
+        help="Maximum memory clock.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.max_memory_clock(),
         aggregation=Aggregation.LAST,
@@ -164,7 +168,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.bandwidth_gbps",
         title="PCIe link bandwidth (max)",
-        help="What the link can carry in one direction at its present generation and width.",
+        help="Bandwidth of the link in one direction at its current generation and width.",
         unit=Unit.GIGABYTE_PER_SECOND,
         read=lambda gpu: pcie_bandwidth(gpu.pcie_generation(), gpu.pcie_width()),
         aggregation=Aggregation.LAST,
@@ -174,7 +178,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.generation",
         title="PCIe generation",
-        help="Present generation of the link; it falls when the GPU is idle.",
+        help="Current link generation; lower while the GPU is idle.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_generation(),
         aggregation=Aggregation.LAST,
@@ -184,7 +188,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.width",
         title="PCIe lanes",
-        help="Present width of the link.",
+        help="Current link width.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_width(),
         aggregation=Aggregation.LAST,
@@ -194,7 +198,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.tx_mbps",
         title="PCIe TX",
-        help="Bytes that left the GPU over PCIe, per second.",
+        help="Bytes sent by the GPU over PCIe, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.pcie_rates().sent / MEGA,
         period_s=1.0,
@@ -203,7 +207,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.rx_mbps",
         title="PCIe RX",
-        help="Bytes that entered the GPU over PCIe, per second.",
+        help="Bytes received by the GPU over PCIe, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.pcie_rates().received / MEGA,
         period_s=1.0,
@@ -212,19 +216,19 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.encoder_utilization",
         title="Video encoder",
-        help="Time in which the video encoder was busy.",
+        help="Share of time in which the video encoder was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.encoder_utilization(),
-        thresholds=BUSY,
+        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_encoder_utilization_ratio",
     ),
     Metric(
         key="gpu.decoder_utilization",
         title="Video decoder",
-        help="Time in which the video decoder was busy.",
+        help="Share of time in which the video decoder was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.decoder_utilization(),
-        thresholds=BUSY,
+        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_decoder_utilization_ratio",
     ),
 )

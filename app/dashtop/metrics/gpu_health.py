@@ -1,12 +1,12 @@
-"""GPU metrics: memory that fails, links that stumble, and the modes a GPU is in."""
+"""GPU metrics: memory health, PCIe and NVLink, modes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.convert import GIB, MEGA
+from dashtop.metrics.convert import MEGA
 from dashtop.metrics.thresholds import ANY_ERROR, NEEDS_RESET, NO_SPARES
-from dashtop.model.metric import Aggregation, Kind, Metric, Unit
+from dashtop.model.metric import GIB, Aggregation, Kind, Metric, Unit
 
 if TYPE_CHECKING:
     from dashtop.model.ports import GpuDevice
@@ -15,7 +15,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.memory.reserved_gb",
         title="VRAM reserved",
-        help="Device memory that the driver keeps for itself.",
+        help="Device memory reserved by the driver.",
         unit=Unit.GIBIBYTE,
         read=lambda gpu: gpu.reserved_memory() / GIB,
         aggregation=Aggregation.LAST,
@@ -25,7 +25,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.memory.bar1_used_gb",
         title="BAR1 used",
-        help="Window to the host that is taken.",
+        help="Used part of the BAR1 window.",
         unit=Unit.GIBIBYTE,
         read=lambda gpu: gpu.bar1().used / GIB,
         period_s=10.0,
@@ -34,7 +34,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.memory.bar1_total_gb",
         title="BAR1",
-        help="Window through which the host reaches device memory.",
+        help="Window through which the host accesses device memory.",
         unit=Unit.GIBIBYTE,
         read=lambda gpu: gpu.bar1().total / GIB,
         aggregation=Aggregation.LAST,
@@ -45,7 +45,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.max_generation",
         title="PCIe generation (max)",
-        help="Best generation that GPU and slot can agree on.",
+        help="Highest link generation of GPU and slot.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_max_generation(),
         aggregation=Aggregation.LAST,
@@ -56,7 +56,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.max_width",
         title="PCIe lanes (max)",
-        help="Widest link that GPU and slot can agree on.",
+        help="Widest link of GPU and slot.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_max_width(),
         aggregation=Aggregation.LAST,
@@ -67,7 +67,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.pcie.replays",
         title="PCIe replays",
-        help="Packets that had to be sent again since the driver was loaded.",
+        help="Replayed packets since driver load.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.pcie_replays(),
         kind=Kind.COUNTER,
@@ -78,7 +78,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.nvlink.links",
         title="NVLink links",
-        help="NVLink links that the GPU has.",
+        help="NVLink links of the GPU.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.nvlinks().total,
         aggregation=Aggregation.LAST,
@@ -89,7 +89,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.nvlink.active",
         title="NVLink active links",
-        help="NVLink links that are up.",
+        help="Active NVLink links.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.nvlinks().active,
         aggregation=Aggregation.LAST,
@@ -99,7 +99,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.nvlink.tx_mbps",
         title="NVLink TX",
-        help="Payload that left the GPU over all NVLink links, per second.",
+        help="Payload sent over all NVLink links, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.nvlink_rates().sent / MEGA,
         period_s=1.0,
@@ -108,7 +108,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.nvlink.rx_mbps",
         title="NVLink RX",
-        help="Payload that entered the GPU over all NVLink links, per second.",
+        help="Payload received over all NVLink links, per second.",
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.nvlink_rates().received / MEGA,
         period_s=1.0,
@@ -117,7 +117,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.ecc.volatile_corrected",
         title="ECC corrected (since reload)",
-        help="Memory errors corrected since the driver was loaded.",
+        help="Corrected memory errors since driver load.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=True, lifetime=False),
         kind=Kind.COUNTER,
@@ -128,7 +128,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.ecc.volatile_uncorrected",
         title="ECC uncorrected (since reload)",
-        help="Memory errors that could not be corrected since the driver was loaded.",
+        help="Uncorrected memory errors since driver load.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=False, lifetime=False),
         kind=Kind.COUNTER,
@@ -140,7 +140,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.ecc.aggregate_corrected",
         title="ECC corrected (lifetime)",
-        help="Memory errors corrected over the GPU's life.",
+        help="Corrected memory errors over the GPU's lifetime.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=True, lifetime=True),
         kind=Kind.COUNTER,
@@ -151,7 +151,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.ecc.aggregate_uncorrected",
         title="ECC uncorrected (lifetime)",
-        help="Memory errors that could not be corrected over the GPU's life.",
+        help="Uncorrected memory errors over the GPU's lifetime.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.ecc_errors(corrected=False, lifetime=True),
         kind=Kind.COUNTER,
@@ -162,7 +162,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.retired_pages.single_bit",
         title="Pages retired, single-bit",
-        help="Pages out of use after repeated corrected errors (before Ampere).",
+        help="Pages retired after repeated corrected errors (before Ampere).",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.retired_pages().single_bit,
         aggregation=Aggregation.LAST,
@@ -172,7 +172,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.retired_pages.double_bit",
         title="Pages retired, double-bit",
-        help="Pages out of use after an uncorrected error (before Ampere).",
+        help="Pages retired after an uncorrected error (before Ampere).",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.retired_pages().double_bit,
         aggregation=Aggregation.LAST,
@@ -182,7 +182,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.retired_pages.pending",
         title="Page retirement pending",
-        help="1 while pages wait for a reset of the GPU to be taken out of use.",
+        help="1 while page retirement waits for a GPU reset.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.retired_pages().pending,
         aggregation=Aggregation.LAST,
@@ -193,7 +193,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.remapped_rows.corrected",
         title="Rows remapped, corrected",
-        help="Rows replaced by spares after corrected errors (Ampere and later).",
+        help="Rows remapped after corrected errors (Ampere and later).",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.remapped_rows().corrected,
         aggregation=Aggregation.LAST,
@@ -203,7 +203,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.remapped_rows.uncorrected",
         title="Rows remapped, uncorrected",
-        help="Rows replaced by spares after uncorrected errors (Ampere and later).",
+        help="Rows remapped after uncorrected errors (Ampere and later).",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.remapped_rows().uncorrected,
         aggregation=Aggregation.LAST,
@@ -213,7 +213,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.remapped_rows.pending",
         title="Row remapping pending",
-        help="1 while a row waits for a reset of the GPU to be replaced.",
+        help="1 while row remapping waits for a GPU reset.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.remapped_rows().pending,
         aggregation=Aggregation.LAST,
@@ -224,7 +224,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.remapped_rows.failure",
         title="Row remapping failed",
-        help="1 where spare rows have run out: the GPU should be replaced.",
+        help="1 if no spare rows are left: replace the GPU.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.remapped_rows().failure,
         aggregation=Aggregation.LAST,
@@ -235,7 +235,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.compute_mode",
         title="Compute mode",
-        help="0: shared by all; 2: no compute programs; 3: one process at a time.",
+        help="0: Default; 2: Prohibited; 3: Exclusive Process.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.compute_mode(),
         aggregation=Aggregation.LAST,
@@ -245,7 +245,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.persistence_mode",
         title="Persistence mode",
-        help="1 where the driver stays loaded while nothing uses the GPU.",
+        help="1 if persistence mode is enabled.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.persistence_mode(),
         aggregation=Aggregation.LAST,
@@ -255,7 +255,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.mig_mode",
         title="MIG mode",
-        help="1 where the GPU is split into instances.",
+        help="1 if MIG mode is enabled.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.mig_mode(),
         aggregation=Aggregation.LAST,

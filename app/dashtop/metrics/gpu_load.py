@@ -1,10 +1,10 @@
-"""GPU metrics: what keeps the GPU busy."""
+"""GPU metrics: activity of SMs, tensor cores, memory and video engines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.thresholds import BUSY
+from dashtop.metrics.thresholds import UTILIZATION
 from dashtop.model.metric import Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.utilization.sm_occupancy",
         title="SM occupancy",
-        help="Warps resident on the multiprocessors, of those that could be (GPM, Hopper and later).",
+        help="Resident warps as a share of the maximum (GPM, Hopper and later).",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.sm_occupancy(),
         period_s=1.0,
@@ -23,7 +23,7 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.utilization.tensor",
         title="Tensor cores",
-        help="Time in which the tensor cores worked (GPM, Hopper and later).",
+        help="Share of time in which the tensor pipes were active (GPM, Hopper and later).",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.tensor_activity(),
         period_s=1.0,
@@ -32,7 +32,7 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.utilization.dram",
         title="Memory bandwidth",
-        help="Share of the memory bandwidth that was used (GPM, Hopper and later).",
+        help="Used share of the memory bandwidth (GPM, Hopper and later).",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.dram_activity(),
         period_s=1.0,
@@ -41,25 +41,25 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.jpeg_utilization",
         title="JPEG decoder",
-        help="Time in which the JPEG decoder was busy.",
+        help="Share of time in which the JPEG decoder was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.jpeg_utilization(),
-        thresholds=BUSY,
+        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_jpeg_utilization_ratio",
     ),
     Metric(
         key="gpu.ofa_utilization",
         title="Optical flow",
-        help="Time in which the optical flow accelerator was busy.",
+        help="Share of time in which the optical flow accelerator was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.ofa_utilization(),
-        thresholds=BUSY,
+        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_ofa_utilization_ratio",
     ),
     Metric(
         key="gpu.encoder_sessions",
         title="Encoder sessions",
-        help="Video encoding sessions that are open.",
+        help="Open video encoding sessions.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.encoder_sessions(),
         aggregation=Aggregation.MAX,

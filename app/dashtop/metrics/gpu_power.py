@@ -1,4 +1,4 @@
-"""GPU metrics: heat, energy and what holds the clocks down."""
+"""GPU metrics: temperature, power, energy, clocks and throttle reasons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.memory_temperature",
         title="Memory temperature",
-        help="Hottest junction of the device memory.",
+        help="Temperature of the device memory (hottest junction).",
         unit=Unit.CELSIUS,
         read=lambda gpu: gpu.memory_temperature(),
         thresholds=MEMORY_TEMPERATURE,
@@ -26,7 +26,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.temperature_margin",
         title="T.Limit margin",
-        help="How much warmer the GPU may get before it slows itself down.",
+        help="Margin to the temperature at which the GPU throttles.",
         unit=Unit.KELVIN,
         read=lambda gpu: gpu.temperature_margin(),
         prometheus="dashtop_gpu_temperature_margin_celsius",
@@ -34,7 +34,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.temperature_slowdown",
         title="Slowdown temperature",
-        help="Temperature at which the GPU slows itself down.",
+        help="Temperature at which the GPU throttles its clocks.",
         unit=Unit.CELSIUS,
         read=lambda gpu: gpu.slowdown_temperature(),
         aggregation=Aggregation.LAST,
@@ -45,7 +45,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.temperature_shutdown",
         title="Shutdown temperature",
-        help="Temperature at which the GPU switches off.",
+        help="Temperature at which the GPU shuts down.",
         unit=Unit.CELSIUS,
         read=lambda gpu: gpu.shutdown_temperature(),
         aggregation=Aggregation.LAST,
@@ -56,7 +56,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.power.instant_watts",
         title="Power, instant",
-        help="Draw of the board at this moment.",
+        help="Instantaneous power draw of the board.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_instant(),
         period_s=1.0,
@@ -65,7 +65,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.power.average_watts",
         title="Power, average (1 s)",
-        help="Draw of the board, mean of one second.",
+        help="Power draw of the board, average of one second.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_average(),
         period_s=1.0,
@@ -74,7 +74,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.power.limit_default_watts",
         title="Default power limit",
-        help="Power limit the board starts with.",
+        help="Default power limit.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.default_power_limit(),
         aggregation=Aggregation.LAST,
@@ -85,7 +85,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.power.limit_min_watts",
         title="Power limit (min)",
-        help="Lowest power limit the board can be set to.",
+        help="Minimum power limit that can be set.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_limit_range().minimum,
         aggregation=Aggregation.LAST,
@@ -96,7 +96,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.power.limit_max_watts",
         title="Power limit (max)",
-        help="Highest power limit the board can be set to.",
+        help="Maximum power limit that can be set.",
         unit=Unit.WATT,
         read=lambda gpu: gpu.power_limit_range().maximum,
         aggregation=Aggregation.LAST,
@@ -107,7 +107,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.energy.total_wh",
         title="Energy",
-        help="Energy drawn since the driver was loaded.",
+        help="Energy consumed since driver load.",
         unit=Unit.WATT_HOUR,
         read=lambda gpu: gpu.energy() / JOULES_PER_WH,
         kind=Kind.COUNTER,
@@ -118,7 +118,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.energy.wh_per_hour",
         title="Energy per hour",
-        help="What one hour costs at the pace of the last ten seconds, from the energy counter.",
+        help="Energy per hour at the average power of the last ten seconds, from the energy counter.",
         unit=Unit.WATT_HOUR,
         read=lambda gpu: gpu.energy_rate(),
         period_s=10.0,
@@ -127,7 +127,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.sm_mhz",
         title="SM clock",
-        help="Clock of the multiprocessors.",
+        help="SM clock.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.sm_clock(),
         prometheus="dashtop_gpu_sm_clock_hertz",
@@ -135,7 +135,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.video_mhz",
         title="Video clock",
-        help="Clock of encoder and decoder.",
+        help="Clock of the video encoder and decoder.",
         unit=Unit.MEGAHERTZ,
         read=lambda gpu: gpu.video_clock(),
         prometheus="dashtop_gpu_video_clock_hertz",
@@ -143,7 +143,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(
         key="gpu.clocks.event_reasons",
         title="Throttle reasons",
-        help="Why the clocks are held down, one bit a reason.",
+        help="Active throttle reasons, one bit each.",
         unit=Unit.COUNT,
         read=lambda gpu: gpu.clock_event_reasons(),
         kind=Kind.FLAGS,

@@ -1,12 +1,12 @@
-"""The host metric table: one row says everything about a metric of the machine itself."""
+"""The host metric table: one row describes a metric of the machine completely."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.convert import GIB, MEGA, percent
-from dashtop.metrics.thresholds import BUSY, MEMORY_FILL, SWAP_FILL
-from dashtop.model.metric import Aggregation, Metric, Unit
+from dashtop.metrics.convert import MEGA, percent
+from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE, UTILIZATION
+from dashtop.model.metric import GIB, Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
     from dashtop.model.ports import HostReader
@@ -15,11 +15,10 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.cpu.usage_percent",
         title="CPU",
-        help="Time in which the cores were busy, all together.",
+        help="Share of time in which the cores were busy, all cores together.",
         unit=Unit.PERCENT,
         read=lambda host: host.cpu_percent(),
-        thresholds=BUSY,
-        colour="#2f7ed8",
+        thresholds=UTILIZATION,
         prometheus="dashtop_cpu_utilization_ratio",
     ),
     Metric(
@@ -36,7 +35,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.cpu.frequency_mhz",
         title="CPU frequency",
-        help="Present clock, mean of the cores.",
+        help="Current clock, average of the cores.",
         unit=Unit.MEGAHERTZ,
         read=lambda host: host.cpu_frequency(),
         period_s=2.0,
@@ -45,7 +44,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.cpu.load_1m",
         title="Load, 1 min",
-        help="Processes that ran or waited to run, mean of the last minute.",
+        help="Load average of the last minute.",
         unit=Unit.LOAD,
         read=lambda host: host.load_average().one,
         prometheus="dashtop_load1",
@@ -53,7 +52,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.cpu.load_5m",
         title="Load, 5 min",
-        help="Processes that ran or waited to run, mean of the last five minutes.",
+        help="Load average of the last 5 minutes.",
         unit=Unit.LOAD,
         read=lambda host: host.load_average().five,
         prometheus="dashtop_load5",
@@ -61,7 +60,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.cpu.load_15m",
         title="Load, 15 min",
-        help="Processes that ran or waited to run, mean of the last quarter of an hour.",
+        help="Load average of the last 15 minutes.",
         unit=Unit.LOAD,
         read=lambda host: host.load_average().fifteen,
         prometheus="dashtop_load15",
@@ -69,16 +68,15 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.memory.used_gb",
         title="RAM used",
-        help="Memory that programs could not get without swapping (total less available).",
+        help="Memory in use: total minus available.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.memory().used / GIB,
-        colour="#2f7ed8",
         prometheus="dashtop_memory_used_bytes",
     ),
     Metric(
         key="system.memory.total_gb",
         title="RAM",
-        help="Memory of the machine.",
+        help="Total memory of the machine.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.memory().total / GIB,
         aggregation=Aggregation.LAST,
@@ -88,16 +86,16 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.memory.used_percent",
         title="RAM used",
-        help="Share of memory that is in use.",
+        help="Used share of memory.",
         unit=Unit.PERCENT,
         read=lambda host: percent(host.memory().used, host.memory().total),
-        thresholds=MEMORY_FILL,
+        thresholds=MEMORY_USAGE,
         prometheus="dashtop_memory_used_ratio",
     ),
     Metric(
         key="system.memory.available_gb",
         title="RAM available",
-        help="Memory that programs can still get without swapping.",
+        help="Memory available to programs without swapping.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.memory().available / GIB,
         prometheus="dashtop_memory_available_bytes",
@@ -105,7 +103,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.swap.used_gb",
         title="Swap used",
-        help="Swap space in use.",
+        help="Used swap space.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.swap().used / GIB,
         period_s=2.0,
@@ -114,7 +112,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.swap.total_gb",
         title="Swap",
-        help="Swap space of the machine; 0 where there is none.",
+        help="Total swap space; 0 without swap.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.swap().total / GIB,
         aggregation=Aggregation.LAST,
@@ -125,17 +123,17 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.swap.used_percent",
         title="Swap used",
-        help="Share of swap space in use; missing where there is no swap.",
+        help="Used share of swap space; not available without swap.",
         unit=Unit.PERCENT,
         read=lambda host: percent(host.swap().used, host.swap().total),
-        thresholds=SWAP_FILL,
+        thresholds=SWAP_USAGE,
         period_s=2.0,
         prometheus="dashtop_swap_used_ratio",
     ),
     Metric(
         key="system.swap.available_gb",
         title="Swap free",
-        help="Swap space that is free.",
+        help="Free swap space.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.swap().available / GIB,
         period_s=2.0,
@@ -144,7 +142,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.network.upload_mbps",
         title="Network sent",
-        help="Bits sent by all network interfaces but loopback, per second.",
+        help="Bits sent by all network interfaces except loopback, per second.",
         unit=Unit.MEGABIT_PER_SECOND,
         read=lambda host: host.network_rates().sent * 8 / MEGA,
         prometheus="dashtop_network_transmit_bytes_per_second",
@@ -152,7 +150,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.network.download_mbps",
         title="Network received",
-        help="Bits received by all network interfaces but loopback, per second.",
+        help="Bits received by all network interfaces except loopback, per second.",
         unit=Unit.MEGABIT_PER_SECOND,
         read=lambda host: host.network_rates().received * 8 / MEGA,
         prometheus="dashtop_network_receive_bytes_per_second",

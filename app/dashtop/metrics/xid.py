@@ -1,4 +1,4 @@
-"""The driver's error numbers (XID) in plain words, with what to do.
+"""XID errors of the driver in plain words, with advice.
 
 Numbers and actions after NVIDIA's Xid catalog (docs.nvidia.com/deploy/xid-errors); the sentences are ours.
 """
@@ -12,7 +12,7 @@ from dashtop.model.sample import Event
 
 
 class Xid(NamedTuple):
-    """What one number means."""
+    """Meaning of one XID."""
 
     severity: Severity
     text: str

@@ -1,4 +1,4 @@
-"""The words a metric is described with: unit, kind, aggregation, thresholds."""
+"""The row of a metric table, and what describes a metric: unit, kind, aggregation, thresholds."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ if TYPE_CHECKING:
 
     from dashtop.model.sample import Device
 
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
+
 ReaderT_contra = TypeVar("ReaderT_contra", contravariant=True)
 
 
 class Unit(Enum):
-    """A unit: its sign on the page, decimals shown, and the base unit (and factor) Prometheus wants."""
+    """A unit: symbol and decimals on the page, base unit and factor in Prometheus."""
 
     PERCENT = ("%", 0, "ratio", 0.01)
     CELSIUS = ("°C", 0, "celsius", 1.0)
-    KELVIN = ("K", 0, "celsius", 1.0)  # a difference of temperatures, for which one is as large as the other
+    KELVIN = ("K", 0, "celsius", 1.0)  # a difference of temperatures: 1 K = 1 °C
     WATT = ("W", 0, "watts", 1.0)
     WATT_HOUR = ("Wh", 1, "joules", 3600.0)
     MEGAHERTZ = ("MHz", 0, "hertz", 1e6)
-    GIBIBYTE = ("GiB", 1, "bytes", 2.0**30)
+    GIBIBYTE = ("GiB", 1, "bytes", float(GIB))
     MEGABIT_PER_SECOND = ("Mbit/s", 1, "bytes_per_second", 125_000.0)
     MEGABYTE_PER_SECOND = ("MB/s", 1, "bytes_per_second", 1e6)
     GIGABYTE_PER_SECOND = ("GB/s", 1, "bytes_per_second", 1e9)
@@ -38,7 +42,7 @@ class Unit(Enum):
 
 
 class Kind(str, Enum):
-    """How a value behaves: a level, an ever-growing count, or a set of bits."""
+    """Type of a value: a level, a monotonic count, or a set of bits."""
 
     GAUGE = "gauge"
     COUNTER = "counter"
@@ -46,7 +50,7 @@ class Kind(str, Enum):
 
 
 class Aggregation(str, Enum):
-    """What one bucket of a roll-up keeps beside minimum and maximum."""
+    """How values are combined in a bucket of a roll-up, besides minimum and maximum."""
 
     MEAN = "mean"
     LAST = "last"
@@ -55,7 +59,7 @@ class Aggregation(str, Enum):
 
 
 class Severity(str, Enum):
-    """How urgent a crossed threshold is."""
+    """Severity of an event or of a threshold that is reached."""
 
     INFO = "info"
     WARNING = "warning"
@@ -64,9 +68,9 @@ class Severity(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
-    """Limits in the metric's own unit; a value at or above a limit has reached it.
+    """Limits in the metric's unit; a value at or above a limit has reached it.
 
-    `elevated` and `high` only turn the colour; the three severities also say something.
+    `elevated` and `high` only change the colour; the three severities also show `message`.
     """
 
     elevated: float
@@ -77,7 +81,7 @@ class Thresholds:
     message: str = ""
 
     def severity(self, value: float) -> Severity | None:
-        """Return the most urgent severity that `value` has reached, or None."""
+        """Return the highest severity that `value` has reached, or None."""
         for limit, severity in (
             (self.critical, Severity.CRITICAL),
             (self.warning, Severity.WARNING),
@@ -90,10 +94,11 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric(Generic[ReaderT_contra]):
-    """One row of the metric table: everything that is said about a metric, in one place.
+    """One row of a metric table: everything about a metric, in one place.
 
-    `read` returns the value in `unit`, or raises Unavailable. `period_s` is how often it is worth its cost
-    (0: every collection). `limits` gives the thresholds one device itself reports, in place of `thresholds`.
+    `read` returns the value in `unit`, or raises Unavailable. `period_s` is how often it is read (0: each sample).
+    `device_thresholds` returns thresholds that depend on the device, which take precedence over `thresholds`.
+    `constant`: the value does not change while the device is present, so it is not stored.
     """
 
     key: str
@@ -105,17 +110,16 @@ class Metric(Generic[ReaderT_contra]):
     kind: Kind = Kind.GAUGE
     aggregation: Aggregation = Aggregation.MEAN
     thresholds: Thresholds | None = None
-    limits: Callable[[Device], Thresholds | None] | None = None
-    colour: str | None = None
+    device_thresholds: Callable[[Device], Thresholds | None] | None = None
     period_s: float = 0.0
     constant: bool = False
 
     @property
     def path(self) -> str:
-        """The key without its scope: the field path inside `gpu_metrics` or `system_metrics`."""
+        """Return the key without its scope: the field path in `gpu_metrics` or `system_metrics`."""
         return self.key.partition(".")[2]
 
     def thresholds_for(self, device: Device | None) -> Thresholds | None:
-        """Return the thresholds that hold on `device`: its own reported limits before the general ones."""
-        own = self.limits(device) if self.limits is not None and device is not None else None
+        """Return the thresholds for `device`: those of the device, else the general ones."""
+        own = self.device_thresholds(device) if self.device_thresholds is not None and device is not None else None
         return own or self.thresholds

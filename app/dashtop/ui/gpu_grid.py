@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dashtop.metrics import METRICS
+from dashtop.model.metric import MIB
 from dashtop.model.sample import PROCESSES, SeriesKey
 from dashtop.model.timerange import MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
@@ -188,4 +189,4 @@ def _describe_largest_process(gpu: Gpu) -> tuple[str | None, str | None, int | N
         return None, None, None
     user = process.info.username
     held = process.gpu_memory_bytes
-    return process.info.name or f"pid {process.pid}", user, None if held is None else round(held / 2**20)
+    return process.info.name or f"pid {process.pid}", user, None if held is None else round(held / MIB)

@@ -138,5 +138,5 @@ def max_memory_clock(handle: Handle) -> float:
 
 
 def mig_mode(handle: Handle) -> int:
-    """1 where the GPU is split into instances."""
+    """1 if MIG mode is enabled."""
     return int(pynvml.nvmlDeviceGetMigMode(handle)[0])

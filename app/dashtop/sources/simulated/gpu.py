@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dashtop.metrics import GPU_METRICS
-from dashtop.metrics.convert import GIB
 from dashtop.metrics.xid import xid_event
+from dashtop.model.metric import GIB
 from dashtop.model.sample import Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml.device_info import silent, split_reason

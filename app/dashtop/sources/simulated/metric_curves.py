@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashtop.metrics.convert import GIB, pcie_bandwidth
+from dashtop.metrics.convert import pcie_bandwidth
+from dashtop.model.metric import GIB
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dashtop.model.metric import Unit
+from dashtop.model.metric import GIB, Unit
 from dashtop.ui.charts.base_figure import annotation, base_figure, capacity_axis, encode_float32, hline
 from dashtop.ui.theme import with_alpha
 
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 MAX_LAYERS: Final = 8
 """Number of processes with a layer of their own: the largest ones. All others share one layer."""
 
-_GIB: Final = 2**30
 # The end of a span is stored at most this late while the process runs.
 _STORE_INTERVAL_MS: Final = 15_000
 # A bucket counts as covered from this share on, because of rounded timestamps.
 _FULL_COVERAGE: Final = 0.99
 # A smaller difference between the memory in use and the sum of the processes is rounding.
-_MIN_REMAINDER_GIB: Final = 0.05
+_MIN_REMAINDERGIB: Final = 0.05
 
 _DENOMINATOR: Final = 256
 # Neighbouring layers differ in lightness, which is visible with any colour vision.
@@ -116,7 +115,7 @@ def build_remainder(layers: Iterable[Layer], used: Floats) -> Layer | None:
     rest = np.nan_to_num(np.maximum(used - by_processes, 0.0))
     before, after = np.append(0.0, rest[:-1]), np.append(rest[1:], 0.0)
     rest = np.maximum(np.minimum(rest, before), np.minimum(rest, after))
-    if rest.max(initial=0.0) < _MIN_REMAINDER_GIB:
+    if rest.max(initial=0.0) < _MIN_REMAINDERGIB:
         return None
     return Layer(name="driver and others", details="", mean=rest, minimum=rest, maximum=rest, coverage=np.sign(rest))
 
@@ -167,8 +166,8 @@ def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, n
     weighted, coverage = np.zeros(count), np.zeros(count)
     minimum, maximum = np.full(count, np.inf), np.zeros(count)
     for part in parts:
-        size = (part.gpu_memory_bytes or 0) / _GIB
-        peak = max(size, (part.peak_gpu_memory_bytes or 0) / _GIB)
+        size = (part.gpu_memory_bytes or 0) / GIB
+        peak = max(size, (part.peak_gpu_memory_bytes or 0) / GIB)
         start_ms, end_ms = max(part.start_ms, data.start_ms), part.end_ms + interval_ms
         if is_running and part is parts[-1]:
             end_ms += _STORE_INTERVAL_MS

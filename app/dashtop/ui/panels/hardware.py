@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.metrics import METRICS
-from dashtop.metrics.throttle_reasons import clock_reasons
+from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.ui import ids
 from dashtop.ui.components import PLACEHOLDER, attributes, card, combined_fact, fact, metric_row, ratio, value
 from dashtop.ui.panels.base import Panel, Section
@@ -139,7 +139,7 @@ def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     if gpu is None:
         return {"throttle_reasons": None}
     flags = gpu.values.get(_EVENT_REASONS)
-    reasons = None if flags is None else [_encode_reason(reason) for reason in clock_reasons(flags)]
+    reasons = None if flags is None else [_encode_reason(reason) for reason in find_throttle_reasons(flags)]
     return {"throttle_reasons": reasons, "words": {key: _mode_name(gpu, key, names) for key, names in _MODES.items()}}
 
 

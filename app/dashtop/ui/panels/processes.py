@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import dash_bootstrap_components as dbc
 from dash import html
 
+from dashtop.model.metric import GIB, MIB
 from dashtop.model.sample import PROCESSES
 from dashtop.ui import ids
 from dashtop.ui.charts.process_memory import describe_context
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 _EMPTY_TEXT: Final = "processes.empty"
 _NO_PROCESSES: Final = "No processes on this GPU."
-_MIB: Final = 2**20
-_GIB: Final = 2**30
 MAX_ROWS: Final = 200
 """Number of processes that are sent: the largest ones. Each costs some bytes at every tick."""
 
@@ -156,13 +155,13 @@ def _encode_totals(gpu: Gpu) -> list[float | None]:
     return [
         len(gpu.processes),
         len(gpu.processes) - len(sizes),
-        round(sum(sizes) / _GIB, 2),
+        round(sum(sizes) / GIB, 2),
         None if used is None else round(used, 2),
     ]
 
 
 def _to_mib(size: int | None) -> int | None:
-    return None if size is None else round(size / _MIB)
+    return None if size is None else round(size / MIB)
 
 
 PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_PROCESSES, layout=layout, live_data=live_data)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.model.metric import Thresholds
+from dashtop.model.metric import GIB, Thresholds
 from dashtop.ui import ids
 from dashtop.ui.components import attributes, card
 from dashtop.ui.panels.base import Panel, Section
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Mount, Sample
 
-_GIB: Final = 2**30
 _USED_PERCENT: Final = Thresholds(elevated=85, high=95)
 
 
@@ -50,7 +49,7 @@ def _encode_mount(mount: Mount) -> dict[str, Any]:
 
 
 def _to_gib(size: int | None) -> float | None:
-    return None if size is None else round(size / _GIB, 1)
+    return None if size is None else round(size / GIB, 1)
 
 
 PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_STORAGE, layout=layout, live_data=live_data)

@@ -74,14 +74,14 @@ ENDPOINTS = (
         summary="Every metric of one GPU.",
         handler=handlers.gpu_metrics,
         params=GpuParams,
-        response=schemas.GpuMetricsExplained,
+        response=schemas.GpuMetricsWithReasons,
         errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/gpu-metrics/all",
         summary="Every metric of every GPU.",
         handler=handlers.gpu_metrics_all,
-        response=list[schemas.GpuMetricsExplained],  # type: ignore[valid-type]
+        response=list[schemas.GpuMetricsWithReasons],  # type: ignore[valid-type]
         errors=ALL_GPUS_ERRORS,
     ),
     Endpoint(
@@ -96,7 +96,7 @@ ENDPOINTS = (
         path="/metrics",
         summary="Every metric of the machine.",
         handler=handlers.metrics,
-        response=schemas.SystemMetricsExplained,
+        response=schemas.SystemMetricsWithReasons,
     ),
     Endpoint(
         path="/processes",

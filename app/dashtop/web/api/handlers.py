@@ -14,12 +14,13 @@ from dashtop.export.formats import FORMATS
 from dashtop.export.table import Table
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.errors import ExportError
+from dashtop.model.metric import MIB
 from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import SECOND_MS
 from dashtop.web.api import serializers
 from dashtop.web.api.context import find_gpu, get_gpu, get_gpus, get_readable_gpu, json_response
 from dashtop.web.api.params import DEFAULT_POINTS_OF_ALL
-from dashtop.web.api.serializers import DIGITS, MIB, scaled
+from dashtop.web.api.serializers import DIGITS, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -54,7 +55,7 @@ def gpu_metrics(context: Context, params: GpuParams) -> Response:
     sample = context.get_sample()
     gpu = get_readable_gpu(sample, params.gpu_id)
     key = ("gpu_metrics", gpu.device.index)
-    return json_response(context.cache.get_or_create(sample, key, lambda: serializers.gpu_metrics_explained(gpu)))
+    return json_response(context.cache.get_or_create(sample, key, lambda: serializers.gpu_metrics_with_reasons(gpu)))
 
 
 def gpu_info(context: Context, params: GpuParams) -> Response:
@@ -78,8 +79,10 @@ def _serialize_processes(sample: Sample) -> object:
 
 
 gpu_list = _sample_handler(lambda sample: [serializers.gpu_info(gpu.device) for gpu in get_gpus(sample)])
-gpu_metrics_all = _sample_handler(lambda sample: [serializers.gpu_metrics_explained(gpu) for gpu in get_gpus(sample)])
-metrics = _sample_handler(lambda sample: serializers.system_metrics_explained(sample.host))
+gpu_metrics_all = _sample_handler(
+    lambda sample: [serializers.gpu_metrics_with_reasons(gpu) for gpu in get_gpus(sample)]
+)
+metrics = _sample_handler(lambda sample: serializers.system_metrics_with_reasons(sample.host))
 processes = _sample_handler(_serialize_processes)
 storage = _sample_handler(lambda sample: [serializers.storage(mount) for mount in sample.host.mounts])
 

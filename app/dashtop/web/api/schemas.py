@@ -1,6 +1,6 @@
-"""What each answer looks like, as Pydantic models: the metrics' part is made from the metric tables.
+"""Pydantic models of the responses; metrics come from the metric tables, processes from ProcessInfo.
 
-Answers are not built through these: they describe the API (openapi.py), and the tests hold every answer against them.
+Responses are not built with these: they describe the API (openapi.py), and tests validate every response against them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXAMPLES: dict[Unit, float | int] = {
     Unit.LOAD: 1.25,
 }
 BEYOND_100 = frozenset({"gpu.fan_speed", "gpu.power.usage_percent"})
-"""Percentages of a nominal value, which is sometimes exceeded."""
+"""Percentages of a nominal value, which can be exceeded."""
 
 Percent = Annotated[float | None, Field(ge=0, le=100, examples=[78.5], json_schema_extra={"x-unit": "%"})]
 GIB: dict[str, Any] = {"x-unit": "GiB (2^30 bytes)"}
@@ -43,11 +43,11 @@ EPOCH_MS: dict[str, Any] = {"x-unit": "milliseconds since 1970-01-01T00:00:00Z"}
 CELSIUS: dict[str, Any] = {"x-unit": "°C"}
 A_UUID = "GPU-1afef6c2-6cc6-4d00-b3e7-a7fe83c57800"
 IDENTITY = "Identity of the GPU; the index may change at a boot."
-REASONS = "Why each metric that is null has no value, by its key; under `gpu.processes`, why processes are not known."
+REASONS = "Reason of each null, by metric key; `gpu.processes`: why the processes are unknown."
 
 
-class Answer(BaseModel):
-    """Base of all answers: nothing is sent that is not described."""
+class ResponseBody(BaseModel):
+    """Base class of all responses: nothing is sent that is not described."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,7 +69,7 @@ def _field(metric: Metric[Any]) -> tuple[Any, Any]:
 
 
 def _nested(name: str, metrics: Iterable[Metric[Any]], base: type[BaseModel], more: dict[str, Any]) -> type[BaseModel]:
-    """Return a model with the fields that the metrics' paths spell; `more` are fields by their dotted path."""
+    """Return a model whose nested fields follow the metrics' paths; `more`: further fields by dotted path."""
     tree: dict[str, Any] = {}
     fields = [(metric.path, _field(metric)) for metric in metrics]
     for path, field in [*fields, *more.items()]:
@@ -83,37 +83,39 @@ def _nested(name: str, metrics: Iterable[Metric[Any]], base: type[BaseModel], mo
 
 def _model(name: str, tree: dict[str, Any], base: type[BaseModel]) -> type[BaseModel]:
     fields: dict[str, Any] = {
-        field: (_model(name + field.title().replace("_", ""), inner, Answer), ...) if isinstance(inner, dict) else inner
+        field: (_model(name + field.title().replace("_", ""), inner, ResponseBody), ...)
+        if isinstance(inner, dict)
+        else inner
         for field, inner in tree.items()
     }
     model: type[BaseModel] = create_model(name, __base__=base, **fields)
     return model
 
 
-class ClockReason(Answer):
-    """One thing that holds the clocks down."""
+class ClockReason(ResponseBody):
+    """One active throttle reason."""
 
     name: str = Field(examples=["SW Power Cap"])
-    meaning: str = Field(examples=["The board draws all that its power limit allows."])
-    severity: str | None = Field(description="info, warning or critical; null: nothing is wrong.", examples=["info"])
+    meaning: str = Field(examples=["The board has reached its power limit."])
+    severity: str | None = Field(description="info, warning or critical; null: normal operation.", examples=["info"])
 
 
-class _OfGpu(Answer):
+class _OfGpu(ResponseBody):
     gpu_id: int = Field(ge=0, description="Index of the GPU.", examples=[0])
     gpu_name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
     gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
-    state: str | None = Field(description="Why the GPU as a whole cannot be read at present; null: it can.")
+    state: str | None = Field(description="Why the GPU cannot be read; null: it can.")
     clock_reasons: list[ClockReason] | None = Field(
-        description="What holds the clocks down, the bits of `clocks.event_reasons` in words; null: not told."
+        description="Active throttle reasons, the bits of `clocks.event_reasons` in words; null: not reported."
     )
 
 
-class _Explained(Answer):
+class _WithReasons(ResponseBody):
     unavailable: dict[str, str] = Field(description=REASONS)
 
 
-class GpuInfo(Answer):
-    """Static facts of one GPU or MIG instance; null: not told."""
+class GpuInfo(ResponseBody):
+    """Static facts of one GPU or MIG instance; null: not reported."""
 
     id: int = Field(ge=0, description="Index of the GPU.")
     name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
@@ -128,12 +130,12 @@ class GpuInfo(Answer):
     architecture: str | None = Field(examples=["Ampere"])
     power_limit_watts: float | None = Field(ge=0, examples=[350.0], json_schema_extra={"x-unit": "W"})
     slowdown_celsius: float | None = Field(
-        description="Temperature at which the GPU slows itself down.", examples=[95.0], json_schema_extra=CELSIUS
+        description="Temperature at which the GPU throttles its clocks.", examples=[95.0], json_schema_extra=CELSIUS
     )
     shutdown_celsius: float | None = Field(
-        description="Temperature at which the GPU switches off.", examples=[98.0], json_schema_extra=CELSIUS
+        description="Temperature at which the GPU shuts down.", examples=[98.0], json_schema_extra=CELSIUS
     )
-    mig_parent_uuid: str | None = Field(description="The GPU that this MIG instance is a part of.")
+    mig_parent_uuid: str | None = Field(description="UUID of the GPU of this MIG instance.")
     mig_profile: str | None = Field(examples=["3g.40gb"])
     shares_host_memory: bool = Field(description="The GPU has no memory of its own.")
 
@@ -151,7 +153,7 @@ def _process_info() -> dict[str, Any]:
     }
 
 
-class _Process(create_model("_ProcessInfo", __base__=Answer, **_process_info())):  # type: ignore[misc]
+class _Process(create_model("_ProcessInfo", __base__=ResponseBody, **_process_info())):  # type: ignore[misc]
     pid: int = Field(ge=0, examples=[12345])
     gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
     type: str = Field(description="C compute, G graphics, M MPS client; joined by + where several.", examples=["C"])
@@ -176,8 +178,8 @@ class ProcessOnGpu(GpuProcess):
     gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
 
 
-class Storage(Answer):
-    """A mount point; sizes are null where it does not answer."""
+class Storage(ResponseBody):
+    """A mounted file system; sizes are null if it does not respond."""
 
     mount_point: str = Field(examples=["/"])
     used_gb: float | None = Field(ge=0, examples=[450.2], json_schema_extra=GIB)
@@ -189,26 +191,26 @@ class Storage(Answer):
 PER_CORE = (list[float], Field(description="Percent busy of each core.", json_schema_extra={"x-unit": "%"}))
 
 GpuMetrics = _nested("GpuMetrics", GPU_METRICS, _OfGpu, {})
-GpuMetricsExplained = create_model("GpuMetricsExplained", __base__=(GpuMetrics, _Explained))
-SystemMetrics = _nested("SystemMetrics", HOST_METRICS, Answer, {"cpu.per_core_percent": PER_CORE})
-SystemMetricsExplained = create_model("SystemMetricsExplained", __base__=(SystemMetrics, _Explained))
+GpuMetricsWithReasons = create_model("GpuMetricsWithReasons", __base__=(GpuMetrics, _WithReasons))
+SystemMetrics = _nested("SystemMetrics", HOST_METRICS, ResponseBody, {"cpu.per_core_percent": PER_CORE})
+SystemMetricsWithReasons = create_model("SystemMetricsWithReasons", __base__=(SystemMetrics, _WithReasons))
 
 
-class MonitoringAll(_Explained):
+class MonitoringAll(_WithReasons):
     """The machine and one GPU at one moment."""
 
-    gpu_available: bool = Field(description="There is a GPU, and the rest tells of it.")
+    gpu_available: bool = Field(description="Whether this machine has a GPU.")
     gpu_list: list[GpuInfo]
     gpu_metrics: GpuMetrics | None  # type: ignore[valid-type]
     system_metrics: SystemMetrics  # type: ignore[valid-type]
     gpu_processes: list[GpuProcess]
     storage: list[Storage]
-    timestamp: int = Field(description="When the collection began.", json_schema_extra=EPOCH_MS)
+    timestamp: int = Field(description="Time of the sample.", json_schema_extra=EPOCH_MS)
     simulated: bool = Field(description="The GPUs are simulated (--demo).")
-    gpu_status: str | None = Field(description="Why there are no GPUs, or why their values are old; null: all is well.")
+    gpu_status: str | None = Field(description="Why there are no GPUs, or why their values are old; null: no problem.")
 
 
-class Statistics(Answer):
+class Statistics(ResponseBody):
     """One value per bucket, null where there is no data."""
 
     mean: list[float | None] = Field(examples=[[42.5, None]])
@@ -216,7 +218,7 @@ class Statistics(Answer):
     max: list[float | None] = Field(examples=[[98.0, None]])
 
 
-class History(Answer):
+class History(ResponseBody):
     """Columns: every series has as many values as there are timestamps."""
 
     timestamps: list[int] = Field(description="Start of each bucket.", json_schema_extra=EPOCH_MS)
@@ -224,46 +226,46 @@ class History(Answer):
     series: dict[str, Statistics] = Field(description="By metric key, in the unit of the metric.")
 
 
-class ExportColumn(Answer):
-    """What a column of an export holds."""
+class ExportColumn(ResponseBody):
+    """Content of an exported column."""
 
     metric: str = Field(description="Key of the metric.", examples=["gpu.temperature"])
     statistic: str = Field(examples=["mean"], json_schema_extra={"enum": ["mean", "min", "max"]})
     unit: str = Field(examples=["°C"])
-    gpu_uuid: str | None = Field(description="null: it is about the host.")
+    gpu_uuid: str | None = Field(description="null: a metric of the host.")
 
 
-class Export(Answer):
-    """Each row is the start of a bucket in ms since 1970, then a value for each column; null where there is none."""
+class Export(ResponseBody):
+    """Each row: start of the bucket in ms since 1970, then one value per column, null without data."""
 
     step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
     columns: list[ExportColumn]
     rows: list[list[float | None]] = Field(examples=[[[1795785420000, 64.0], [1795785432000, None]]])
 
 
-class Event(Answer):
+class Event(ResponseBody):
     """Something that happened."""
 
     timestamp: int = Field(description="When it happened.", json_schema_extra=EPOCH_MS)
     kind: str = Field(examples=["throttle_begin"])
     severity: str = Field(examples=[Severity.INFO.value], json_schema_extra={"enum": [each.value for each in Severity]})
     text: str = Field(examples=["dashtop started."])
-    advice: str = Field(description="What to do; empty where nothing can be done.")
-    gpu_uuid: str | None = Field(description="null: it is about the host, the driver or dashtop itself.")
-    gpu_id: int | None = Field(description="The GPU's index now; null where it is not there.")
-    code: int | None = Field(description="The XID, or the pid.")
+    advice: str = Field(description="What to do; may be empty.")
+    gpu_uuid: str | None = Field(description="null: an event of the host, the driver or dashtop.")
+    gpu_id: int | None = Field(description="Present index of the GPU; null if it is absent.")
+    code: int | None = Field(description="XID number or pid.")
 
 
 class ProcessSpan(_Process):
-    """A stretch of time in which one process held about the same memory (within 5 %)."""
+    """A period in which one process used about the same memory (within 5 %)."""
 
-    start: int = Field(description="When the stretch began.", json_schema_extra=EPOCH_MS)
-    end: int = Field(description="Up to 15 s behind while it goes on.", json_schema_extra=EPOCH_MS)
+    start: int = Field(description="Start of the period.", json_schema_extra=EPOCH_MS)
+    end: int = Field(description="End; up to 15 s old while the process runs.", json_schema_extra=EPOCH_MS)
     peak_gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
     peak_sm_percent: Percent
 
 
-class Error(Answer):
-    """Every error is this."""
+class Error(ResponseBody):
+    """Body of every error."""
 
     detail: str = Field(examples=["Invalid GPU ID"])

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
-from dashtop.metrics.throttle_reasons import clock_reasons
-from dashtop.model.metric import Unit
+from dashtop.metrics.throttle_reasons import find_throttle_reasons
+from dashtop.model.metric import GIB, MIB, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Device, Gpu, GpuProcess, Host, Mount, Sample
     from dashtop.model.unavailable import UnavailableReason
 
-GIB = 2.0**30
-MIB = 2.0**20
 DIGITS = 4
 WHOLE = frozenset({Unit.COUNT, Unit.MEGAHERTZ})
 """Units whose values are whole numbers."""
@@ -26,12 +24,12 @@ Json = dict[str, Any]
 
 
 def to_json(body: object) -> bytes:
-    """Return UTF-8 JSON; raises ValueError for NaN and Infinity, which no answer may hold."""
+    """Return UTF-8 JSON. Raises ValueError for NaN and Infinity, which no response may contain."""
     return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
-    """Everything about the machine and one GPU; `gpu` is None where there is none."""
+    """Return everything about the machine and one GPU; `gpu` is None on a machine without GPUs."""
     return {
         "gpu_available": gpu is not None,
         "gpu_list": [gpu_info(each.device) for each in sample.gpus],
@@ -47,7 +45,7 @@ def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
 
 
 def gpu_info(device: Device) -> Json:
-    """Static facts of one GPU."""
+    """Return the static facts of one GPU."""
     return {
         "id": device.index,
         "name": device.name,
@@ -70,7 +68,7 @@ def gpu_info(device: Device) -> Json:
 
 
 def gpu_metrics(gpu: Gpu) -> Json:
-    """Every metric of one GPU."""
+    """Return every metric of one GPU."""
     return {
         "gpu_id": gpu.device.index,
         "gpu_name": gpu.device.name,
@@ -82,35 +80,35 @@ def gpu_metrics(gpu: Gpu) -> Json:
 
 
 def _clock_reasons(gpu: Gpu) -> list[Json] | None:
-    """Say what holds the clocks down; None where the GPU does not tell."""
+    """Return the active throttle reasons; None if the GPU does not report them."""
     flags = gpu.values.get("gpu.clocks.event_reasons")
     if flags is None:
         return None
     return [
         {"name": each.name, "meaning": each.meaning, "severity": each.severity.value if each.severity else None}
-        for each in clock_reasons(flags)
+        for each in find_throttle_reasons(flags)
     ]
 
 
-def gpu_metrics_explained(gpu: Gpu) -> Json:
-    """Every metric of one GPU, with the reason of each null."""
+def gpu_metrics_with_reasons(gpu: Gpu) -> Json:
+    """Return every metric of one GPU, with the reason of each null."""
     return {**gpu_metrics(gpu), "unavailable": _reasons(gpu.unavailable)}
 
 
 def system_metrics(host: Host) -> Json:
-    """Every metric of the machine."""
+    """Return every metric of the machine."""
     body = nested(HOST_METRICS, host.values)
     body["cpu"]["per_core_percent"] = [round(core, DIGITS) for core in host.per_core]
     return body
 
 
-def system_metrics_explained(host: Host) -> Json:
-    """Every metric of the machine, with the reason of each null."""
+def system_metrics_with_reasons(host: Host) -> Json:
+    """Return every metric of the machine, with the reason of each null."""
     return {**system_metrics(host), "unavailable": _reasons(host.unavailable)}
 
 
 def process(of: GpuProcess, now_ms: int) -> Json:
-    """One process with memory on a GPU; `now_ms` is the time of the sample, epoch milliseconds."""
+    """Return one process that uses GPU memory; `now_ms` is the time of the sample, epoch milliseconds."""
     started_ms = of.info.started_ms
     return {
         "pid": of.pid,
@@ -137,7 +135,7 @@ def processes(sample: Sample) -> list[Json]:
 
 
 def storage(mount: Mount) -> Json:
-    """One mount point."""
+    """Return one mounted file system."""
     return {
         "mount_point": mount.mount_point,
         "used_gb": scaled(mount.used_bytes, GIB),
@@ -174,5 +172,5 @@ def _rounded(value: float | None) -> float | None:
 
 
 def scaled(size: int | None, unit: float) -> float | None:
-    """Return a size in bytes as so many units, None where it is not known."""
+    """Return a size in bytes in another unit, None if it is unknown."""
     return round(size / unit, DIGITS) if size is not None else None
