@@ -74,12 +74,12 @@ def snapshot(settings: Settings) -> None:
 
 
 def doctor(settings: Settings, *, json: bool = False) -> None:
-    """Say what was found and the command that mends each trouble. Exit status 1: there is one."""
-    from dashtop.doctor.checks import examine  # noqa: PLC0415
+    """Print what works, what is missing, and the fix for each problem. Exit status 1: there is a problem."""
+    from dashtop.doctor.checks import run_checks  # noqa: PLC0415
 
-    report = examine(settings)
+    report = run_checks(settings)
     print(_text(report.as_json()) if json else report.as_text())
-    if report.troubles:
+    if report.problems:
         sys.exit(1)
 
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dashtop.doctor.environment import check_storage_and_port
 from dashtop.doctor.report import Finding, State
-from dashtop.doctor.storage import data_and_port
 from dashtop.settings import Settings
 from tests.processes import DASHTOP, running
 
@@ -31,29 +31,29 @@ def doctor(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
-def test_well(nvml_world: WorldFactory) -> None:
+def test_no_problems(nvml_world: WorldFactory) -> None:
     done = doctor(env=nvml_world("rtx3090").env())
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("All is well.\n")
+    assert done.stdout.endswith("No problems found.\n")
     assert "GPU 0: NVIDIA GeForce RTX 3090" in done.stdout
-    assert "mend" not in done.stdout
+    assert "Fix:" not in done.stdout
     assert "\x1b" not in done.stdout
 
 
-def test_not_well(tmp_path: Path) -> None:
+def test_problem_with_its_fix(tmp_path: Path) -> None:
     done = doctor(env={"LD_LIBRARY_PATH": str(tmp_path)})
 
     assert (done.returncode, done.stderr) == (1, "")
     assert "  fail  the NVIDIA driver library" in done.stdout
-    assert "mend it with:  " in done.stdout
-    assert done.stdout.endswith("1 trouble found.\n")
+    assert "Fix:  " in done.stdout
+    assert done.stdout.endswith("1 problem found.\n")
 
 
 def test_json(nvml_world: WorldFactory, tmp_path: Path) -> None:
     well = doctor("--json", env=nvml_world("rtx3090").env())
     body = json.loads(well.stdout)
-    assert (well.returncode, body["well"]) == (0, True)
+    assert (well.returncode, body["ok"]) == (0, True)
     (gpu,) = body["gpus"]
     assert gpu["metrics_present"] > 20
     assert gpu["missing"]["gpu.utilization.compute"] == "not supported by this device"
@@ -61,9 +61,9 @@ def test_json(nvml_world: WorldFactory, tmp_path: Path) -> None:
 
     ill = doctor("--json", env={"LD_LIBRARY_PATH": str(tmp_path)})
     body = json.loads(ill.stdout)
-    assert (ill.returncode, body["well"], body["gpus"]) == (1, False, [])
-    (trouble,) = [finding for finding in body["findings"] if finding["state"] != "ok"]
-    assert trouble["mend"]
+    assert (ill.returncode, body["ok"], body["gpus"]) == (1, False, [])
+    (problem,) = [finding for finding in body["findings"] if finding["state"] != "ok"]
+    assert problem["fix"]
 
 
 def test_json_belongs_to_doctor_alone() -> None:
@@ -75,7 +75,7 @@ def test_json_belongs_to_doctor_alone() -> None:
 
 
 def port(number: int, host: str = "127.0.0.1", url_prefix: str = "/") -> Finding:
-    *_, finding = data_and_port(Settings(host=host, port=number, url_prefix=url_prefix))
+    *_, finding = check_storage_and_port(Settings(host=host, port=number, url_prefix=url_prefix))
     return finding
 
 
@@ -86,12 +86,12 @@ class TestPort:
             free = probe.getsockname()[1]
         assert port(free) == Finding(area="Page", text=f"127.0.0.1:{free} is free")
 
-    def test_taken_by_a_silent_other(self) -> None:
+    def test_port_in_use_by_a_silent_program(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             found = port(other.getsockname()[1])
-        assert (found.state, found.mend) == (State.FAIL, "dashtop --port 0")
+        assert (found.state, found.fix) == (State.FAIL, "dashtop --port 0")
 
-    def test_taken_by_another_server(self) -> None:
+    def test_port_in_use_by_another_server(self) -> None:
         class Other(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
@@ -108,13 +108,13 @@ class TestPort:
             answering.join(5)
         assert found.state is State.FAIL
 
-    def test_taken_by_dashtop_is_well(self) -> None:
+    def test_port_in_use_by_dashtop_is_ok(self) -> None:
         with running("--no-gpu", "--url-prefix", "/gpu/") as dashtop:
             found = port(urlsplit(dashtop.url).port or 0, url_prefix="/gpu/")
         assert found.state is State.OK
         assert "dashtop is running" in found.text
 
     @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-    def test_an_address_that_is_not_ours(self, host: str) -> None:
+    def test_address_of_another_machine(self, host: str) -> None:
         found = port(8050, host)
-        assert (found.state, found.mend) == (State.FAIL, "dashtop --host 127.0.0.1")
+        assert (found.state, found.fix) == (State.FAIL, "dashtop --host 127.0.0.1")

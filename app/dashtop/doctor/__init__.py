@@ -1,1 +1,1 @@
-"""Says what was found on this machine, what is missing and why, and the command that mends it."""
+"""`dashtop doctor`: reports what works, what is missing and why, and the command that fixes it."""

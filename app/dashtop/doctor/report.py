@@ -1,4 +1,4 @@
-"""What an examination found, as text for people and as JSON."""
+"""The report of `dashtop doctor`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INDENT = 8
 
 
 class State(str, Enum):
-    """How a finding is: warn still works but lacks something, fail does not work; both can be mended."""
+    """State of a finding. WARN: works in part. FAIL: does not work. Both have a fix."""
 
     OK = "ok"
     WARN = "warn"
@@ -27,17 +27,17 @@ class State(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing found. `mend` is the command for it; only a trouble has one."""
+    """One finding. `fix` is the command that removes the problem; None if there is no problem."""
 
     area: str
     text: str
     state: State = State.OK
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuFinding:
-    """One GPU: how many metrics it gives, and what each other one is missing for."""
+    """One GPU: the number of available metrics, and the reason for each missing one."""
 
     device: Device
     present: int
@@ -46,24 +46,24 @@ class GpuFinding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Everything found."""
+    """All findings, in the order they are printed."""
 
     version: str
     findings: tuple[Finding, ...]
     gpus: tuple[GpuFinding, ...]
 
     @property
-    def troubles(self) -> int:
-        """Count what can be mended."""
+    def problems(self) -> int:
+        """Number of findings that are not OK."""
         return sum(finding.state is not State.OK for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report for programs."""
+        """Return the report as a JSON object."""
         return {
             "version": self.version,
-            "well": not self.troubles,
+            "ok": not self.problems,
             "findings": [
-                {"area": each.area, "state": each.state.value, "text": each.text, "mend": each.mend}
+                {"area": each.area, "state": each.state.value, "text": each.text, "fix": each.fix}
                 for each in self.findings
             ],
             "gpus": [
@@ -79,27 +79,27 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """Return the report for people; states are words, not colours."""
+        """Return the report as text. States are words, so that they can be read without colour."""
         lines = [f"dashtop {self.version}"]
         area = None
         for finding in self.findings:
             if finding.area != area:
                 area = finding.area
                 lines += ["", area]
-            lines += _hanging(f"  {finding.state.value:<4}  ", finding.text)
-            if finding.mend is not None:
-                # One piece, however long: it is there to be copied.
-                lines.append(f"{'':{_INDENT}}mend it with:  {finding.mend}")
-            if finding is self._last_of(area):
-                lines += self._missing(area)
-        verdict = {0: "All is well.", 1: "1 trouble found."}
-        return "\n".join([*lines, "", verdict.get(self.troubles, f"{self.troubles} troubles found.")])
+            lines += _wrap(f"  {finding.state.value:<4}  ", finding.text)
+            if finding.fix is not None:
+                # Never wrapped, so that it can be copied.
+                lines.append(f"{'':{_INDENT}}Fix:  {finding.fix}")
+            if finding is self._last_finding(area):
+                lines += self._list_missing(area)
+        verdict = {0: "No problems found.", 1: "1 problem found."}
+        return "\n".join([*lines, "", verdict.get(self.problems, f"{self.problems} problems found.")])
 
-    def _last_of(self, area: str | None) -> Finding:
+    def _last_finding(self, area: str | None) -> Finding:
         return [finding for finding in self.findings if finding.area == area][-1]
 
-    def _missing(self, area: str | None) -> list[str]:
-        """Return the metrics that a GPU lacks, those with the same reason together; none for one that has no other."""
+    def _list_missing(self, area: str | None) -> list[str]:
+        """List the missing metrics of a GPU by reason; nothing if every metric is missing."""
         gpu = next((each for each in self.gpus if gpu_area(each.device) == area), None)
         by_reason: dict[UnavailableReason, list[str]] = {}
         for key, reason in gpu.missing.items() if gpu is not None and gpu.present else ():
@@ -107,16 +107,16 @@ class Report:
         lines = []
         for reason, names in by_reason.items():
             lines.append(f"{'':{_INDENT}}{reason.text}:")
-            lines += _hanging(" " * (_INDENT + 2), ", ".join(names))
+            lines += _wrap(" " * (_INDENT + 2), ", ".join(names))
         return lines
 
 
 def gpu_area(device: Device) -> str:
-    """Return the heading that a GPU's findings stand under."""
+    """Return the heading of a GPU's findings."""
     return f"GPU {device.index}: {device.name}"
 
 
-def _hanging(first: str, text: str) -> list[str]:
+def _wrap(first: str, text: str) -> list[str]:
     return textwrap.wrap(
         text,
         WIDTH,

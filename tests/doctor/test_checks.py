@@ -1,4 +1,4 @@
-"""The examination through the real readers on fake drivers, in made-up surroundings."""
+"""The checks through the real readers, on fake drivers and a fake root directory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.doctor import checks as examination
-from dashtop.doctor.checks import CONTAINER, DRIVER, examine
+from dashtop.doctor import checks
+from dashtop.doctor.checks import CONTAINER, DRIVER, run_checks
 from dashtop.doctor.report import Finding, Report, State
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.settings import Settings
@@ -25,7 +25,7 @@ CONTAINER_ID = "31cb02944da7a12196a193cf0e0f6c226d7c453a1db62e65ba98287593a2ee30
 
 
 class Machine:
-    """Everything doctor looks at but the driver: files under `root`, and the environment."""
+    """Everything doctor reads except the driver: files under `root`, and the environment."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
@@ -33,25 +33,25 @@ class Machine:
         self._monkeypatch = monkeypatch
         self.write("proc/self/cgroup", "0::/user.slice/user-1000.slice/session-3.scope\n")
         self.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n")
-        self.card(0, vendor="0x8086", kind="0x060000")
+        self.add_pci_device(0, vendor="0x8086", kind="0x060000")
 
     def write(self, path: str, text: str) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text)
 
-    def card(self, number: int, vendor: str = "0x10de", kind: str = "0x030200") -> None:
+    def add_pci_device(self, number: int, vendor: str = "0x10de", kind: str = "0x030200") -> None:
         self.write(f"sys/bus/pci/devices/0000:0{number}:00.0/vendor", vendor + "\n")
         self.write(f"sys/bus/pci/devices/0000:0{number}:00.0/class", kind + "\n")
 
     def in_docker(self) -> None:
         self.write("proc/self/cgroup", f"0::/system.slice/docker-{CONTAINER_ID}.scope\n")
 
-    def examined(self, world: World | None = None) -> Report:
-        """Examine with that driver; None: there is none."""
+    def run_checks(self, world: World | None = None) -> Report:
+        """Run the checks with that driver; None: no driver."""
         env = world.env() if world is not None else {"LD_LIBRARY_PATH": str(self.root)}
         for name, value in env.items():
             self._monkeypatch.setenv(name, value)
-        return examine(Settings(port=0), root=self.root, environ=self.environ)
+        return run_checks(Settings(port=0), root=self.root, environ=self.environ)
 
 
 @pytest.fixture
@@ -59,19 +59,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path / "root", monkeypatch)
 
 
-def troubles(report: Report) -> list[Finding]:
+def problems(report: Report) -> list[Finding]:
     found = [finding for finding in report.findings if finding.state is not State.OK]
-    assert all(finding.mend for finding in found)
-    assert report.troubles == len(found)
+    assert all(finding.fix for finding in found)
+    assert report.problems == len(found)
     return found
 
 
-def test_all_is_well(nvml_world: WorldFactory, machine: Machine) -> None:
+def test_no_problems(nvml_world: WorldFactory, machine: Machine) -> None:
     world = nvml_world("h100x8")
-    report = machine.examined(world)
+    report = machine.run_checks(world)
 
-    assert troubles(report) == []
-    assert report.as_text().endswith("All is well.")
+    assert problems(report) == []
+    assert report.as_text().endswith("No problems found.")
     assert [gpu.device.uuid for gpu in report.gpus] == [gpu["uuid"] for gpu in world.gpus]
     text = report.as_text()
     assert world.data["driver_version"] in text
@@ -83,15 +83,15 @@ def test_all_is_well(nvml_world: WorldFactory, machine: Machine) -> None:
 
 
 def test_no_library_and_no_card(machine: Machine) -> None:
-    (trouble,) = troubles(machine.examined())
+    (problem,) = problems(machine.run_checks())
 
-    assert (trouble.area, trouble.state, trouble.mend) == (DRIVER, State.FAIL, "dashtop --no-gpu")
-    assert UnavailableReason.NO_LIBRARY.text in trouble.text
-    assert "no NVIDIA card" in trouble.text
+    assert (problem.area, problem.state, problem.fix) == (DRIVER, State.FAIL, "dashtop --no-gpu")
+    assert UnavailableReason.NO_LIBRARY.text in problem.text
+    assert "no NVIDIA GPU" in problem.text
 
 
 @pytest.mark.parametrize(
-    ("release", "mend"),
+    ("release", "fix"),
     [
         ('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n', "sudo ubuntu-drivers install"),
         ("ID=debian\n", "sudo apt install nvidia-driver"),
@@ -100,15 +100,15 @@ def test_no_library_and_no_card(machine: Machine) -> None:
         ("ID=nixos\n", "xdg-open https://www.nvidia.com/drivers"),
     ],
 )
-def test_no_library_beside_a_card_is_a_driver_to_install(machine: Machine, release: str, mend: str) -> None:
-    machine.card(1)
+def test_missing_library_with_a_gpu_asks_to_install_the_driver(machine: Machine, release: str, fix: str) -> None:
+    machine.add_pci_device(1)
     machine.write("etc/os-release", release)
 
-    assert troubles(machine.examined())[0].mend == mend
+    assert problems(machine.run_checks())[0].fix == fix
 
 
 @pytest.mark.parametrize(
-    ("environ", "mend"),
+    ("environ", "fix"),
     [
         ({}, "docker run --gpus all …"),
         ({"NVIDIA_VISIBLE_DEVICES": "void"}, "docker run --gpus all …"),
@@ -119,29 +119,29 @@ def test_no_library_beside_a_card_is_a_driver_to_install(machine: Machine, relea
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubectl set resources deployment … --limits=nvidia.com/gpu=1"),
     ],
 )
-def test_no_library_in_a_container(machine: Machine, environ: dict[str, str], mend: str) -> None:
+def test_no_library_in_a_container(machine: Machine, environ: dict[str, str], fix: str) -> None:
     machine.in_docker()
     machine.environ = environ
-    report = machine.examined()
+    report = machine.run_checks()
 
-    assert troubles(report)[0].mend == mend
+    assert problems(report)[0].fix == fix
     assert any(finding.area == CONTAINER and CONTAINER_ID[:12] in finding.text for finding in report.findings)
 
 
 def test_a_driver_that_is_not_loaded(nvml_world: WorldFactory, machine: Machine) -> None:
-    machine.card(1)
+    machine.add_pci_device(1)
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
-    (trouble,) = troubles(machine.examined(world))
-    assert trouble.text.startswith(UnavailableReason.NO_DRIVER.text)
-    assert trouble.mend == "sudo modprobe nvidia"
+    (problem,) = problems(machine.run_checks(world))
+    assert problem.text.startswith(UnavailableReason.NO_DRIVER.text)
+    assert problem.fix == "sudo modprobe nvidia"
 
 
 def test_a_loaded_driver_without_device_files(nvml_world: WorldFactory, machine: Machine) -> None:
     machine.write("sys/module/nvidia/version", "535.183.01\n")
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
-    assert troubles(machine.examined(world))[0].mend == "sudo nvidia-modprobe -c 0 -u"
+    assert problems(machine.run_checks(world))[0].fix == "sudo nvidia-modprobe -c 0 -u"
 
 
 def test_a_driver_upgraded_under_way(nvml_world: WorldFactory, machine: Machine) -> None:
@@ -150,12 +150,12 @@ def test_a_driver_upgraded_under_way(nvml_world: WorldFactory, machine: Machine)
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n",
     )
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", MISMATCH)
-    report = machine.examined(world)
+    report = machine.run_checks(world)
 
-    (trouble,) = troubles(report)
-    assert trouble.text.startswith(UnavailableReason.DRIVER_MISMATCH.text)
-    assert trouble.mend is not None
-    assert "modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia" in trouble.mend
+    (problem,) = problems(report)
+    assert problem.text.startswith(UnavailableReason.DRIVER_MISMATCH.text)
+    assert problem.fix is not None
+    assert "modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia" in problem.fix
     assert "kernel module 535.104.05" in report.as_text()
 
 
@@ -165,18 +165,18 @@ def test_a_container_that_lost_its_devices(nvml_world: WorldFactory, machine: Ma
     machine.write("dev/nvidia0", "")
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", UNKNOWN)
 
-    (trouble,) = troubles(machine.examined(world))
-    assert "/dev/nvidiactl cannot be opened: Is a directory" in trouble.text
-    assert trouble.mend == f"docker restart {CONTAINER_ID[:12]}"
+    (problem,) = problems(machine.run_checks(world))
+    assert "/dev/nvidiactl cannot be opened: Is a directory" in problem.text
+    assert problem.fix == f"docker restart {CONTAINER_ID[:12]}"
 
 
 def test_no_permission_for_the_driver(nvml_world: WorldFactory, machine: Machine) -> None:
-    machine.card(1)
+    machine.add_pci_device(1)
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NO_PERMISSION)
 
-    (trouble,) = troubles(machine.examined(world))
-    assert trouble.text.startswith(UnavailableReason.NO_PERMISSION.text)
-    assert trouble.mend == "sudo chmod a+rw /dev/nvidia*"
+    (problem,) = problems(machine.run_checks(world))
+    assert problem.text.startswith(UnavailableReason.NO_PERMISSION.text)
+    assert problem.fix == "sudo chmod a+rw /dev/nvidia*"
 
 
 def test_no_permission_for_a_metric(
@@ -184,12 +184,12 @@ def test_no_permission_for_a_metric(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     world = nvml_world("rtx3090").set_return("nvmlDeviceGetPowerUsage", NO_PERMISSION, gpu=0)
-    report = machine.examined(world)
+    report = machine.run_checks(world)
 
-    (trouble,) = troubles(report)
-    assert trouble.state is State.WARN
-    assert "power.current_watts" in trouble.text
-    assert trouble.mend == 'sudo -E "$(command -v dashtop)"'
+    (problem,) = problems(report)
+    assert problem.state is State.WARN
+    assert "power.current_watts" in problem.text
+    assert problem.fix == 'sudo -E "$(command -v dashtop)"'
     assert report.gpus[0].missing["gpu.power.current_watts"] is UnavailableReason.NO_PERMISSION
 
 
@@ -204,23 +204,23 @@ def test_one_gpu_that_is_lost(
     nvml_world: WorldFactory, machine: Machine, code: int, reason: UnavailableReason, words: str
 ) -> None:
     world = nvml_world("h100x8").set_return("*", code, gpu=3)
-    report = machine.examined(world)
+    report = machine.run_checks(world)
 
-    (trouble,) = troubles(report)
-    assert trouble.area.startswith("GPU 3")
-    assert trouble.text == reason.text
-    assert trouble.mend is not None
-    assert trouble.mend.startswith("sudo nvidia-smi --gpu-reset -i ")
-    assert words in trouble.mend
+    (problem,) = problems(report)
+    assert problem.area.startswith("GPU 3")
+    assert problem.text == reason.text
+    assert problem.fix is not None
+    assert problem.fix.startswith("sudo nvidia-smi --gpu-reset -i ")
+    assert words in problem.fix
     assert "temperature_slowdown" not in report.as_text().partition("GPU 3")[2].partition("GPU 4")[0]
     assert [gpu.present > 10 for gpu in report.gpus] == [True] * 3 + [False] + [True] * 4
 
 
 def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Machine) -> None:
     world = nvml_world("a100_mig")
-    report = machine.examined(world)
+    report = machine.run_checks(world)
 
-    assert not [finding for finding in troubles(report) if finding.state is State.FAIL]
+    assert not [finding for finding in problems(report) if finding.state is State.FAIL]
     text = report.as_text()
     assert "split into MIG instances: GPU" in text
     assert "of GPU 0" in text
@@ -231,17 +231,17 @@ def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Mach
 def test_a_driver_that_hangs_does_not_hang_doctor(
     nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examination, "GPU_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(checks, "GPU_TIMEOUT_S", 1.0)
     world = nvml_world("rtx3090").set_hang("nvmlInit_v2")
     started = time.monotonic()
     try:
-        (trouble,) = troubles(machine.examined(world))
+        (problem,) = problems(machine.run_checks(world))
     finally:
         with contextlib.suppress(OSError):
             world.clear_faults().save()
     assert time.monotonic() - started < 8
-    assert trouble.text == f"{UnavailableReason.DRIVER_SILENT.text}; waited 1 s; there is no NVIDIA card on the PCI bus"
-    assert trouble.mend == "sudo reboot"
+    assert problem.text == f"{UnavailableReason.DRIVER_SILENT.text}; waited 1 s; no NVIDIA GPU is on the PCI bus"
+    assert problem.fix == "sudo reboot"
 
 
 def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,10 +250,10 @@ def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, m
     world = nvml_world("rtx3090")
     world.gpu(0)["processes"] = [{"pid": 4_190_000, "used_memory": 1, "type": "C"}]
 
-    (trouble,) = troubles(machine.examined(world))
-    assert trouble.state is State.WARN
-    assert trouble.mend == "docker run --pid=host …"
+    (problem,) = problems(machine.run_checks(world))
+    assert problem.state is State.WARN
+    assert problem.fix == "docker run --pid=host …"
 
 
-def test_gpus_left_alone_are_no_trouble(machine: Machine) -> None:
-    assert troubles(examine(Settings(port=0, gpu=False), root=machine.root, environ={})) == []
+def test_disabled_gpu_monitoring_is_no_problem(machine: Machine) -> None:
+    assert problems(run_checks(Settings(port=0, gpu=False), root=machine.root, environ={})) == []
