@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     ] = 1.0
     gpu: Annotated[
         bool,
-        Option(flag="--no-gpu", env=("ENABLE_GPU_MONITORING",), stored="false", help="leave the GPUs alone"),
+        Option(flag="--no-gpu", env=("ENABLE_GPU_MONITORING",), stored="false", help="disable GPU monitoring"),
     ] = True
     demo: Annotated[
         int,
@@ -113,14 +113,14 @@ class Settings(BaseSettings):
             flag="--token",
             env=("DASHTOP_TOKEN",),
             metavar="TOKEN",
-            help="what a client must know; made and printed where another machine can connect",
+            help="access token; generated and printed if other machines can connect",
             secret=True,
         ),
         Field(min_length=8, pattern=r"^[\w.~+/=-]+$", repr=False),
     ] = None
     auth: Annotated[
         bool,
-        Option(flag="--no-auth", env=("DASHTOP_AUTH",), stored="false", help="let everyone in who can connect"),
+        Option(flag="--no-auth", env=("DASHTOP_AUTH",), stored="false", help="disable authentication"),
     ] = True
     frame_ancestors: Annotated[
         tuple[Annotated[str, Field(pattern=r"^('self'|'none'|https?://[\w.*:\[\]-]+)$")], ...],
