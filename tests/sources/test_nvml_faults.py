@@ -11,11 +11,9 @@ import pytest
 
 from dashtop.model.sample import PROCESSES, Gpu
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.nvml import background_poller as nvml_lane
-from dashtop.sources.nvml import rates as nvml_rates
-from dashtop.sources.nvml import xid_events as nvml_events
-from dashtop.sources.nvml.errors import REASONS, reason_of
-from dashtop.sources.nvml.session import NvmlGpus
+from dashtop.sources.nvml import background_poller, throughput, xid_events
+from dashtop.sources.nvml.bindings import REASONS, get_reason
+from dashtop.sources.nvml.session import NvmlSession
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import reading
 
@@ -131,9 +129,9 @@ def hopper(tmp_path_factory: pytest.TempPathFactory, fake_nvml_cache: Path) -> I
             patch.setenv(name, value)
         patch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(world.library.path)))
         patch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-        patch.setattr(nvml_events, "WAIT_MS", 5)
-        patch.setattr(nvml_rates, "WINDOW_S", 0.001)
-        patch.setattr(nvml_lane, "SECOND_READING_S", 0.11)
+        patch.setattr(xid_events, "WAIT_TIMEOUT_MS", 5)
+        patch.setattr(throughput, "PCIE_WINDOW_S", 0.001)
+        patch.setattr(background_poller, "SECOND_READING_DELAY_S", 0.11)
         world.save()
         yield world
 
@@ -143,7 +141,7 @@ def test_every_function_with_every_error(hopper: World, function: str) -> None:
     """One of eight GPUs answers with an error, then seven at once with seven different ones: each has its own reason,
     and the others keep all their values."""
     sound = read_one_session(hopper, function)
-    session = NvmlGpus()
+    session = NvmlSession()
     try:
         for codes in ({ILL: code} for code in ALONE):
             check(reopened(session, hopper, function, codes), function, codes, sound)
@@ -155,7 +153,7 @@ def test_every_function_with_every_error(hopper: World, function: str) -> None:
         hopper.clear_faults().save()
 
 
-def reopened(session: NvmlGpus, world: World, function: str, codes: dict[int, int]) -> tuple[Gpu, ...]:
+def reopened(session: NvmlSession, world: World, function: str, codes: dict[int, int]) -> tuple[Gpu, ...]:
     """Read in a session of a world in which the function answers with these codes, by GPU."""
     only_with(world, function)
     for index, code in codes.items():
@@ -181,7 +179,7 @@ def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], sound: li
         if code is None:
             assert set(gpu.unavailable) == sound[index], (function, codes, index)
         elif function in LOOKUPS:
-            assert gpu.state is reason_of(code), (function, code)
+            assert gpu.state is get_reason(code), (function, code)
         elif function in ASKED:
             found = gpu.unavailable.get(ASKED[function])
             assert found in allowed(function, code), (function, code, found)
@@ -191,8 +189,8 @@ def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], sound: li
 
 def allowed(function: str, code: int) -> set[UnavailableReason | None]:
     """What may be said of the value: its reason, or its value where another call tells it as well."""
-    reasons: set[UnavailableReason | None] = {reason_of(code)}
-    if function == "nvmlDeviceGetCurrentClocksEventReasons" and reason_of(code) is UnavailableReason.LIBRARY_TOO_OLD:
+    reasons: set[UnavailableReason | None] = {get_reason(code)}
+    if function == "nvmlDeviceGetCurrentClocksEventReasons" and get_reason(code) is UnavailableReason.LIBRARY_TOO_OLD:
         reasons.add(None)
     return reasons
 
@@ -200,14 +198,14 @@ def allowed(function: str, code: int) -> set[UnavailableReason | None]:
 def read_one_session(world: World, function: str = "") -> list[set[str]]:
     """Return the keys that each GPU has no value for while the function answers as it should."""
     only_with(world, function).save()
-    session = NvmlGpus()
+    session = NvmlSession()
     try:
         return [set(gpu.unavailable) for gpu in first_answers(session)]
     finally:
         session.close()
 
 
-def first_answers(session: NvmlGpus) -> tuple[Gpu, ...]:
+def first_answers(session: NvmlSession) -> tuple[Gpu, ...]:
     """Read until everything but rates has had its first answer; rates are left out of what is compared."""
 
     def read() -> tuple[Gpu, ...] | None:
@@ -234,7 +232,7 @@ def without_rates(gpu: Gpu) -> Gpu:
 @pytest.mark.parametrize("functions", [*((each,) for each in (*OPENING, *OF_ACTIVITY)), *OF_NOTHING])
 def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tuple[str, ...]) -> None:
     sound = read_one_session(hopper)
-    session = NvmlGpus()
+    session = NvmlSession()
     try:
         for turn, code in enumerate(CODES):
             session.close()
@@ -245,7 +243,7 @@ def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tupl
             session._open_at = 0.0
             if functions[0] in OPENING:
                 reading = session.read()
-                assert (reading.gpus, reading.error) == ((), reason_of(code)), (functions, code)
+                assert (reading.gpus, reading.error) == ((), get_reason(code)), (functions, code)
             elif functions[0] in OF_ACTIVITY:
                 without_activity(session, sound, code)
             else:
@@ -255,7 +253,7 @@ def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tupl
         hopper.clear_faults().save()
 
 
-def without_activity(session: NvmlGpus, sound: list[set[str]], code: int) -> None:
+def without_activity(session: NvmlSession, sound: list[set[str]], code: int) -> None:
     """Check that only what comes from samples of the GPU's activity is missing, and for the right reason."""
     first_answers(session)
 
@@ -267,9 +265,9 @@ def without_activity(session: NvmlGpus, sound: list[set[str]], code: int) -> Non
     gpus: tuple[Gpu, ...] = eventually(answered, every_s=0.005)
     assert len(gpus) == len(sound)
     for gpu, missing in zip(gpus, sound, strict=True):
-        assert {gpu.unavailable[key] for key in ACTIVITY} == {reason_of(code)}
+        assert {gpu.unavailable[key] for key in ACTIVITY} == {get_reason(code)}
         if code in LOST_CODES:  # whatever asks
-            assert gpu.state is reason_of(code)
+            assert gpu.state is get_reason(code)
         else:
             assert set(without_rates(gpu).unavailable) - set(ACTIVITY) == missing, code
 
@@ -296,7 +294,7 @@ def test_no_function_that_is_called_is_left_out(hopper: World) -> None:
 
 
 def test_each_documented_code_has_the_right_reason() -> None:
-    assert reason_of(pynvml.NVML_ERROR_NO_PERMISSION) is UnavailableReason.NO_PERMISSION
-    assert reason_of(pynvml.NVML_ERROR_GPU_IS_LOST) is UnavailableReason.GPU_LOST
-    assert reason_of(12345) is UnavailableReason.DRIVER_ERROR
+    assert get_reason(pynvml.NVML_ERROR_NO_PERMISSION) is UnavailableReason.NO_PERMISSION
+    assert get_reason(pynvml.NVML_ERROR_GPU_IS_LOST) is UnavailableReason.GPU_LOST
+    assert get_reason(12345) is UnavailableReason.DRIVER_ERROR
     assert set(REASONS.values()) <= set(UnavailableReason)

@@ -12,7 +12,7 @@ import pytest
 
 from dashtop.model.metric import Severity
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.nvml import subprocess_reader as isolated
+from dashtop.sources.nvml import subprocess_reader
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import children, of_size, reading, settled, well, when
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same course of things, sooner."""
-    monkeypatch.setattr(isolated, "HANG_S", 1.0)
-    monkeypatch.setattr(isolated, "STALE_S", 0.2)
+    monkeypatch.setattr(subprocess_reader, "HANG_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(subprocess_reader, "STALE_AFTER_S", 0.2)
 
 
 @pytest.mark.parametrize("function", ["nvmlDeviceGetTemperature", "nvmlDeviceGetFanSpeed"])

@@ -1,7 +1,7 @@
-"""The slow lane: questions that cost the driver milliseconds, asked in a thread beside the main path.
+"""Runs slow NVML queries in a background thread and keeps their newest results.
 
-Reading is scheduled by cost: what takes a microsecond is asked every tick, serially (threads make it slower); process
-lists, byte counters, fans and energy take 0.1 to 20 ms each and would make a tick of eight GPUs late.
+A query of a microsecond runs in every tick, one after the other (threads make it slower). Process lists, byte counters,
+fans and energy take 0.1 to 20 ms each and would delay a tick of eight GPUs.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.nvml.errors import call
+from dashtop.sources.nvml.bindings import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     _Key = tuple[object, object]
-    _Turn = tuple[float, int, _Key, "_Question[Any]"]
+    _ScheduledQuery = tuple[float, int, _Key, "_Query[Any]"]
 
 ResultT = TypeVar("ResultT")
 
-STALE_S = 5.0
-SECOND_READING_S = 1.0
-SLACK_S = 0.25
-"""How much sooner or later than its period a question is asked, for it to be asked when the main path has just run."""
+STALE_AFTER_S = 5.0
+"""A result is stale when it is this much older than its interval."""
+SECOND_READING_DELAY_S = 1.0
+SCHEDULE_TOLERANCE_S = 0.25
+"""How much a query may run before or after its time, to run together with a tick and save a wake-up."""
 
 
-class Again(Exception):  # noqa: N818 - not an error: the answer needs a second look
-    """Raised by a question that is to be asked again after `seconds` before it has an answer."""
+class RetryAfter(Exception):  # noqa: N818 - a request, not an error
+    """Raised by a query that must run again after `seconds` before it has a result."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -42,107 +43,112 @@ class Again(Exception):  # noqa: N818 - not an error: the answer needs a second 
 
 
 @dataclass(slots=True)
-class _Question(Generic[ResultT]):
-    ask: Callable[[], ResultT]
-    period_s: float
+class _Query(Generic[ResultT]):
+    function: Callable[[], ResultT]
+    interval_s: float
     due: float = 0.0
-    answer: ResultT | Unavailable | None = None
-    answered_at: float = 0.0
+    result: ResultT | Unavailable | None = None
+    finished_at: float = 0.0
 
 
 class BackgroundPoller:
-    """Asks each question once a period and keeps the newest answer. The thread starts with the first question."""
+    """Runs each query once per interval and keeps the newest result. The thread starts with the first query."""
 
     def __init__(self) -> None:
-        self._questions: dict[_Key, _Question[Any]] = {}
-        # What is new; None: look what is due.
-        self._posed: SimpleQueue[tuple[_Key, _Question[Any]] | None] = SimpleQueue()
+        self._queries: dict[_Key, _Query[Any]] = {}
+        # New queries; None: run what is due.
+        self._requests: SimpleQueue[tuple[_Key, _Query[Any]] | None] = SimpleQueue()
         self._closed = False
         self._due = math.inf
         self._thread: threading.Thread | None = None
 
-    def answer(self, owner: object, ask: Callable[[], ResultT], period_s: float) -> ResultT:
-        """Return the newest answer to `ask` (identified by it and its `owner`); the first call only poses it.
+    def get(self, owner: object, function: Callable[[], ResultT], interval_s: float) -> ResultT:
+        """Return the newest result of a query, identified by `owner` and `function`; the first call only schedules it.
 
-        Raises what the question raised; FIRST_READING before there is an answer; STALE when it is too old.
+        Raise what the query raised, Unavailable(FIRST_READING) before there is a result, and Unavailable(STALE) if the
+        result is too old.
         """
-        question = self._questions.get((owner, ask))
-        if question is None:
-            question = self._questions[owner, ask] = _Question(ask, period_s)
-            self._posed.put(((owner, ask), question))
+        query = self._queries.get((owner, function))
+        if query is None:
+            query = self._queries[owner, function] = _Query(function, interval_s)
+            self._requests.put(((owner, function), query))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dashtop-slow-lane", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="dashtop-nvml-poller", daemon=True)
                 self._thread.start()
             raise Unavailable(UnavailableReason.FIRST_READING)
-        answer = question.answer
-        if answer is None:
+        result = query.result
+        if result is None:
             raise Unavailable(UnavailableReason.FIRST_READING)
-        if isinstance(answer, Unavailable):
-            raise Unavailable(answer.reason)
-        if time.monotonic() - question.answered_at > period_s + STALE_S:
+        if isinstance(result, Unavailable):
+            raise Unavailable(result.reason)
+        if time.monotonic() - query.finished_at > interval_s + STALE_AFTER_S:
             raise Unavailable(UnavailableReason.STALE)
-        result: ResultT = answer
-        return result
+        value: ResultT = result
+        return value
 
-    def pause(self, owner: object) -> None:
-        """Ask nothing more about `owner` until it is asked about again: its answers are forgotten."""
-        for key in [key for key in self._questions if key[0] == owner]:
-            self._questions.pop(key, None)
+    def discard(self, owner: object) -> None:
+        """Stop the queries of `owner` and forget their results. `get` schedules them again."""
+        for key in [key for key in self._queries if key[0] == owner]:
+            self._queries.pop(key, None)
 
-    def turn(self) -> None:
-        """Ask what is due: now the processor has all that it takes at hand, and a wake-up later would cost as much."""
+    def run_due(self) -> None:
+        """Run the queries that are due now: the processor is awake, and a later wake-up would cost as much."""
         if time.monotonic() >= self._due:
-            self._posed.put(None)
+            self._requests.put(None)
 
     def _run(self) -> None:
-        # The thread's own: a GPU has forty questions, and to look through all of them would take longer than to ask.
-        heap: list[_Turn] = []
-        again: list[_Turn] = []
-        turns = count()
+        # Heaps owned by this thread: scanning the forty queries of each GPU would take longer than running them.
+        scheduled: list[_ScheduledQuery] = []
+        retries: list[_ScheduledQuery] = []
+        order = count()
         while not self._closed:
-            until = min([turn[0] + 2 * SLACK_S for turn in heap[:1]] + [turn[0] for turn in again[:1]], default=None)
+            wake_times = [entry[0] + 2 * SCHEDULE_TOLERANCE_S for entry in scheduled[:1]]
+            wake_at = min(wake_times + [entry[0] for entry in retries[:1]], default=None)
             with suppress(Empty):
-                posed = self._posed.get(timeout=None if until is None else max(0.001, until - time.monotonic()))
+                request = self._requests.get(
+                    timeout=None if wake_at is None else max(0.001, wake_at - time.monotonic())
+                )
                 while True:
-                    if posed is not None:
-                        key, question = posed
-                        heapq.heappush(heap, (0.0, next(turns), key, question))
-                    posed = self._posed.get_nowait()
-            self._due = math.inf  # until it is known again
-            for due in (again, heap):
-                while due and due[0][0] <= time.monotonic() and not self._closed:
-                    _, _, key, question = heapq.heappop(due)
-                    if self._questions.get(key) is not question:
-                        continue  # its GPU is to be left alone from now on
-                    later_s = self._ask(question)
-                    if later_s is None:
-                        heapq.heappush(heap, (question.due, next(turns), key, question))
+                    if request is not None:
+                        key, query = request
+                        heapq.heappush(scheduled, (0.0, next(order), key, query))
+                    request = self._requests.get_nowait()
+            self._due = math.inf  # not known until the queries have run
+            for heap in (retries, scheduled):
+                while heap and heap[0][0] <= time.monotonic() and not self._closed:
+                    _, _, key, query = heapq.heappop(heap)
+                    if self._queries.get(key) is not query:
+                        continue  # discarded
+                    retry_after_s = self._execute(query)
+                    if retry_after_s is None:
+                        heapq.heappush(scheduled, (query.due, next(order), key, query))
                     else:
-                        heapq.heappush(again, (time.monotonic() + later_s, next(turns), key, question))
-            self._due = heap[0][0] if heap else math.inf
+                        heapq.heappush(retries, (time.monotonic() + retry_after_s, next(order), key, query))
+            self._due = scheduled[0][0] if scheduled else math.inf
 
     @staticmethod
-    def _ask(question: _Question[Any]) -> float | None:
-        """Ask it; return after how many seconds it is to be asked again for the answer, if it is."""
-        period_s = question.period_s
+    def _execute(query: _Query[Any]) -> float | None:
+        """Run a query and store its result. Return the seconds until it must run again to have one, or None."""
+        interval_s = query.interval_s
         try:
-            question.answer = call(question.ask)
-        except Again as later:
-            return later.seconds
-        except Unavailable as missing:
-            question.answer = missing
-            first = missing.reason is UnavailableReason.FIRST_READING
-            retry_s = missing.reason.retry_after_s
-            period_s = min(period_s, SECOND_READING_S) if first else period_s if retry_s is None else retry_s
-        except Exception:  # noqa: BLE001 - a binding that stumbles over one answer must not end the lane
-            question.answer = Unavailable(UnavailableReason.DRIVER_ERROR)
-        question.answered_at = time.monotonic()
-        question.due = question.answered_at + max(period_s / 2, period_s - SLACK_S)
+            query.result = call(query.function)
+        except RetryAfter as retry:
+            return retry.seconds
+        except Unavailable as error:
+            query.result = error
+            if error.reason is UnavailableReason.FIRST_READING:
+                interval_s = min(interval_s, SECOND_READING_DELAY_S)
+            elif error.reason.retry_after_s is not None:
+                interval_s = error.reason.retry_after_s
+        except Exception:  # noqa: BLE001 - pynvml can fail to parse one result; the other queries must go on
+            query.result = Unavailable(UnavailableReason.DRIVER_ERROR)
+        query.finished_at = time.monotonic()
+        query.due = query.finished_at + max(interval_s / 2, interval_s - SCHEDULE_TOLERANCE_S)
         return None
 
     def close(self) -> None:
-        """Stop the thread; a question under way is given a moment to be answered."""
+        """Stop the thread. Wait up to half a second for a query that is running."""
         self._closed = True
-        self._posed.put(None)  # which wakes it
+        self._requests.put(None)  # wake the thread
         if self._thread is not None:
             self._thread.join(0.5)

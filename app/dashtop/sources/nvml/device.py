@@ -1,4 +1,4 @@
-"""One real GPU, or MIG instance, behind the GpuDevice protocol. Which question goes which way is decided here."""
+"""One GPU or MIG instance as a GpuDevice. Decides which NVML calls run in every tick and which in the background."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from dashtop.metrics.convert import pcie_bandwidth
 from dashtop.model.ports import ByteRates, GpuUtilization, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml import queries
-from dashtop.sources.nvml.errors import call
-from dashtop.sources.nvml.fields import FieldBatch, FieldReadings
-from dashtop.sources.nvml.gpm import Activity, ActivityMonitor
-from dashtop.sources.nvml.processes import ProcessLists
-from dashtop.sources.nvml.rates import EnergyRate
+from dashtop.sources.nvml.bindings import call
+from dashtop.sources.nvml.gpm import Activity, GpmReader
+from dashtop.sources.nvml.processes import ProcessReader
+from dashtop.sources.nvml.throughput import EnergyRate, FieldReader, FieldReadings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,261 +24,262 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 
-# Seconds between two questions of the slow lane.
-EACH_SECOND, NOW_AND_THEN, SELDOM, RARELY = 1.0, 3.0, 10.0, 60.0
+# Seconds between two background calls.
+EVERY_SECOND, EVERY_3_S, EVERY_10_S, EVERY_MINUTE = 1.0, 3.0, 10.0, 60.0
 
 
 class NvmlDevice:
-    """Implements GpuDevice. Cheap questions are asked once a tick, costly ones through the slow lane.
+    """Implements GpuDevice. Fast calls run once per tick (`_query`), slow ones in the background (`_poll`).
 
-    `missing` is the reason that stands for NOT_SUPPORTED where the kind of device explains it (MIG, Windows).
-    `host_memory` tells the memory of the host, for a GPU that shares it.
+    `not_supported_reason` replaces NOT_SUPPORTED if the kind of device explains it (MIG, Windows).
+    `read_host_memory` returns the memory of the host, for a GPU that shares it.
     """
 
     def __init__(
         self,
         handle: Any,
-        lane: BackgroundPoller,
+        poller: BackgroundPoller,
         *,
-        missing: UnavailableReason = UnavailableReason.NOT_SUPPORTED,
-        host_memory: Callable[[], MemoryUse] | None = None,
+        not_supported_reason: UnavailableReason = UnavailableReason.NOT_SUPPORTED,
+        read_host_memory: Callable[[], MemoryUse] | None = None,
     ) -> None:
         self._handle = handle
-        self._lane = lane
-        self._missing = missing
-        self._host_memory = host_memory
-        self._answers: dict[Callable[..., Any], Any] = {}
-        self._slow: dict[tuple[object, ...], Callable[[], Any]] = {}
-        self._activity = ActivityMonitor(handle)
-        self._processes = ProcessLists(handle)
-        self._fields = FieldBatch(handle)
+        self._poller = poller
+        self._not_supported_reason = not_supported_reason
+        self._read_host_memory = read_host_memory
+        self._results: dict[Callable[..., Any], Any] = {}
+        self._polled: dict[tuple[object, ...], Callable[[], Any]] = {}
+        self._activity = GpmReader(handle)
+        self._processes = ProcessReader(handle)
+        self._fields = FieldReader(handle)
         self._energy = EnergyRate(handle)
 
-    def begin(self) -> None:
-        """Start a tick: forget the answers of the last one."""
-        self._answers.clear()
+    def start_tick(self) -> None:
+        """Forget the results of the last tick."""
+        self._results.clear()
 
-    def pause(self) -> None:
-        """Leave the GPU alone until it is read again."""
-        self._lane.pause(self)
+    def stop_polling(self) -> None:
+        """Stop the background calls until the GPU is read again."""
+        self._poller.discard(self)
 
     def close(self) -> None:
-        """Give back what the driver has handed out."""
+        """Free what the driver has allocated."""
         self._activity.close()
 
-    def _once(self, function: Callable[..., ResultT], *arguments: object) -> ResultT:
-        """Ask a cheap question, once a tick however many rows need it."""
-        answer: ResultT | Unavailable | None = self._answers.get(function)
-        if answer is None:
+    def _query(self, function: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Call NVML once per tick, however many metrics need the result."""
+        result: ResultT | Unavailable | None = self._results.get(function)
+        if result is None:
             try:
-                answer = call(function, self._handle, *arguments)
+                result = call(function, self._handle, *arguments)
             except Unavailable as error:
-                answer = error
-            self._answers[function] = answer
-        return self._given(answer)
+                result = error
+            self._results[function] = result
+        return self._unwrap(result)
 
-    def _slowly(self, period_s: float, function: Callable[..., ResultT], *arguments: object) -> ResultT:
-        """Ask a costly question beside the main path."""
-        ask: Callable[[], ResultT] | None = self._slow.get((function, arguments))
-        if ask is None:
-            ask = self._slow[function, arguments] = partial(function, self._handle, *arguments)
-        return self._from_lane(ask, period_s)
+    def _poll(self, interval_s: float, function: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Return the newest result of a slow call, which runs in the background every `interval_s`."""
+        call_device: Callable[[], ResultT] | None = self._polled.get((function, arguments))
+        if call_device is None:
+            call_device = self._polled[function, arguments] = partial(function, self._handle, *arguments)
+        return self._get_polled(call_device, interval_s)
 
-    def _from_lane(self, ask: Callable[[], ResultT], period_s: float) -> ResultT:
-        answer: ResultT | Unavailable | None = self._answers.get(ask)
-        if answer is None:
+    def _get_polled(self, read: Callable[[], ResultT], interval_s: float) -> ResultT:
+        result: ResultT | Unavailable | None = self._results.get(read)
+        if result is None:
             try:
-                answer = self._lane.answer(self, ask, period_s)
+                result = self._poller.get(self, read, interval_s)
             except Unavailable as error:
-                answer = error
-            self._answers[ask] = answer
-        return self._given(answer)
+                result = error
+            self._results[read] = result
+        return self._unwrap(result)
 
-    def _given(self, answer: ResultT | Unavailable) -> ResultT:
-        if isinstance(answer, Unavailable):
-            raise Unavailable(self._missing) if answer.reason is UnavailableReason.NOT_SUPPORTED else answer
-        return answer
+    def _unwrap(self, result: ResultT | Unavailable) -> ResultT:
+        if isinstance(result, Unavailable):
+            is_unsupported = result.reason is UnavailableReason.NOT_SUPPORTED
+            raise Unavailable(self._not_supported_reason) if is_unsupported else result
+        return result
 
-    def _field_readings(self) -> FieldReadings:
-        return self._from_lane(self._fields.read, EACH_SECOND)
+    def _read_fields(self) -> FieldReadings:
+        return self._get_polled(self._fields.read, EVERY_SECOND)
 
     def utilization(self) -> GpuUtilization:
-        rates = self._once(pynvml.nvmlDeviceGetUtilizationRates)
+        rates = self._query(pynvml.nvmlDeviceGetUtilizationRates)
         return GpuUtilization(rates.gpu, rates.memory)
 
-    def _activities(self) -> Activity:
-        return self._from_lane(self._activity.read, EACH_SECOND)
+    def _read_activity(self) -> Activity:
+        return self._get_polled(self._activity.read, EVERY_SECOND)
 
     def sm_activity(self) -> float:
-        return float(self._given(self._activities().sm))
+        return float(self._unwrap(self._read_activity().sm))
 
     def sm_occupancy(self) -> float:
-        return float(self._given(self._activities().occupancy))
+        return float(self._unwrap(self._read_activity().occupancy))
 
     def tensor_activity(self) -> float:
-        return float(self._given(self._activities().tensor))
+        return float(self._unwrap(self._read_activity().tensor))
 
     def dram_activity(self) -> float:
-        return float(self._given(self._activities().dram))
+        return float(self._unwrap(self._read_activity().dram))
 
     def memory(self) -> MemoryUse:
-        """Bytes without the driver's reserve, which drivers before R510 count as used; the host's where shared."""
-        if self._host_memory is not None:
-            return self._host_memory()
+        """Return bytes without the memory reserved by the driver (drivers before R510 count it as used)."""
+        if self._read_host_memory is not None:
+            return self._read_host_memory()
         try:
-            info = self._once(queries.memory_v2)
+            info = self._query(queries.memory_v2)
         except Unavailable as error:
-            # Drivers before R510 do not have it, the one of WSL fails at it; the older one answers.
+            # Drivers before R510 do not have v2 and that of WSL fails; v1 works in both.
             if error.reason not in {UnavailableReason.LIBRARY_TOO_OLD, UnavailableReason.DRIVER_ERROR}:
                 raise
-            info = self._once(pynvml.nvmlDeviceGetMemoryInfo)
+            info = self._query(pynvml.nvmlDeviceGetMemoryInfo)
         return MemoryUse(info.used, info.total, info.free)
 
     def reserved_memory(self) -> int:
-        if self._host_memory is not None:
+        if self._read_host_memory is not None:
             raise Unavailable(UnavailableReason.UNIFIED_MEMORY)
-        return int(self._once(queries.memory_v2).reserved)
+        return int(self._query(queries.memory_v2).reserved)
 
     def bar1(self) -> MemoryUse:
-        return self._slowly(SELDOM, queries.bar1)
+        return self._poll(EVERY_10_S, queries.bar1)
 
     def temperature(self) -> float:
-        return float(self._once(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU))
+        return float(self._query(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU))
 
     def memory_temperature(self) -> float:
-        return self._given(self._field_readings().memory_temperature)
+        return self._unwrap(self._read_fields().memory_temperature)
 
     def temperature_margin(self) -> float:
-        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetMarginTemperature))
+        return float(self._poll(EVERY_3_S, pynvml.nvmlDeviceGetMarginTemperature))
 
     def slowdown_temperature(self) -> float:
-        return self._slowly(RARELY, queries.slowdown_temperature)
+        return self._poll(EVERY_MINUTE, queries.slowdown_temperature)
 
     def shutdown_temperature(self) -> float:
-        return self._slowly(RARELY, queries.shutdown_temperature)
+        return self._poll(EVERY_MINUTE, queries.shutdown_temperature)
 
     def power_usage(self) -> float:
-        return float(self._once(pynvml.nvmlDeviceGetPowerUsage)) * queries.MILLI
+        return float(self._query(pynvml.nvmlDeviceGetPowerUsage)) * queries.MILLI
 
     def power_instant(self) -> float:
-        return self._given(self._field_readings().power_instant)
+        return self._unwrap(self._read_fields().power_instant)
 
     def power_average(self) -> float:
-        return self._given(self._field_readings().power_average)
+        return self._unwrap(self._read_fields().power_average)
 
     def power_limit(self) -> float:
-        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetEnforcedPowerLimit)) * queries.MILLI
+        return float(self._poll(EVERY_3_S, pynvml.nvmlDeviceGetEnforcedPowerLimit)) * queries.MILLI
 
     def default_power_limit(self) -> float:
-        return float(self._slowly(RARELY, pynvml.nvmlDeviceGetPowerManagementDefaultLimit)) * queries.MILLI
+        return float(self._poll(EVERY_MINUTE, pynvml.nvmlDeviceGetPowerManagementDefaultLimit)) * queries.MILLI
 
     def power_limit_range(self) -> PowerRange:
-        return self._slowly(RARELY, queries.power_limit_range)
+        return self._poll(EVERY_MINUTE, queries.power_limit_range)
 
     def energy(self) -> float:
-        return self._slowly(SELDOM, queries.energy)
+        return self._poll(EVERY_10_S, queries.energy)
 
     def energy_rate(self) -> float:
-        return self._from_lane(self._energy.read, SELDOM)
+        return self._get_polled(self._energy.read, EVERY_10_S)
 
     def fan_speed(self) -> float:
-        return float(self._slowly(EACH_SECOND, pynvml.nvmlDeviceGetFanSpeed))
+        return float(self._poll(EVERY_SECOND, pynvml.nvmlDeviceGetFanSpeed))
 
     def graphics_clock(self) -> float:
-        return self._once(queries.graphics_clock)
+        return self._query(queries.graphics_clock)
 
     def memory_clock(self) -> float:
-        return self._once(queries.memory_clock)
+        return self._query(queries.memory_clock)
 
     def max_graphics_clock(self) -> float:
-        return self._slowly(RARELY, queries.max_graphics_clock)
+        return self._poll(EVERY_MINUTE, queries.max_graphics_clock)
 
     def max_memory_clock(self) -> float:
-        return self._slowly(RARELY, queries.max_memory_clock)
+        return self._poll(EVERY_MINUTE, queries.max_memory_clock)
 
     def sm_clock(self) -> float:
-        return self._slowly(NOW_AND_THEN, queries.sm_clock)
+        return self._poll(EVERY_3_S, queries.sm_clock)
 
     def video_clock(self) -> float:
-        return self._slowly(NOW_AND_THEN, queries.video_clock)
+        return self._poll(EVERY_3_S, queries.video_clock)
 
     def performance_state(self) -> int:
-        state = int(self._once(pynvml.nvmlDeviceGetPerformanceState))
+        state = int(self._query(pynvml.nvmlDeviceGetPerformanceState))
         if state > pynvml.NVML_PSTATE_15:
             raise Unavailable(UnavailableReason.NOT_SUPPORTED)
         return state
 
     def clock_event_reasons(self) -> int:
-        """A set of bits; drivers before R535 know the question by its older name only."""
+        """Return a bit mask. Drivers before R535 have the function under its older name only."""
         try:
-            return int(self._once(pynvml.nvmlDeviceGetCurrentClocksEventReasons))
+            return int(self._query(pynvml.nvmlDeviceGetCurrentClocksEventReasons))
         except Unavailable as error:
             if error.reason is not UnavailableReason.LIBRARY_TOO_OLD:
                 raise
-            return int(self._once(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons))
+            return int(self._query(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons))
 
     def pcie_generation(self) -> int:
-        return int(self._once(pynvml.nvmlDeviceGetCurrPcieLinkGeneration))
+        return int(self._query(pynvml.nvmlDeviceGetCurrPcieLinkGeneration))
 
     def pcie_width(self) -> int:
-        return int(self._once(pynvml.nvmlDeviceGetCurrPcieLinkWidth))
+        return int(self._query(pynvml.nvmlDeviceGetCurrPcieLinkWidth))
 
     def pcie_max_generation(self) -> int:
-        return int(self._slowly(RARELY, pynvml.nvmlDeviceGetMaxPcieLinkGeneration))
+        return int(self._poll(EVERY_MINUTE, pynvml.nvmlDeviceGetMaxPcieLinkGeneration))
 
     def pcie_max_width(self) -> int:
-        return int(self._slowly(RARELY, pynvml.nvmlDeviceGetMaxPcieLinkWidth))
+        return int(self._poll(EVERY_MINUTE, pynvml.nvmlDeviceGetMaxPcieLinkWidth))
 
     def pcie_rates(self) -> ByteRates:
-        """Bytes per second; the ceiling of the link tells whether its counters can be trusted over a second."""
+        """Return bytes per second. The bandwidth of the link decides whether its counters can wrap within a second."""
         try:
-            self._fields.pcie.ceiling = pcie_bandwidth(self.pcie_generation(), self.pcie_width()) * 1e9
+            self._fields.pcie.link_bandwidth = pcie_bandwidth(self.pcie_generation(), self.pcie_width()) * 1e9
         except Unavailable:
-            self._fields.pcie.ceiling = None
-        return self._given(self._field_readings().pcie)
+            self._fields.pcie.link_bandwidth = None
+        return self._unwrap(self._read_fields().pcie)
 
     def pcie_replays(self) -> int:
-        return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetPcieReplayCounter))
+        return int(self._poll(EVERY_10_S, pynvml.nvmlDeviceGetPcieReplayCounter))
 
     def nvlinks(self) -> NvLinks:
-        return self._slowly(RARELY, queries.nvlinks)
+        return self._poll(EVERY_MINUTE, queries.nvlinks)
 
     def nvlink_rates(self) -> ByteRates:
-        return self._given(self._field_readings().nvlink)
+        return self._unwrap(self._read_fields().nvlink)
 
     def encoder_utilization(self) -> float:
-        return float(self._once(pynvml.nvmlDeviceGetEncoderUtilization)[0])
+        return float(self._query(pynvml.nvmlDeviceGetEncoderUtilization)[0])
 
     def decoder_utilization(self) -> float:
-        return float(self._once(pynvml.nvmlDeviceGetDecoderUtilization)[0])
+        return float(self._query(pynvml.nvmlDeviceGetDecoderUtilization)[0])
 
     def jpeg_utilization(self) -> float:
-        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetJpgUtilization)[0])
+        return float(self._poll(EVERY_3_S, pynvml.nvmlDeviceGetJpgUtilization)[0])
 
     def ofa_utilization(self) -> float:
-        return float(self._slowly(NOW_AND_THEN, pynvml.nvmlDeviceGetOfaUtilization)[0])
+        return float(self._poll(EVERY_3_S, pynvml.nvmlDeviceGetOfaUtilization)[0])
 
     def encoder_sessions(self) -> int:
-        return self._slowly(NOW_AND_THEN, queries.encoder_sessions)
+        return self._poll(EVERY_3_S, queries.encoder_sessions)
 
     def ecc_errors(self, *, corrected: bool, lifetime: bool) -> int:
-        return self._slowly(SELDOM, queries.ecc_errors, corrected, lifetime)
+        return self._poll(EVERY_10_S, queries.ecc_errors, corrected, lifetime)
 
     def retired_pages(self) -> RetiredPages:
-        return self._slowly(RARELY, queries.retired_pages)
+        return self._poll(EVERY_MINUTE, queries.retired_pages)
 
     def remapped_rows(self) -> RemappedRows:
-        return self._slowly(RARELY, queries.remapped_rows)
+        return self._poll(EVERY_MINUTE, queries.remapped_rows)
 
     def compute_mode(self) -> int:
-        return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetComputeMode))
+        return int(self._poll(EVERY_10_S, pynvml.nvmlDeviceGetComputeMode))
 
     def persistence_mode(self) -> int:
-        return int(self._slowly(SELDOM, pynvml.nvmlDeviceGetPersistenceMode))
+        return int(self._poll(EVERY_10_S, pynvml.nvmlDeviceGetPersistenceMode))
 
     def mig_mode(self) -> int:
-        return self._slowly(SELDOM, queries.mig_mode)
+        return self._poll(EVERY_10_S, queries.mig_mode)
 
     def processes(self) -> tuple[GpuProcess, ...]:
-        """Processes with memory on this GPU."""
-        return self._from_lane(self._processes.read, EACH_SECOND)
+        """Return the processes with memory on this GPU."""
+        return self._get_polled(self._processes.read, EVERY_SECOND)

@@ -1,4 +1,4 @@
-"""What really runs on the GPU, through NVML's GPU Performance Monitoring (GPM): two samples and what lies between."""
+"""SM activity, occupancy, tensor and DRAM activity from NVML's GPU Performance Monitoring (GPM)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import pynvml
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.nvml.errors import call, call_or_none, reason_of
+from dashtop.sources.nvml.bindings import call, call_or_none, get_reason
 
 # NVML manual, nvmlGpmMetricsGet: samples closer than 100 ms may not carry valid metrics.
-MINIMUM_GAP_S = 0.1
+MIN_SAMPLE_INTERVAL_S = 0.1
 
 
 class Activity(NamedTuple):
-    """Percent since the last sample; see GpuDevice."""
+    """Percent since the last sample (see GpuDevice)."""
 
     sm: float | Unavailable
     occupancy: float | Unavailable
@@ -31,35 +31,38 @@ METRIC_IDS = (
 )
 
 
-class ActivityMonitor:
-    """Keeps the last GPM sample of one GPU. Hopper and later answer; others raise Unavailable(NOT_SUPPORTED)."""
+class GpmReader:
+    """Compares the last two GPM samples of one GPU. Supported by Hopper and later."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._samples: list[Any] = []
-        self._taken_s = 0.0
-        self._request = _request()
+        self._sampled_at = 0.0
+        self._request = _build_request()
 
     def read(self) -> Activity:
-        """Return the activity since the last call; FIRST_READING the first time, and after too short a time."""
+        """Return the activity since the last call.
+
+        Raise Unavailable: NOT_SUPPORTED, or FIRST_READING the first time and within MIN_SAMPLE_INTERVAL_S.
+        """
         if not self._samples:
             if not call(pynvml.nvmlGpmQueryDeviceSupport, self._handle).isSupportedDevice:
                 raise Unavailable(UnavailableReason.NOT_SUPPORTED)
             self._samples = [call(pynvml.nvmlGpmSampleAlloc), call(pynvml.nvmlGpmSampleAlloc)]
-            self._take()
+            self._take_sample()
             raise Unavailable(UnavailableReason.FIRST_READING)
-        if time.monotonic() - self._taken_s <= MINIMUM_GAP_S:
+        if time.monotonic() - self._sampled_at <= MIN_SAMPLE_INTERVAL_S:
             raise Unavailable(UnavailableReason.FIRST_READING)
         self._samples.reverse()
-        self._take()
+        self._take_sample()
         request = self._request
         request.sample2, request.sample1 = self._samples
         call(pynvml.nvmlGpmMetricsGet, request)
-        return Activity(*(_value(request.metrics[position]) for position in range(len(METRIC_IDS))))
+        return Activity(*(_parse_metric(request.metrics[position]) for position in range(len(METRIC_IDS))))
 
-    def _take(self) -> None:
+    def _take_sample(self) -> None:
         call(pynvml.nvmlGpmSampleGet, self._handle, self._samples[0])
-        self._taken_s = time.monotonic()
+        self._sampled_at = time.monotonic()
 
     def close(self) -> None:
         """Free the samples."""
@@ -68,17 +71,17 @@ class ActivityMonitor:
         self._samples = []
 
 
-def _request() -> Any:
-    """Return the question for METRIC_IDS, less the two samples."""
+def _build_request() -> Any:
+    """Return the request for METRIC_IDS, without the two samples."""
     request = pynvml.c_nvmlGpmMetricsGet_t()
     request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
     request.numMetrics = len(METRIC_IDS)
-    for position, number in enumerate(METRIC_IDS):
-        request.metrics[position].metricId = number
+    for position, metric_id in enumerate(METRIC_IDS):
+        request.metrics[position].metricId = metric_id
     return request
 
 
-def _value(metric: Any) -> float | Unavailable:
+def _parse_metric(metric: Any) -> float | Unavailable:
     if metric.nvmlReturn != pynvml.NVML_SUCCESS:
-        return Unavailable(reason_of(metric.nvmlReturn))
+        return Unavailable(get_reason(metric.nvmlReturn))
     return float(metric.value)

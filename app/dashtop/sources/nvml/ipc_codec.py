@@ -1,4 +1,4 @@
-"""Readings on their way from the reading child to its parent: values every time, the rest only when it has changed."""
+"""Encodes readings for the pipe from the worker: values every time, devices and reasons only if they changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = tuple(metric.key for metric in GPU_METRICS)
 
 
 class Encoder:
-    """Packs readings for one Decoder."""
+    """Encodes readings for one Decoder."""
 
     def __init__(self) -> None:
         self._devices: tuple[Device, ...] | None = None
@@ -30,13 +30,13 @@ class Encoder:
         changed = devices != self._devices
         if changed:
             self._devices, self._unavailable = devices, [{} for _ in devices]
-        rows = [self._row(position, gpu) for position, gpu in enumerate(reading.gpus)]
-        wire = (reading.error, devices if changed else None, rows, reading.events)
-        return pickle.dumps(wire, protocol=pickle.HIGHEST_PROTOCOL)
+        rows = [self._encode_gpu(position, gpu) for position, gpu in enumerate(reading.gpus)]
+        message = (reading.error, devices if changed else None, rows, reading.events)
+        return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
-    def _row(self, position: int, gpu: Gpu) -> tuple[Any, ...]:
-        # Plain tuples: pickling an enum or a dataclass costs a call of Python for each.
-        same = gpu.unavailable == self._unavailable[position]
+    def _encode_gpu(self, position: int, gpu: Gpu) -> tuple[Any, ...]:
+        # Plain tuples: pickling an enum or a dataclass calls Python code for each.
+        is_unchanged = gpu.unavailable == self._unavailable[position]
         self._unavailable[position] = gpu.unavailable
         processes = [
             (
@@ -45,25 +45,25 @@ class Encoder:
             )
             for each in gpu.processes
         ]
-        return [gpu.values[key] for key in _KEYS], None if same else dict(gpu.unavailable), processes, gpu.state
+        return [gpu.values[key] for key in _KEYS], None if is_unchanged else dict(gpu.unavailable), processes, gpu.state
 
 
 class Decoder:
-    """Unpacks what one Encoder packed, in the same order."""
+    """Decodes the messages of one Encoder, in the same order."""
 
     def __init__(self) -> None:
         self._devices: tuple[Device, ...] = ()
         self._unavailable: list[Mapping[str, UnavailableReason]] = []
 
     def decode(self, message: bytes) -> GpuReading:
-        """Return the reading that the child packed."""
-        error, devices, rows, events = pickle.loads(message)  # noqa: S301 - by our own child, over a private socket
+        """Return the reading of a message."""
+        error, devices, rows, events = pickle.loads(message)  # noqa: S301 - from our own worker, over a private socket
         if devices is not None:
             self._devices, self._unavailable = devices, [{} for _ in devices]
-        gpus = tuple(self._gpu(position, *row) for position, row in enumerate(rows))
+        gpus = tuple(self._decode_gpu(position, *row) for position, row in enumerate(rows))
         return GpuReading(gpus=gpus, error=error, events=events)
 
-    def _gpu(
+    def _decode_gpu(
         self,
         position: int,
         values: list[float | None],

@@ -1,7 +1,7 @@
-"""The reading child: one NVML session in a process of its own, answering one request at a time over a socket.
+"""The worker process: one NVML session, which answers one request at a time over a socket.
 
-The driver may hang or crash whoever calls it; then it is this process alone that is lost. It ends by itself when its
-parent is gone, and leaves Ctrl-C to the parent.
+The driver can hang or crash its caller; then only this process is lost. It exits when its parent is gone, and ignores
+Ctrl-C, which the parent handles.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ REQUEST = b"read"
 def main(descriptor: int, proc: str, sys_root: str) -> None:
     """Answer requests on the socket `descriptor` until the parent closes its end.
 
-    Ends after an answer that only another process can better: the library that is loaded does not fit the driver.
+    Exit after an error that only a new process can recover from: the loaded library does not fit the driver.
     """
-    from dashtop.sources.nvml.session import NvmlGpus  # noqa: PLC0415 - the parent imports this module too, and no NVML
+    from dashtop.sources.nvml.session import NvmlSession  # noqa: PLC0415 - the parent must not import pynvml
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    encoder, gpus = Encoder(), NvmlGpus(proc=Path(proc), sys=Path(sys_root))
+    encoder, session = Encoder(), NvmlSession(proc=Path(proc), sys_root=Path(sys_root))
     with Connection(descriptor) as connection:
         try:
             while connection.recv_bytes() == REQUEST:
-                reading = gpus.read()
+                reading = session.read()
                 connection.send_bytes(encoder.encode(reading))
                 if reading.error is not None and reading.error.requires_restart:
                     break
-                gpus.answered()
+                session.run_due_queries()
         except (EOFError, ConnectionError):
             pass
-    gpus.close()
+    session.close()
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""What the driver reports of itself: XID and memory errors, waited for in a thread of their own."""
+"""Waits for XID and ECC error events of the driver, in a thread."""
 
 from __future__ import annotations
 
@@ -13,72 +13,72 @@ import pynvml
 
 from dashtop.metrics.xid import ecc_event, xid_event
 from dashtop.model.unavailable import Unavailable
-from dashtop.sources.nvml.errors import call, call_or_none
+from dashtop.sources.nvml.bindings import call, call_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dashtop.model.sample import Event
 
-WANTED = (
+EVENT_TYPES = (
     pynvml.nvmlEventTypeXidCriticalError
     | pynvml.nvmlEventTypeDoubleBitEccError
     | pynvml.nvmlEventTypeSingleBitEccErrorStorm
     | pynvml.nvmlEventTypeDramRetirementEvent
     | pynvml.nvmlEventTypeDramRetirementFailure
 )
-WAIT_MS = 500
-MOST_WAITING = 256
+WAIT_TIMEOUT_MS = 500
+MAX_PENDING_EVENTS = 256
 
 
-class EventWatcher:
-    """Waits for events of the GPUs it is given. Quiet where the driver offers none (Windows, vGPU)."""
+class XidEventWatcher:
+    """Collects events of GPUs. There are none if the driver does not support events (Windows, vGPU)."""
 
     def __init__(self, handles: Mapping[str, Any]) -> None:
-        """Register each of `handles`, GPUs by UUID."""
-        self._found: deque[Event] = deque(maxlen=MOST_WAITING)
+        """Register for the events of `handles`, by UUID."""
+        self._pending: deque[Event] = deque(maxlen=MAX_PENDING_EVENTS)
         self._stop = threading.Event()
-        self._uuids = {_address(handle): uuid for uuid, handle in handles.items()}
+        self._uuids = {_get_address(handle): uuid for uuid, handle in handles.items()}
         self._set = call_or_none(pynvml.nvmlEventSetCreate)
         self._thread: threading.Thread | None = None
         if self._set is None:
             return
         registered = [handle for handle in handles.values() if self._register(handle)]
         if registered:
-            self._thread = threading.Thread(target=self._run, name="dashtop-events", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="dashtop-nvml-events", daemon=True)
             self._thread.start()
 
     def _register(self, handle: Any) -> bool:
         supported = call_or_none(pynvml.nvmlDeviceGetSupportedEventTypes, handle)
-        if not supported or not supported & WANTED:
+        if not supported or not supported & EVENT_TYPES:
             return False
         try:
-            call(pynvml.nvmlDeviceRegisterEvents, handle, supported & WANTED, self._set)
+            call(pynvml.nvmlDeviceRegisterEvents, handle, supported & EVENT_TYPES, self._set)
         except Unavailable:
             return False
         return True
 
     def drain(self) -> tuple[Event, ...]:
         """Return the events since the last call, oldest first."""
-        found = []
+        events = []
         with contextlib.suppress(IndexError):
             while True:
-                found.append(self._found.popleft())
-        return tuple(found)
+                events.append(self._pending.popleft())
+        return tuple(events)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                data = pynvml.nvmlEventSetWait_v2(self._set, WAIT_MS)
+                data = pynvml.nvmlEventSetWait_v2(self._set, WAIT_TIMEOUT_MS)
             except pynvml.NVMLError as error:
                 if error.value != pynvml.NVML_ERROR_TIMEOUT:
-                    # A lost GPU or a driver that goes away answers at once, for ever.
-                    self._stop.wait(WAIT_MS / 1000)
+                    # If the GPU is lost or the driver is unloaded, every call fails immediately.
+                    self._stop.wait(WAIT_TIMEOUT_MS / 1000)
                 continue
-            self._found.append(self._event(data))
+            self._pending.append(self._build_event(data))
 
-    def _event(self, data: Any) -> Event:
-        uuid = self._uuids.get(_address(data.device))
+    def _build_event(self, data: Any) -> Event:
+        uuid = self._uuids.get(_get_address(data.device))
         now_ms = time.time_ns() // 1_000_000
         if data.eventType & pynvml.nvmlEventTypeXidCriticalError:
             return xid_event(int(data.eventData), time_ms=now_ms, gpu_uuid=uuid)
@@ -89,10 +89,10 @@ class EventWatcher:
         """Stop waiting."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(2 * WAIT_MS / 1000)
+            self._thread.join(2 * WAIT_TIMEOUT_MS / 1000)
         if self._set is not None and (self._thread is None or not self._thread.is_alive()):
             call_or_none(pynvml.nvmlEventSetFree, self._set)
 
 
-def _address(handle: Any) -> int | None:
+def _get_address(handle: Any) -> int | None:
     return ctypes.cast(handle, ctypes.c_void_p).value

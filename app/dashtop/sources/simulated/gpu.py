@@ -16,7 +16,7 @@ from dashtop.metrics.xid import xid_event
 from dashtop.model.metric import GIB
 from dashtop.model.sample import Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.nvml.device_info import silent, split_reason
+from dashtop.sources.gpu_records import get_mig_parent_reason, mark_unavailable
 from dashtop.sources.simulated.curves import BATCH, IDLE, INFERENCE, OVERHEATING, TRAINING, Noise
 from dashtop.sources.simulated.metric_curves import CURVES, Moment
 
@@ -152,7 +152,11 @@ class SimulatedGpu:
             return UnavailableReason.MIG_INSTANCE
         if self.device.shares_host_memory and CURVES.get(key, ("", 0.0))[0].startswith("memory."):
             return UnavailableReason.UNIFIED_MEMORY
-        return split_reason(key, UnavailableReason.NOT_SUPPORTED) if self._is_split else UnavailableReason.NOT_SUPPORTED
+        return (
+            get_mig_parent_reason(key, UnavailableReason.NOT_SUPPORTED)
+            if self._is_split
+            else UnavailableReason.NOT_SUPPORTED
+        )
 
     @property
     def metric_keys(self) -> tuple[str, ...]:
@@ -181,7 +185,7 @@ class SimulatedGpu:
                 processes=self._read_processes(moment, row),
             )
             if state is None
-            else silent(self.device, state)
+            else mark_unavailable(self.device, state)
             for row, state in enumerate(states)
         ]
 

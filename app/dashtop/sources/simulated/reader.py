@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.sample import Device, GpuReading
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.host.memory import host_memory, is_shared
-from dashtop.sources.nvml.device_info import ARCHITECTURES, cuda_version, instance_of
+from dashtop.sources.gpu_records import ARCHITECTURES, build_instance, format_cuda_version, shares_host_memory
+from dashtop.sources.nvml.kernel_info import build_host_memory_reader
 from dashtop.sources.simulated.curves import Noise
 from dashtop.sources.simulated.gpu import ROLES, SimulatedGpu, find_fact, load_world
 
@@ -36,7 +36,7 @@ class SimulatedGpuReader:
             raise ValueError(f"0 to {MAX_GPUS} GPUs can be simulated, not {count}")
         self._clock = clock
         self._read_until_ms = clock.now_ms()
-        self.gpus = tuple(_build_gpus(count, seed, host_memory(proc)))
+        self.gpus = tuple(_build_gpus(count, seed, build_host_memory_reader(proc)))
 
     def read(self, timeout_s: float) -> GpuReading:  # noqa: ARG002 - nothing here waits
         """Return the GPUs as they are now."""
@@ -78,7 +78,7 @@ def _build_gpus(count: int, seed: int, read_host_memory: Callable[[], MemoryUse]
         device = _build_device(facts, world, index, f"GPU-{noise.identity(0)}")
         for instance in find_fact(facts, "mig.instances") or ():
             uuid = f"MIG-{noise.identity(count + len(instances))}"
-            part = instance_of(device, count + len(instances), uuid, instance["name"], instance["memory"]["total"])
+            part = build_instance(device, count + len(instances), uuid, instance["name"], instance["memory"]["total"])
             instances.append((instance, index, part))
         yield build(facts, index, device)
     yield from (build(*instance) for instance in instances)
@@ -94,7 +94,7 @@ def _build_device(facts: Mapping[str, Any], world: Mapping[str, Any], index: int
         name=facts["name"],
         memory_total_bytes=total,
         driver_version=world["driver_version"],
-        cuda_version=cuda_version(world["cuda_driver_version"]),
+        cuda_version=format_cuda_version(world["cuda_driver_version"]),
         compute_capability=f"{capability[0]}.{capability[1]}",
         pci_bus_id=f"00000000:{index + 1:02X}:00.0",
         power_limit_watts=limit / 1000 if limit is not None else None,
@@ -103,5 +103,5 @@ def _build_device(facts: Mapping[str, Any], world: Mapping[str, Any], index: int
         serial=facts.get("serial"),
         vbios=facts.get("vbios"),
         architecture=ARCHITECTURES[facts["architecture"]],
-        shares_host_memory=is_shared(facts["name"], total),
+        shares_host_memory=shares_host_memory(facts["name"], total),
     )

@@ -1,4 +1,4 @@
-"""Arrays that the driver fills have the layout that the binding gives them, and room for what there is."""
+"""C arrays filled by NVML: struct layouts match those of pynvml, and long lists fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
-from dashtop.sources.nvml.arrays import FIELD_VALUE, PROCESS, ROOM, UTILIZATION_SAMPLE
+from dashtop.sources.nvml.bindings import FIELD_VALUE, INITIAL_ROWS, PROCESS_INFO, UTILIZATION_SAMPLE
 from tests.sources.nvml_fixtures import of_size, reading, settled
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     ("layout", "structure"),
     [
         (FIELD_VALUE, pynvml.c_nvmlFieldValue_t),
-        (PROCESS, pynvml.c_nvmlProcessInfo_v2_t),
-        (PROCESS, pynvml.c_nvmlProcessInfo_v3_t),
+        (PROCESS_INFO, pynvml.c_nvmlProcessInfo_v2_t),
+        (PROCESS_INFO, pynvml.c_nvmlProcessInfo_v3_t),
         (UTILIZATION_SAMPLE, pynvml.c_nvmlProcessUtilizationSample_t),
     ],
 )
-def test_layouts_are_those_of_the_binding(layout: Struct, structure: type[ctypes.Structure]) -> None:
+def test_struct_layouts_match_pynvml(layout: Struct, structure: type[ctypes.Structure]) -> None:
     fields = [field[0] for field in structure._fields_]
     filled = structure()
     for number, name in enumerate(fields, start=1):
@@ -36,13 +36,15 @@ def test_layouts_are_those_of_the_binding(layout: Struct, structure: type[ctypes
     assert layout.unpack(bytes(filled)) == tuple(range(1, len(fields) + 1))
 
 
-def test_more_processes_than_there_was_room_for(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_buffer_grows_for_long_process_lists(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     world = of_size(nvml_world("rtx3090"), 1)
     world.gpu(0)["processes"] = [
         {"pid": 100_000 + n, "used_memory": (n + 1) * 2**20, "type": "C", "sm_util": n % 100, "mem_util": 1}
-        for n in range(3 * ROOM)
+        for n in range(3 * INITIAL_ROWS)
     ]
     with reading(world, monkeypatch) as gpus:
         processes = settled(gpus)[0].processes
 
-    assert {(each.pid, each.sm_percent) for each in processes} == {(100_000 + n, n % 100) for n in range(3 * ROOM)}
+    assert {(each.pid, each.sm_percent) for each in processes} == {
+        (100_000 + n, n % 100) for n in range(3 * INITIAL_ROWS)
+    }

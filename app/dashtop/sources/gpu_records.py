@@ -1,0 +1,67 @@
+"""Builds records of GPUs and MIG instances without NVML, for the real and the simulated readers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from dashtop.metrics import GPU_METRICS
+from dashtop.model.sample import PROCESSES, Device, Gpu
+from dashtop.model.unavailable import UnavailableReason
+
+ARCHITECTURES = {
+    2: "Kepler", 3: "Maxwell", 4: "Pascal", 5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada", 9: "Hopper",
+    10: "Blackwell", 13: "Rubin",
+}  # fmt: skip
+
+# A GPU with MIG instances does not report its utilization (NVML manual, chapter on MIG).
+_UTILIZATION_KEYS = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
+_MIG_PROFILE = re.compile(r"MIG (\S+)")
+# Parts that use the memory of the host (NVIDIA's DGX Spark and Jetson documentation).
+_INTEGRATED_PARTS = re.compile(r"\b(GB10|N1X|Thor|Orin|Xavier|Tegra)\b", re.IGNORECASE)
+
+
+def format_cuda_version(number: int) -> str:
+    """Return NVML's number of a CUDA version as text: 12040 is 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def shares_host_memory(name: str, memory_total_bytes: int | None) -> bool:
+    """Return whether a GPU of this name uses the memory of the host. `memory_total_bytes`: as NVML reports it."""
+    return memory_total_bytes is None and _INTEGRATED_PARTS.search(name) is not None
+
+
+def build_instance(parent: Device, index: int, uuid: str, name: str, memory_total_bytes: int | None) -> Device:
+    """Return the facts of a MIG instance of `parent`, without those that belong to the whole GPU."""
+    return replace(
+        parent,
+        uuid=uuid,
+        index=index,
+        name=name,
+        memory_total_bytes=memory_total_bytes,
+        power_limit_watts=None,
+        slowdown_celsius=None,
+        shutdown_celsius=None,
+        serial=None,
+        vbios=None,
+        mig_parent_uuid=parent.uuid,
+        mig_profile=profile.group(1) if (profile := _MIG_PROFILE.search(name)) is not None else None,
+    )
+
+
+def get_mig_parent_reason(key: str, reason: UnavailableReason) -> UnavailableReason:
+    """Return why a GPU with MIG instances does not report a value. `reason`: that of any other GPU."""
+    is_utilization = reason is UnavailableReason.NOT_SUPPORTED and key.startswith(_UTILIZATION_KEYS)
+    return UnavailableReason.MIG_PARENT if is_utilization else reason
+
+
+def mark_unavailable(device: Device, reason: UnavailableReason) -> Gpu:
+    """Return a GPU without values, all of them missing for one reason."""
+    keys = [metric.key for metric in GPU_METRICS]
+    return Gpu(
+        device=device,
+        values=dict.fromkeys(keys),
+        unavailable=dict.fromkeys([*keys, PROCESSES], reason),
+        processes=(),
+        state=reason,
+    )
