@@ -112,3 +112,39 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> Non
     with pytest.raises(SettingsError, match=says) as error:
         from_command_line("--config", str(file))
     assert "\n" not in str(error.value)
+
+
+EXAMPLES = {
+    "host": '"10.0.0.1"',
+    "port": "9000",
+    "interval": "2",
+    "no-gpu": "true",
+    "demo": "3",
+    "url-prefix": '"/gpu/"',
+    "token": '"long-enough-token"',
+    "no-auth": "true",
+    "frame-ancestors": '["https://portal.example"]',
+    "allowed-hosts": '["gpu1.example"]',
+    "trusted-proxies": "1",
+    "rate-limit": '"5/second"',
+    "data-dir": '"/srv/dashtop"',
+    "no-persist": "true",
+    "history-url": '"postgresql://db.example/gpu"',
+    "keep-days": "90",
+    "keep-mb": "500",
+}
+
+
+def test_every_option_but_config_has_an_example() -> None:
+    assert {f"--{name}" for name in EXAMPLES} == {option.flag for option in options().values()} - {"--config"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_toml_file_accepts_option_names_with_dashes_or_underscores(name: str, tmp_path: Path) -> None:
+    field = next(each for each, option in options().items() if option.flag == f"--{name}")
+    for spelling in (name, name.replace("-", "_")):
+        file = tmp_path / "dashtop.toml"
+        file.write_text(f"{spelling} = {EXAMPLES[name]}\n")
+        settings = load(config=str(file))
+        assert getattr(settings, field) != Settings.model_fields[field].default
+        assert settings.model_fields_set >= {field}

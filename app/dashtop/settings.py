@@ -279,6 +279,20 @@ class _TomlFile(TomlConfigSettingsSource):
         except (ValueError, OSError) as error:
             raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
 
+    def __call__(self) -> dict[str, Any]:
+        """Return the settings by field name. Names in the file are fields or options, with dashes or underscores."""
+        return dict(_to_field(name, value) for name, value in super().__call__().items())
+
+
+def _to_field(name: str, value: object) -> tuple[str, object]:
+    """Return the field that a name in the file means, and its value: `no-gpu = true` is `gpu = false`."""
+    field = name.replace("-", "_")
+    if field.startswith("no_") and isinstance(value, bool):
+        by_flag = {option.flag: each for each, option in options().items()}
+        if (negated := by_flag.get("--" + field.replace("_", "-"))) is not None:
+            return negated, not value
+    return (field, value) if field in Settings.model_fields else (name, value)
+
 
 def load(**given: object) -> Settings:
     """Return the settings with those `given` on top. Raises SettingsError, a sentence that names the setting."""
