@@ -46,9 +46,10 @@ class HistoryStore:
     def start(self, past: Past | None = None) -> None:
         """Start the thread that writes the samples, as soon as no other process writes the database.
 
-        It writes `past` into an empty history first; queries wait for that.
+        It writes `past` into an empty history first, and returns once that is done: a page polls with a short timeout.
         """
         self._writer.start(past)
+        self._writer.wait_for_past()
 
     def append(self, sample: Sample) -> None:
         """Keep a sample; see the History port."""
