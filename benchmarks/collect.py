@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dashtop.collector.sampler import Sampler
-from dashtop.model.clock import SystemClock
+from dashtop.model.ports import SystemClock
 from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.fake_nvml import World

@@ -108,7 +108,7 @@ def measure(folder: Path, gpus: int, seconds: int) -> None:
     history.close()
     reopened = make_history(folder)  # without the ring of the last hour
     for name in ("1h", "6h", "24h", "7d", "30d"):
-        start, end, step = RANGES[name].ending(NOW_MS - 1)
+        start, end, step = RANGES[name].find_bounds(NOW_MS - 1)
         own = measure_time(partial(reopened.query, keys, start, end, step))
         of_plain = measure_time(partial(query_plain, narrow, start, end, step), 2)
         of_everything = measure_time(partial(read_everything, folder, every, start, end), 1)

@@ -1,4 +1,4 @@
-"""Samples made by hand: every value named in the test that needs it, the rest plausible."""
+"""Builders of samples and histories. Tests pass the values they need; all others are plausible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dashtop.history.postgresql import PostgresDatabase
 from dashtop.history.sqlite import FILE, SqliteDatabase
 from dashtop.history.store import HistoryStore
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
-from dashtop.model.clock import SystemClock
+from dashtop.model.ports import SystemClock
 from dashtop.model.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import UnavailableReason
@@ -98,9 +98,9 @@ def make_history(
     write_interval_ms: int = 0,
     starts: bool = True,
 ) -> HistoryStore:
-    """Return a history in memory, in `folder` or in the PostgreSQL database at `url`; `starts` its writer.
+    """Return a history in memory, in `folder` or in the PostgreSQL database at `url`. `starts`: start its writer.
 
-    Unlike dashtop's, it writes every sample at once: see `wait_until_written`.
+    It writes each sample at once, not every five seconds: see `wait_until_written`.
     """
     database: Database
     if url is not None:
@@ -115,7 +115,7 @@ def make_history(
 
 
 def is_written(history: HistoryStore) -> bool:
-    """Tell whether every sample of the history is in its database."""
+    """Return whether every sample of the history is in its database."""
     return not history._writer.pending()
 
 

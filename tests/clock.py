@@ -1,10 +1,10 @@
-"""A clock that moves only when told to."""
+"""A clock that only tests advance."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """Implements the Clock port."""
+    """A Clock whose time tests set."""
 
     def __init__(self, *, now_ms: int = 1_800_000_000_000, monotonic_s: float = 1_000.0) -> None:
         self._now_ms = now_ms
@@ -17,10 +17,10 @@ class FakeClock:
         return self._monotonic_s
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks on."""
+        """Advance both clocks."""
         self._monotonic_s += seconds
         self._now_ms += round(1000 * seconds)
 
     def set_wall(self, seconds: float) -> None:
-        """Move the wall clock alone, as somebody who sets it does, or a sleep of the machine."""
+        """Change only the wall clock, as when it is set or the machine wakes up."""
         self._now_ms += round(1000 * seconds)

@@ -13,9 +13,8 @@ from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
 from dashtop.demo import build_past
-from dashtop.model.clock import SystemClock
 from dashtop.model.errors import SettingsError
-from dashtop.model.ports import Services
+from dashtop.model.ports import Services, SystemClock
 from dashtop.model.timerange import DAY_MS
 from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader

@@ -88,7 +88,7 @@ def export(settings: Settings, **asked: Any) -> None:
     from dashtop.app import build_history  # noqa: PLC0415
     from dashtop.export import command  # noqa: PLC0415
     from dashtop.export.request import Request  # noqa: PLC0415
-    from dashtop.model.clock import SystemClock  # noqa: PLC0415
+    from dashtop.model.ports import SystemClock  # noqa: PLC0415
 
     clock = SystemClock()
     history = build_history(settings, clock)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from dashtop.model.clock import SystemClock
 from dashtop.model.errors import CollectionEndedError
-from dashtop.model.ports import Services
+from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import routes
 from tests.builders import make_history
 

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from dashtop import server
-from dashtop.model.clock import SystemClock
 from dashtop.model.errors import CollectionEndedError
-from dashtop.model.ports import Services
+from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import sse as stream
 from dashtop.web.api.context import MAX_STREAMS, Context
 from dashtop.web.api.params import GpuParams

@@ -12,8 +12,8 @@ import pytest
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector, next_tick
 from dashtop.collector.sampler import Sampler
-from dashtop.model.clock import SystemClock
 from dashtop.model.errors import CollectionEndedError
+from dashtop.model.ports import SystemClock
 from tests.builders import make_history, make_sample
 from tests.clock import FakeClock
 

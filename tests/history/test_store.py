@@ -53,7 +53,7 @@ def assert_seen(history: HistoryStore, name: str) -> None:
     now = MIDNIGHT_MS + span
     spike = now - span // 2 // 3000 * 3000
     fill(history, range(MIDNIGHT_MS, now, 3000), spike_at=spike)
-    start, end, step = RANGES[name].ending(now)
+    start, end, step = RANGES[name].find_bounds(now)
     found = history.query([LOAD, REASONS], start, end, step)
     load, reasons = found.series
     places = np.flatnonzero(load.maximum == 100)

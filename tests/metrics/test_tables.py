@@ -1,4 +1,4 @@
-"""Every row of the metric tables keeps the table's promises."""
+"""Every row of the metric tables is complete and consistent."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def test_row(metric: Metric[Any]) -> None:
         assert bool(metric.thresholds.message) == any(limit is not None for limit in severities)
 
 
-def test_utilization_changes_its_colour_and_is_no_warning() -> None:
+def test_utilization_changes_its_colour_without_a_warning() -> None:
     thresholds = METRICS["gpu.utilization.gpu"].thresholds
     assert thresholds is not None
     assert (thresholds.elevated, thresholds.high) == (70, 85)
     assert thresholds.severity(100.0) is None
 
 
-def test_the_most_urgent_severity_is_told() -> None:
+def test_highest_severity_is_returned() -> None:
     thresholds = Thresholds(elevated=1, high=2, info=3, warning=4, critical=5)
     assert [thresholds.severity(value) for value in (2.9, 3, 4, 5)] == [
         None, Severity.INFO, Severity.WARNING, Severity.CRITICAL,
     ]  # fmt: skip
 
 
-def test_a_gpus_own_limits_come_before_the_general_ones() -> None:
+def test_device_thresholds_take_precedence() -> None:
     temperature = METRICS["gpu.temperature"]
     own = temperature.thresholds_for(make_device(slowdown_celsius=87.0))
     assert own is not None
@@ -79,10 +79,10 @@ def test_a_gpus_own_limits_come_before_the_general_ones() -> None:
 @pytest.mark.parametrize(
     ("generation", "width", "expected"), [(1, 16, 4.0), (3, 16, 15.75), (4, 16, 31.5), (4, 8, 15.75), (5, 16, 63.0)]
 )
-def test_pcie_ceiling(generation: int, width: int, expected: float) -> None:
+def test_pcie_bandwidth(generation: int, width: int, expected: float) -> None:
     assert pcie_bandwidth(generation, width) == pytest.approx(expected, rel=0.001)
 
 
-def test_an_unknown_pcie_generation_has_no_ceiling() -> None:
+def test_unknown_pcie_generation_has_no_bandwidth() -> None:
     with pytest.raises(Unavailable):
         pcie_bandwidth(9, 16)

@@ -1,3 +1,5 @@
+"""Text from outside is sanitized and cut."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,12 +22,12 @@ from dashtop.model.text import sanitize_text
         (b"\xff\xfe\x00", "\ufffd\ufffd\ufffd"),
     ],
 )
-def test_only_what_can_be_seen_is_left(given: str | bytes, shown: str) -> None:
+def test_unprintable_characters_are_replaced(given: str | bytes, shown: str) -> None:
     assert sanitize_text(given) == shown
 
 
 @pytest.mark.parametrize("given", ["x" * 4096, b"x" * 4096, "\U0001f525" * 4096, "🔥".encode() * 4096, "\x07" * 4096])
-def test_what_is_too_long_is_cut_and_says_so(given: str | bytes) -> None:
+def test_long_text_is_cut_with_an_ellipsis(given: str | bytes) -> None:
     shown = sanitize_text(given)
 
     assert len(shown) == 64
@@ -34,10 +36,10 @@ def test_what_is_too_long_is_cut_and_says_so(given: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [63, 64])
-def test_what_just_fits_is_whole(length: int) -> None:
+def test_text_of_the_maximum_length_is_not_cut(length: int) -> None:
     assert sanitize_text("x" * length) == "x" * length
     assert sanitize_text("🔥".encode() * length) == "🔥" * length
 
 
-def test_the_length_is_the_callers_choice() -> None:
+def test_limit_can_be_chosen() -> None:
     assert sanitize_text("/mnt/" + "a" * 300, 256) == "/mnt/" + "a" * 250 + "…"

@@ -1,4 +1,4 @@
-"""A password in a URL is told nowhere, and a URL that can be read in two ways is refused."""
+"""Passwords in URLs are masked; valid PostgreSQL URLs are accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dashtop.history.postgresql_url import mask_passwords, validate_database_url
         "postgresql://%2Frun%2Fpostgresql/history",
     ],
 )
-def test_urls_of_one_reading_pass(url: str) -> None:
+def test_valid_urls_are_accepted(url: str) -> None:
     assert validate_database_url(url) == url
 
 
@@ -32,5 +32,5 @@ def test_urls_of_one_reading_pass(url: str) -> None:
         ("no URL at all: really?", "no URL at all: really?"),
     ],
 )
-def test_a_password_is_cut_out(text: str, shown: str) -> None:
+def test_passwords_are_masked(text: str, shown: str) -> None:
     assert mask_passwords(text) == shown

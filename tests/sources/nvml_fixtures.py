@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dashtop.model.clock import SystemClock
+from dashtop.model.ports import SystemClock
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.processes import eventually

@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from dashtop.metrics import HOST_METRICS
-from dashtop.model.clock import SystemClock
-from dashtop.model.ports import ByteRates, MemoryUse
+from dashtop.model.ports import ByteRates, MemoryUse, SystemClock
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.reader import RECHECK_INTERVAL_S, PsutilHostReader
 from dashtop.sources.metric_reader import MetricReader

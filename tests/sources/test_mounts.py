@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.model.clock import SystemClock
+from dashtop.model.ports import SystemClock
 from dashtop.model.sample import Mount
 from dashtop.sources.host.mounts import MAX_STUCK, MountReader, statvfs_directory
 from tests.clock import FakeClock

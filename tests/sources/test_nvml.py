@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop.model.clock import SystemClock
+from dashtop.model.ports import SystemClock
 from dashtop.model.sample import PROCESSES
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader

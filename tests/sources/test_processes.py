@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dashtop.model.clock import SystemClock
+from dashtop.model.ports import SystemClock
 from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.sources.host.processes import ProcessReader
 from dashtop.sources.host.procfs import GONE_S

@@ -46,12 +46,12 @@ def asked(request: Request, history: History, now_ms: int) -> Table:
     if request.start_ms is None:
         if request.end_ms is not None:
             raise SettingsError("--end goes with --start.")
-        start_ms, end_ms, step_ms = RANGES[request.range].ending(now_ms, step_ms)
+        start_ms, end_ms, step_ms = RANGES[request.range].find_bounds(now_ms, step_ms)
     else:
         start_ms, end_ms = request.start_ms, now_ms if request.end_ms is None else request.end_ms
         if end_ms <= start_ms:
             raise SettingsError("--end must be later than --start.")
-        step_ms = step_ms or TimeRange.spanning(end_ms - start_ms).step_ms
+        step_ms = step_ms or TimeRange.from_span(end_ms - start_ms).step_ms
     return Table(history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from dashtop.model.timerange import DAY_MS, HOUR_MS, KEPT_FOR_MS, KEPT_MS, MINUTE_MS
+from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, TIER_RETENTION_MS, TIER_STEPS_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,10 +40,10 @@ class Tier:
 
 # A window holds some hundred readings: fewer cost more bytes a value, more leave more rows in the buffer to read.
 TIERS: Final = (
-    Tier(0, 0, 20 * MINUTE_MS, KEPT_FOR_MS[0]),
-    Tier(1, KEPT_MS[1], HOUR_MS, KEPT_FOR_MS[1]),
-    Tier(2, KEPT_MS[2], 4 * HOUR_MS, KEPT_FOR_MS[2]),
-    Tier(3, KEPT_MS[3], 2 * DAY_MS, KEPT_FOR_MS[3]),
+    Tier(0, 0, 20 * MINUTE_MS, TIER_RETENTION_MS[0]),
+    Tier(1, TIER_STEPS_MS[1], HOUR_MS, TIER_RETENTION_MS[1]),
+    Tier(2, TIER_STEPS_MS[2], 4 * HOUR_MS, TIER_RETENTION_MS[2]),
+    Tier(3, TIER_STEPS_MS[3], 2 * DAY_MS, TIER_RETENTION_MS[3]),
 )
 RAW: Final = TIERS[0]
 

@@ -1,36 +1,36 @@
-"""Every exception dashtop raises on purpose.
+"""The exceptions that dashtop raises on purpose.
 
-DashtopError                  base of all; its message is a sentence that says what to do
-├── SettingsError             a setting is unknown or impossible (command line: exit 2)
-├── ServerStartError          the server cannot listen where it was told to (exit 1)
-├── Unavailable               one reading is missing; carries the UnavailableReason
-├── CollectionEndedError      no sample will follow: dashtop is ending
-├── ExportError               an export cannot be made; says what to do
-└── QueryError                a history question that cannot be answered as asked
+DashtopError                  base class; the message says what is wrong and what to do
+├── SettingsError             a setting is unknown or invalid (command line: exit 2)
+├── ServerStartError          the server cannot listen on its address (exit 1)
+├── Unavailable               a value is missing; has the UnavailableReason
+├── CollectionEndedError      no sample will follow: dashtop is shutting down
+├── ExportError               an export cannot be written
+└── QueryError                a query of the history is invalid
 """
 
 from __future__ import annotations
 
 
 class DashtopError(Exception):
-    """Base of every exception dashtop raises on purpose."""
+    """Base class of the exceptions that dashtop raises on purpose."""
 
 
 class SettingsError(DashtopError):
-    """A setting is unknown or impossible; the message is one line for a person."""
+    """A setting is unknown or invalid. The message is one line."""
 
 
 class ServerStartError(DashtopError):
-    """The server cannot listen on the address it was given; the message names a way out."""
+    """The server cannot listen on its address. The message says what to do."""
 
 
 class CollectionEndedError(DashtopError):
-    """Collection has been ended; who waits for the next sample waits in vain."""
+    """Collection has stopped: no sample will follow."""
 
 
 class QueryError(DashtopError):
-    """A question to the history that cannot be answered as asked; the message says what is allowed."""
+    """A query of the history is invalid. The message says what is allowed."""
 
 
 class ExportError(DashtopError):
-    """An export that cannot be made as asked; the message names a way out."""
+    """An export cannot be written. The message says what to do."""

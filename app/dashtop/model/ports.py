@@ -1,7 +1,8 @@
-"""The protocols between the rooms: who is asked for readings, where they are kept, what time it is."""
+"""The protocols between packages: readers, history, collector, clock. And the records that readers return."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -34,21 +35,21 @@ class ByteRates(NamedTuple):
 
 
 class PowerRange(NamedTuple):
-    """Watts that the limit of the board may be set to."""
+    """Range of the power limit, in watts."""
 
     minimum: float
     maximum: float
 
 
 class NvLinks(NamedTuple):
-    """NVLink links that the GPU has, and how many of them are up."""
+    """Number of NVLink links, and of those that are active."""
 
     total: int
     active: int
 
 
 class RetiredPages(NamedTuple):
-    """Pages of device memory taken out of use (before Ampere); `pending`: 1 while some wait for a reset."""
+    """Retired pages of device memory (before Ampere). `pending`: 1 while retirement waits for a reset."""
 
     single_bit: int
     double_bit: int
@@ -56,7 +57,7 @@ class RetiredPages(NamedTuple):
 
 
 class RemappedRows(NamedTuple):
-    """Rows of device memory replaced by spares (Ampere and later); `pending` and `failure` are 0 or 1."""
+    """Remapped rows of device memory (Ampere and later). `pending` and `failure` are 0 or 1."""
 
     corrected: int
     uncorrected: int
@@ -73,7 +74,7 @@ class LoadAverage(NamedTuple):
 
 
 class GpuDevice(Protocol):
-    """What a row of the GPU table may ask of one GPU. Every method raises Unavailable where there is no answer."""
+    """Reads one GPU for the rows of the GPU table. Every method raises Unavailable if there is no value."""
 
     def utilization(self) -> GpuUtilization:
         """Percent busy."""
@@ -85,19 +86,19 @@ class GpuDevice(Protocol):
         """Percent of the warps that could be resident (NVML GPM)."""
 
     def tensor_activity(self) -> float:
-        """Percent of time in which the tensor cores worked (NVML GPM)."""
+        """Percent of time in which the tensor cores were active (NVML GPM)."""
 
     def dram_activity(self) -> float:
-        """Percent of the memory bandwidth that was used (NVML GPM)."""
+        """Used percent of the memory bandwidth (NVML GPM)."""
 
     def memory(self) -> MemoryUse:
-        """Framebuffer memory; what the driver reserves for itself is not counted as used."""
+        """Framebuffer memory; memory reserved by the driver is not counted as used."""
 
     def reserved_memory(self) -> int:
-        """Bytes that the driver and its firmware keep for themselves."""
+        """Bytes reserved by the driver and its firmware."""
 
     def bar1(self) -> MemoryUse:
-        """The window through which the host reaches device memory."""
+        """BAR1: the window through which the host accesses device memory."""
 
     def temperature(self) -> float:
         """°C of the GPU core."""
@@ -106,37 +107,37 @@ class GpuDevice(Protocol):
         """°C of the memory's hottest junction."""
 
     def temperature_margin(self) -> float:
-        """°C left until the GPU slows itself down."""
+        """°C left until the GPU throttles."""
 
     def slowdown_temperature(self) -> float:
-        """°C at which the GPU slows itself down."""
+        """°C at which the GPU throttles."""
 
     def shutdown_temperature(self) -> float:
-        """°C at which the GPU switches off."""
+        """°C at which the GPU shuts down."""
 
     def power_usage(self) -> float:
         """Watts drawn by the whole board."""
 
     def power_instant(self) -> float:
-        """Watts at this moment."""
+        """Watts, instantaneous."""
 
     def power_average(self) -> float:
-        """Watts, mean of the last second."""
+        """Watts, average of the last second."""
 
     def power_limit(self) -> float:
-        """Watts the board is held to at present (enforced limit)."""
+        """Watts of the enforced power limit."""
 
     def default_power_limit(self) -> float:
-        """Watts of the limit that the board starts with."""
+        """Watts of the default power limit."""
 
     def power_limit_range(self) -> PowerRange:
-        """What the limit can be set to."""
+        """Range of the power limit."""
 
     def energy(self) -> float:
-        """Joules drawn since the driver was loaded."""
+        """Joules since driver load."""
 
     def energy_rate(self) -> float:
-        """Watts, from the energy drawn between two readings."""
+        """Watts, from the energy between two readings."""
 
     def fan_speed(self) -> float:
         """Percent of the fan's maximum; above 100 where the vendor allows it."""
@@ -148,10 +149,10 @@ class GpuDevice(Protocol):
         """MHz of device memory."""
 
     def max_graphics_clock(self) -> float:
-        """MHz the graphics engine may reach."""
+        """Maximum MHz of the graphics engine."""
 
     def max_memory_clock(self) -> float:
-        """MHz device memory may reach."""
+        """Maximum MHz of device memory."""
 
     def sm_clock(self) -> float:
         """MHz of the multiprocessors."""
@@ -163,25 +164,25 @@ class GpuDevice(Protocol):
         """0 (fastest) to 15."""
 
     def clock_event_reasons(self) -> int:
-        """Why clocks are held down, a set of bits (catalog.reasons names them)."""
+        """Active throttle reasons as bits (named in metrics.throttle_reasons)."""
 
     def pcie_generation(self) -> int:
-        """Of the link as it is now (it falls when idle)."""
+        """Current generation of the link (lower when idle)."""
 
     def pcie_width(self) -> int:
-        """Lanes of the link as it is now."""
+        """Current number of lanes."""
 
     def pcie_max_generation(self) -> int:
-        """The best generation that GPU and slot can agree on."""
+        """Highest generation of GPU and slot."""
 
     def pcie_max_width(self) -> int:
-        """The most lanes that GPU and slot can agree on."""
+        """Highest number of lanes of GPU and slot."""
 
     def pcie_rates(self) -> ByteRates:
         """PCIe traffic as seen from the GPU."""
 
     def pcie_replays(self) -> int:
-        """Packets sent again since the driver was loaded."""
+        """Replayed packets since driver load."""
 
     def nvlinks(self) -> NvLinks:
         """NVLink links."""
@@ -202,35 +203,35 @@ class GpuDevice(Protocol):
         """Percent busy (optical flow accelerator)."""
 
     def encoder_sessions(self) -> int:
-        """Video encoding sessions open."""
+        """Open video encoding sessions."""
 
     def ecc_errors(self, *, corrected: bool, lifetime: bool) -> int:
-        """Memory errors, over the GPU's life or since the driver was loaded."""
+        """Memory errors, over the GPU's lifetime or since driver load."""
 
     def retired_pages(self) -> RetiredPages:
-        """Pages out of use."""
+        """Retired pages."""
 
     def remapped_rows(self) -> RemappedRows:
-        """Rows replaced."""
+        """Remapped rows."""
 
     def compute_mode(self) -> int:
         """0 default, 2 prohibited, 3 exclusive to one process."""
 
     def persistence_mode(self) -> int:
-        """1 where the driver stays loaded without clients."""
+        """1 if the driver stays loaded without clients."""
 
     def mig_mode(self) -> int:
-        """1 where the GPU is split into MIG instances."""
+        """1 if the GPU is split into MIG instances."""
 
 
 class HostReader(Protocol):
-    """What a row of the host table may ask of the machine. Every method raises Unavailable where it is not told.
+    """Reads the host for the rows of the host table. Every method raises Unavailable if there is no value.
 
-    `begin()` is called once before each walk of the table: rates are over the time between two calls.
+    Call `begin` once before each reading of the table: rates are over the time between two calls.
     """
 
     def begin(self) -> None:
-        """Take the counters of this tick."""
+        """Read the counters of this tick."""
 
     def cpu_percent(self) -> float:
         """Percent busy of all cores together since the last tick."""
@@ -245,13 +246,13 @@ class HostReader(Protocol):
         """Run queue."""
 
     def memory(self) -> MemoryUse:
-        """RAM: available is what programs can still get without swapping; used is the rest."""
+        """RAM: `available` can be allocated without swapping; `used` is the rest."""
 
     def swap(self) -> MemoryUse:
         """Swap space."""
 
     def network_rates(self) -> ByteRates:
-        """All physical and virtual interfaces but loopback and those that only relay others' traffic."""
+        """All interfaces except loopback and those that only forward the traffic of others."""
 
     def disk_rates(self) -> ByteRates:
         """Whole block devices: `sent` = written, `received` = read."""
@@ -260,60 +261,60 @@ class HostReader(Protocol):
         """Percent busy of each core since the last tick; empty on the first."""
 
     def mounts(self) -> tuple[Mount, ...]:
-        """Mounted file systems that hold data."""
+        """Mounted file systems that contain data."""
 
     def add_host_info(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
         """Return the processes with their ProcessInfo, CPU use and memory; a process that has ended keeps None."""
 
     def close(self) -> None:
-        """Let go of threads and files."""
+        """Stop threads and close files."""
 
 
 class GpuReader(Protocol):
-    """All GPUs of the machine. `read` never raises and never blocks much past `timeout_s`."""
+    """All GPUs of the machine. `read` never raises and does not block much longer than `timeout_s`."""
 
     simulated: bool
 
     def read(self, timeout_s: float) -> GpuReading:
-        """Return the GPUs as they are now, or the last reading with its age, or why there are none."""
+        """Return the GPUs as they are now, or the last reading with its age, or the reason why there are none."""
 
     def failures(self) -> int:
-        """Count the readings that went wrong since the start."""
+        """Return the number of failed readings since the start."""
 
     def close(self) -> None:
-        """End children and let go."""
+        """End the worker processes and release resources."""
 
 
 class History(Protocol):
-    """Where samples are kept. Thread-safe. Of several processes that share a database one writes, the others read."""
+    """The stored samples. Thread-safe. Of several processes that share a database, one writes and the others read."""
 
     def append(self, sample: Sample) -> None:
-        """Keep a sample."""
+        """Store a sample."""
 
     def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
         """Return each series in buckets of `step_ms` aligned to the epoch that cover [start_ms, end_ms).
 
-        A key that was never seen is a series of gaps. Raises QueryError for an empty or immense range.
+        An unknown key gives a series of gaps. Raises QueryError for a range that is empty or too long.
         """
 
     def series(self) -> tuple[SeriesKey, ...]:
-        """Return every series that something was ever kept of, those of the host first."""
+        """Return the keys of all stored series, those of the host first."""
 
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
-        """Return the newest 10 000 events in [start_ms, end_ms), in the order of time."""
+        """Return the newest 10 000 events in [start_ms, end_ms), by time."""
 
     def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
-        """Return what processes held on one GPU in [start_ms, end_ms), in the order of their start."""
+        """Return the process spans of one GPU in [start_ms, end_ms), by start."""
 
     def status_message(self) -> str | None:
         """Return a sentence that says why this process does not write the history, or None if it does."""
 
     def close(self) -> None:
-        """Write what is still waiting, for a second at most, and let go."""
+        """Write pending samples, for at most one second, and release resources."""
 
 
 class Latest(Protocol):
-    """The collector as pages and API see it."""
+    """The collector's interface for the page and the API."""
 
     @property
     def interval_s(self) -> float:
@@ -326,23 +327,35 @@ class Latest(Protocol):
         """Return the newest sample; None before the first."""
 
     def alive(self) -> bool:
-        """Tell whether collection is going on."""
+        """Return whether the collector is running."""
 
     def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
-        """Return the newest sample once it is another than that; None when the time is over.
+        """Return the newest sample once its sequence differs from `after_sequence`; None after `timeout_s`.
 
-        Raises CollectionEndedError when collection has been ended: there will be no other.
+        Raises CollectionEndedError if collection has stopped.
         """
 
 
 class Clock(Protocol):
-    """Time as a parameter."""
+    """A source of time, so that tests can set it."""
 
     def now_ms(self) -> int:
         """Wall clock, epoch milliseconds."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump."""
+        """Seconds of a clock that is never set."""
+
+
+class SystemClock:
+    """The machine's clocks: wall time for timestamps, CLOCK_MONOTONIC (which stops during suspend) for intervals."""
+
+    def now_ms(self) -> int:
+        """Return epoch milliseconds."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that is never set."""
+        return time.monotonic()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

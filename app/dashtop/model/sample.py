@@ -1,4 +1,4 @@
-"""What one collection found. Everything here is frozen: a sample is shared by threads without a lock."""
+"""The records of one collection, and of the history. All are frozen: threads share a sample without a lock."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """Static facts of one GPU or MIG instance; None: not told. `uuid` is its identity; `index` may change at a boot.
+    """Static facts of one GPU or MIG instance; None: not reported. `uuid` identifies it; `index` may change at a boot.
 
-    A MIG instance names the GPU it is a part of (`mig_parent_uuid`) and its profile (`mig_profile`: "3g.40gb").
+    A MIG instance has the UUID of its GPU (`mig_parent_uuid`) and a profile (`mig_profile`: "3g.40gb").
     `shares_host_memory`: the GPU has no memory of its own and uses the host's (GB10 and other integrated parts).
     """
 
@@ -100,11 +100,11 @@ class GpuProcess:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened at one moment, in plain words. `gpu_uuid` None: to the host or to dashtop itself.
+    """An event with its text. `gpu_uuid` None: it concerns the host or dashtop itself.
 
     `kind`: xid, ecc, gpu_lost, gpu_back, gpu_added, gpu_removed, driver_changed, driver_silent, driver_back,
-    throttle_begin, throttle_end, process_start, process_end, restart. `advice`: what to do, where anything can be
-    done. `code`: the XID number, or the pid.
+    throttle_begin, throttle_end, process_start, process_end, restart. `advice`: what to do; may be empty.
+    `code`: the XID number, or the pid.
     """
 
     time_ms: int
@@ -118,9 +118,9 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessSpan:
-    """A stretch of time [start_ms, end_ms] in which one process held about the same memory (within 5 %) on one GPU.
+    """A time span [start_ms, end_ms] in which a process used about the same memory (within 5 %) on one GPU.
 
-    `gpu_memory_bytes` is what it held when the stretch began. The end of a stretch that goes on is up to 15 s behind.
+    `gpu_memory_bytes` is its memory at the start of the span. `end_ms` of a running process lags by up to 15 s.
     """
 
     gpu_uuid: str
@@ -139,10 +139,10 @@ PROCESSES: Final = "gpu.processes"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One GPU at one moment. `values` holds every key of the GPU table; a None has its reason in `unavailable`.
+    """One GPU at one moment. `values` has every key of the GPU table; `unavailable` has the reason of each None.
 
-    Under PROCESSES stands there why the processes are not known, where they are not: `processes` is empty then.
-    `state` is set where the GPU as a whole cannot be read at present: lost, to be reset, asleep, driver silent.
+    If the processes cannot be listed, `processes` is empty and `unavailable` has the reason under PROCESSES. `state` is
+    set if the whole GPU cannot be read at present: lost, reset required, asleep, or no response from the driver.
     """
 
     device: Device
@@ -154,9 +154,9 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuReading:
-    """What a GpuReader answers: the GPUs, or (with `error` set) why there are none.
+    """The result of GpuReader.read: the GPUs, or in `error` the reason why there are none.
 
-    `age_s` is how old the values are: 0 for a fresh reading, more while a late one is still under way. `events` are
+    `age_s` is the age of the values: 0 for a new reading, more while the driver has not responded yet. `events` are
     those that the driver has reported since the last reading.
     """
 
@@ -168,9 +168,10 @@ class GpuReading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mount:
-    """A mounted file system that holds data. Sizes in bytes; `used` counts blocks taken, as `df` does.
+    """A mounted file system that contains data. Sizes in bytes; `used_bytes` counts allocated blocks, as `df` does.
 
-    `used_percent` is df's: of what an ordinary user may fill. All None where the mount does not answer.
+    `used_percent` is that of df: the share of the space available to ordinary users. All None if the mount does not
+    respond.
     """
 
     mount_point: str
@@ -182,7 +183,7 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
-    """The machine at one moment. `values` holds every key of the host table; `per_core` is percent of each core."""
+    """The machine at one moment. `values` has every key of the host table; `per_core` is each core's use in percent."""
 
     values: Mapping[str, float | None]
     unavailable: Mapping[str, UnavailableReason]
@@ -192,7 +193,7 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectorRun:
-    """What the last run of one collector cost, in seconds of wall time, and how often it has failed so far."""
+    """The duration of a collector's last run in seconds of wall time, and the number of its failures so far."""
 
     name: str
     duration_s: float
@@ -203,8 +204,7 @@ class CollectorRun:
 class Sample:
     """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals.
 
-    `gpu_age_s` is 0 unless the GPUs' answer is late: then their values are that old. `events` are those since the last
-    sample.
+    `gpu_age_s` is the age of the GPU values: 0 unless the driver is late. `events` are those since the last sample.
     """
 
     sequence: int
@@ -226,7 +226,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SeriesKey:
-    """Names one series: a metric's key and the GPU's UUID (None: the host)."""
+    """Identifies one series: a metric's key and the GPU's UUID (None: the host)."""
 
     metric: str
     gpu_uuid: str | None = None
@@ -234,7 +234,7 @@ class SeriesKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """One metric over equal buckets, in the metric's unit; NaN where a bucket holds no reading (a gap)."""
+    """One metric over equal buckets, in the metric's unit; NaN where a bucket contains no reading (a gap)."""
 
     key: SeriesKey
     mean: NDArray[np.float32]

@@ -1,20 +1,20 @@
-"""Makes text from outside (process names, mount points) fit to be shown."""
+"""Sanitizes text from outside (process names, mount points) for display."""
 
 from __future__ import annotations
 
-NAME_LENGTH = 64
+MAX_NAME_LENGTH = 64
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
-def sanitize_text(text: str | bytes, limit: int = NAME_LENGTH) -> str:
-    """Return `text` with every character that cannot be seen replaced by U+FFFD, at most `limit` characters long.
+def sanitize_text(text: str | bytes, limit: int = MAX_NAME_LENGTH) -> str:
+    """Return `text` with unprintable characters replaced by U+FFFD, cut to `limit` characters.
 
-    Unseen are control characters, line breaks, bytes that are not UTF-8, and the marks that reverse the direction of
-    what follows. Markup is kept as it is: it is text, and escaping it belongs to whoever writes HTML.
+    Unprintable are control characters, line breaks, bytes that are not UTF-8, and marks that reverse the direction of
+    the following text. Markup is not escaped: that is the task of the code that writes HTML.
     """
     if isinstance(text, bytes):
-        # A character takes at most four bytes: what lies beyond cannot be part of the answer.
+        # A character has at most four bytes: later bytes cannot be part of the result.
         text = text[: 4 * (limit + 1)].decode("utf-8", "replace")
     text = text[: limit + 1]
     if not text.isprintable():

@@ -1,4 +1,4 @@
-"""The stretches of the past that can be asked for by name. Pure arithmetic on epoch milliseconds."""
+"""The named time ranges (1h, 24h, …), their steps, and the tiers of the history. Times in epoch milliseconds."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ MINUTE_MS: Final = 60 * SECOND_MS
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
-MOST_POINTS: Final = 5000
-"""Where nobody asks for a number: no screen is wider."""
+# Default number of points: no screen is wider.
+MAX_POINTS: Final = 5000
 
-# The widths in which the history keeps the past, from the raw readings to the coarsest roll-up.
-KEPT_MS: Final = (SECOND_MS, 15 * SECOND_MS, MINUTE_MS, 10 * MINUTE_MS)
-# How far back each of them goes; None: as far as history is kept at all.
-KEPT_FOR_MS: Final = (2 * DAY_MS, 14 * DAY_MS, 90 * DAY_MS, None)
+# The bucket widths of the history's tiers, from raw samples to the coarsest roll-up.
+TIER_STEPS_MS: Final = (SECOND_MS, 15 * SECOND_MS, MINUTE_MS, 10 * MINUTE_MS)
+# How long each tier is kept. None: as long as the history.
+TIER_RETENTION_MS: Final = (2 * DAY_MS, 14 * DAY_MS, 90 * DAY_MS, None)
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """How long a stretch is, and how wide its buckets are where nobody asks for a number of points."""
+    """A length of time, and the default width of its buckets."""
 
     span_ms: int
     step_ms: int
 
     @classmethod
-    def spanning(cls, span_ms: int) -> TimeRange:
-        """Return a stretch of that length, with the buckets of the shortest named one that is as long."""
+    def from_span(cls, span_ms: int) -> TimeRange:
+        """Return a range of that length, with the step of the shortest named range that is at least as long."""
         step_ms = next((named.step_ms for named in RANGES.values() if span_ms <= named.span_ms), None)
-        return cls(span_ms, step_ms or cls(span_ms, 0).step_for(MOST_POINTS))
+        return cls(span_ms, step_ms or cls(span_ms, 0).find_step(MAX_POINTS))
 
-    def ending(self, now_ms: int, step_ms: int | None = None) -> tuple[int, int, int]:
-        """Return start, end and step of the stretch whose last bucket is the one that `now_ms` falls into."""
+    def find_bounds(self, now_ms: int, step_ms: int | None = None) -> tuple[int, int, int]:
+        """Return start, end and step of the range whose last bucket contains `now_ms`."""
         step = step_ms or self.step_ms
         end = (now_ms // step + 1) * step
         return end - self.span_ms, end, step
 
-    def step_for(self, points: int) -> int:
-        """Return the width of a bucket with which there are at most `points`: a multiple of one of KEPT_MS."""
-        least = max(SECOND_MS, -(-self.span_ms // points))
-        kept = next(width for width in reversed(KEPT_MS) if 2 * width <= least or width == SECOND_MS)
-        return -(-least // kept) * kept
+    def find_step(self, points: int) -> int:
+        """Return the bucket width that gives at most `points` buckets: a multiple of one of TIER_STEPS_MS."""
+        min_step = max(SECOND_MS, -(-self.span_ms // points))
+        tier_step = next(width for width in reversed(TIER_STEPS_MS) if 2 * width <= min_step or width == SECOND_MS)
+        return -(-min_step // tier_step) * tier_step
 
 
-# 1h, 6h and 24h have the steps that clients of the original design rely on; the longer ones keep to about 5000 points,
-# in multiples of what the history keeps for that long.
+# The steps of 1h, 6h and 24h are part of the API. Longer ranges have about 5000 points, in multiples of the step of the
+# tier that is kept for that long.
 RANGES: Final = {
     "5m": TimeRange(5 * MINUTE_MS, SECOND_MS),
     "15m": TimeRange(15 * MINUTE_MS, SECOND_MS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dashtop.model.timerange import KEPT_FOR_MS, KEPT_MS, RANGES
+from dashtop.model.timerange import RANGES, TIER_RETENTION_MS, TIER_STEPS_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,9 @@ def build_zoom_window(zoom: TimeSpan, now_ms: int, width_px: int, interval_ms: i
     """Return the complete buckets that cover `zoom`, as narrow as `width_px` can show and the history still keeps."""
     age_ms = now_ms - zoom.start_ms
     tier_ms = next(
-        width for width, kept_ms in zip(KEPT_MS, KEPT_FOR_MS, strict=True) if kept_ms is None or age_ms < kept_ms
+        width
+        for width, kept_ms in zip(TIER_STEPS_MS, TIER_RETENTION_MS, strict=True)
+        if kept_ms is None or age_ms < kept_ms
     )
     step = _choose_step(zoom.end_ms - zoom.start_ms, width_px, interval_ms, lambda step: step % tier_ms == 0)
     start = zoom.start_ms // step * step

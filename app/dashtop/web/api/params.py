@@ -131,10 +131,10 @@ class TimeRangeParams(Params):
         now_ms = clock.now_ms()
         if self.start is None:
             named = RANGES[self.range]
-            return named.ending(now_ms, named.step_for(points) if points is not None else None)
+            return named.find_bounds(now_ms, named.find_step(points) if points is not None else None)
         end_ms = self.end if self.end is not None else max(now_ms, self.start) + 1
-        time_range = TimeRange.spanning(end_ms - self.start)
-        return self.start, end_ms, time_range.step_for(points) if points is not None else time_range.step_ms
+        time_range = TimeRange.from_span(end_ms - self.start)
+        return self.start, end_ms, time_range.find_step(points) if points is not None else time_range.step_ms
 
 
 DEFAULT_POINTS_OF_ALL = 300
