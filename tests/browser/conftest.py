@@ -85,11 +85,6 @@ class BrowserTab:
     def metric(self, key: str, within: str = "body") -> str:
         return self.text(f"{within} [data-metric='{key}']")
 
-    def points(self, chart: str) -> int:
-        """Return the number of points of the last line of a chart."""
-        count: int = self.page.evaluate(POINTS, chart)
-        return count
-
     def take_screenshot(self, path: Path, width: int, theme: Theme = "light", *, whole: bool = True) -> None:
         """Take a screenshot when all charts have the size and theme; check that the page does not scroll sideways."""
         self.page.set_viewport_size({"width": width, "height": 900 if width > 600 else 844})
