@@ -103,7 +103,7 @@ def build_database(settings: Settings) -> Database:
 
 
 def is_on_server(settings: Settings) -> bool:
-    """Tell whether the history is in a PostgreSQL server instead of a file."""
+    """Return whether the history is in a PostgreSQL server instead of a file."""
     return settings.history_url is not None and _is_kept(settings)
 
 
@@ -164,7 +164,10 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         history.close()
 
     atexit.register(close)
-    past = build_past(readers.gpus.gpus, clock.now_ms()) if isinstance(readers.gpus, SimulatedGpuReader) else None
+    past = None
+    if isinstance(readers.gpus, SimulatedGpuReader):
+        log.info("Simulating seven days of history; this takes about a third of a second per GPU.")
+        past = build_past(readers.gpus.gpus, clock.now_ms())
     history.start(past)
     collector.start()
 

@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=COMMANDS,
         help="serve (default): collect and show in the browser; snapshot: print one reading as JSON; "
         "export: write stored history to a file; "
-        "doctor: say what was found, what is missing and why, and what mends it",
+        "doctor: report what was found, what is missing and why, and the fix",
     )
     parser.add_argument("--json", action="store_const", const=True, help="doctor: print JSON")
     add_export_options(parser)

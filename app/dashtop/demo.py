@@ -41,8 +41,8 @@ class Part(NamedTuple):
 
 # As fine as each range of the charts needs.
 PARTS: Final = (
-    Part(7 * DAY_MS, 2, 20 * SECOND_MS, 12 * HOUR_MS),
-    Part(1 * DAY_MS, 1, 5 * SECOND_MS, 6 * HOUR_MS),
+    Part(7 * DAY_MS, 2, 60 * SECOND_MS, 24 * HOUR_MS),
+    Part(1 * DAY_MS, 1, 15 * SECOND_MS, 6 * HOUR_MS),
     Part(6 * HOUR_MS, 0, 5 * SECOND_MS, 2 * HOUR_MS),
     Part(1 * HOUR_MS, 0, 1 * SECOND_MS, 2 * HOUR_MS),
 )

@@ -9,6 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from flask import Flask
+
 from dashtop.ui import ids
 from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.panels import CHARTS
@@ -48,7 +50,7 @@ class Browser:
 
 def make_page(*gpus: Gpu, **options: Any) -> tuple[PageUpdater, Pinned, Recorded]:
     services, latest, history = world(gpus=gpus, **options)
-    return PageUpdater(services, METRICS), latest, history
+    return PageUpdater(services, METRICS, Flask("test")), latest, history
 
 
 def advance(latest: Pinned, seconds: int) -> None:

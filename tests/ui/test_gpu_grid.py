@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
@@ -129,7 +130,7 @@ def test_states_are_described_in_words() -> None:
 
 def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all() -> None:
     services, latest, history = world(gpus=(make_gpu(0, values=IDLE), make_gpu(1, values=IDLE)), recorded_s=600)
-    grid = GpuGrid(services, RenderCache())
+    grid = GpuGrid(services, RenderCache(Flask("test")))
     sample = latest.sample
     assert sample is not None
     built = [{part.name: part.build() for part in grid.build_parts(sample)} for _ in range(5)]
@@ -150,12 +151,13 @@ def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all()
 
 
 PRINT_VERSIONS = """
+from flask import Flask
 from dashtop.ui.gpu_grid import GpuGrid
 from dashtop.ui.render_cache import RenderCache
 from tests.builders import make_gpu
 from tests.ui.worlds import world
 services, latest, _ = world(gpus=(make_gpu(0), make_gpu(1)))
-print([part.version for part in GpuGrid(services, RenderCache()).build_parts(latest.sample)])
+print([part.version for part in GpuGrid(services, RenderCache(Flask("test"))).build_parts(latest.sample)])
 """
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from dash import html
+from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
@@ -34,7 +35,7 @@ ROOT = ProcessInfo(username="root", container_runtime="docker", container="3fa9c
 
 def update(request: dict[str, Any], *gpus: Gpu) -> dict[str, Any]:
     services, _, _ = world(gpus=gpus or (gpu(),))
-    live, _ = PageUpdater(services, ()).update(ViewRequest.parse(request))
+    live, _ = PageUpdater(services, (), Flask("test")).update(ViewRequest.parse(request))
     return live
 
 

@@ -6,15 +6,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from flask import Flask
 
-from dashtop.ui.render_cache import MAX_AGE_S, MAX_ENTRIES, RenderCache
-from tests.clock import FakeClock
+from dashtop.ui.render_cache import MAX_ENTRIES, RenderCache
 
 TIMEOUT_S = 20
 
 
 def test_a_value_is_created_once_for_all_who_ask_at_the_same_time() -> None:
-    cache, barrier, calls = RenderCache(), threading.Barrier(8), []
+    cache, barrier, calls = RenderCache(Flask("test")), threading.Barrier(8), []
 
     def create() -> list[int]:
         calls.append(1)
@@ -30,7 +30,7 @@ def test_a_value_is_created_once_for_all_who_ask_at_the_same_time() -> None:
 
 
 def test_a_rendering_that_blocks_does_not_delay_another_key() -> None:
-    cache, started, finish = RenderCache(), threading.Event(), threading.Event()
+    cache, started, finish = RenderCache(Flask("test")), threading.Event(), threading.Event()
 
     def block() -> str:
         started.set()
@@ -50,19 +50,15 @@ def test_a_failed_rendering_is_tried_again() -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    cache = RenderCache()
+    cache = RenderCache(Flask("test"))
     with pytest.raises(ZeroDivisionError):
         cache.get_or_create("charts", fail)
     assert cache.get_or_create("charts", lambda: 1) == 1
 
 
-def test_values_become_old_and_their_number_is_limited() -> None:
-    clock = FakeClock()
-    cache = RenderCache(clock.monotonic)
-    assert cache.get_or_create("first", lambda: 1) == 1
-    assert cache.get_or_create("first", lambda: 2) == 1
-    clock.advance(MAX_AGE_S + 1)
-    assert cache.get_or_create("first", lambda: 2) == 2
-    for number in range(MAX_ENTRIES):
-        cache.get_or_create(str(number), lambda: 0)
-    assert cache.get_or_create("first", lambda: 3) == 3
+def test_number_of_values_and_of_locks_is_limited() -> None:
+    cache = RenderCache(Flask("test"))
+    for number in range(2 * MAX_ENTRIES):
+        assert cache.get_or_create(str(number), lambda number=number: number) == number  # type: ignore[misc]
+    assert cache.get_or_create("0", lambda: -1) == -1, "the first value was not dropped"
+    assert cache._creating == {}

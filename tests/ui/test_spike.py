@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from flask import Flask
 
 from dashtop.model.ports import Services
 from dashtop.model.timerange import DAY_MS, HOUR_MS
@@ -50,7 +51,7 @@ def test_one_second_at_full_load_is_in_the_figures_data(name: str, tmp_path: Pat
     now = dataclasses.replace(sample(NOW_MS), sequence=2)
     services = Services(latest=Pinned(now), history=reopened, clock=FakeClock(now_ms=NOW_MS))
     request = ViewRequest.parse({"width": 900, "range": name, "only_panel": "chart-utilization"})
-    part = ChartRenderer(services, RenderCache()).render(now, now.gpus[0], request)
+    part = ChartRenderer(services, RenderCache(Flask("test"))).render(now, now.gpus[0], request)
     figure = part.build()["charts"]["chart-utilization"]
     reopened.close()
     low, high, mean, *_ = [trace for trace in figure["data"] if trace["legendgroup"] == LOAD]

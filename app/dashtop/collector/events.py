@@ -126,7 +126,7 @@ def _detect_processes(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event
 
 
 def _is_same_process(process: GpuProcess, other: GpuProcess | None) -> bool:
-    """Tell whether a pid still means the same process. Its start time may become known after the process itself."""
+    """Return whether a pid still means the same process. Its start time may become known after the process itself."""
     return other is not None and (
         None in {process.info.started_ms, other.info.started_ms} or process.info.started_ms == other.info.started_ms
     )

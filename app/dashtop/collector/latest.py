@@ -60,7 +60,7 @@ class LatestSample:
         return self._sample
 
     def alive(self) -> bool:
-        """Tell whether samples arrive: the newest one is recent."""
+        """Return whether samples arrive: the newest one is recent."""
         sample = self._sample
         if sample is None or self._closed:
             return False

@@ -60,7 +60,7 @@ class Environment:
 
     @property
     def in_container(self) -> bool:
-        """Tell whether this is a container."""
+        """Return whether this is a container."""
         return self.runtime is not None or self.kubernetes
 
 
@@ -192,7 +192,7 @@ def _explain_bind_error(address_text: str, settings: Settings, error: OSError) -
 
 
 def _is_dashtop(settings: Settings) -> bool:
-    """Tell whether the server at that address answers like dashtop's /readyz."""
+    """Return whether the server at that address answers like dashtop's /readyz."""
     connectable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     connection = http.client.HTTPConnection(connectable, settings.port, timeout=READYZ_TIMEOUT_S)
     try:

@@ -197,7 +197,7 @@ class SampleEncoder:
 
 
 def _is_changed(span: Span, process: GpuProcess) -> bool:
-    """Tell whether another process has the pid now, or this one uses another amount of memory."""
+    """Return whether another process has the pid now, or this one uses another amount of memory."""
     if span.process.info.started_ms is not None and process.info.started_ms not in {None, span.process.info.started_ms}:
         return True
     before, now = span.memory, process.gpu_memory_bytes

@@ -257,7 +257,7 @@ def _translate(sql: str) -> bytes:
 
 
 def _has_tables(connection: Connection) -> bool:
-    """Tell whether dashtop's tables exist. Raises IncompatibleDatabaseError if the schema has others."""
+    """Return whether dashtop's tables exist. Raises IncompatibleDatabaseError if the schema has others."""
     (encoding,) = connection.execute("SHOW server_encoding").fetchone()
     if encoding != "UTF8":
         raise IncompatibleDatabaseError(f"its encoding is {encoding}: create it with ENCODING 'UTF8'")

@@ -56,7 +56,7 @@ class Ring:
             self._oldest = max(self._oldest, self._written - self._capacity)
 
     def covers(self, start_ms: int) -> bool:
-        """Tell whether the ring holds every appended sample since `start_ms`."""
+        """Return whether the ring holds every appended sample since `start_ms`."""
         with self._lock:
             return self._oldest < self._written and self._time(self._oldest) <= start_ms
 

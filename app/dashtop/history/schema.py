@@ -34,7 +34,7 @@ class Tier:
     kept_ms: int | None
 
     def can_build(self, step_ms: int) -> bool:
-        """Tell whether buckets of `step_ms` are made of whole buckets of this tier."""
+        """Return whether buckets of `step_ms` are made of whole buckets of this tier."""
         return self.width_ms == 0 or step_ms % self.width_ms == 0
 
 

@@ -180,7 +180,7 @@ def _is_damage_message(error: sqlite3.Error) -> bool:
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether the file is damaged, and not the disk full or busy."""
+    """Return whether the file is damaged, and not the disk full or busy."""
     if isinstance(error, (IncompatibleDatabaseError, ValueError)):
         return True
     return isinstance(error, sqlite3.Error) and (_is_damage_message(error) or "no such table" in str(error))

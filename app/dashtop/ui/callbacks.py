@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dash import Dash
+    from flask import Flask
 
     from dashtop.model.metric import Metric
     from dashtop.model.ports import Services
@@ -47,10 +48,10 @@ _CONTROLS: Final = (
 class PageUpdater:
     """Answer the ticks of all browsers. Thread-safe."""
 
-    def __init__(self, services: Services, metrics: Sequence[Metric[Any]]) -> None:
+    def __init__(self, services: Services, metrics: Sequence[Metric[Any]], server: Flask) -> None:
         self._services = services
         self._metrics = metrics
-        cache = RenderCache()
+        cache = RenderCache(server)
         self._charts = ChartRenderer(services, cache)
         self._grid = GpuGrid(services, cache)
         self._delta = DeltaEncoder()
@@ -98,7 +99,7 @@ class PageUpdater:
 
 def register_callbacks(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:
     """Register the callbacks of the page on `app`. `metrics` are those that the page shows."""
-    updater = PageUpdater(services, metrics)
+    updater = PageUpdater(services, metrics, app.server)
 
     # Figures go through a store: Dash would hold back an answer to the graphs until all of plotly.js is loaded.
     @app.callback(

@@ -49,7 +49,7 @@ class StaticTree(Component):
 
 
 def is_plain_element(component: Any) -> bool:
-    """Tell whether a component is an HTML element (dash.html), which has no behaviour of its own."""
+    """Return whether a component is an HTML element (dash.html), which has no behaviour of its own."""
     return bool(component.to_plotly_json()["namespace"] == _HTML_NAMESPACE)
 
 

@@ -134,7 +134,7 @@ def describe_state(gpu: Gpu) -> str:
 
 
 def is_free(gpu: Gpu) -> bool:
-    """Tell whether a GPU is free to use: it is known to have no process, next to no load and no memory in use.
+    """Return whether a GPU is free to use: it is known to have no process, next to no load and no memory in use.
 
     The driver does not report a MIG instance's load: its memory and processes decide. The memory of a GPU that shares
     the host's is always in use.
@@ -188,5 +188,5 @@ def _describe_largest_process(gpu: Gpu) -> tuple[str | None, str | None, int | N
     if process is None or PROCESSES in gpu.unavailable:
         return None, None, None
     user = process.info.username
-    held = process.gpu_memory_bytes
-    return process.info.name or f"pid {process.pid}", user, None if held is None else round(held / MIB)
+    size = process.gpu_memory_bytes
+    return process.info.name or f"pid {process.pid}", user, None if size is None else round(size / MIB)

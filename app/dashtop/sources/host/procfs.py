@@ -53,7 +53,7 @@ class PidNamespace:
         self._absent, self._absent_before = {}, self._absent
 
     def absent_is_foreign(self, pid: int) -> bool:
-        """Tell whether a pid that no process here has is one of another namespace, rather than just ended."""
+        """Return whether a pid that no process here has is one of another namespace, rather than just ended."""
         if self._nested:
             now = self._clock.monotonic()
             since = self._absent[pid] = self._absent_before.get(pid, now)
@@ -61,7 +61,7 @@ class PidNamespace:
         return self._nested
 
     def present_is_foreign(self, pid: int) -> bool:
-        """Tell whether the process that has that pid here is, as far as can be known, not the one the driver means."""
+        """Return whether the process with that pid here is, as far as can be known, not the one the driver reports."""
         return self._nested and not self._has_gpu_open(pid)
 
     def _has_gpu_open(self, pid: int) -> bool:

@@ -41,12 +41,12 @@ class ChartRenderer:
             window = self._window(sample, request, first_ms)
         # Not the start: it moves to the next bucket at another moment than the end.
         version = calculate_version(f"{view}|{first_ms}|{window.end_ms}")
-        is_short = first_ms is not None and window.end_ms - first_ms < RANGES_MS[request.range]
 
         def build() -> dict[str, Any]:
             charts = self._cache.get_or_create(
                 f"charts|{view}|{version}", lambda: self._draw(window, sample, gpu, request)
             )
+            is_short = first_ms is not None and first_ms > self._window(sample, request, 0).start_ms
             return {"charts": charts, "since": first_ms if is_short else None}
 
         return Part("figures", version, build)

@@ -18,7 +18,7 @@ _HEADER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:/@\s]+))(
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether a server bound to `address` is reachable from this machine only."""
+    """Return whether a server bound to `address` is reachable from this machine only."""
     if address == LOCALHOST:
         return True
     try:
@@ -48,7 +48,7 @@ class AllowedHosts:
         except ValueError:
             self._any_address = False
         self.is_allowed = lru_cache(MAX_CACHED_HEADERS)(self._is_allowed)
-        """Tell whether a Host header (name or address, with or without port) is accepted."""
+        """Return whether a Host header (name or address, with or without port) is accepted."""
 
     def _is_allowed(self, header: str) -> bool:
         match = _HEADER.fullmatch(header)
