@@ -245,7 +245,7 @@ def test_a_driver_that_hangs_does_not_hang_doctor(
 
 
 def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashtop.sources.host.procfs._nested", lambda proc: True)
+    monkeypatch.setattr("dashtop.sources.host.processes._is_nested", lambda proc: True)
     machine.in_docker()
     world = nvml_world("rtx3090")
     world.gpu(0)["processes"] = [{"pid": 4_190_000, "used_memory": 1, "type": "C"}]

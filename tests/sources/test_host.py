@@ -11,7 +11,8 @@ import pytest
 from dashtop.metrics import HOST_METRICS
 from dashtop.model.ports import ByteRates, MemoryUse, SystemClock
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.host.reader import RECHECK_INTERVAL_S, PsutilHostReader
+from dashtop.sources.host.io_devices import SELECT_INTERVAL_S
+from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.metric_reader import MetricReader
 from tests.clock import FakeClock
 
@@ -306,11 +307,11 @@ class TestTraffic:
         machine.network(lo=(0, 0), eth0=(0, 0), vf0=(0, 0))
         host.begin()
         (machine.sys / "class/net/vf0/master").symlink_to("../eth0")
-        clock.advance(RECHECK_INTERVAL_S)
+        clock.advance(SELECT_INTERVAL_S)
         machine.network(lo=(0, 0), eth0=(1_000, 1_000), vf0=(1_000, 1_000))
         host.begin()
 
-        assert host.network_rates() == ByteRates(1_000 / RECHECK_INTERVAL_S, 1_000 / RECHECK_INTERVAL_S)
+        assert host.network_rates() == ByteRates(1_000 / SELECT_INTERVAL_S, 1_000 / SELECT_INTERVAL_S)
 
     def test_unreadable_counters(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "net" / "dev").unlink()

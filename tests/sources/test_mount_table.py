@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from dashtop.sources.host.mounts import FileSystem, file_systems
+from dashtop.sources.host.mounts import FileSystem, parse_mountinfo
 
 DESKTOP = rb"""
 22 28 0:21 / /sys rw,nosuid - sysfs sysfs rw
@@ -29,10 +29,10 @@ DESKTOP = rb"""
 
 
 def places(mountinfo: bytes) -> list[str]:
-    return [system.places[0] for system in file_systems(mountinfo)]
+    return [system.mount_points[0] for system in parse_mountinfo(mountinfo)]
 
 
-def test_only_file_systems_that_hold_data_are_kept() -> None:
+def test_only_parse_mountinfo_that_hold_data_are_kept() -> None:
     assert places(DESKTOP) == [
         "/",
         "/boot/efi",
@@ -46,13 +46,13 @@ def test_only_file_systems_that_hold_data_are_kept() -> None:
 
 
 def test_a_bind_mount_is_another_place_of_the_same_file_system() -> None:
-    data = next(system for system in file_systems(DESKTOP) if system.device == "8:1")
+    data = next(system for system in parse_mountinfo(DESKTOP) if system.device == "8:1")
 
-    assert data == FileSystem("8:1", "xfs", ("/data", "/home/me/projects"), local=True)
+    assert data == FileSystem("8:1", "xfs", ("/data", "/home/me/projects"), is_local=True)
 
 
 def test_what_has_no_disk_in_this_machine_is_not_local() -> None:
-    assert [system.places[0] for system in file_systems(DESKTOP) if not system.local] == [
+    assert [system.mount_points[0] for system in parse_mountinfo(DESKTOP) if not system.is_local] == [
         "/home/me/remote",
         "/mnt/nas",
         "/tank",
@@ -69,9 +69,9 @@ def test_the_root_of_a_container_is_an_overlay() -> None:
 103 100 0:101 / /proc/acpi ro - tmpfs tmpfs ro
 """
 
-    assert file_systems(mountinfo) == (
-        FileSystem("0:100", "overlay", ("/",), local=True),
-        FileSystem("259:1", "ext4", ("/models", "/etc/hosts"), local=True),
+    assert parse_mountinfo(mountinfo) == (
+        FileSystem("0:100", "overlay", ("/",), is_local=True),
+        FileSystem("259:1", "ext4", ("/models", "/etc/hosts"), is_local=True),
     )
 
 
@@ -104,4 +104,4 @@ def test_escapes_are_undone_and_strange_bytes_kept() -> None:
 
 
 def test_lines_that_are_none_are_passed_over() -> None:
-    assert file_systems(b"\n40 28 8:1 / /mnt\nnonsense - \n40 28 8:1 / /x rw -\n") == ()
+    assert parse_mountinfo(b"\n40 28 8:1 / /mnt\nnonsense - \n40 28 8:1 / /x rw -\n") == ()

@@ -10,7 +10,7 @@ import pytest
 
 from dashtop.model.ports import SystemClock
 from dashtop.model.sample import Mount
-from dashtop.sources.host.mounts import MAX_STUCK, MountReader, statvfs_directory
+from dashtop.sources.host.mounts import MAX_HUNG_THREADS, MountReader, statvfs_directory
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ NAS = "0:50 / /nas rw - nfs4 nas:/"
 
 def settle(reader: MountReader) -> None:
     with reader._changed:
-        assert reader._changed.wait_for(lambda: not reader._busy(), WAIT_S)
+        assert reader._changed.wait_for(lambda: not reader._is_busy(), WAIT_S)
 
 
 def refresh(reader: MountReader, clock: FakeClock, seconds: float = 5.0) -> dict[str, Mount]:
@@ -120,7 +120,7 @@ def test_sizes_are_those_of_df(disks: FakeDisks, clock: FakeClock, tmp_path: Pat
 def test_the_first_call_waits_for_what_answers_at_once(
     disks: FakeDisks, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dashtop.sources.host.mounts.FIRST_ANSWER_S", WAIT_S)
+    monkeypatch.setattr("dashtop.sources.host.mounts.FIRST_READING_TIMEOUT_S", WAIT_S)
     with reading(tmp_path, disks, clock, ROOT, DATA) as reader:
         assert [mount.used_bytes for mount in reader.mounts()] == [10 * 1024] * 2
 
@@ -204,7 +204,7 @@ def test_threads_stay_bounded_however_many_mounts_are_dead(disks: FakeDisks, clo
     disks.dead = {f"/nas{n}" for n in range(12)}
     with reading(tmp_path, disks, clock, ROOT, *remote) as reader:
         reader.mounts()
-        for _ in range(MAX_STUCK):
+        for _ in range(MAX_HUNG_THREADS):
             disks.wait_until_one_hangs()
             clock.advance(5.0)
             reader.mounts()
@@ -215,23 +215,23 @@ def test_threads_stay_bounded_however_many_mounts_are_dead(disks: FakeDisks, clo
             known = refresh(reader, clock)
             assert known["/"].used_bytes == used * 1024
             assert [known[path].used_bytes for path in sorted(disks.dead)] == [None] * 12
-        assert len(disks.threads()) == MAX_STUCK + 1
-        assert sum(path in disks.dead for path in disks.asked) == MAX_STUCK
+        assert len(disks.threads()) == MAX_HUNG_THREADS + 1
+        assert sum(path in disks.dead for path in disks.asked) == MAX_HUNG_THREADS
 
 
 def test_when_no_thread_is_left_nothing_old_is_shown_as_new(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
-    local = [f"8:{n} / /disk{n} rw - ext4 /dev/sd{n}" for n in range(MAX_STUCK + 3)]
+    local = [f"8:{n} / /disk{n} rw - ext4 /dev/sd{n}" for n in range(MAX_HUNG_THREADS + 3)]
     with reading(tmp_path, disks, clock, ROOT, *local) as reader:
         refresh(reader, clock)
-        disks.dead = {f"/disk{n}" for n in range(MAX_STUCK + 3)}
+        disks.dead = {f"/disk{n}" for n in range(MAX_HUNG_THREADS + 3)}
         clock.advance(5.0)
-        for _ in range(MAX_STUCK + 1):
+        for _ in range(MAX_HUNG_THREADS + 1):
             reader.mounts()
             disks.wait_until_one_hangs()
             clock.advance(5.0)
 
         assert {mount.used_bytes for mount in reader.mounts()} == {None}
-        assert len(disks.threads()) == MAX_STUCK + 1
+        assert len(disks.threads()) == MAX_HUNG_THREADS + 1
 
 
 def test_single_files_mounted_into_a_container_are_no_file_systems(

@@ -13,8 +13,7 @@ import pytest
 
 from dashtop.model.ports import SystemClock
 from dashtop.model.sample import GpuProcess, ProcessInfo
-from dashtop.sources.host.processes import ProcessReader
-from dashtop.sources.host.procfs import GONE_S
+from dashtop.sources.host.processes import EXIT_GRACE_S, ProcessReader
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def reader(proc: FakeProc, clock: FakeClock) -> ProcessReader:
 
 
 def reader_of(proc: FakeProc, clock: FakeClock) -> ProcessReader:
-    return ProcessReader(clock=clock, proc=proc.root, since_boot=lambda: UP_S, user_name={1000: "ada", 0: "root"}.get)
+    return ProcessReader(clock=clock, proc=proc.root, boot_clock=lambda: UP_S, get_user={1000: "ada", 0: "root"}.get)
 
 
 def on_gpu(pid: int) -> GpuProcess:
@@ -155,7 +154,7 @@ def test_a_process_that_left_the_gpus_is_forgotten(proc: FakeProc, clock: FakeCl
         describe(reader, pid)
         clock.advance(1.0)
 
-    assert len(reader._seen) <= 2
+    assert len(reader._processes) <= 2
 
 
 def test_a_name_changed_while_running_is_seen(proc: FakeProc, clock: FakeClock, reader: ProcessReader) -> None:
@@ -287,7 +286,7 @@ class TestInAContainer:
     ) -> None:
         proc.write(10, b"python3")
         proc.opens(10, "/dev/nvidia0")
-        for _ in range(int(GONE_S)):
+        for _ in range(int(EXIT_GRACE_S)):
             assert not describe(reader, 10, 99)[0].info.foreign
             clock.advance(1.0)
         clock.advance(0.5)
@@ -314,7 +313,7 @@ def test_in_the_first_pid_namespace_every_process_is_what_it_seems(proc: FakePro
 
 def test_a_day_of_short_processes_leaves_memory_flat(proc: FakeProc, clock: FakeClock) -> None:
     """10,080 processes in 24 hours, three at a time; every pid is used again and again."""
-    reader = ProcessReader(clock=clock, proc=proc.root, since_boot=lambda: UP_S, user_name=str)
+    reader = ProcessReader(clock=clock, proc=proc.root, boot_clock=lambda: UP_S, get_user=str)
     hours, per_hour, pids, alive = 24, 420, 200, 3
     for pid in range(pids):
         proc.write(pid, b"x", environ=b"VIRTUAL_ENV=/x/%d" % pid)
@@ -324,7 +323,7 @@ def test_a_day_of_short_processes_leaves_memory_flat(proc: FakeProc, clock: Fake
         described = describe(reader, *((number - back) % pids for back in range(alive)))
         assert described[0].info.name == f"short-{number}"
         assert owner(described[0]) == ProcessInfo(username="1000", environment=str(number % pids))
-        assert len(reader._seen) <= alive + 1
+        assert len(reader._processes) <= alive + 1
         clock.advance(3600 / per_hour)
         if number % per_hour == per_hour - 1:
             gc.collect()

@@ -19,7 +19,7 @@ from dashtop.app import build_database, data_folder, is_on_server
 from dashtop.doctor.report import Finding, State
 from dashtop.history.database import DatabaseReadError
 from dashtop.model.text import sanitize_text
-from dashtop.sources.host.cgroups import placement
+from dashtop.sources.host.cgroups import parse_cgroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ class Environment:
 
 def read_environment(root: Path, environ: Mapping[str, str]) -> Environment:
     """Read the facts from the files under `root`, the root directory."""
-    cgroup = placement(_read_text(root / "proc/self/cgroup"))
+    cgroup = parse_cgroup(_read_text(root / "proc/self/cgroup"))
     from_file = next((name for file, name in _CONTAINER_FILES.items() if (root / file).exists()), None)
     from_systemd = _read_text(root / "run/systemd/container").strip() or environ.get("container")
     runtime = cgroup.runtime or from_file or from_systemd or ("a container engine" if cgroup.container else None)

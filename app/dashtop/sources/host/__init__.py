@@ -1,1 +1,1 @@
-"""The host: CPU, memory, disks, network, processes."""
+"""The host: CPU, memory, disks, network, mounts, and the processes on GPUs."""

@@ -8,47 +8,41 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from dashtop.model.ports import ByteRates, LoadAverage, MemoryUse
+from dashtop.model.ports import LoadAverage, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.host.io_devices import select_disks, select_interfaces
+from dashtop.sources.host.io_devices import TrafficReader, select_disks, select_interfaces
 from dashtop.sources.host.mounts import MountReader, statvfs_directory
 from dashtop.sources.host.processes import ProcessReader
-from dashtop.sources.host.rates import TrafficRates
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
-    from dashtop.model.ports import Clock
+    from dashtop.model.ports import ByteRates, Clock
     from dashtop.model.sample import GpuProcess, Mount
 
 ResultT = TypeVar("ResultT")
 
-# Bonds and cards can be added at any time; reading /sys each tick costs more than the counters.
-RECHECK_INTERVAL_S = 10.0
-# The times of one core that make up the whole (proc_stat(5)): guest time is in user and nice already.
+# The times of a core that add up to the whole (proc_stat(5)): guest time is in user and nice already.
 _TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _IDLE = (_TIMES.index("idle"), _TIMES.index("iowait"))
 _CPU_MHZ = re.compile(rb"^cpu MHz(?: dynamic)?\s*:\s*([0-9.]+)", re.MULTILINE)
 
 
 def _query_os(read: Callable[[], ResultT]) -> ResultT:
-    """Return what psutil or a file answers; any failure to answer is Unavailable(UNREADABLE).
-
-    Only calls of psutil and reads of files are wrapped: an error in our own code shall be seen.
-    """
+    """Call psutil or read a file; raise Unavailable(UNREADABLE) if that fails. Errors of our own code must show."""
     try:
         return read()
-    # Files that look otherwise than psutil expects (containers emulate them) are ValueError or LookupError from its
-    # parsers; a kernel without disk counters is NotImplementedError.
+    # ValueError, LookupError: a file is not as psutil expects it (containers emulate files). NotImplementedError: the
+    # kernel has no disk counters.
     except (OSError, ValueError, LookupError, NotImplementedError, psutil.Error):
         raise Unavailable(UnavailableReason.UNREADABLE) from None
 
 
 class PsutilHostReader:
-    """Implements HostReader. `proc` and `sys` are the roots of files that are not read through psutil.
+    """Implements HostReader. `proc` and `sys`: where /proc and /sys are mounted, for files not read through psutil.
 
-    `begin` reads counters and CPU times; memory is read once a tick, when it is first needed. Not thread-safe.
+    `begin` reads counters and CPU times; memory is read once per tick, when it is first needed. Not thread-safe.
     """
 
     def __init__(
@@ -62,8 +56,8 @@ class PsutilHostReader:
         self._clock = clock
         self._proc, self._sys = proc, sys
         self._cpu = _CpuTimes()
-        self._network = _Traffic(_read_network_counters, lambda names: select_interfaces(names, sys))
-        self._disks = _Traffic(_read_disk_counters, lambda names: select_disks(names, sys))
+        self._network = TrafficReader(_read_network_counters, lambda names: select_interfaces(names, sys))
+        self._disks = TrafficReader(_read_disk_counters, lambda names: select_disks(names, sys))
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
         self._processes = ProcessReader(clock=clock, proc=proc)
@@ -78,23 +72,20 @@ class PsutilHostReader:
         self._processes.begin()
 
     def cpu_percent(self) -> float:
-        """Percent busy of all cores together since the last tick: not idle and not waiting for disks.
-
-        Time that a hypervisor gave to another machine (steal) counts as busy.
-        """
+        """Return percent busy of all cores since the last tick: not idle, not in iowait. Steal time counts as busy."""
         return self._cpu.overall()
 
     def cpu_count(self) -> int:
-        """Logical cores that are online."""
+        """Return the number of logical cores that are online."""
         count = _query_os(psutil.cpu_count)
         if not count:
             raise Unavailable(UnavailableReason.UNREADABLE)
         return count
 
     def cpu_frequency(self) -> float:
-        """MHz, mean of the cores; from /proc/cpuinfo, or from cpufreq if that has none (ARM).
+        """Return MHz, mean of the cores; from /proc/cpuinfo, or from cpufreq if that has none (ARM).
 
-        psutil would also open the files of the lowest and highest clock of every core.
+        psutil would also open the files of the minimum and maximum clock of every core.
         """
         found = [float(mhz) for mhz in _CPU_MHZ.findall(_query_os((self._proc / "cpuinfo").read_bytes))]
         if not any(found):
@@ -105,41 +96,41 @@ class PsutilHostReader:
         return sum(found) / len(found)
 
     def load_average(self) -> LoadAverage:
-        """Run queue over 1, 5 and 15 minutes."""
+        """Return the run queue over 1, 5 and 15 minutes."""
         return LoadAverage(*_query_os(psutil.getloadavg))
 
     def memory(self) -> MemoryUse:
-        """RAM in bytes; what the kernel can free at once (caches) is available, not used."""
+        """Return RAM in bytes. Caches that the kernel can free at once are available, not used."""
         if self._memory is None:
             memory = _query_os(psutil.virtual_memory)
             self._memory = MemoryUse(memory.total - memory.available, memory.total, memory.available)
         return self._memory
 
     def swap(self) -> MemoryUse:
-        """Swap space in bytes; all 0 if there is none."""
+        """Return swap space in bytes; all 0 if there is none."""
         if self._swap is None:
             swap = _query_os(psutil.swap_memory)
             self._swap = MemoryUse(swap.used, swap.total, swap.free)
         return self._swap
 
     def network_rates(self) -> ByteRates:
-        """Traffic of the interfaces that `select_interfaces` selects."""
+        """Return the traffic of the interfaces that `select_interfaces` selects."""
         return self._network.rates()
 
     def disk_rates(self) -> ByteRates:
-        """Traffic of the disks that `select_disks` selects: `sent` = written, `received` = read."""
+        """Return the traffic of the disks that `select_disks` selects: `sent` = written, `received` = read."""
         return self._disks.rates()
 
     def per_core(self) -> tuple[float, ...]:
-        """Percent busy of each core since the last tick; empty on the first, and when the number of cores changes."""
+        """Return percent busy of each core since the last tick; empty on the first, and if their number changes."""
         return self._cpu.per_core
 
     def mounts(self) -> tuple[Mount, ...]:
-        """Mounted file systems that hold data, with sizes some seconds old at most."""
+        """Return the mounted file systems that contain data, with sizes a few seconds old at most."""
         return self._mounts.mounts()
 
     def add_host_info(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
-        """Return the processes with their ProcessInfo, CPU use and memory; a process that has ended keeps None."""
+        """Return the processes with their ProcessInfo, CPU use and memory; None for a process that has ended."""
         return self._processes.add_host_info(processes)
 
     def close(self) -> None:
@@ -148,7 +139,7 @@ class PsutilHostReader:
 
 
 class _CpuTimes:
-    """Busy percent of the cores between two readings of their times."""
+    """Percent busy of the cores between two readings of their times."""
 
     def __init__(self) -> None:
         self._before: list[tuple[float, ...]] = []
@@ -187,53 +178,14 @@ def _read_core_times() -> list[tuple[float, ...]]:
 
 
 def _busy_and_total(before: tuple[float, ...], after: tuple[float, ...]) -> tuple[float, float]:
-    """Return the seconds a core was busy, and all its seconds. The kernel may take iowait back (proc_stat(5))."""
+    """Return the busy seconds of a core, and all its seconds. The kernel can reduce iowait (proc_stat(5))."""
     spent = [max(0.0, late - early) for early, late in zip(before, after, strict=True)]
     total = sum(spent)
     return total - sum(spent[position] for position in _IDLE), total
 
 
-class _Traffic:
-    """Rates of one kind of device. The devices are selected now and then, their counters are read each tick."""
-
-    def __init__(
-        self,
-        read_counters: Callable[[], dict[str, tuple[int, int]]],
-        select: Callable[[frozenset[str]], frozenset[str]],
-    ) -> None:
-        self._read_counters = read_counters
-        self._select = select
-        self._names: frozenset[str] = frozenset()
-        self._selected: frozenset[str] = frozenset()
-        self._selected_s = -float("inf")
-        self._sums = TrafficRates()
-        self._rates: ByteRates | Exception = Unavailable(UnavailableReason.FIRST_READING)
-
-    def update(self, now: float) -> None:
-        try:
-            counters = self._read_counters()
-            names = frozenset(counters)
-            if names != self._names or now - self._selected_s >= RECHECK_INTERVAL_S:
-                self._selected = self._select_devices(names)
-                self._names, self._selected_s = names, now
-            self._rates = self._sums.update({name: counters[name] for name in self._selected}, now)
-        except Exception as error:  # noqa: BLE001 - raised by `rates`, so that no other metric fails with it
-            self._rates = error
-
-    def _select_devices(self, names: frozenset[str]) -> frozenset[str]:
-        try:
-            return self._select(names)
-        except OSError:  # of /sys; another error is our own
-            raise Unavailable(UnavailableReason.UNREADABLE) from None
-
-    def rates(self) -> ByteRates:
-        if isinstance(self._rates, Exception):
-            raise self._rates
-        return self._rates
-
-
 def _read_network_counters() -> dict[str, tuple[int, int]]:
-    # With nowrap, psutil keeps state for the whole process and takes a reset for a wrap.
+    # With nowrap, psutil keeps global state and takes a reset for a wrap.
     found = _query_os(lambda: psutil.net_io_counters(pernic=True, nowrap=False))
     return {name: (counters.bytes_sent, counters.bytes_recv) for name, counters in found.items()}
 

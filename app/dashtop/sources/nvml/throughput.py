@@ -10,7 +10,7 @@ import pynvml
 
 from dashtop.model.ports import ByteRates
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.host.rates import Rate
+from dashtop.sources.host.io_devices import Rate
 from dashtop.sources.nvml import queries
 from dashtop.sources.nvml.background_poller import RetryAfter
 from dashtop.sources.nvml.bindings import FIELD_VALUE, call, check, find_function, get_reason

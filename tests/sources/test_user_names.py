@@ -7,15 +7,15 @@ import threading
 
 import pytest
 
-from dashtop.sources.host.owners import UserNames, environment_name
+from dashtop.sources.host.processes import UserNames, parse_environment_name
 from tests.processes import eventually
 
 
 class TestUserNames:
     def test_known_and_unknown_users(self) -> None:
         names = UserNames()
-        assert eventually(lambda: names.name(os.getuid())) == pwd.getpwuid(os.getuid()).pw_name
-        assert eventually(lambda: names.name(4_000_000_123)) == "4000000123"
+        assert eventually(lambda: names.get(os.getuid())) == pwd.getpwuid(os.getuid()).pw_name
+        assert eventually(lambda: names.get(4_000_000_123)) == "4000000123"
 
     def test_each_user_is_looked_up_once(self) -> None:
         asked: list[int] = []
@@ -26,7 +26,7 @@ class TestUserNames:
 
         names = UserNames(lookup)
         for _ in range(3):
-            assert eventually(lambda: names.name(5)) == "user-5"
+            assert eventually(lambda: names.get(5)) == "user-5"
         assert asked == [5]
 
     def test_a_directory_that_hangs_holds_up_nobody_and_takes_one_thread(self) -> None:
@@ -39,23 +39,23 @@ class TestUserNames:
 
         names = UserNames(lookup)
         try:
-            assert [names.name(uid) for uid in range(50)] == [None] * 50
+            assert [names.get(uid) for uid in range(50)] == [None] * 50
             assert threading.active_count() == before + 1
         finally:
             answer.set()
-        assert eventually(lambda: names.name(0)) == "user-0"
-        assert eventually(lambda: names.name(49)) == "user-49"
+        assert eventually(lambda: names.get(0)) == "user-0"
+        assert eventually(lambda: names.get(49)) == "user-49"
 
     def test_names_of_many_users_are_not_kept_for_ever(self) -> None:
         names = UserNames(str)
         for uid in range(2_500):
-            assert eventually(functools.partial(names.name, uid), every_s=0.001) == str(uid)
+            assert eventually(functools.partial(names.get, uid), every_s=0.001) == str(uid)
         assert len(names._names) <= 1_000
 
     def test_a_name_is_made_printable(self) -> None:
         names = UserNames(lambda uid: "a\x1b[31m\nb" + "c" * 200)
-        assert eventually(lambda: names.name(1)).startswith("a\ufffd[31m\ufffdbccc")
-        assert len(names.name(1) or "") == 64
+        assert eventually(lambda: names.get(1)).startswith("a\ufffd[31m\ufffdbccc")
+        assert len(names.get(1) or "") == 64
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ class TestUserNames:
     ],
 )
 def test_only_the_name_of_an_environment_is_told(environ: bytes, name: str | None) -> None:
-    assert environment_name(environ) == name
+    assert parse_environment_name(environ) == name
