@@ -21,7 +21,7 @@
     text: (value) => String(value),
     size: (mib) => units.formatSize(mib),
     percent: (value) => `${Math.round(value)} %`,
-    duration: formatDuration,
+    elapsed: formatDuration,
   };
 
   function formatDuration(ms) {
@@ -50,11 +50,13 @@
 
   // --- rows ---------------------------------------------------------------------------------------------------
 
-  // Joins the static facts and the current load of each process.
-  function listProcesses() {
+  // Joins the static facts and the current load of each process. Start times become durations.
+  function listProcesses(columns) {
+    const starts = columns.filter((column) => column.format === "elapsed");
     return snapshot.processes.map((facts, index) => {
-      const elapsed = facts.started_ms === null ? null : snapshot.time - facts.started_ms;
-      return { ...facts, ...snapshot.process_loads[index], elapsed_ms: elapsed };
+      const process = { ...facts, ...snapshot.process_loads[index] };
+      for (const { key } of starts) process[key] = process[key] === null ? null : snapshot.time - process[key];
+      return process;
     });
   }
 
@@ -139,7 +141,7 @@
     const textColumns = columns.filter((column) => !column.isNumeric);
     const wanted = filter.toLowerCase();
     const matches = (process) => textColumns.some((column) => formatCell(column, process).toLowerCase().includes(wanted));
-    const found = listProcesses().filter(matches).sort(compareProcesses);
+    const found = listProcesses(columns).filter(matches).sort(compareProcesses);
     const visible = found.slice(0, pageCount * PAGE_SIZE);
     const [totals] = snapshot.process_totals;
     paintRows(body, columns, visible);

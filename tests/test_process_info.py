@@ -1,14 +1,25 @@
-"""A static fact about a process is a field of ProcessInfo: API, schema and history take it from there."""
+"""A static fact about a process is a field of ProcessInfo: API, schema and history take it from there.
+
+The page shows it by one row of its table of fields.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import field, fields, make_dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from dashtop.history.encoder import Span
 from dashtop.history.queries import _decode_info
 from dashtop.model.sample import GpuProcess, ProcessInfo
+from dashtop.ui.panels import processes
 from dashtop.web.api import schemas, serializers
+from tests.builders import make_gpu, make_sample
+from tests.ui.worlds import world
+
+if TYPE_CHECKING:
+    import pytest
 
 FULL = ProcessInfo(
     name="train.py",
@@ -38,6 +49,23 @@ def test_api_and_its_schema_have_every_field() -> None:
     for model in (schemas.GpuProcess, schemas.ProcessOnGpu, schemas.ProcessSpan):
         assert model.model_fields.keys() >= NAMES
         assert all(model.model_fields[name].description for name in NAMES)
+
+
+def test_new_fact_is_one_field_of_the_model_and_one_row_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = field(default=None, metadata={"name": "queue", "help": "Queue of the job."})
+    extended = make_dataclass(
+        "Extended", [("queue", "str | None", queue)], bases=(ProcessInfo,), frozen=True, kw_only=True
+    )
+    running = process(extended(name="train.py", queue="long"))
+    assert serializers.process(running, now_ms=10)["queue"] == "long"
+    assert json.loads(str(Span.start(running, "GPU-0", 0).to_row()[-1]))["queue"] == "long"
+
+    row = processes.Field("queue", attrgetter("info.queue"), "Queue", "Queue of the job")
+    monkeypatch.setattr(processes, "FIELDS", (*processes.FIELDS, row))
+    services, _, _ = world()
+    assert "data-column='queue'" in str(processes.layout(services))
+    data = processes.live_data(make_sample(), make_gpu(processes=(running,)))
+    assert [each["queue"] for each in data["processes"]] == ["long"]
 
 
 def test_history_keeps_every_field() -> None:

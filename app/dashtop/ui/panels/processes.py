@@ -17,6 +17,8 @@ from dashtop.ui.delta import Table
 from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
@@ -28,27 +30,50 @@ MAX_ROWS: Final = 200
 """Number of processes that are sent: the largest ones. Each costs some bytes at every tick."""
 
 
-class Column(NamedTuple):
-    """A column of the table: field of a process, title, help text, and format in assets/panels-processes.js."""
+class Field(NamedTuple):
+    """A field of each process that the page receives. One with a title is a column of the table.
 
-    field: str
-    title: str
-    help: str
+    `read` returns None for what is not known. `format`: how assets/panels-processes.js shows the value.
+    """
+
+    name: str
+    read: Callable[[GpuProcess], Any]
+    title: str = ""
+    help: str = ""
     format: str = "text"
 
+    @property
+    def is_load(self) -> bool:
+        """Whether the value changes with every sample: it travels in `process_loads`."""
+        return self.format in {"size", "percent"}
 
-COLUMNS: Final = (
-    Column("pid", "PID", "Process ID"),
-    Column("name", "Name", "Name of the executable, and type: C compute, G graphics, M MPS client"),
-    Column("user", "User", "Owner of the process"),
-    Column("context", "Container / job", "Container, pod, Slurm job or environment"),
-    Column("gpu_memory_mib", "GPU memory", "Device memory used by the process", "size"),
-    Column("sm_percent", "SM", "SM utilization by the process over the last second", "percent"),
-    Column("cpu_percent", "CPU", "100 % is one core", "percent"),
-    Column("host_memory_mib", "RAM", "Host memory used by the process", "size"),
-    Column("elapsed_ms", "Elapsed", "Time since the process started", "duration"),
+
+def _mib(name: str) -> Callable[[GpuProcess], int | None]:
+    return lambda process: None if (size := getattr(process, name)) is None else round(size / MIB)
+
+
+def _percent(name: str, digits: int | None = None) -> Callable[[GpuProcess], float | None]:
+    return lambda process: None if (percent := getattr(process, name)) is None else round(percent, digits)
+
+
+_NAME_HELP: Final = "Name of the executable, and type: C compute, G graphics, M MPS client"
+_SM_HELP: Final = "SM utilization by the process over the last second"
+
+FIELDS: Final = (
+    Field("pid", attrgetter("pid"), "PID", "Process ID"),
+    Field("name", attrgetter("info.name"), "Name", _NAME_HELP),
+    Field("type", attrgetter("kind")),
+    Field("user", attrgetter("info.username"), "User", "Owner of the process"),
+    Field("context", describe_context, "Container / job", "Container, pod, Slurm job or environment"),
+    Field("gpu_memory_mib", _mib("gpu_memory_bytes"), "GPU memory", "Device memory used by the process", "size"),
+    Field("sm_percent", _percent("sm_percent"), "SM", _SM_HELP, "percent"),
+    Field("cpu_percent", _percent("cpu_percent", 1), "CPU", "100 % is one core", "percent"),
+    Field("host_memory_mib", _mib("host_memory_bytes"), "RAM", "Host memory used by the process", "size"),
+    Field("started_ms", attrgetter("info.started_ms"), "Elapsed", "Time since the process started", "elapsed"),
+    Field("foreign", attrgetter("info.foreign")),
 )
-LOAD_FIELDS: Final = ("gpu_memory_mib", "sm_percent", "cpu_percent", "host_memory_mib")
+"""All that the page shows of a process: a new field is one row here."""
+
 TOTAL_FIELDS: Final = ("count", "unknown_count", "gpu_memory_gib", "used_gib")
 
 
@@ -65,7 +90,7 @@ def layout(_services: Services) -> Component:
     table = html.Table(
         [
             html.Caption("Processes on this GPU", className="visually-hidden"),
-            html.Thead(html.Tr([_column_header(column) for column in COLUMNS])),
+            html.Thead(html.Tr([_column_header(field) for field in FIELDS if field.title])),
             html.Tbody(**attributes(data_processes="")),
         ],
         className="processes",
@@ -90,14 +115,14 @@ def layout(_services: Services) -> Component:
     )
 
 
-def _column_header(column: Column) -> Component:
+def _column_header(field: Field) -> Component:
     button = html.Button(
-        column.title,
+        field.title,
         className="sort-button",
-        title=column.help,
-        **attributes(data_column=column.field, data_cell_format=column.format),
+        title=field.help,
+        **attributes(data_column=field.name, data_cell_format=field.format),
     )
-    class_name = "" if column.format == "text" else "numeric"
+    class_name = "" if field.format == "text" else "numeric"
     return html.Th(button, scope="col", className=class_name, **attributes(aria_sort="none"))
 
 
@@ -107,45 +132,27 @@ def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     Values are null where they are not known. `process_totals` covers all processes: `unknown_count` is the number of
     those of unknown size; `used_gib` is the memory in use, null if the GPU shares the host's memory.
     """
-    if gpu is None:
-        return {
-            "processes": [],
-            "process_loads": Table(LOAD_FIELDS, []),
-            "process_totals": Table(TOTAL_FIELDS, [[0, 0, 0, None]]),
-            "words": {_EMPTY_TEXT: ""},
-        }
-    error = gpu.unavailable.get(PROCESSES)
-    largest = sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MAX_ROWS]
+    facts, loads = (tuple(field for field in FIELDS if field.is_load is is_load) for is_load in (False, True))
+    largest = (
+        sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MAX_ROWS] if gpu is not None else []
+    )
     largest.sort(key=attrgetter("pid"))
     return {
-        "processes": [_encode_facts(each) for each in largest],
-        "process_loads": Table(LOAD_FIELDS, [_encode_load(each) for each in largest]),
-        "process_totals": Table(TOTAL_FIELDS, [_encode_totals(gpu)]),
-        "words": {_EMPTY_TEXT: _NO_PROCESSES if error is None else f"Processes not available: {error.value}."},
+        "processes": [{field.name: field.read(process) for field in facts} for process in largest],
+        "process_loads": Table(
+            [field.name for field in loads], [[field.read(process) for field in loads] for process in largest]
+        ),
+        "process_totals": Table(TOTAL_FIELDS, [[0, 0, 0, None] if gpu is None else _encode_totals(gpu)]),
+        "words": {_EMPTY_TEXT: _describe_empty(gpu)},
     }
 
 
-def _encode_facts(process: GpuProcess) -> dict[str, Any]:
-    info = process.info
-    return {
-        "pid": process.pid,
-        "type": process.kind,
-        "name": info.name,
-        "user": info.username,
-        "context": describe_context(process),
-        "started_ms": info.started_ms,
-        "foreign": info.foreign,
-    }
-
-
-def _encode_load(process: GpuProcess) -> list[float | None]:
-    """Return the values of `LOAD_FIELDS`."""
-    return [
-        _to_mib(process.gpu_memory_bytes),
-        None if process.sm_percent is None else round(process.sm_percent),
-        None if process.cpu_percent is None else round(process.cpu_percent, 1),
-        _to_mib(process.host_memory_bytes),
-    ]
+def _describe_empty(gpu: Gpu | None) -> str:
+    """Return why the table is empty, if it is."""
+    if gpu is None:
+        return ""
+    error = gpu.unavailable.get(PROCESSES)
+    return _NO_PROCESSES if error is None else f"Processes not available: {error.value}."
 
 
 def _encode_totals(gpu: Gpu) -> list[float | None]:
@@ -158,10 +165,6 @@ def _encode_totals(gpu: Gpu) -> list[float | None]:
         round(sum(sizes) / GIB, 2),
         None if used is None else round(used, 2),
     ]
-
-
-def _to_mib(size: int | None) -> int | None:
-    return None if size is None else round(size / MIB)
 
 
 PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_PROCESSES, layout=layout, live_data=live_data)
