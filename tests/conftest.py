@@ -15,9 +15,10 @@ pytest_plugins = ["tests.fake_nvml.fixtures"]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test, nor a dashtop that it starts, touches the history of whoever runs the tests."""
-    pytest.MonkeyPatch().setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+def _isolated_user_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep tests, and each dashtop that they start, away from the user's history and settings file."""
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        pytest.MonkeyPatch().setenv(name, str(tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 def options_table() -> str:
     rows = ["| option | environment | default | meaning |", "|---|---|---|---|"]
     for name, option in options().items():
-        value = f" {option.metavar}" if option.metavar and not option.optional_value else ""
-        value = f" [{option.metavar}]" if option.optional_value else value
+        value = f" {option.metavar}" if option.metavar and not option.has_optional_value else ""
+        value = f" [{option.metavar}]" if option.has_optional_value else value
         environment = ", ".join(f"`{variable}`" for variable in option.env)
         rows.append(f"| `{option.flag}{value}` | {environment} | {default_text(name)} | {option.help} |")
     return "\n".join(rows)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.cli import parse
+from dashtop.app import data_folder
+from dashtop.cli import COMMANDS, parse
 from dashtop.model.errors import SettingsError
 from dashtop.settings import Settings, load, options
 
@@ -82,31 +83,135 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "sentence"),
     [
-        (["--port", "abc"], "--port"),
-        (["--port", "70000"], "65535"),
-        (["--interval", "0.1"], "0.5"),
-        (["--interval", "nan"], "--interval"),
-        (["--demo", "65"], "64"),
-        (["--demo", "many"], "--demo"),
-        (["--host", ""], "--host"),
-        (["--colour"], "--colour"),
-        (["fly"], "fly"),
-        (["--config", "/nowhere/dashtop.toml"], "/nowhere/dashtop.toml"),
+        (["--port", "abc"], "--port 'abc': must be a whole number from 0 to 65535"),
+        (["--port", "70000"], "--port '70000': must be a whole number from 0 to 65535"),
+        (["--interval", "0.1"], "--interval '0.1': must be a number from 0.5 to 60"),
+        (["--interval", "nan"], "--interval 'nan': must be a number from 0.5 to 60"),
+        (["--demo", "65"], "--demo '65': must be a whole number from 0 to 64"),
+        (["--demo", "many"], "--demo 'many': must be a whole number"),
+        (["--host", ""], "--host '': must be an address of this machine"),
+        (["--url-prefix", "/a b/"], "--url-prefix '/a b/': must be a path of letters"),
+        (["--frame-ancestors", "https://a.example;"], "--frame-ancestors 'https://a.example;': must be origins"),
+        (["--allowed-hosts", "a/b"], "--allowed-hosts 'a/b': must be host names"),
+        (["--rate-limit", "10"], "--rate-limit '10': must be a number per second"),
+        (["--token", "short"], "--token: must have 8 to 200 characters"),
+        (["--token", "with-umlaut-ä"], "--token: must have 8 to 200 characters"),
+        (["--keep-mb", "1"], "--keep-mb '1': must be a whole number from 50 to 1000000"),
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["--config", "/nowhere/dashtop.toml"], "There is no settings file /nowhere/dashtop.toml"),
     ],
 )
-def test_a_bad_value_is_one_sentence_that_names_it(arguments: list[str], says: str) -> None:
+def test_impossible_value_is_one_sentence_that_says_what_is_allowed(arguments: list[str], sentence: str) -> None:
     with pytest.raises(SettingsError) as error:
         from_command_line(*arguments)
-    assert says in str(error.value)
+    assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+    assert "pattern" not in str(error.value)
+
+
+def test_error_of_environment_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENABLE_GPU_MONITORING", "perhaps")
+    with pytest.raises(SettingsError, match=r"--no-gpu 'perhaps': must be true or false .*ENABLE_GPU_MONITORING"):
+        load()
+
+
+def test_frame_ancestors_may_be_origins_and_schemes() -> None:
+    given = "'self' vscode-webview: https://portal.example/ https://*.example:8443 http://127.0.0.1:*"
+    assert from_command_line("--frame-ancestors", given).frame_ancestors == (
+        "'self'", "vscode-webview:", "https://portal.example", "https://*.example:8443", "http://127.0.0.1:*"
+    )  # fmt: skip
+
+
+def test_prefix_of_a_hub_service_counts_and_that_of_a_user_server_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/")
+    assert load().url_prefix == "/"
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_NAME", "gpus")
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
+    assert load().url_prefix == "/services/gpus/"
+
+
+def test_unknown_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    # Kubernetes sets these beside a Service called dashtop; show() reads DASHTOP_PROXY_URL.
+    for name in ("DASHTOP_SERVICE_HOST", "DASHTOP_PORT_8050_TCP_ADDR", "DASHTOP_PROXY_URL"):
+        monkeypatch.setenv(name, "x")
+    load()
+    assert caplog.text == ""
+    monkeypatch.setenv("DASHTOP_TOKN", "correct-horse")
+    assert load().token is None
+    assert "DASHTOP_TOKN is not a setting of dashtop. Did you mean DASHTOP_TOKEN?" in caplog.text
+    assert "correct-horse" not in caplog.text
+
+
+def test_default_settings_file_is_read_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert load().port == 8050
+    (tmp_path / "dashtop").mkdir()
+    (tmp_path / "dashtop" / "config.toml").write_text("port = 1111\n")
+    assert load().port == 1111
+    other = tmp_path / "other.toml"
+    other.write_text("interval = 2\n")
+    assert (load(config=other).port, load(config=other).interval) == (8050, 2.0)
+
+
+def test_history_of_each_host_is_apart_in_a_shared_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    folders = []
+    for name in ("gpu1", "gpu2.example", "../evil"):
+        monkeypatch.setattr("platform.node", lambda name=name: name)
+        folders.append(data_folder(load()))
+    assert folders == [tmp_path / "dashtop" / name for name in ("gpu1", "gpu2.example", ".._evil")]
+    assert data_folder(load(data_dir=str(tmp_path))) == tmp_path
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def read_help(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse([*arguments, "--help"])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    text = read_help(capsys)
+    for option in options().values():
+        assert option.flag in text
+        assert all(name in text for name in option.env)
+    assert "(default: 8050)" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_lists_its_options_only(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = read_help(capsys, command)
+    shown = set(COMMANDS[command].settings or options())
+    for name, option in options().items():
+        assert (f"{option.flag} " in text or f"{option.flag}]" in text) == (name in shown), name
+
+
+def test_settings_before_and_after_the_command_count() -> None:
+    command, given = parse(["--demo", "2", "export", "--range", "1h", "--data-dir", "/srv/data"])
+    assert given == {"demo": "2", "data_dir": "/srv/data"}
+    assert command.keywords == {"range": "1h"}
+    with pytest.raises(SettingsError, match="--port"):
+        parse(["snapshot", "--port", "80"])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_script_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("snapshot", "--keep-days", "--range"))
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("prot = 1", "prot"), ("port = [", "cannot be read"), ("port = 'x'", "port")]
+    ("text", "says"), [("prot = 1", "Did you mean port"), ("port = [", "cannot be read"), ("port = 'x'", "port")]
 )
-def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "dashtop.toml"
     file.write_text(text)
     with pytest.raises(SettingsError, match=says) as error:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
+import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from platformdirs import user_data_path
 
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
@@ -198,25 +201,21 @@ def _access_token(settings: Settings) -> str | None:
 
 
 def data_folder(settings: Settings) -> Path | None:
-    """Return the data folder: the configured one, or `dashtop` in the user's data folder (XDG).
+    """Return the data folder: the configured one, or `dashtop/HOSTNAME` in the user's data folder.
 
+    Several machines may share a home folder, and only one process can write a history: hence the host name.
     None: nothing is to be stored, or this user has no home folder.
     """
     if not _is_kept(settings):
         return None
     if settings.data_dir is not None:
         return settings.data_dir
-    given = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if given.is_absolute():  # the XDG Base Directory Specification has relative paths ignored
-        return given / "dashtop"
-    try:
-        return Path.home() / ".local" / "share" / "dashtop"
-    except RuntimeError:
-        if not is_on_server(settings):
-            log.warning(
-                "This user has no home folder: the history is kept in memory only. Set a folder with --data-dir."
-            )
-        return None
+    folder = user_data_path("dashtop", appauthor=False)
+    if folder.is_absolute():  # it begins with ~ if there is no home folder
+        return folder / (re.sub(r"[^\w.-]", "_", platform.node()) or "localhost")
+    if not is_on_server(settings):
+        log.warning("This user has no home folder: the history is kept in memory only. Set a folder with --data-dir.")
+    return None
 
 
 def assets_dir() -> Path:

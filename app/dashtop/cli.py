@@ -7,10 +7,12 @@ import json
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dashtop.export.request import OPTIONS as EXPORT_OPTIONS
+import shtab
+
 from dashtop.export.request import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, SettingsError
@@ -20,12 +22,25 @@ from dashtop.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-BETWEEN_READINGS_S = 0.25
+SNAPSHOT_INTERVAL_S = 0.25
 SNAPSHOT_GPU_TIMEOUT_S = 5.0
+COMPLETIONS = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY}
+"""What a shell completes after an option, by the metavar of its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand. `run` takes the settings and the command's own options."""
+
+    run: Callable[..., None]
+    help: str
+    settings: tuple[str, ...] = ()
+    """Settings that concern the command; none: all of them."""
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. Exit status 2: a setting is unknown or impossible; 1: it cannot be done."""
+    """Run a command. Exit status 2: a setting is unknown or impossible; 1: the command failed."""
     try:
         command, given = parse(sys.argv[1:] if arguments is None else arguments)
         command(load(**given))
@@ -39,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Collect and show until SIGTERM or Ctrl-C."""
+    """Collect and serve the page until SIGTERM or Ctrl-C."""
     from dashtop.app import create_app  # noqa: PLC0415 - the other commands need no web server
     from dashtop.server import Server  # noqa: PLC0415
 
@@ -50,7 +65,7 @@ def serve(settings: Settings) -> None:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.path
-        # In one piece: unbuffered, print() writes the line's end apart, and a log line may get between.
+        # One write: unbuffered, print() writes the line break separately, and a log line may come before it.
         sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n")
         sys.stdout.flush()
         server.run(dashtop.close)
@@ -59,18 +74,22 @@ def serve(settings: Settings) -> None:
 
 
 def snapshot(settings: Settings) -> None:
-    """Print one reading as the JSON of /monitoring/all."""
+    """Print one sample as the JSON of /monitoring/all."""
     from dashtop.app import build_sampler  # noqa: PLC0415
     from dashtop.web.api.serializers import monitoring_all  # noqa: PLC0415
 
     sampler = build_sampler(settings)
     try:
         sampler.sample(SNAPSHOT_GPU_TIMEOUT_S)
-        time.sleep(BETWEEN_READINGS_S)  # rates are what happened between two readings
+        time.sleep(SNAPSHOT_INTERVAL_S)  # rates need two samples
         sample = sampler.sample(SNAPSHOT_GPU_TIMEOUT_S)
     finally:
         sampler.close()
-    print(_text(monitoring_all(sample, sample.gpu(0))))
+    print(_format_json(monitoring_all(sample, sample.gpu(0))))
+
+
+def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def doctor(settings: Settings, *, json: bool = False) -> None:
@@ -78,13 +97,13 @@ def doctor(settings: Settings, *, json: bool = False) -> None:
     from dashtop.doctor.checks import run_checks  # noqa: PLC0415
 
     report = run_checks(settings)
-    print(_text(report.as_json()) if json else report.as_text())
+    print(_format_json(report.as_json()) if json else report.as_text())
     if report.problems:
         sys.exit(1)
 
 
-def export(settings: Settings, **asked: Any) -> None:
-    """Write stored history to a file; no server is needed, and one that runs is not disturbed."""
+def export(settings: Settings, **request: Any) -> None:
+    """Write stored history to a file. Needs no server, and does not disturb one that runs."""
     from dashtop.app import build_history  # noqa: PLC0415
     from dashtop.export import command  # noqa: PLC0415
     from dashtop.export.request import Request  # noqa: PLC0415
@@ -93,80 +112,94 @@ def export(settings: Settings, **asked: Any) -> None:
     clock = SystemClock()
     history = build_history(settings, clock)
     try:
-        command.run(Request(**asked), history, clock)
+        command.run(Request(**request), history, clock)
     finally:
         history.close()
 
 
-def _text(body: object) -> str:
+def _format_json(body: object) -> str:
     return json.dumps(body, indent=2, ensure_ascii=False)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "serve": serve,
-    "snapshot": snapshot,
-    "export": export,
-    "doctor": doctor,
+COMMANDS: dict[str, Command] = {
+    "serve": Command(serve, "collect, and show in the browser (the default)"),
+    "snapshot": Command(snapshot, "print one sample as JSON", settings=("config", "gpu", "demo")),
+    "export": Command(
+        export,
+        "write stored history to a file",
+        settings=("config", "demo", "data_dir", "history_url"),
+        add_options=add_export_options,
+    ),
+    "doctor": Command(
+        doctor, "report what works, what is missing and why, and the fix", add_options=_add_doctor_options
+    ),
 }
-OWN_OPTIONS = {"export": EXPORT_OPTIONS, "doctor": ("json",)}
 
 
-def parse(arguments: Sequence[str]) -> tuple[Callable[[Settings], None], dict[str, object]]:
+def parse(arguments: Sequence[str]) -> tuple[partial[None], dict[str, object]]:
     """Return the command and the settings given with it, as text. Raises SettingsError."""
-    everything = vars(_parser().parse_args(_with_demo_count(arguments)))
-    given = {name: value for name, value in everything.items() if value is not None}
-    command = given.pop("command")
-    own = {}
-    for owner, names in OWN_OPTIONS.items():
-        for name in set(names) & set(given):
-            if owner != command:
-                flag = name.partition("_")[0]
-                raise SettingsError(f"--{flag} is for dashtop {owner} (dashtop --help lists everything)")
-            own[name] = given.pop(name)
-    return partial(COMMANDS[command], **own), given
+    given = vars(build_parser().parse_args(_expand_demo(arguments)))
+    del given["print_completion"]  # shtab's action has ended the program if it was given
+    command = COMMANDS[given.pop("command", None) or "serve"]
+    settings = {name: given.pop(name) for name in options() if name in given}
+    return partial(command.run, **given), settings
 
 
-def _with_demo_count(arguments: Sequence[str]) -> list[str]:
-    """Spell a bare --demo out, so that the command behind it is not taken for its number."""
-    spelled = []
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line. Settings that are not given are absent from its result."""
+    parser = _Parser(
+        prog="dashtop",
+        description="GPU and system monitor with history in the browser.",
+        epilog="Every option can also be set in the environment (the names in brackets) or in the TOML file."
+        " `dashtop COMMAND --help` lists the options of a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dashtop {__version__}")
+    shtab.add_argument_to(parser, "--print-completion", help="print the completion script of a shell")
+    _add_settings(parser, tuple(options()))
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", parser_class=_Parser)
+    for name, command in COMMANDS.items():
+        added = commands.add_parser(
+            name,
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        if command.add_options is not None:
+            command.add_options(added)
+        _add_settings(added, command.settings or tuple(options()))
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    group = parser.add_argument_group("settings")
+    for name in names:
+        option = options()[name]
+        default = Settings.model_fields[name].default
+        shown = " ".join(default) if isinstance(default, tuple) else str(default)
+        has_default = default not in {None, (), 0} and not isinstance(default, bool)
+        text = f"{option.help}{f' (default: {shown})' if has_default else ''} [{', '.join(option.env)}]"
+        common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if option.flag_value is not None and not option.has_optional_value:
+            group.add_argument(option.flag, action="store_const", const=option.flag_value, **common)
+            continue
+        nargs = "?" if option.has_optional_value else None
+        action = group.add_argument(option.flag, nargs=nargs, const=option.flag_value, metavar=option.metavar, **common)
+        if option.metavar in COMPLETIONS:
+            action.complete = COMPLETIONS[option.metavar]  # type: ignore[attr-defined]
+
+
+def _expand_demo(arguments: Sequence[str]) -> list[str]:
+    """Give a bare --demo its number, so that the command after it is not taken for one."""
+    expanded = []
     for position, argument in enumerate(arguments):
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
-        bare = argument == "--demo" and (following in COMMANDS or not following or following.startswith("-"))
-        spelled.append(f"--demo={DEFAULT_DEMO_GPUS}" if bare else argument)
-    return spelled
+        is_bare = argument == "--demo" and (following in COMMANDS or not following or following.startswith("-"))
+        expanded.append(f"--demo={DEFAULT_DEMO_GPUS}" if is_bare else argument)
+    return expanded
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{mask_passwords(message)} (dashtop --help lists everything)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="dashtop",
-        description="GPU and system monitor with history in the browser.",
-        epilog="Each option can also be set in the environment (the names in brackets) or in the TOML file.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"dashtop {__version__}")
-    parser.add_argument(
-        "command",
-        nargs="?",
-        default="serve",
-        choices=COMMANDS,
-        help="serve (default): collect and show in the browser; snapshot: print one reading as JSON; "
-        "export: write stored history to a file; "
-        "doctor: report what was found, what is missing and why, and the fix",
-    )
-    parser.add_argument("--json", action="store_const", const=True, help="doctor: print JSON")
-    add_export_options(parser)
-    for name, option in options().items():
-        text = f"{option.help} [{', '.join(option.env)}]"
-        if option.stored is not None and not option.optional_value:
-            parser.add_argument(option.flag, dest=name, action="store_const", const=option.stored, help=text)
-        else:
-            nargs = "?" if option.optional_value else None
-            parser.add_argument(
-                option.flag, dest=name, nargs=nargs, const=option.stored, metavar=option.metavar, help=text
-            )
-    return parser
+        raise SettingsError(f"{mask_passwords(message)} ({self.prog} --help lists the options)")

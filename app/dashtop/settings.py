@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from platformdirs import user_config_path
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -19,257 +25,309 @@ from pydantic_settings import (
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.errors import SettingsError
 
-DEFAULT_DEMO_GPUS = 4
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+DEFAULT_DEMO_GPUS: Final = 4
+CONFIG_FILE: Final = "config.toml"
+MAX_QUOTED_LENGTH: Final = 80
+
+# Names that begin like ours but are not settings: dashtop.notebook reads DASHTOP_PROXY_URL, and Kubernetes sets the
+# others in every pod beside a Service called dashtop.
+_OTHER_VARIABLES: Final = re.compile(r"DASHTOP_(PROXY_URL|SERVICE_\w+|PORT_\d+_\w+)", re.ASCII)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """How a setting is spoken of outside: its flag, its environment variables (first set wins) and its help."""
+    """How a setting is given on the command line."""
 
     flag: str
-    env: tuple[str, ...]
-    help: str
     metavar: str | None = None
-    stored: str | None = None
-    """What the bare flag stands for; None: the flag takes a value."""
-    optional_value: bool = False
-    secret: bool = False
-    """A value that is refused is not repeated."""
+    flag_value: str | None = None
+    """Value of the setting if the flag is given without one; None: the flag needs a value."""
+    has_optional_value: bool = False
+    is_secret: bool = False
+    """Error messages do not repeat the value."""
+    help: str = ""
+    env: tuple[str, ...] = ()
+    """Environment variables; the first that is set counts. Both are filled in by `options`."""
 
 
-def _between_slashes(value: object) -> object:
+def _normalize_prefix(value: object) -> object:
     return f"/{unquote(value).strip('/')}/".replace("//", "/") if isinstance(value, str) else value
 
 
-def _words(value: object) -> object:
+def _split(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _parse_demo(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = dict.fromkeys(("true", "on", "yes"), DEFAULT_DEMO_GPUS) | dict.fromkeys(("false", "off", "no"), 0)
+    return words.get(value.lower(), value)
+
+
+def _check(pattern: str, requirement: str) -> AfterValidator:
+    """Return a validator for strings, or None, that match the pattern. Its message is the written `requirement`."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def validate(value: str | None) -> str | None:
+        if value is not None and compiled.fullmatch(value) is None:
+            raise ValueError(requirement)
+        return value
+
+    return AfterValidator(validate)
+
+
+_HOST: Final = r"[\w.*-]+|\[[0-9A-Fa-f:.]+\]"
+_TOKEN: Final = _check(
+    r"[\w.~+/=-]{8,200}", "must have 8 to 200 characters, each a letter, a digit or one of . _ ~ + / = -"
+)
+_FRAME_ANCESTOR: Final = _check(
+    rf"'self'|'none'|\*|[a-z][a-z0-9+.-]*:(//({_HOST})(:(\d+|\*))?)?",
+    "must be origins such as https://portal.example, schemes such as vscode-webview:, 'self' or 'none'",
+)
 
 
 class Settings(BaseSettings):
     """The settings of one dashtop. Raises SettingsError (through `load`) for an unknown or impossible value."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        populate_by_name=True,
+        case_sensitive=True,
+        env_ignore_empty=True,
+    )
 
     config: Annotated[
         Path | None,
-        Option(flag="--config", env=("DASHTOP_CONFIG",), metavar="FILE", help="TOML file with settings"),
+        Field(validation_alias=AliasChoices("DASHTOP_CONFIG"), description="TOML file with settings"),
+        Option(flag="--config", metavar="FILE"),
     ] = None
     host: Annotated[
         str,
-        Option(flag="--host", env=("DASHTOP_HOST",), metavar="ADDRESS", help="address to listen on"),
-        Field(min_length=1),
+        Field(validation_alias=AliasChoices("DASHTOP_HOST"), description="address to listen on"),
+        Option(flag="--host", metavar="ADDRESS"),
+        _check(r".+", "must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"),
     ] = "127.0.0.1"
     port: Annotated[
         int,
-        Option(
-            flag="--port",
-            env=("DASHTOP_PORT", "PORT"),
-            metavar="PORT",
-            help="port to listen on; 0 takes a free one and prints it",
+        Field(
+            ge=0,
+            le=65535,
+            validation_alias=AliasChoices("DASHTOP_PORT", "PORT"),
+            description="port to listen on; 0 takes a free one and prints it",
         ),
-        Field(ge=0, le=65535),
+        Option(flag="--port", metavar="PORT"),
     ] = 8050
     interval: Annotated[
         float,
-        Option(
-            flag="--interval",
-            env=("DASHTOP_INTERVAL", "GPU_POLL_INTERVAL"),
-            metavar="SECONDS",
-            help="time between two collections, 0.5 to 60",
+        Field(
+            ge=0.5,
+            le=60,
+            allow_inf_nan=False,
+            validation_alias=AliasChoices("DASHTOP_INTERVAL", "GPU_POLL_INTERVAL"),
+            description="seconds between two collections, 0.5 to 60",
         ),
-        Field(ge=0.5, le=60, allow_inf_nan=False),
+        Option(flag="--interval", metavar="SECONDS"),
     ] = 1.0
     gpu: Annotated[
         bool,
-        Option(flag="--no-gpu", env=("ENABLE_GPU_MONITORING",), stored="false", help="disable GPU monitoring"),
+        Field(validation_alias=AliasChoices("ENABLE_GPU_MONITORING"), description="disable GPU monitoring"),
+        Option(flag="--no-gpu", flag_value="false"),
     ] = True
     demo: Annotated[
         int,
-        Option(
-            flag="--demo",
-            env=("DASHTOP_DEMO",),
-            metavar="N",
-            stored=str(DEFAULT_DEMO_GPUS),
-            optional_value=True,
-            help=f"show N simulated GPUs (default {DEFAULT_DEMO_GPUS}), marked as simulated",
+        BeforeValidator(_parse_demo),
+        Field(
+            ge=0,
+            le=64,
+            validation_alias=AliasChoices("DASHTOP_DEMO"),
+            description=f"show N simulated GPUs ({DEFAULT_DEMO_GPUS} if N is left out), marked as simulated",
         ),
-        Field(ge=0, le=64),
+        Option(flag="--demo", metavar="N", flag_value=str(DEFAULT_DEMO_GPUS), has_optional_value=True),
     ] = 0
 
     url_prefix: Annotated[
         str,
-        Option(
-            flag="--url-prefix",
-            env=("DASHTOP_URL_PREFIX", "JUPYTERHUB_SERVICE_PREFIX"),
-            metavar="PATH",
-            help="path that every address begins with, behind a proxy",
+        BeforeValidator(_normalize_prefix),
+        Field(
+            validation_alias=AliasChoices("DASHTOP_URL_PREFIX", "JUPYTERHUB_SERVICE_PREFIX"),
+            description="path below which a proxy serves dashtop, such as /gpu/",
         ),
-        BeforeValidator(_between_slashes),
-        Field(pattern=r"^/([\w.~@+-]+/)*$"),
+        Option(flag="--url-prefix", metavar="PATH"),
+        _check(r"/([\w.~@+-]+/)*", "must be a path of letters, digits and . _ ~ @ + - such as /tools/gpu/"),
     ] = "/"
     token: Annotated[
         str | None,
-        Option(
-            flag="--token",
-            env=("DASHTOP_TOKEN",),
-            metavar="TOKEN",
-            help="access token; generated and printed if other machines can connect",
-            secret=True,
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_TOKEN"),
+            description="access token; generated and printed if other machines can connect",
         ),
-        Field(min_length=8, pattern=r"^[\w.~+/=-]+$", repr=False),
+        Option(flag="--token", metavar="TOKEN", is_secret=True),
+        _TOKEN,
     ] = None
     auth: Annotated[
         bool,
-        Option(flag="--no-auth", env=("DASHTOP_AUTH",), stored="false", help="disable authentication"),
+        Field(validation_alias=AliasChoices("DASHTOP_AUTH"), description="disable authentication"),
+        Option(flag="--no-auth", flag_value="false"),
     ] = True
     frame_ancestors: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^('self'|'none'|https?://[\w.*:\[\]-]+)$")], ...],
-        Option(
-            flag="--frame-ancestors",
-            env=("DASHTOP_FRAME_ANCESTORS",),
-            metavar="ORIGINS",
-            help="origins that may embed the pages, such as https://portal.example",
+        tuple[Annotated[str, BeforeValidator(lambda value: str(value).rstrip("/")), _FRAME_ANCESTOR], ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            validation_alias=AliasChoices("DASHTOP_FRAME_ANCESTORS"),
+            description="origins whose pages may embed dashtop, such as https://portal.example",
         ),
-        BeforeValidator(_words),
-        Field(min_length=1),
+        Option(flag="--frame-ancestors", metavar="ORIGINS"),
     ] = ("'self'",)
     allowed_hosts: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[\w.:-]+$")], ...],
-        Option(
-            flag="--allowed-hosts",
-            env=("DASHTOP_ALLOWED_HOSTS",),
-            metavar="NAMES",
-            help="names the server may be called by, beside loopback and its own host name",
+        tuple[Annotated[str, _check(r"[\w.:-]+", "must be host names such as gpu1.example")], ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            validation_alias=AliasChoices("DASHTOP_ALLOWED_HOSTS"),
+            description="further names that browsers may reach the server by; clients with a token may use any",
         ),
-        BeforeValidator(_words),
+        Option(flag="--allowed-hosts", metavar="NAMES"),
     ] = ()
     trusted_proxies: Annotated[
         int,
-        Option(
-            flag="--trusted-proxies",
-            env=("DASHTOP_TRUSTED_PROXIES",),
-            metavar="N",
-            help="number of proxies in front whose forwarded headers count",
+        Field(
+            ge=0,
+            le=16,
+            validation_alias=AliasChoices("DASHTOP_TRUSTED_PROXIES"),
+            description="number of reverse proxies whose forwarded headers are trusted",
         ),
-        Field(ge=0, le=16),
+        Option(flag="--trusted-proxies", metavar="N"),
     ] = 0
     rate_limit: Annotated[
         str,
-        Option(
-            flag="--rate-limit",
-            env=("DASHTOP_RATE_LIMIT",),
-            metavar="N/second",
-            help="API requests that one client may make",
-        ),
-        Field(pattern=r"^[1-9]\d{0,6}/(second|minute|hour)$"),
+        Field(validation_alias=AliasChoices("DASHTOP_RATE_LIMIT"), description="API requests allowed to each client"),
+        Option(flag="--rate-limit", metavar="N/second"),
+        _check(r"[1-9]\d{0,6}/(second|minute|hour)", "must be a number per second, minute or hour, such as 10/second"),
     ] = "10/second"
 
     data_dir: Annotated[
         Path | None,
-        Option(
-            flag="--data-dir",
-            env=("DASHTOP_DATA_DIR",),
-            metavar="FOLDER",
-            help="folder of the history (default: dashtop in the user's data folder)",
+        Field(
+            validation_alias=AliasChoices("DASHTOP_DATA_DIR"),
+            description="folder of the history; without it, dashtop/HOSTNAME in the user's data folder",
         ),
+        Option(flag="--data-dir", metavar="FOLDER"),
     ] = None
     persist: Annotated[
         bool,
-        Option(
-            flag="--no-persist",
-            env=("DASHTOP_PERSIST",),
-            stored="false",
-            help="keep the history in memory only; simulated GPUs' is never kept elsewhere",
+        Field(
+            validation_alias=AliasChoices("DASHTOP_PERSIST"),
+            description="keep the history in memory only, as is always done for simulated GPUs",
         ),
+        Option(flag="--no-persist", flag_value="false"),
     ] = True
     history_url: Annotated[
         str | None,
-        Option(
-            flag="--history-url",
-            env=("DASHTOP_HISTORY_URL",),
-            metavar="URL",
-            secret=True,
-            help="keep the history in PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_HISTORY_URL"),
+            description="keep the history in PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
         ),
+        Option(flag="--history-url", metavar="URL", is_secret=True),
         AfterValidator(validate_database_url),
-        Field(repr=False),
     ] = None
     keep_days: Annotated[
         int,
-        Option(
-            flag="--keep-days",
-            env=("DASHTOP_KEEP_DAYS",),
-            metavar="DAYS",
-            help="how many days of running it goes back: single readings 2, means of 15 s 14, of 1 min 90 days at most",
+        Field(
+            ge=1,
+            le=3650,
+            validation_alias=AliasChoices("DASHTOP_KEEP_DAYS"),
+            description="days of history to keep; of these 2 as single samples, 14 as 15 s and 90 as 1 min averages",
         ),
-        Field(ge=1, le=3650),
+        Option(flag="--keep-days", metavar="DAYS"),
     ] = 730
     keep_mb: Annotated[
         int,
-        Option(
-            flag="--keep-mb",
-            env=("DASHTOP_KEEP_MB",),
-            metavar="MB",
-            help="how large the history may grow; then the oldest single readings go first",
+        Field(
+            ge=50,
+            le=1_000_000,
+            validation_alias=AliasChoices("DASHTOP_KEEP_MB"),
+            description="maximum size of the history; the oldest single samples are deleted first",
         ),
-        Field(ge=50, le=1_000_000),
+        Option(flag="--keep-mb", metavar="MB"),
     ] = 4000
-
-    @field_validator("port", mode="before")
-    @classmethod
-    def _without_service_link(cls, value: object) -> object:
-        # Kubernetes sets DASHTOP_PORT=tcp://… in every pod beside a Service called dashtop: not meant for us.
-        if isinstance(value, str) and value.startswith(("tcp://", "udp://")):
-            return cls.model_fields["port"].default
-        return value
-
-    @field_validator("demo", mode="before")
-    @classmethod
-    def _switch(cls, value: object) -> object:
-        words = {"true": DEFAULT_DEMO_GPUS, "on": DEFAULT_DEMO_GPUS, "yes": DEFAULT_DEMO_GPUS}
-        words |= dict.fromkeys(("false", "off", "no"), 0)
-        return words.get(value.lower(), value) if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - our own source knows the documented names
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours ignores variables that are not meant for dashtop
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in their order; see the module."""
+        """Return the sources, the strongest first."""
         environment = _Environment(settings_cls)
         given = {**environment(), **init_settings()}
-        if "config" not in given:
-            return init_settings, environment
-        return init_settings, environment, _TomlFile(settings_cls, Path(str(given["config"])))
+        path = next((given[name] for name in ("config", "DASHTOP_CONFIG") if name in given), None)
+        if path is None:
+            default = default_config_file()
+            return (init_settings, environment, *([_TomlFile(settings_cls, default)] if default.is_file() else []))
+        return init_settings, environment, _TomlFile(settings_cls, Path(str(path)))
+
+
+def default_config_file() -> Path:
+    """Return the file that is read if it exists and no other is named."""
+    return user_config_path("dashtop") / CONFIG_FILE
 
 
 def options() -> dict[str, Option]:
-    """Return how each setting is spoken of outside, by field name."""
-    return {
-        name: next(item for item in field.metadata if isinstance(item, Option))
-        for name, field in Settings.model_fields.items()
-    }
+    """Return the option of each setting, by field name."""
+    described = {}
+    for name, field in Settings.model_fields.items():
+        option = next(item for item in field.metadata if isinstance(item, Option))
+        aliases = field.validation_alias
+        env = tuple(map(str, aliases.choices)) if isinstance(aliases, AliasChoices) else ()
+        described[name] = replace(option, help=field.description or "", env=env)
+    return described
 
 
-class _Environment(PydanticBaseSettingsSource):
-    """The documented environment variables; one that is set but empty counts as not set."""
+def load(**given: object) -> Settings:
+    """Return the settings with those `given` on top. Raises SettingsError, a sentence that names the setting.
 
-    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        names = options()[field_name].env
-        value = next((os.environ[name] for name in names if os.environ.get(name)), None)
-        return value, field_name, False
+    An environment variable that begins like ours but is none is logged as a warning.
+    """
+    try:
+        settings = Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_format_error(error.errors()[0])) from error
+    _warn_of_unknown_variables()
+    return settings
 
-    def __call__(self) -> dict[str, Any]:
-        found = {name: self.get_field_value(None, name)[0] for name in self.settings_cls.model_fields}
-        return {name: value for name, value in found.items() if value is not None}
+
+class _Environment(EnvSettingsSource):
+    """The environment, without variables that are set for something else."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        variables = dict(super()._load_env_vars())
+        if (variables.get("DASHTOP_PORT") or "").startswith(("tcp://", "udp://")):
+            del variables["DASHTOP_PORT"]  # Kubernetes sets it beside a Service called dashtop
+        if not os.environ.get("JUPYTERHUB_SERVICE_NAME"):
+            # A hub service is served below its prefix. A user's notebook server has the variable as well, but its own
+            # address is not dashtop's.
+            variables.pop("JUPYTERHUB_SERVICE_PREFIX", None)
+        return variables
 
 
 class _TomlFile(TomlConfigSettingsSource):
-    """A settings file that must be there and be readable."""
+    """A settings file, which must exist and be readable."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
         if not path.is_file():
@@ -294,21 +352,35 @@ def _to_field(name: str, value: object) -> tuple[str, object]:
     return (field, value) if field in Settings.model_fields else (name, value)
 
 
-def load(**given: object) -> Settings:
-    """Return the settings with those `given` on top. Raises SettingsError, a sentence that names the setting."""
-    try:
-        return Settings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise SettingsError(_sentence(error)) from error
+def _warn_of_unknown_variables() -> None:
+    known = {name for option in options().values() for name in option.env}
+    for name in os.environ:
+        if name.startswith("DASHTOP_") and name not in known and not _OTHER_VARIABLES.fullmatch(name):
+            close = get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            log.warning("The environment variable %s is not a setting of dashtop.%s", name[:MAX_QUOTED_LENGTH], hint)
 
 
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else "settings"
-    option = options().get(name)
+def _format_error(error: ErrorDetails) -> str:
+    """Return one sentence: which setting, which value, and what it must be."""
+    described = options()
+    location = str(error["loc"][0]) if error["loc"] else ""
+    option = described.get(location) or next((each for each in described.values() if location in each.env), None)
     if option is None:
-        known = ", ".join(sorted(options()))
-        return f"There is no setting {name!r}; the settings are {known}."
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if option.secret else f", not {str(first['input'])[:80]!r}"
-    return f"{' or '.join((option.flag, *option.env))}: {message[0].lower()}{message[1:]}{given}."
+        close = get_close_matches(location.replace("-", "_"), described, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return f"There is no setting {location[:MAX_QUOTED_LENGTH]!r}.{hint} The settings are {', '.join(described)}."
+    value = "" if option.is_secret else f" {str(error['input'])[:MAX_QUOTED_LENGTH]!r}"
+    return f"{option.flag}{value}: {_format_requirement(error, option)} (environment: {', '.join(option.env)})."
+
+
+def _format_requirement(error: ErrorDetails, option: Option) -> str:
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    field = next(field for name, field in Settings.model_fields.items() if options()[name].flag == option.flag)
+    bounds = {name: getattr(item, name) for item in field.metadata for name in ("ge", "le") if hasattr(item, name)}
+    if bounds:
+        return f"must be a {'whole ' if field.annotation is int else ''}number from {bounds['ge']} to {bounds['le']}"
+    return {"bool_parsing": "must be true or false", "bool_type": "must be true or false"}.get(
+        error["type"], f"is not valid: {error['msg']}"
+    )

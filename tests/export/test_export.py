@@ -179,7 +179,7 @@ def test_the_command_writes_a_file_without_a_server(tmp_path: Path) -> None:
         (["export", "--metrics", "gpu.nonsense"], 2, "there is no metric 'gpu.nonsense'"),
         (["export", "--start", "yesterday"], 2, "invalid time value"),
         (["export", "--step", "0"], 2, "invalid seconds value"),
-        (["snapshot", "--range", "1h"], 2, "--range is for dashtop export"),
+        (["snapshot", "--range", "1h"], 2, "unrecognized arguments: --range"),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence(
