@@ -1,13 +1,19 @@
-"""Builds records of GPUs and MIG instances without NVML, for the real and the simulated readers."""
+"""Records of GPUs and MIG instances, and the memory of the host that some share: for real and simulated readers."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dashtop.metrics import GPU_METRICS
+from dashtop.model.ports import MemoryUse
 from dashtop.model.sample import PROCESSES, Device, Gpu
-from dashtop.model.unavailable import UnavailableReason
+from dashtop.model.unavailable import Unavailable, UnavailableReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 ARCHITECTURES = {
     2: "Kepler", 3: "Maxwell", 4: "Pascal", 5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada", 9: "Hopper",
@@ -29,6 +35,21 @@ def format_cuda_version(number: int) -> str:
 def shares_host_memory(name: str, memory_total_bytes: int | None) -> bool:
     """Return whether a GPU of this name uses the memory of the host. `memory_total_bytes`: as NVML reports it."""
     return memory_total_bytes is None and _INTEGRATED_PARTS.search(name) is not None
+
+
+def build_host_memory_reader(proc: Path) -> Callable[[], MemoryUse]:
+    """Return a function that reads the memory of the host, for a GPU that shares it. It can raise Unavailable."""
+    meminfo = proc / "meminfo"
+
+    def read() -> MemoryUse:
+        try:
+            lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+            total, available = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+        except (OSError, KeyError, ValueError):
+            raise Unavailable(UnavailableReason.UNIFIED_MEMORY) from None
+        return MemoryUse(total - available, total, available)
+
+    return read
 
 
 def build_instance(parent: Device, index: int, uuid: str, name: str, memory_total_bytes: int | None) -> Device:

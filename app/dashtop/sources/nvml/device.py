@@ -12,7 +12,6 @@ from dashtop.model.ports import ByteRates, GpuUtilization, MemoryUse, NvLinks, P
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml import queries
 from dashtop.sources.nvml.bindings import call
-from dashtop.sources.nvml.gpm import Activity, GpmReader
 from dashtop.sources.nvml.processes import ProcessReader
 from dashtop.sources.nvml.throughput import EnergyRate, FieldReader, FieldReadings
 
@@ -49,7 +48,7 @@ class NvmlDevice:
         self._read_host_memory = read_host_memory
         self._results: dict[Callable[..., Any], Any] = {}
         self._polled: dict[tuple[object, ...], Callable[[], Any]] = {}
-        self._activity = GpmReader(handle)
+        self._activity = queries.GpmReader(handle)
         self._processes = ProcessReader(handle)
         self._fields = FieldReader(handle)
         self._energy = EnergyRate(handle)
@@ -107,7 +106,7 @@ class NvmlDevice:
         rates = self._query(pynvml.nvmlDeviceGetUtilizationRates)
         return GpuUtilization(rates.gpu, rates.memory)
 
-    def _read_activity(self) -> Activity:
+    def _read_activity(self) -> queries.Activity:
         return self._get_polled(self._activity.read, EVERY_SECOND)
 
     def sm_activity(self) -> float:
@@ -129,9 +128,9 @@ class NvmlDevice:
         try:
             info = self._query(queries.memory_v2)
         except Unavailable as error:
-            # Drivers before R510 do not have v2 and that of WSL fails; v1 works in both.
-            if error.reason not in {UnavailableReason.LIBRARY_TOO_OLD, UnavailableReason.DRIVER_ERROR}:
+            if error.reason.is_lost:
                 raise
+            # Drivers before R510 do not have v2 and that of WSL fails; v1 works in both.
             info = self._query(pynvml.nvmlDeviceGetMemoryInfo)
         return MemoryUse(info.used, info.total, info.free)
 

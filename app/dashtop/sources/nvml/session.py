@@ -12,9 +12,9 @@ import pynvml
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, GpuReading
 from dashtop.model.unavailable import Scope, Unavailable, UnavailableReason
-from dashtop.sources.gpu_records import get_mig_parent_reason, mark_unavailable
+from dashtop.sources.gpu_records import build_host_memory_reader, get_mig_parent_reason, mark_unavailable
 from dashtop.sources.metric_reader import MetricReader
-from dashtop.sources.nvml import device_info, kernel_info
+from dashtop.sources.nvml import device_info
 from dashtop.sources.nvml.background_poller import BackgroundPoller
 from dashtop.sources.nvml.bindings import call, call_or_none
 from dashtop.sources.nvml.device import NvmlDevice
@@ -43,7 +43,7 @@ class GpuSession:
         self,
         device: Device,
         nvml_device: NvmlDevice | None,
-        power_state: kernel_info.PowerState,
+        power_state: device_info.PowerState,
         *,
         error: UnavailableReason = UnavailableReason.GPU_LOST,
         has_instances: bool = False,
@@ -139,7 +139,7 @@ class NvmlSession:
         if now < self._check_bus_at:
             return False
         self._check_bus_at = now + BUS_CHECK_INTERVAL_S
-        before, self._bus_ids = self._bus_ids, kernel_info.list_bus_ids(self._proc)
+        before, self._bus_ids = self._bus_ids, device_info.list_bus_ids(self._proc)
         return before != self._bus_ids
 
     def _schedule_recovery(self, gpus: tuple[Gpu, ...], now: float) -> None:
@@ -151,7 +151,7 @@ class NvmlSession:
 
     def _open(self, now: float) -> None:
         self._close_session()
-        suspended = kernel_info.find_suspended_gpus(self._proc, self._sys_root)
+        suspended = device_info.find_suspended_gpus(self._proc, self._sys_root)
         if suspended:
             self._gpus = [
                 self._build_unreadable(index, UnavailableReason.ASLEEP, *gpu) for index, gpu in enumerate(suspended)
@@ -197,10 +197,10 @@ class NvmlSession:
             handle,
             self._poller,
             not_supported_reason=self._get_not_supported_reason(device),
-            read_host_memory=kernel_info.build_host_memory_reader(self._proc) if device.shares_host_memory else None,
+            read_host_memory=build_host_memory_reader(self._proc) if device.shares_host_memory else None,
         )
         has_instances = device.mig_parent_uuid is None and call_or_none(mig_mode, handle) == 1
-        power_state = kernel_info.PowerState(self._sys_root, device.pci_bus_id)
+        power_state = device_info.PowerState(self._sys_root, device.pci_bus_id)
         return GpuSession(device, nvml_device, power_state, has_instances=has_instances)
 
     def _build_unreadable(
@@ -208,12 +208,12 @@ class NvmlSession:
         bus_id: str | None = None,
     ) -> GpuSession:  # fmt: skip
         device = device_info.build_unreadable_device(index, uuid, name, bus_id)
-        return GpuSession(device, None, kernel_info.PowerState(self._sys_root, bus_id), error=error)
+        return GpuSession(device, None, device_info.PowerState(self._sys_root, bus_id), error=error)
 
     def _get_not_supported_reason(self, device: Device) -> UnavailableReason:
         if device.mig_parent_uuid is not None:
             return UnavailableReason.MIG_INSTANCE
-        return UnavailableReason.WDDM if kernel_info.is_wsl(self._proc) else UnavailableReason.NOT_SUPPORTED
+        return UnavailableReason.WDDM if device_info.is_wsl(self._proc) else UnavailableReason.NOT_SUPPORTED
 
     def _close_session(self) -> None:
         if self._events is not None:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from dashtop.model.sample import GpuReading
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.gpu_records import mark_unavailable
-from dashtop.sources.nvml.ipc_codec import Decoder
-from dashtop.sources.nvml.worker import REQUEST
+from dashtop.sources.nvml.worker import REQUEST, Decoder
 
 if TYPE_CHECKING:
     from dashtop.model.ports import Clock

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.sample import Device, GpuReading
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.gpu_records import ARCHITECTURES, build_instance, format_cuda_version, shares_host_memory
-from dashtop.sources.nvml.kernel_info import build_host_memory_reader
+from dashtop.sources.gpu_records import (
+    ARCHITECTURES,
+    build_host_memory_reader,
+    build_instance,
+    format_cuda_version,
+    shares_host_memory,
+)
 from dashtop.sources.simulated.curves import Noise
 from dashtop.sources.simulated.gpu import ROLES, SimulatedGpu, find_fact, load_world
 
