@@ -86,7 +86,7 @@ def test_another_gpu_is_400(two_gpus: FlaskClient, path: str) -> None:
     "path",
     [
         "/gpu-info/x", "/gpu-info/-1", "/gpu-metrics?gpu=1", "/gpu-list?gpu_id=0", "/gpu-metrics?gpu_id=0&gpu_id=1",
-        "/history?range=2h", "/history?points=1", "/history?points=1e3", "/history?metrics=", "/history?metrics=gpu.x",
+        "/history?range=2x", "/history?points=1", "/history?points=1e3", "/history?metrics=", "/history?metrics=gpu.x",
         "/history?metrics=gpu.temperature,", "/storage?%00=1",
         "/export?start=0&end=253402300799999&step=1",
     ],

@@ -1,7 +1,8 @@
-"""The named time ranges (1h, 24h, …), their steps, and the tiers of the history. Times in epoch milliseconds."""
+"""Time ranges (1h, 24h, 90m, …), their steps, and the tiers of the history. Times in epoch milliseconds."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,10 +34,10 @@ class TimeRange:
         return cls(span_ms, step_ms or cls(span_ms, 0).find_step(MAX_POINTS))
 
     def find_bounds(self, now_ms: int, step_ms: int | None = None) -> tuple[int, int, int]:
-        """Return start, end and step of the range whose last bucket contains `now_ms`."""
+        """Return start, end and step of the range in whole buckets, the last of which contains `now_ms`."""
         step = step_ms or self.step_ms
         end = (now_ms // step + 1) * step
-        return end - self.span_ms, end, step
+        return end - -(-self.span_ms // step) * step, end, step
 
     def find_step(self, points: int) -> int:
         """Return the bucket width that gives at most `points` buckets: a multiple of one of TIER_STEPS_MS."""
@@ -57,3 +58,20 @@ RANGES: Final = {
     "30d": TimeRange(30 * DAY_MS, 10 * MINUTE_MS),
     "1y": TimeRange(365 * DAY_MS, 2 * HOUR_MS),
 }
+
+UNITS_MS: Final = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS, "y": 365 * DAY_MS}
+MAX_SPAN_MS: Final = 10 * UNITS_MS["y"]
+DURATION_PATTERN: Final = r"^[1-9][0-9]{0,9}[smhdwy]$"
+
+
+def parse_duration(text: str) -> TimeRange:
+    """Return the range of a duration such as 90m or 2h: a whole number and a unit as in Prometheus.
+
+    Raises ValueError with what is allowed.
+    """
+    if re.fullmatch(DURATION_PATTERN, text) is None:
+        raise ValueError("must be a number with a unit (s, m, h, d, w or y), such as 30s, 90m, 2h or 7d")
+    span_ms = int(text[:-1]) * UNITS_MS[text[-1]]
+    if span_ms > MAX_SPAN_MS:
+        raise ValueError("must be at most 10y")
+    return RANGES.get(text) or TimeRange.from_span(span_ms)

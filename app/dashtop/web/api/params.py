@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import METRICS
-from dashtop.model.timerange import RANGES, TimeRange
+from dashtop.model.timerange import DURATION_PATTERN, RANGES, TimeRange, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,10 +85,9 @@ MAX_TIME_MS = 253_402_300_799_999
 """The end of the year 9999."""
 
 
-def _known_range(name: str) -> str:
-    if name not in RANGES:
-        raise ValueError(f"must be one of {', '.join(RANGES)}")
-    return name
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
 
 
 def _epoch_ms(value: object) -> object:
@@ -107,12 +106,16 @@ def _after_start(end: int, info: ValidationInfo) -> int:
 
 
 class TimeRangeParams(Params):
-    """Select a time range: a named one that ends now, or from `start` to `end`."""
+    """Select a time range: one of a length that ends now, or from `start` to `end`."""
 
     range: Annotated[
         str,
-        AfterValidator(_known_range),
-        Field(description="Time range that ends now.", json_schema_extra={"enum": list(RANGES)}),
+        AfterValidator(_duration),
+        Field(
+            description="Length of a time range that ends now: a number with a unit (s, m, h, d, w, y).",
+            examples=list(RANGES),
+            json_schema_extra={"pattern": DURATION_PATTERN},
+        ),
     ] = "1h"
     start: Annotated[
         int | None,
@@ -130,8 +133,8 @@ class TimeRangeParams(Params):
         """Return start, end and step in milliseconds, with at most `points` buckets if given."""
         now_ms = clock.now_ms()
         if self.start is None:
-            named = RANGES[self.range]
-            return named.find_bounds(now_ms, named.find_step(points) if points is not None else None)
+            last = parse_duration(self.range)
+            return last.find_bounds(now_ms, last.find_step(points) if points is not None else None)
         end_ms = self.end if self.end is not None else max(now_ms, self.start) + 1
         time_range = TimeRange.from_span(end_ms - self.start)
         return self.start, end_ms, time_range.find_step(points) if points is not None else time_range.step_ms
