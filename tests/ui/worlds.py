@@ -16,7 +16,7 @@ from tests.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample
+    from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, StoredGpu
 
 GPU_VALUES = {
     "gpu.utilization.gpu": 97.5,
@@ -76,6 +76,9 @@ class Recorded:
         return SeriesSet(start_ms=start_ms, step_ms=step_ms, count=len(starts), series=series)
 
     def series(self) -> tuple[SeriesKey, ...]:
+        return ()
+
+    def gpus(self) -> tuple[StoredGpu, ...]:
         return ()
 
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:

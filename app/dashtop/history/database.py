@@ -89,6 +89,7 @@ class Database(ABC):
         # A database in memory has only this connection, which readers and the writer then share.
         self._connection_lock = threading.Lock()
         self._layout_ids: dict[Layout, int] = {}
+        self._last_layout: Layout | None = None
         self._window = -1
         self._is_last_write_uncertain = False
 
@@ -133,6 +134,7 @@ class Database(ABC):
         self._disconnect()
         connection = self._connect()
         self._layout_ids.clear()
+        self._last_layout = None
         try:
             newest = _read_newest_row(connection)
         except BaseException:
@@ -184,6 +186,7 @@ class Database(ABC):
                 connection.execute("COMMIT")
             except BaseException:
                 self._layout_ids.clear()
+                self._last_layout = None
                 self._window = -1
                 _roll_back(connection)
                 raise
@@ -200,7 +203,9 @@ class Database(ABC):
             connection.execute(self.begin_statement)
             try:
                 insert_readings(connection, past, self._insert_series(connection, past.keys))
-                self._insert_events_and_spans(connection, list(past.records))
+                records = list(past.records)
+                self._insert_gpus(connection, records)
+                self._insert_events_and_spans(connection, records)
                 connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection)
@@ -229,7 +234,20 @@ class Database(ABC):
                 for record in records
             ],
         )
+        self._insert_gpus(connection, records)
         self._insert_events_and_spans(connection, records)
+
+    def _insert_gpus(self, connection: Connection, records: Sequence[Record]) -> None:
+        """Store index and name of the GPUs if the set of devices has changed."""
+        for record in records:
+            if record.layout is self._last_layout:
+                continue
+            self._last_layout = record.layout
+            connection.executemany(
+                "INSERT INTO gpu (uuid, position, name, time_ms) VALUES (?, ?, ?, ?) ON CONFLICT (uuid) DO UPDATE SET"
+                " position = excluded.position, name = excluded.name, time_ms = excluded.time_ms",
+                [(gpu.uuid, gpu.index, gpu.name, record.time_ms) for gpu in record.layout.gpus],
+            )
 
     @staticmethod
     def _insert_events_and_spans(connection: Connection, records: Sequence[Record]) -> None:

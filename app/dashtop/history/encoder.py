@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dashtop.metrics import METRICS
-from dashtop.model.sample import PROCESSES, ProcessSpan, SeriesKey
+from dashtop.model.sample import PROCESSES, ProcessSpan, SeriesKey, StoredGpu
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from dashtop.model.sample import Event, GpuProcess, ProcessInfo, Sample
+    from dashtop.model.sample import Device, Event, GpuProcess, ProcessInfo, Sample
 
 MIN_MEMORY_CHANGE = 0.05
 """A process whose GPU memory changes by more than this fraction begins a new span."""
@@ -29,7 +29,7 @@ MAX_SPAN_GAP_MS = 15_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """The series of a record's values, in their order. There is one object for each set of devices.
+    """The series of a record's values, in their order, and the GPUs. There is one object for each set of devices.
 
     Layouts are compared by identity: hashing hundreds of keys with every sample takes longer than writing it.
     """
@@ -37,6 +37,7 @@ class Layout:
     keys: tuple[SeriesKey, ...]
     scopes: tuple[str | None, ...]
     metrics: tuple[tuple[str, ...], ...]
+    gpus: tuple[StoredGpu, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class SampleEncoder:
     """Encodes samples as records, and keeps the open spans of processes. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[str | None, ...], Layout] = {}
+        self._layouts: dict[tuple[tuple[str, int], ...], Layout] = {}
         self._open: dict[tuple[str, int], Span] = {}
 
     def restart_spans(self) -> None:
@@ -130,9 +131,10 @@ class SampleEncoder:
     def encode_values(self, sample: Sample) -> tuple[Layout, NDArray[np.float32]]:
         """Return the values of a sample. The values of GPUs that were not read again are left out."""
         scopes: dict[str | None, Mapping[str, float | None]] = {None: sample.host.values}
-        if sample.gpu_age_s == 0:
+        devices = [gpu.device for gpu in sample.gpus] if sample.gpu_age_s == 0 else []
+        if devices:
             scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
-        layout = self._layout(scopes)
+        layout = self._layout(scopes, devices)
         values: list[float | None] = []
         for scope, metrics in zip(scopes.values(), layout.metrics, strict=True):
             values.extend(map(scope.__getitem__, metrics))
@@ -149,8 +151,9 @@ class SampleEncoder:
             spans=self._encode_spans(sample) if sample.gpu_age_s == 0 else (),
         )
 
-    def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]]) -> Layout:
-        layout = self._layouts.get(tuple(scopes))
+    def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]], devices: Sequence[Device]) -> Layout:
+        identity = tuple((device.uuid, device.index) for device in devices)
+        layout = self._layouts.get(identity)
         if layout is None:
             # Constants of a device are part of its description and have no series.
             metrics = tuple(
@@ -158,7 +161,8 @@ class SampleEncoder:
                 for values in scopes.values()
             )
             keys = tuple(SeriesKey(name, uuid) for uuid, names in zip(scopes, metrics, strict=True) for name in names)
-            layout = self._layouts[tuple(scopes)] = Layout(keys, tuple(scopes), metrics)
+            gpus = tuple(StoredGpu(device.uuid, device.index, device.name) for device in devices)
+            layout = self._layouts[identity] = Layout(keys, tuple(scopes), metrics, gpus)
         return layout
 
     def _encode_spans(self, sample: Sample) -> tuple[Span, ...]:

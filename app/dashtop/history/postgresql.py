@@ -21,7 +21,7 @@ from dashtop.history.database import (
 )
 from dashtop.history.lock import DatabaseLockedError, LockHolder
 from dashtop.history.postgresql_url import mask_passwords
-from dashtop.history.schema import VERSION, build_schema
+from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
 from dashtop.model.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class PostgresDatabase(Database):
             self._acquire_lock(connection)
             if not _has_tables(connection):
                 connection.execute(f"BEGIN; {SCHEMA} COMMIT;")
+            elif "gpu" not in _read_tables(connection):  # version 0.1 had none
+                connection.execute(GPU_TABLE)
             self._backend_pid = connection.backend_pid
         except BaseException:
             connection.close()
@@ -261,8 +263,7 @@ def _has_tables(connection: Connection) -> bool:
     (encoding,) = connection.execute("SHOW server_encoding").fetchone()
     if encoding != "UTF8":
         raise IncompatibleDatabaseError(f"its encoding is {encoding}: create it with ENCODING 'UTF8'")
-    rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").fetchall()
-    tables = {name for (name,) in rows}
+    tables = _read_tables(connection)
     if "dashtop" in tables:
         (version,) = connection.execute("SELECT max(version) FROM dashtop").fetchone()
         if version != VERSION:
@@ -272,6 +273,11 @@ def _has_tables(connection: Connection) -> bool:
             "it holds tables of another program: give dashtop a database or a schema of its own"
         )
     return bool(tables)
+
+
+def _read_tables(connection: Connection) -> set[str]:
+    rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").fetchall()
+    return {name for (name,) in rows}
 
 
 def _format_error(error: Exception) -> str:

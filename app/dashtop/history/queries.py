@@ -12,7 +12,7 @@ from dashtop.history.compaction import ROLLUP_COLUMNS, read_buffer, to_readings
 from dashtop.history.rollup import Readings, concatenate
 from dashtop.history.schema import RAW, TIERS, Tier, decompress, decompress_times, find_tier
 from dashtop.model.metric import Severity
-from dashtop.model.sample import Event, ProcessInfo, ProcessSpan, SeriesKey
+from dashtop.model.sample import Event, ProcessInfo, ProcessSpan, SeriesKey, StoredGpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,12 @@ def read_series(connection: Connection) -> list[SeriesKey]:
     """Return every series that was ever written."""
     rows = connection.execute("SELECT metric, gpu FROM series").fetchall()
     return [SeriesKey(metric, gpu or None) for metric, gpu in rows]
+
+
+def read_gpus(connection: Connection) -> list[StoredGpu]:
+    """Return the GPUs that were ever written, in the order in which they were first sampled with their index."""
+    rows = connection.execute("SELECT uuid, position, name FROM gpu ORDER BY time_ms, uuid").fetchall()
+    return [StoredGpu(uuid, index, name) for uuid, index, name in rows]
 
 
 def read_newest_ms(connection: Connection) -> int:

@@ -81,13 +81,20 @@ CREATE TABLE process (id {key}, gpu TEXT NOT NULL, pid {integer} NOT NULL, start
 CREATE INDEX process_time ON process (gpu, end_ms);
 """
 
+# Present index and name of each GPU. `time_ms`: when it was first sampled with them by the process that wrote last.
+GPU_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS gpu (uuid TEXT PRIMARY KEY, position BIGINT NOT NULL, name TEXT NOT NULL,
+    time_ms BIGINT NOT NULL);
+"""
+
 
 def build_schema(*, key: str, integer: str, real: str, blob: str, layout_series: str) -> str:
     """Return the statements that create the tables, with the type names of one database.
 
     `key`: an id that the database assigns in ascending order; `layout_series`: what is unique of a layout.
     """
-    return _TABLES.format(key=key, integer=integer, real=real, blob=blob, layout_series=layout_series)
+    tables = _TABLES.format(key=key, integer=integer, real=real, blob=blob, layout_series=layout_series)
+    return tables + GPU_TABLE
 
 
 def compress(numbers: NDArray[Number]) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.history.database import Connection, Database, DatabaseReadError, IncompatibleDatabaseError
 from dashtop.history.lock import FileLock
-from dashtop.history.schema import VERSION, build_schema
+from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +146,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (application_id, version) == (APPLICATION_ID, VERSION):
         _check(connection)
+        connection.execute(GPU_TABLE)  # version 0.1 had none
     elif tables or application_id:
         raise IncompatibleDatabaseError("it is not a history of this version of dashtop")
     else:

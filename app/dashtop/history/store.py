@@ -13,7 +13,7 @@ from dashtop.history.encoder import SampleEncoder
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, align_buckets, concatenate
 from dashtop.history.writer import WRITE_INTERVAL_MS, Writer
-from dashtop.model.sample import Series, SeriesSet
+from dashtop.model.sample import Series, SeriesSet, StoredGpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,6 +90,22 @@ class HistoryStore:
         pending = [key for record in self._writer.pending() for key in record.layout.keys]
         keys = dict.fromkeys([*(self._read(queries.read_series) or ()), *pending])
         return tuple(sorted(keys, key=lambda key: (key.gpu_uuid or "", key.metric)))
+
+    def gpus(self) -> tuple[StoredGpu, ...]:
+        """Return every stored GPU; see the History port."""
+        self._writer.wait_for_past()
+        try:
+            with self._writer.database.open_reader() as connection:
+                stored = queries.read_gpus(connection)
+        except DatabaseReadError as error:  # not damage: version 0.1 wrote no such table
+            log.debug("The GPUs of the history were not read: %s", error)
+            stored = []
+        stored += (gpu for record in self._writer.pending() for gpu in record.layout.gpus)
+        newest = {gpu.index: gpu.uuid for gpu in stored}
+        found = {
+            gpu.uuid: gpu if newest[gpu.index] == gpu.uuid else StoredGpu(gpu.uuid, None, gpu.name) for gpu in stored
+        }
+        return tuple(sorted(found.values(), key=lambda gpu: (gpu.index is None, gpu.index, gpu.uuid)))
 
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
         """Return events; see the History port."""

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.model.sample import Event, GpuProcess, GpuReading, Mount, ProcessSpan, Sample, SeriesKey, SeriesSet
+    from dashtop.model.sample import (
+        Event,
+        GpuProcess,
+        GpuReading,
+        Mount,
+        ProcessSpan,
+        Sample,
+        SeriesKey,
+        SeriesSet,
+        StoredGpu,
+    )
 
 
 class GpuUtilization(NamedTuple):
@@ -299,6 +309,9 @@ class History(Protocol):
 
     def series(self) -> tuple[SeriesKey, ...]:
         """Return the keys of all stored series, those of the host first."""
+
+    def gpus(self) -> tuple[StoredGpu, ...]:
+        """Return the GPUs that were ever stored, by index; those without an index last."""
 
     def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
         """Return the newest 10 000 events in [start_ms, end_ms), by time."""

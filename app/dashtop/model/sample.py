@@ -225,6 +225,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredGpu:
+    """A GPU that a history contains. `index` None: it is not known, or another GPU has had it since."""
+
+    uuid: str
+    index: int | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesKey:
     """Identifies one series: a metric's key and the GPU's UUID (None: the host)."""
 
