@@ -20,8 +20,8 @@ from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.components import find_metrics
 from dashtop.ui.dash_internals import get_callback_map
-from dashtop.ui.layout.settings_modal import find_panel_titles
-from dashtop.ui.page import HEAD_SCRIPTS, SCRIPTS, create_dash, layout
+from dashtop.ui.layout import build_layout, find_panel_titles
+from dashtop.ui.page import HEAD_SCRIPTS, SCRIPTS, create_dash
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.theme import DARK, LIGHT
 from tests.ui.worlds import GPU_VALUES, gpu, world
@@ -43,7 +43,7 @@ PUBLIC = {
 @pytest.fixture(scope="module")
 def page() -> Component:
     services, _, _ = world(gpus=(gpu(),))
-    return layout(services, 1.0)
+    return build_layout(services, 1.0)
 
 
 def parts(part: object) -> list[Component]:

@@ -14,7 +14,7 @@ from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui import callbacks, ids, page, panels
+from dashtop.ui import callbacks, ids, layout, panels
 from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
@@ -66,12 +66,12 @@ def test_a_panel_is_one_definition_and_one_entry_in_the_list(monkeypatch: pytest
         layout=lambda _services: card("Example", [html.Dl(fact("gpu.encoder_sessions"))], id="panel-example"),
         live_data=lambda _sample, _gpu: {"example": [1, 2]},
     )
-    for module in (page, callbacks):
+    for module in (layout, callbacks):
         monkeypatch.setattr(module, "PANELS", (*PANELS, example))
     services, _, _ = world(gpus=(gpu(),))
-    layout = page.layout(services, 1.0)
-    assert "panel-example" in find_panels(layout), "it can be embedded"
-    assert '["panel-example", "Example"]' in str(layout).replace("\\", ""), "it can be hidden and moved"
+    page = layout.build_layout(services, 1.0)
+    assert "panel-example" in find_panels(page), "it can be embedded"
+    assert '["panel-example", "Example"]' in str(page).replace("\\", ""), "it can be hidden and moved"
     assert update({})["example"] == [1, 2]
     assert "example" not in update({"visible_panels": []})
 

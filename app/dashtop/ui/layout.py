@@ -1,0 +1,306 @@
+"""The layout of the page: header, sections of panels, notices, footer and the settings dialog."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import TYPE_CHECKING, Any, Final
+
+import dash_bootstrap_components as dbc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashtop.export.formats import offered
+from dashtop.ui import ids
+from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
+from dashtop.ui.components import attributes, icon, segmented_control
+from dashtop.ui.panels import PANELS, Section
+from dashtop.ui.request import INTERVALS_S
+from dashtop.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dashtop.model.ports import Services
+
+
+_RANGE_NAMES: Final = {
+    "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"
+}  # fmt: skip
+
+
+def build_layout(services: Services, interval_s: float) -> Component:
+    """Return the page before the first answer."""
+    panels = {section: [panel.layout(services) for panel in PANELS if panel.section is section] for section in Section}
+    return html.Div(
+        [
+            html.A("Skip to content", href="#content", className="skip-link"),
+            _build_header(panels[Section.HEADER]),
+            html.Main(
+                [
+                    _build_error_banner(),
+                    _build_gpu_gone_notice(),
+                    _build_skeleton(),
+                    html.Div(_build_sections(panels), className="sections"),
+                ],
+                id="content",
+                className="page",
+            ),
+            _build_footer(),
+            _build_settings_modal({"History": panels[Section.HISTORY], "Current": panels[Section.CURRENT]}, interval_s),
+            dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
+            dcc.Store(id=ids.REQUEST),
+            dcc.Store(id=ids.LIVE),
+            dcc.Store(id=ids.FIGURES),
+        ],
+        className="app",
+        **attributes(data_interval=str(interval_s)),
+    )
+
+
+def _build_error_banner() -> Component:
+    return html.Div(
+        [
+            html.Span(className="icon icon-alert", **attributes(aria_hidden="true")),
+            html.Div(
+                [html.Strong(className="banner-title"), html.Span(className="banner-detail")], className="banner-text"
+            ),
+            dbc.Button("Retry", id=ids.RETRY_BUTTON, size="sm", color="light"),
+        ],
+        id=ids.ERROR_BANNER,
+        className="banner",
+        role="alert",
+        hidden=True,
+    )
+
+
+def _build_skeleton() -> Component:
+    shapes = ("chart", "chart", "chart", "chart", "card wide", "card wide")
+    blocks = [html.Div(className=f"skeleton-block skeleton-{shape}") for shape in shapes]
+    return html.Div(
+        [*blocks, html.P("Waiting for the first reading", className="visually-hidden")],
+        id=ids.LOADING_SKELETON,
+        className="skeleton grid trends",
+        role="status",
+    )
+
+
+def _build_gpu_gone_notice() -> Component:
+    """Return the notice that the GPU in the address or in the stored settings does not exist."""
+    keep = dbc.Button("Use this GPU", id=ids.GPU_GONE_KEEP, size="sm", color="light")
+    return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="notice-line", role="status", hidden=True)
+
+
+def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
+    names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
+    ranges = segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range")
+    since = html.Span(className="since", **attributes(data_since=""))
+    status = html.P(className="notice-line", role="status", **attributes(data_text="history_status"))
+    unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart")
+    return [
+        html.Section(
+            [
+                html.Div([html.H2("History"), since, unzoom, ranges], className="section-header"),
+                status,
+                html.Div(panels[Section.HISTORY], className="grid trends"),
+            ],
+            className="only-single",
+            **attributes(aria_label="History"),
+        ),
+        *panels[Section.ALL_GPUS],
+        html.Section(
+            [
+                html.Div(html.H2("Current"), className="section-header"),
+                html.Div(panels[Section.CURRENT], className="grid cards"),
+            ],
+            className="only-single",
+            **attributes(aria_label="Current"),
+        ),
+    ]
+
+
+def _build_footer() -> Component:
+    return html.Footer([html.Span(platform.node()), html.Span(f"dashtop {__version__}")], className="footer")
+
+
+# --- header ------------------------------------------------------------------------------------------------------------
+
+_VIEWS: Final = {"single": "GPU", "compare": "All GPUs"}
+_FORMATS: Final = {
+    "csv": ("CSV", "for spreadsheets"),
+    "json": ("JSON", "for programs"),
+    "parquet": ("Parquet", "for pandas, Spark, DuckDB"),
+}
+_THEMES: Final = ("system", "light", "dark")
+
+
+def _build_header(status: Sequence[Component]) -> Component:
+    """Return the header with `status` in its middle."""
+    return html.Header([_build_brand(), _build_live_indicator(), *status, _build_controls()], className="header")
+
+
+def _build_brand() -> Component:
+    return html.Div(
+        [
+            html.Span(className="logo", **attributes(aria_hidden="true")),
+            html.H1("dashtop", className="brand-name"),
+            dbc.Badge("Simulated", className="when-simulated", title="Simulated GPUs (--demo)"),
+        ],
+        className="brand",
+    )
+
+
+def _build_live_indicator() -> Component:
+    return html.Div(
+        [
+            html.Span(className="dot", **attributes(aria_hidden="true")),
+            html.Span("Connecting", className="live-state"),
+            # The age changes every second: screen readers announce the state only.
+            html.Span(className="live-age", **attributes(aria_hidden="true")),
+        ],
+        id=ids.LIVE_INDICATOR,
+        className="live",
+        role="status",
+        **attributes(aria_live="polite"),
+    )
+
+
+def _build_controls() -> Component:
+    selector = dbc.Select(id=ids.GPU_SELECTOR, options=[], value="0", size="sm")
+    label = html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden")
+    settings = dbc.Button(
+        icon("settings", "Settings"),
+        id=ids.SETTINGS_BUTTON,
+        color="link",
+        class_name="icon-button",
+        title="Settings",
+    )
+    return html.Div(
+        [
+            html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu"),
+            html.Div([label, selector], className="gpu-choice many-gpus"),
+            html.Div([_build_export_menu(), settings, _build_theme_toggle()], className="icons"),
+        ],
+        className="controls",
+    )
+
+
+def _build_export_menu() -> Component:
+    """Return the export menu; the browser fills in its links (assets/settings-export.js)."""
+    links = [
+        html.A(
+            [html.Strong(title), html.Span(purpose)],
+            href="#",
+            download="",
+            className="menu-item",
+            **attributes(data_format=name),
+        )
+        for name, (title, purpose) in _FORMATS.items()
+        if name in offered()
+    ]
+    return html.Details(
+        [
+            html.Summary(
+                icon("export", "Export"),
+                id=ids.EXPORT_BUTTON,
+                className="btn btn-link icon-button",
+                title="Export history",
+            ),
+            html.Div(
+                [
+                    html.H2("Export"),
+                    html.P(className="menu-about", **attributes(data_export_summary="")),
+                    dbc.Checkbox(id=ids.EXPORT_ALL, label="All metrics", value=False),
+                    *links,
+                ],
+                className="menu-body",
+            ),
+        ],
+        className="menu",
+    )
+
+
+def _build_theme_toggle() -> Component:
+    """Return the theme button. `data-theme-choice` of the root element decides which of its icons is visible."""
+    icons = [
+        html.Span(icon(choice, f"Theme: {choice}"), className=f"theme-icon theme-icon-{choice}") for choice in _THEMES
+    ]
+    button: Component = dbc.Button(
+        icons, id=ids.THEME_TOGGLE, color="link", class_name="icon-button", title="Theme: system, light or dark"
+    )
+    return button
+
+
+# --- settings dialog ---------------------------------------------------------------------------------------------------
+
+_TEMPERATURE_UNITS: Final = {"C": "°C", "F": "°F"}
+_MEMORY_UNITS: Final = {"GiB": "GiB", "GB": "GB"}
+
+
+def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s: float) -> Component:
+    """Return the dialog, closed. `panels` are those that can be hidden and moved, by section title."""
+    intervals = {f"{each:g}": f"{each:g} s" for each in sorted({*INTERVALS_S, interval_s})}
+    interval = segmented_control(ids.UPDATE_INTERVAL, intervals, f"{interval_s:g}", "Update interval")
+    temperature = segmented_control(ids.TEMPERATURE_UNIT, _TEMPERATURE_UNITS, "C", "Temperature unit")
+    memory = segmented_control(ids.MEMORY_UNIT, _MEMORY_UNITS, "GiB", "Memory unit")
+    modal: Component = dbc.Modal(
+        [
+            dbc.ModalHeader(dbc.ModalTitle("Settings", tag="h2", id=ids.SETTINGS_TITLE)),
+            dbc.ModalBody(
+                [
+                    _build_setting("Update interval", interval),
+                    _build_setting("Temperature unit", temperature),
+                    _build_setting("Memory unit", memory),
+                    *(_build_panel_list(section, find_panel_titles(parts)) for section, parts in panels.items()),
+                ]
+            ),
+            dbc.ModalFooter(
+                [
+                    dbc.Button("Reset", id=ids.SETTINGS_RESET, color="light", title="Reset all settings and the theme"),
+                    dbc.Button("Done", id=ids.SETTINGS_DONE, color="primary"),
+                ]
+            ),
+        ],
+        id=ids.SETTINGS_MODAL,
+        labelledby=ids.SETTINGS_TITLE,
+        is_open=False,
+        scrollable=True,
+        centered=True,
+    )
+    return modal
+
+
+def _build_setting(label: str, control: Component) -> Component:
+    return html.Div([html.Span(label, **attributes(aria_hidden="true")), control], className="setting")
+
+
+def _build_panel_list(section: str, panels: Sequence[tuple[str, str]]) -> Component:
+    """Return the list of the panels of a section; the browser fills it in the user's order (assets/settings.js)."""
+    panel_list = html.Ul(
+        className="panel-list", **attributes(data_panels=json.dumps(panels), aria_label=f"{section}: panels")
+    )
+    return html.Div([html.H3(f"Panels: {section}"), panel_list], className="panel-section")
+
+
+def find_panel_titles(parts: Sequence[Component]) -> list[tuple[str, str]]:
+    """Return id and title of each component that is a panel with a title."""
+    titles = ((vars(part).get("id", ""), _find_title(part)) for part in parts)
+    return [(name, title) for name, title in titles if name.startswith("panel-") and title]
+
+
+def _find_title(part: Any) -> str:
+    """Return the text of the first card title in a component."""
+    if isinstance(part, (list, tuple)):
+        return next(filter(None, map(_find_title, part)), "")
+    if not isinstance(part, Component):
+        return ""
+    children = vars(part).get("children")
+    if vars(part).get("className") == "card-title":
+        return _text(children)
+    return _find_title(children)
+
+
+def _text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    return _text(vars(part).get("children", "")) if isinstance(part, Component) else ""

@@ -1,1 +1,0 @@
-"""The static layout around the panels."""
