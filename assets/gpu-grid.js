@@ -10,7 +10,7 @@
   const LOAD_BUCKETS = 12; // of "last_minutes": the mean of the last minute
   const GAP = 255;
 
-  // How a metric is shown (columns of app/dashtop/ui/gpu_grid.py). A "part" is followed by its "total".
+  // How a metric is shown (columns of app/dashtop/ui/panels/gpu_grid.py). A "part" is followed by its "total".
   const UTILIZATION = { key: "gpu.utilization.gpu", unit: "%", digits: 0 };
   const MEMORY_USED = { key: "gpu.memory.used_gb", unit: "GiB", digits: 1, role: "part", ofMemory: true };
   const MEMORY_TOTAL = { key: "gpu.memory.total_gb", unit: "GiB", digits: 1, role: "total", ofMemory: true };

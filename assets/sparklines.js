@@ -1,5 +1,5 @@
 // Sparklines: how one is drawn, and those of the chosen GPU's last minutes. The server sends the minutes once
-// (app/dashtop/ui/sparklines.py); after that each snapshot adds its value.
+// (app/dashtop/ui/panels/gauges.py); after that each snapshot adds its value.
 (function () {
   "use strict";
 

@@ -1,4 +1,4 @@
-// The component StaticTree: plain elements, with the components of Dash in their places (app/dashtop/ui/static_tree.py).
+// The component StaticTree: plain elements, with the components of Dash in their places (app/dashtop/ui/dash_internals.py).
 (function () {
   "use strict";
 

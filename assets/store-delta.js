@@ -1,4 +1,4 @@
-// Puts snapshots together: the server sends only the parts that this page does not have (app/dashtop/ui/delta.py).
+// Puts snapshots together: the server sends only the parts that this page does not have (app/dashtop/ui/parts.py).
 (function () {
   "use strict";
 

@@ -14,8 +14,8 @@ from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.gpu_grid import GAP, GpuGrid, build_table, describe_state, is_free
-from dashtop.ui.render_cache import RenderCache
+from dashtop.ui.panels.gpu_grid import GAP, GpuGrid, build_table, describe_state, is_free
+from dashtop.ui.parts import RenderCache
 from dashtop.ui.theme import GPUS, HOST
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.test_layout import contrast, tokens
@@ -152,8 +152,8 @@ def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all()
 
 PRINT_VERSIONS = """
 from flask import Flask
-from dashtop.ui.gpu_grid import GpuGrid
-from dashtop.ui.render_cache import RenderCache
+from dashtop.ui.panels.gpu_grid import GpuGrid
+from dashtop.ui.parts import RenderCache
 from tests.builders import make_gpu
 from tests.ui.worlds import world
 services, latest, _ = world(gpus=(make_gpu(0), make_gpu(1)))

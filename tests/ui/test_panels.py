@@ -18,16 +18,16 @@ from dashtop.ui import callbacks, ids, layout, panels
 from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
-from dashtop.ui.panels import PANELS, Panel, Section, gpu_state, hardware, information, processes, storage, system
+from dashtop.ui.panels import PANELS, Panel, Section, gpu_status, hardware, host, processes
+from dashtop.ui.panels.gauges import SPARKLINE_METRICS
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.sparklines import SPARKLINE_METRICS
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.worlds import gpu, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dashtop.ui.delta import Table
+    from dashtop.ui.parts import Table
 
 GIB = 2**30
 ROOT = ProcessInfo(username="root", container_runtime="docker", container="3fa9c1d2e4b5", slurm_job="4711")
@@ -156,7 +156,7 @@ def test_an_empty_table_tells_no_processes_from_unknown_processes() -> None:
 def test_throttle_reasons() -> None:
     def reasons(flags: float | None) -> Any:
         values = {} if flags is None else {"gpu.clocks.event_reasons": flags}
-        return hardware.live_data(make_sample(), make_gpu(values=values))["throttle_reasons"]
+        return hardware.hardware_data(make_sample(), make_gpu(values=values))["throttle_reasons"]
 
     assert reasons(None) is None
     assert reasons(0.0) == []
@@ -167,7 +167,7 @@ def test_throttle_reasons() -> None:
 
 def test_modes_have_the_names_of_nvidia_smi() -> None:
     values = {"gpu.compute_mode": 3.0, "gpu.persistence_mode": 0.0}
-    assert hardware.live_data(make_sample(), make_gpu(values=values))["words"] == {
+    assert hardware.hardware_data(make_sample(), make_gpu(values=values))["words"] == {
         "gpu.compute_mode": "Exclusive Process",
         "gpu.persistence_mode": "Disabled",
         "gpu.mig_mode": "N/A",
@@ -176,7 +176,7 @@ def test_modes_have_the_names_of_nvidia_smi() -> None:
 
 def facts_of(device: Device | None) -> dict[str, str | None]:
     shown = make_gpu(device=device) if device is not None else None
-    return dict(information.live_data(make_sample(), shown)["facts"])
+    return dict(hardware.information_data(make_sample(), shown)["facts"])
 
 
 def test_information_of_the_gpu_and_the_host() -> None:
@@ -191,11 +191,11 @@ def test_information_of_the_gpu_and_the_host() -> None:
 
 def test_states_of_a_gpu() -> None:
     working = gpu()
-    assert gpu_state.describe_state(working) == ""
+    assert gpu_status.describe_state(working) == ""
     lost = dataclasses.replace(working, state=UnavailableReason.GPU_LOST)
     parent = dataclasses.replace(working, unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT})
     for each, reason in ((lost, UnavailableReason.GPU_LOST), (parent, UnavailableReason.MIG_PARENT)):
-        state = gpu_state.describe_state(each)
+        state = gpu_status.describe_state(each)
         assert state.lower() == f"{reason.value}.".lower()
         assert state[0].isupper()
 
@@ -204,7 +204,7 @@ def test_a_mig_instance_names_its_parent() -> None:
     parent = gpu(0)
     device = make_device(1, mig_parent_uuid=parent.device.uuid, mig_profile="3g.40gb")
     instance = dataclasses.replace(gpu(1), device=device)
-    describe = gpu_state.describe_mig_instance
+    describe = gpu_status.describe_mig_instance
     assert describe(make_sample(gpus=(parent, instance)), instance) == "MIG instance 3g.40gb of GPU 0"
     assert describe(make_sample(gpus=(instance,)), instance) == f"MIG instance 3g.40gb of {parent.device.uuid}"
     assert describe(make_sample(gpus=(parent,)), parent) == ""
@@ -219,7 +219,7 @@ def test_mounts_and_cores() -> None:
         Mount(mount_point="/dead", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None),
     )
     sample = make_sample(mounts=mounts)
-    assert storage.live_data(sample, None)["mounts"] == [
+    assert host.storage_data(sample, None)["mounts"] == [
         {
             "mount_point": "/", "filesystem": "ext4", "used_gib": 1.0, "total_gib": 8.0, "used_percent": 96.0,
             "level": "high",
@@ -229,4 +229,4 @@ def test_mounts_and_cores() -> None:
             "level": "",
         },
     ]  # fmt: skip
-    assert system.live_data(sample, None) == {"cores": [10, 20]}
+    assert host.system_data(sample, None) == {"cores": [10, 20]}

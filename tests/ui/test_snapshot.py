@@ -23,7 +23,7 @@ from tests.ui.worlds import HOST_VALUES, gpu
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Sample
-    from dashtop.ui.delta import Table
+    from dashtop.ui.parts import Table
 
 KEYS = {
     "gpu.utilization.gpu",

@@ -13,7 +13,7 @@ from flask import Flask
 from dashtop.model.ports import Services
 from dashtop.model.timerange import DAY_MS, HOUR_MS
 from dashtop.ui.charts.renderer import ChartRenderer
-from dashtop.ui.render_cache import RenderCache
+from dashtop.ui.parts import RenderCache
 from dashtop.ui.request import ViewRequest
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample, wait_until_written
 from tests.clock import FakeClock

@@ -8,7 +8,7 @@ from dash import dcc, html
 
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
-from dashtop.ui.static_tree import build_static_tree
+from dashtop.ui.dash_internals import build_static_tree
 from tests.ui.test_layout import served
 
 

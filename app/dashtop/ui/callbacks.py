@@ -14,12 +14,11 @@ from dashtop.model.text import sanitize_text
 from dashtop.ui import ids
 from dashtop.ui import snapshot as snapshots
 from dashtop.ui.charts.renderer import ChartRenderer
-from dashtop.ui.delta import DeltaEncoder
-from dashtop.ui.gpu_grid import GpuGrid
 from dashtop.ui.panels import PANELS
-from dashtop.ui.render_cache import RenderCache
+from dashtop.ui.panels.gauges import build_sparklines_part
+from dashtop.ui.panels.gpu_grid import GpuGrid
+from dashtop.ui.parts import DeltaEncoder, RenderCache
 from dashtop.ui.request import ViewRequest
-from dashtop.ui.sparklines import build_sparklines_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

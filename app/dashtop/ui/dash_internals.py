@@ -32,33 +32,6 @@ _GRAPH_SCRIPT_PATH: Final = "_dash-component-suites/dash/dcc/async-graph.js"
 _HTML_NAMESPACE: Final = "dash_html_components"
 
 
-class StaticTree(Component):
-    """A tree of elements that never changes, rendered once by assets/static-tree.js.
-
-    `tree`: [tag, attributes, *nodes]; a node is a tree, a text, or the position of one of the `children`.
-    """
-
-    _namespace = "dashtop"
-    _type = "StaticTree"
-    _prop_names = ["children", "tree"]  # noqa: RUF012 - as Dash writes it
-    _valid_wildcard_attributes = []  # noqa: RUF012
-
-    def __init__(self, tree: list[Any], children: list[Component]) -> None:
-        untyped: Any = super()
-        untyped.__init__(tree=tree, children=children)
-
-
-def is_plain_element(component: Any) -> bool:
-    """Return whether a component is an HTML element (dash.html), which has no behaviour of its own."""
-    return bool(component.to_plotly_json()["namespace"] == _HTML_NAMESPACE)
-
-
-def get_tag_and_props(element: Any) -> tuple[str, dict[str, Any]]:
-    """Return the HTML tag of a plain element, and a copy of its properties with its children."""
-    described = element.to_plotly_json()
-    return described["type"].lower(), dict(described["props"])
-
-
 def build_preload_links(app: Dash, plotly_url: str) -> str:
     """Return <link> tags that make the browser load at once what Dash requests last: the layout and the graphs."""
     prefix = app.config.requests_pathname_prefix
@@ -92,3 +65,64 @@ def _refuse_path(path: str) -> NoReturn:  # noqa: ARG001 - Flask passes it
 
 def _refuse_file(_error: Exception) -> tuple[Response, int]:
     return jsonify(detail="There is no such file; load the page again."), 404
+
+
+# --- static trees -----------------------------------------------------------------------------------------------------
+
+
+class StaticTree(Component):
+    """A tree of elements that never changes, rendered once by assets/static-tree.js.
+
+    At every change of the page's state (about thirty per tick) Dash checks each of its components. Only a few dozen of
+    the five hundred elements on the page belong to callbacks; scripts paint the others. So plain elements (dash.html)
+    travel in static trees, and the components of Dash keep their places among them.
+
+    `tree`: [tag, attributes, *nodes]; a node is a tree, a text, or the position of one of the `children`.
+    """
+
+    _namespace = "dashtop"
+    _type = "StaticTree"
+    _prop_names = ["children", "tree"]  # noqa: RUF012 - as Dash writes it
+    _valid_wildcard_attributes = []  # noqa: RUF012
+
+    def __init__(self, tree: list[Any], children: list[Component]) -> None:
+        untyped: Any = super()
+        untyped.__init__(tree=tree, children=children)
+
+
+def is_plain_element(component: Any) -> bool:
+    """Return whether a component is an HTML element (dash.html), which has no behaviour of its own."""
+    return bool(component.to_plotly_json()["namespace"] == _HTML_NAMESPACE)
+
+
+def get_tag_and_props(element: Any) -> tuple[str, dict[str, Any]]:
+    """Return the HTML tag of a plain element, and a copy of its properties with its children."""
+    described = element.to_plotly_json()
+    return described["type"].lower(), dict(described["props"])
+
+
+def build_static_tree(part: Any) -> Any:
+    """Return `part` with its plain elements replaced by static trees. No callback may name one of these elements."""
+    if isinstance(part, (list, tuple)):
+        return [build_static_tree(each) for each in part]
+    if not isinstance(part, Component):
+        return part
+    if is_plain_element(part):
+        children: list[Component] = []
+        return StaticTree(_build_node(part, children), children)
+    if hasattr(part, "children"):
+        part.children = build_static_tree(part.children)
+    return part
+
+
+def _build_node(part: Any, children: list[Component]) -> Any:
+    """Return [tag, attributes, *nodes] for an element, the position among `children` for a component, or a text."""
+    if not isinstance(part, Component):
+        return str(part)
+    if not is_plain_element(part):
+        children.append(build_static_tree(part))
+        return len(children) - 1
+    tag, attributes = get_tag_and_props(part)
+    nodes = attributes.pop("children", None)
+    listed = nodes if isinstance(nodes, (list, tuple)) else [] if nodes is None else [nodes]
+    return [tag, attributes, *(_build_node(each, children) for each in listed)]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
 
-
 _RANGE_NAMES: Final = {
     "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"
 }  # fmt: skip
@@ -123,7 +122,7 @@ def _build_footer() -> Component:
     return html.Footer([html.Span(platform.node()), html.Span(f"dashtop {__version__}")], className="footer")
 
 
-# --- header ------------------------------------------------------------------------------------------------------------
+# --- header -----------------------------------------------------------------------------------------------------------
 
 _VIEWS: Final = {"single": "GPU", "compare": "All GPUs"}
 _FORMATS: Final = {
@@ -231,7 +230,7 @@ def _build_theme_toggle() -> Component:
     return button
 
 
-# --- settings dialog ---------------------------------------------------------------------------------------------------
+# --- settings dialog --------------------------------------------------------------------------------------------------
 
 _TEMPERATURE_UNITS: Final = {"C": "°C", "F": "°F"}
 _MEMORY_UNITS: Final = {"GiB": "GiB", "GB": "GB"}

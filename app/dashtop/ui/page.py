@@ -11,11 +11,10 @@ from dashtop.ui import embed
 from dashtop.ui.callbacks import register_callbacks
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import find_metrics
-from dashtop.ui.dash_internals import HOOKS, build_preload_links, refuse_unknown_paths
+from dashtop.ui.dash_internals import HOOKS, build_preload_links, build_static_tree, refuse_unknown_paths
 from dashtop.ui.layout import build_layout
 from dashtop.ui.panels import PANELS
 from dashtop.ui.snapshot import select_metrics
-from dashtop.ui.static_tree import build_static_tree
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -25,7 +25,7 @@ class ViewRequest:
 
     `gpu`: index or UUID of the chosen GPU, or the beginning of a UUID. `width_px`: width of the charts.
     `visible_panels`: element ids; None means all. `only_panel`: id of the chart that is embedded alone, else "".
-    `versions`: see ui.delta.
+    `versions`: see ui.parts.
     """
 
     gpu: str = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.delta import Table
+from dashtop.ui.parts import Table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

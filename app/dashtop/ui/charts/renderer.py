@@ -8,15 +8,15 @@ import numpy as np
 
 from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span
-from dashtop.ui.delta import Part, calculate_version
 from dashtop.ui.panels import CHARTS, ChartData
 from dashtop.ui.panels.charts import series_key
+from dashtop.ui.parts import Part, calculate_version
 from dashtop.ui.theme import chart_theme
 
 if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, ProcessSpan, Sample, SeriesKey, SeriesSet
-    from dashtop.ui.render_cache import RenderCache
+    from dashtop.ui.parts import RenderCache
     from dashtop.ui.request import ViewRequest
 
 

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import (
-    charts,
-    compact_status,
-    gauges,
-    gpu_grid,
-    gpu_state,
-    hardware,
-    information,
-    process_memory,
-    processes,
-    storage,
-    system,
-)
+from dashtop.ui.panels import charts, gauges, gpu_grid, gpu_status, hardware, host, processes
 from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
-    compact_status.PANEL,
+    gpu_status.COMPACT_STATUS,
     *charts.PANELS,
-    process_memory.PANEL,
     gpu_grid.PANEL,
-    gpu_state.NO_GPU,
-    gpu_state.HEADING,
+    gpu_status.NO_GPU,
+    gpu_status.HEADING,
     gauges.UTILIZATION,
     gauges.TEMPERATURE,
-    system.PANEL,
+    host.SYSTEM,
     gauges.POWER,
     gauges.FAN,
-    hardware.PANEL,
-    information.PANEL,
+    hardware.HARDWARE,
+    hardware.INFORMATION,
     processes.PANEL,
-    storage.PANEL,
+    host.STORAGE,
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from dash import dcc, html
 
 from dashtop.metrics import METRICS
 from dashtop.model.sample import SeriesKey
 from dashtop.ui import ids
-from dashtop.ui.charts import figures
+from dashtop.ui.charts import figures, process_memory
 from dashtop.ui.charts.figures import Line
 from dashtop.ui.components import attributes, card, value
-from dashtop.ui.panels.base import Chart, Panel, Section
+from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
 from dashtop.ui.theme import HOST, gpu_colour
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample, SeriesSet
     from dashtop.ui.charts.base_figure import ChartStyle, Figure
-    from dashtop.ui.panels.base import ChartData
 
 _GPU_UTILIZATION: Final = "gpu.utilization.gpu"
 _CPU_UTILIZATION: Final = "system.cpu.usage_percent"
@@ -54,7 +54,7 @@ def series_key(metric: str, gpu: Gpu | None) -> SeriesKey:
     return SeriesKey(metric, gpu.device.uuid if gpu is not None and is_gpu_metric else None)
 
 
-def graph(name: str) -> Component:
+def _graph(name: str) -> Component:
     """Return an empty chart."""
     return html.Div(dcc.Graph(id=name, figure=figures.empty(), config=_GRAPH_CONFIG), className="chart")
 
@@ -98,6 +98,28 @@ def _draw_power(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartS
     return figures.power(data.series, lines[0], gpu.values.get(_POWER_LIMIT), style)
 
 
+def _draw_processes(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
+    if gpu is None:
+        return None
+    series = {each.key: each for each in data.series.series}
+    used = series[series_key(_VRAM, gpu)].mean.astype(np.float64)
+    running = {process.pid for process in gpu.processes}
+    layers = process_memory.build_layers(data.processes, running, data.series, used, interval_ms=data.interval_ms)
+    known = np.isfinite(used)
+    if not known.any() and layers:
+        # A GPU that shares the host's memory reports no memory in use: show the sum of the processes.
+        known = np.any([layer.coverage > 0 for layer in layers], axis=0)
+    return process_memory.figure(
+        data.series,
+        layers,
+        process_memory.build_remainder(layers, used),
+        known,
+        style,
+        colour=gpu_colour(gpu.device.index),
+        total=gpu.values.get(_VRAM_TOTAL),
+    )
+
+
 def _legend(*keys: str) -> Component:
     """Return the current values; a click on one hides or shows its line (assets/charts.js)."""
     return html.Div(
@@ -120,13 +142,25 @@ def _panel(title: str, chart: Chart) -> Panel:
         needs_gpu = all(key.startswith("gpu.") for key in chart.metrics)
         return card(
             title,
-            [graph(chart.id)],
+            [_graph(chart.id)],
             id=f"panel-{chart.id}",
             aside=_legend(*chart.metrics),
             class_name="needs-gpu" if needs_gpu else "",
         )
 
     return Panel(section=Section.HISTORY, layout=layout, charts=(chart,))
+
+
+def _build_processes_card(_services: Services) -> Component:
+    """Return the card; the browser fills the legend (assets/charts.js)."""
+    legend = html.Div(className="legend", **attributes(data_legend=ids.CHART_PROCESSES))
+    return card(
+        "GPU memory by process",
+        [_graph(ids.CHART_PROCESSES)],
+        id=f"panel-{ids.CHART_PROCESSES}",
+        aside=legend,
+        class_name="needs-gpu full-width",
+    )
 
 
 PANELS: Final[tuple[Panel, ...]] = (
@@ -137,4 +171,9 @@ PANELS: Final[tuple[Panel, ...]] = (
     _panel("Memory", Chart(id=ids.CHART_MEMORY, metrics=(_VRAM, _RAM), draw=_draw_memory)),
     _panel("Temperature", Chart(id=ids.CHART_TEMPERATURE, metrics=(_TEMPERATURE,), draw=_draw_temperature)),
     _panel("Power", Chart(id=ids.CHART_POWER, metrics=(_POWER,), draw=_draw_power)),
+    Panel(
+        section=Section.HISTORY,
+        layout=_build_processes_card,
+        charts=(Chart(id=ids.CHART_PROCESSES, metrics=(_VRAM,), draw=_draw_processes, needs_processes=True),),
+    ),
 )

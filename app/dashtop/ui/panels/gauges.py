@@ -1,13 +1,20 @@
-"""The cards of the selected GPU: utilization, temperature, power and fan, each with a sparkline of the last minutes."""
+"""The cards of the selected GPU: utilization, temperature, power and fan, each with a sparkline of the last minutes.
+
+The sparklines are sent once; the page then adds the value of each snapshot (assets/sparklines.js).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from dash import html
 
 from dashtop.metrics import METRICS
+from dashtop.model.sample import SeriesKey
+from dashtop.model.timerange import MINUTE_MS
 from dashtop.ui import ids
+from dashtop.ui.charts.resolution import build_window
 from dashtop.ui.components import (
     attributes,
     bar,
@@ -21,12 +28,17 @@ from dashtop.ui.components import (
     warning,
 )
 from dashtop.ui.panels.base import Panel, Section
-from dashtop.ui.sparklines import SPARKLINE_METRICS, SPARKLINE_SPAN_MS
+from dashtop.ui.parts import Part
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
+
+SPARKLINE_SPAN_MS: Final = 5 * MINUTE_MS
+SPARKLINE_METRICS: Final = ("gpu.utilization.gpu", "gpu.temperature", "gpu.power.current_watts", "gpu.fan_speed")
+_SPARKLINE_WIDTH_PX: Final = 225
 
 _UTILIZATION, _TEMPERATURE, _POWER, _FAN = SPARKLINE_METRICS
 _MEMORY_USED, _MEMORY_TEMPERATURE = "gpu.memory.used_percent", "gpu.memory_temperature"
@@ -98,3 +110,29 @@ POWER: Final = _gauge(
     show_total=True,
 )
 FAN: Final = _gauge(ids.PANEL_FAN, METRICS[_FAN].title, _FAN)
+
+
+# --- sparklines -------------------------------------------------------------------------------------------------------
+
+
+def build_sparklines_part(services: Services, sample: Sample, gpu: Gpu) -> Part:
+    """Return the sparklines of `gpu`. Their version is the UUID: the page needs them again only for another GPU."""
+    return Part("sparklines", gpu.device.uuid, lambda: _read_sparklines(services, sample, gpu.device.uuid))
+
+
+def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str, Any]:
+    """Return the highest reading of each bucket by metric, null where there is none, and the buckets' times."""
+    window = build_window(
+        sample.time_ms, SPARKLINE_SPAN_MS, _SPARKLINE_WIDTH_PX, round(services.latest.interval_s * 1000)
+    )
+    keys = [SeriesKey(metric, uuid) for metric in SPARKLINE_METRICS]
+    data = services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
+    return {
+        "start_ms": window.start_ms,
+        "step_ms": window.step_ms,
+        "span_ms": SPARKLINE_SPAN_MS,
+        "maximum": {
+            series.key.metric: [round(float(value), 1) if np.isfinite(value) else None for value in series.maximum]
+            for series in data.series
+        },
+    }

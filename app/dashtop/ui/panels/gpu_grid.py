@@ -1,20 +1,204 @@
-"""The view of all GPUs: a card for each with utilization, memory, temperature, power and largest process."""
+"""The view of all GPUs: a row of numbers for each, and the utilization of the last hour and minutes as bytes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import dash_bootstrap_components as dbc
+import numpy as np
 from dash import html
 
+from dashtop.metrics import METRICS
+from dashtop.model.metric import MIB
+from dashtop.model.sample import PROCESSES, SeriesKey
+from dashtop.model.timerange import MINUTE_MS, SECOND_MS
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.components import SHARED_MEMORY_HELP, attributes
 from dashtop.ui.panels.base import Panel, Section
+from dashtop.ui.parts import Part, Table, calculate_version
+from dashtop.ui.snapshot import find_level
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dash.development.base_component import Component
+    from numpy.typing import NDArray
 
     from dashtop.model.ports import Services
+    from dashtop.model.sample import Gpu, Sample
+    from dashtop.ui.parts import RenderCache
+
+_UTILIZATION: Final = "gpu.utilization.gpu"
+_MEMORY_USED: Final = "gpu.memory.used_percent"
+
+GRID_METRICS: Final = (
+    _UTILIZATION,
+    "gpu.memory.used_gb",
+    "gpu.memory.total_gb",
+    _MEMORY_USED,
+    "gpu.temperature",
+    "gpu.power.current_watts",
+    "gpu.power.max_watts",
+    "gpu.fan_speed",
+)
+COLUMNS: Final = (
+    "index",
+    *GRID_METRICS,
+    "utilization_level",
+    "memory_level",
+    "state",
+    "processes_error",
+    "process_count",
+    "process_name",
+    "process_user",
+    "process_memory_mib",
+    "is_free",
+)
+_RESET_PENDING: Final = {
+    "gpu.remapped_rows.pending": "row remap pending: drain, then reset",
+    "gpu.retired_pages.pending": "page retirement pending: drain, then reset",
+}
+
+_MAX_FREE_MEMORY_PERCENT: Final = 5.0
+_MAX_FREE_LOAD_PERCENT: Final = 1.0
+
+GAP: Final = 255
+"""The byte of a bucket without a reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStrip:
+    """`count` buckets of `step_ms` of every GPU's utilization, as the part `name` of the page."""
+
+    name: str
+    step_ms: int
+    count: int
+
+
+LAST_HOUR: Final = HistoryStrip("last_hour", MINUTE_MS, 60)
+LAST_MINUTES: Final = HistoryStrip("last_minutes", 5 * SECOND_MS, 60)
+
+
+class GpuGrid:
+    """The parts of the view of all GPUs, built once for all viewers. Thread-safe."""
+
+    def __init__(self, services: Services, cache: RenderCache) -> None:
+        self._services = services
+        self._cache = cache
+
+    def build_table(self, sample: Sample) -> Table:
+        """Return a row for each GPU."""
+        return self._cache.get_or_create(f"grid|{sample.sequence}", lambda: build_table(sample))
+
+    def build_parts(self, sample: Sample) -> list[Part]:
+        """Return the utilization of the last hour and minutes; each is new when a bucket is complete."""
+        return [self._build_part(sample, strip) for strip in (LAST_HOUR, LAST_MINUTES)]
+
+    def _build_part(self, sample: Sample, strip: HistoryStrip) -> Part:
+        end_ms = sample.time_ms // strip.step_ms * strip.step_ms
+        uuids = ",".join(gpu.device.uuid for gpu in sample.gpus)
+        version = calculate_version(f"{strip.name}|{end_ms}|{uuids}")
+        key = f"{strip.name}|{version}"
+        return Part(
+            strip.name,
+            version,
+            lambda: self._cache.get_or_create(key, lambda: self._read_utilization(sample.gpus, strip, end_ms)),
+        )
+
+    def _read_utilization(self, gpus: Sequence[Gpu], strip: HistoryStrip, end_ms: int) -> dict[str, str]:
+        """Return by GPU index a byte per bucket, as base64: utilization in percent, `GAP` where there is none.
+
+        The driver reports no utilization of MIG instances: memory in use stands in for it.
+        """
+        if not gpus:
+            return {}
+        keys = [SeriesKey(_MEMORY_USED if gpu.device.mig_profile else _UTILIZATION, gpu.device.uuid) for gpu in gpus]
+        start_ms = end_ms - strip.count * strip.step_ms
+        data = self._services.history.query(keys, start_ms, end_ms, strip.step_ms)
+        return {str(gpu.device.index): _encode(series.mean) for gpu, series in zip(gpus, data.series, strict=True)}
+
+
+def build_table(sample: Sample) -> Table:
+    """Return `COLUMNS` for each GPU. A metric without a value has the reason, as text, in its column."""
+    return Table(COLUMNS, [_build_row(gpu) for gpu in sample.gpus])
+
+
+def describe_state(gpu: Gpu) -> str:
+    """Return what is special about a GPU, in words; "" if it simply works."""
+    if gpu.state is not None:
+        return gpu.state.text
+    if gpu.unavailable.get(_UTILIZATION) is UnavailableReason.MIG_PARENT:
+        return UnavailableReason.MIG_PARENT.text
+    if pending := next((text for key, text in _RESET_PENDING.items() if gpu.values.get(key)), ""):
+        return pending
+    if gpu.device.mig_profile is not None:
+        return f"MIG instance {gpu.device.mig_profile}"
+    return ""
+
+
+def is_free(gpu: Gpu) -> bool:
+    """Return whether a GPU is free to use: it is known to have no process, next to no load and no memory in use.
+
+    The driver does not report a MIG instance's load: its memory and processes decide. The memory of a GPU that shares
+    the host's is always in use.
+    """
+    load, memory = gpu.values.get(_UTILIZATION), gpu.values.get(_MEMORY_USED)
+    if gpu.state is not None or gpu.processes or PROCESSES in gpu.unavailable:
+        return False
+    if not gpu.device.shares_host_memory and (memory is None or memory > _MAX_FREE_MEMORY_PERCENT):
+        return False
+    if load is None:
+        return gpu.device.mig_profile is not None
+    return load <= _MAX_FREE_LOAD_PERCENT
+
+
+def _encode(values: NDArray[np.float32]) -> str:
+    known = np.isfinite(values)
+    percent = np.where(known, np.clip(np.round(np.where(known, values, 0)), 0, 100), GAP)
+    return base64.b64encode(percent.astype(np.uint8).tobytes()).decode()
+
+
+def _build_row(gpu: Gpu) -> list[Any]:
+    error = gpu.unavailable.get(PROCESSES)
+    return [
+        gpu.device.index,
+        *(_value_or_reason(gpu, key) for key in GRID_METRICS),
+        _find_level(gpu, _UTILIZATION),
+        _find_level(gpu, _MEMORY_USED),
+        describe_state(gpu),
+        error.text if error is not None else None,
+        len(gpu.processes),
+        *_describe_largest_process(gpu),
+        is_free(gpu),
+    ]
+
+
+def _find_level(gpu: Gpu, key: str) -> str:
+    return find_level(METRICS[key].thresholds_for(gpu.device), gpu.values.get(key))
+
+
+def _value_or_reason(gpu: Gpu, key: str) -> float | str:
+    value = gpu.values.get(key)
+    if value is None:
+        return gpu.unavailable.get(key, UnavailableReason.NOT_SUPPORTED).text
+    digits = METRICS[key].unit.digits
+    return round(value, digits) if digits else round(value)
+
+
+def _describe_largest_process(gpu: Gpu) -> tuple[str | None, str | None, int | None]:
+    """Return name (else pid), user and MiB of the process that holds most memory; None for what is not known."""
+    process = max(gpu.processes, key=lambda each: each.gpu_memory_bytes or 0, default=None)
+    if process is None or PROCESSES in gpu.unavailable:
+        return None, None, None
+    user = process.info.username
+    size = process.gpu_memory_bytes
+    return process.info.name or f"pid {process.pid}", user, None if size is None else round(size / MIB)
+
+
+# --- layout --------------------------------------------------------------------------------------------------------
 
 _SORT_ORDERS: Final = {"index": "Index", "free": "Free memory", "load": "Utilization (1 min mean)"}
 

@@ -1,7 +1,9 @@
-"""Clocks, engines, links, memory health and modes of the selected GPU, and what throttles its clocks."""
+"""The hardware card (clocks, engines, links, health, throttle reasons) and the information card (names, versions)."""
 
 from __future__ import annotations
 
+import platform
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
@@ -11,13 +13,14 @@ from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.ui import ids
 from dashtop.ui.components import PLACEHOLDER, attributes, card, combined_fact, fact, metric_row, ratio, value
 from dashtop.ui.panels.base import Panel, Section
+from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.metrics.throttle_reasons import ClockReason
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, Sample
+    from dashtop.model.sample import Device, Gpu, Sample
 
 _CLOCK, _CLOCK_MAX = "gpu.clocks.gpu_mhz", "gpu.clocks.gpu_max_mhz"
 _MEMORY_CLOCK, _MEMORY_CLOCK_MAX = "gpu.clocks.memory_mhz", "gpu.clocks.memory_max_mhz"
@@ -41,7 +44,7 @@ _MODES: Final = {
 }
 
 
-def layout(_services: Services) -> Component:
+def hardware_layout(_services: Services) -> Component:
     """Return the card."""
     performance_state = html.Span(["Performance state P", value("gpu.performance_state")], className="card-aside")
     throttle_reasons = html.Ul(
@@ -134,7 +137,7 @@ def _modes() -> Component:
     )
 
 
-def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+def hardware_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     """Add `throttle_reasons`, the active ones, null if unknown; and the names of the modes."""
     if gpu is None:
         return {"throttle_reasons": None}
@@ -153,4 +156,64 @@ def _encode_reason(reason: ClockReason) -> dict[str, str]:
     return {"name": reason.name, "meaning": reason.meaning, "severity": severity}
 
 
-PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_HARDWARE, layout=layout, live_data=live_data)
+HARDWARE: Final = Panel(section=Section.CURRENT, id=ids.PANEL_HARDWARE, layout=hardware_layout, live_data=hardware_data)
+
+
+# --- information ------------------------------------------------------------------------------------------------------
+
+_SERIAL_CHARS_SHOWN: Final = 4
+
+
+def information_layout(_services: Services) -> Component:
+    """Return the card; the browser fills it, since a GPU can come and go."""
+    facts = html.Dl(className="fact-list", **attributes(data_facts=""))
+    return card("Information", [facts], id=ids.PANEL_INFORMATION, class_name="only-single")
+
+
+def information_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+    """Add `facts`: pairs of a label and a text, null if the GPU does not report it."""
+    return {"facts": [*(_device_facts(gpu.device) if gpu is not None else ()), *_host_facts()]}
+
+
+def _device_facts(device: Device) -> list[tuple[str, str | None]]:
+    facts = [
+        ("GPU", device.name),
+        ("UUID", device.uuid),
+        ("Architecture", device.architecture),
+        ("Compute capability", device.compute_capability),
+        ("Driver", device.driver_version),
+        ("CUDA", device.cuda_version),
+        ("VBIOS", device.vbios),
+        ("PCI bus ID", device.pci_bus_id),
+        ("Serial number", mask_serial(device.serial)),
+    ]
+    if device.shares_host_memory:
+        facts.append(("Memory", "shared with the host"))
+    if device.mig_parent_uuid is not None:
+        facts += [("MIG profile", device.mig_profile), ("MIG parent", device.mig_parent_uuid)]
+    return facts
+
+
+@cache
+def _host_facts() -> tuple[tuple[str, str], ...]:
+    return (
+        ("Host", platform.node()),
+        ("Kernel", f"{platform.system()} {platform.release()}"),
+        ("Python", platform.python_version()),
+        ("dashtop", __version__),
+    )
+
+
+def mask_serial(serial: str | None) -> str | None:
+    """Return the last characters of a serial number: enough to tell cards apart, too few for a warranty claim."""
+    if serial is None:
+        return None
+    return f"\N{BULLET}\N{BULLET}\N{BULLET}{serial[-_SERIAL_CHARS_SHOWN:]}"
+
+
+INFORMATION: Final = Panel(
+    section=Section.CURRENT,
+    id=ids.PANEL_INFORMATION,
+    layout=information_layout,
+    live_data=information_data,
+)

@@ -13,8 +13,8 @@ from dashtop.model.sample import PROCESSES
 from dashtop.ui import ids
 from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.components import attributes, card
-from dashtop.ui.delta import Table
 from dashtop.ui.panels.base import Panel, Section
+from dashtop.ui.parts import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The host: CPU with every core, memory, swap, network and disks."""
+"""The host: CPU with every core, memory, swap, network and disks; and the fill level of each mount point."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
+from dashtop.model.metric import GIB, Thresholds
 from dashtop.ui import ids
 from dashtop.ui.components import attributes, card, combined_fact, fact, metric_row, ratio, two_columns, value
 from dashtop.ui.panels.base import Panel, Section
+from dashtop.ui.snapshot import find_level
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, Sample
+    from dashtop.model.sample import Gpu, Mount, Sample
 
 _CPU: Final = "system.cpu.usage_percent"
 _RAM: Final = "system.memory"
 _SWAP: Final = "system.swap"
 
 
-def layout(_services: Services) -> Component:
+def system_layout(_services: Services) -> Component:
     """Return the card."""
     cores = html.Div(className="cores", role="img", **attributes(data_cores="", aria_label="CPU utilization by core"))
     rows = [
@@ -55,9 +57,48 @@ def _load_average() -> Component:
     )
 
 
-def live_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
+def system_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
     """Add `cores`: the utilization of each core in whole percent."""
     return {"cores": [round(core) for core in sample.host.per_core]}
 
 
-PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_SYSTEM, layout=layout, live_data=live_data)
+SYSTEM: Final = Panel(section=Section.CURRENT, id=ids.PANEL_SYSTEM, layout=system_layout, live_data=system_data)
+
+
+# --- storage ----------------------------------------------------------------------------------------------------------
+
+_USED_PERCENT: Final = Thresholds(elevated=85, high=95)
+
+
+def storage_layout(_services: Services) -> Component:
+    """Return the card; the browser fills it, since mounts come and go."""
+    return card(
+        "Storage",
+        [html.Ul(className="mounts", **attributes(data_mounts=""))],
+        id=ids.PANEL_STORAGE,
+        class_name="full-width only-single",
+    )
+
+
+def storage_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
+    """Add `mounts`; the percentage is that of `df`. Values are null for a mount that does not respond."""
+    return {"mounts": [_encode_mount(mount) for mount in sample.host.mounts]}
+
+
+def _encode_mount(mount: Mount) -> dict[str, Any]:
+    percent = mount.used_percent
+    return {
+        "mount_point": mount.mount_point,
+        "filesystem": mount.filesystem,
+        "used_gib": _to_gib(mount.used_bytes),
+        "total_gib": _to_gib(mount.total_bytes),
+        "used_percent": None if percent is None else round(percent, 1),
+        "level": find_level(_USED_PERCENT, percent),
+    }
+
+
+def _to_gib(size: int | None) -> float | None:
+    return None if size is None else round(size / GIB, 1)
+
+
+STORAGE: Final = Panel(section=Section.CURRENT, id=ids.PANEL_STORAGE, layout=storage_layout, live_data=storage_data)

@@ -1,4 +1,4 @@
-"""Send only what a browser does not have: each part of a snapshot has a version, and the browser says which it has.
+"""The parts of a snapshot: a part is sent only to browsers that do not have it, and built once for all of them.
 
 A request carries {"versions": {part: version}}. The answer carries the parts whose version differs, and the new
 versions. assets/store-delta.js is the other side of the protocol.
@@ -7,15 +7,26 @@ versions. assets/store-delta.js is the other side of the protocol.
 from __future__ import annotations
 
 import json
+import threading
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from flask_caching import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from flask import Flask
+
+ValueT = TypeVar("ValueT")
 
 # These parts change with every sample: they are always sent, because a version costs more than it saves.
 UNVERSIONED_PARTS: Final = frozenset({"cores", "error"})
+MAX_ENTRIES: Final = 256
+# Keys name the moment that a value is for, so no value becomes wrong; the limit frees memory.
+MAX_AGE_S: Final = 300
 
 
 class Part(NamedTuple):
@@ -78,3 +89,47 @@ class DeltaEncoder:
             version = calculate_version(json.dumps(content))
             self._newest[name] = (content, version)
         return Part(name, version, lambda: content)
+
+
+class RenderCache:
+    """Keep values by key, in flask-caching, which lets ten concurrent misses create a value ten times. Thread-safe.
+
+    Each key that is being created has its own lock: a slow rendering delays those who ask for the same key, and nobody
+    else. `server` is the Flask application that the cache belongs to.
+    """
+
+    def __init__(self, server: Flask) -> None:
+        config = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
+        self._cache = Cache(server, config=config)
+        self._creating: dict[str, tuple[threading.Lock, int]] = {}
+        self._creating_lock = threading.Lock()
+
+    def get_or_create(self, key: str, create: Callable[[], ValueT]) -> ValueT:
+        """Return the value of `key`; call `create`, which never returns None, if there is none.
+
+        Threads that ask for a key while another thread creates its value wait for that value. If `create` raises,
+        the error goes to its own caller and the next thread tries again.
+        """
+        value: ValueT | None = self._cache.get(key)
+        if value is None:
+            with self._lock(key):
+                value = self._cache.get(key)
+                if value is None:
+                    value = create()
+                    self._cache.set(key, value)
+        return value
+
+    @contextmanager
+    def _lock(self, key: str) -> Iterator[None]:
+        """Hold the lock of a key, which exists while a thread holds it or waits for it."""
+        with self._creating_lock:
+            lock, users = self._creating.get(key, (threading.Lock(), 0))
+            self._creating[key] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._creating_lock:
+                lock, users = self._creating.pop(key)
+                if users > 1:
+                    self._creating[key] = lock, users - 1
