@@ -100,6 +100,7 @@ def test_live_values_continue_the_curves_of_the_history() -> None:
             row = next(row for key, row in values.items() if key.metric == metric and key.gpu_uuid == gpu.device.uuid)
             assert newest.mean[row, -1] == np.float32(live.values[metric])
     assert clock.now_ms() - newest.times_ms[-1] <= 1000
+    assert len(blocks) > 1
     for (_, before), (_, after) in pairwise(blocks):
         gap_ms = after.times_ms[0] - before.times_ms[-1]
         assert gap_ms == before.times_ms[-1] - before.times_ms[-2]

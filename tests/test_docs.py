@@ -13,6 +13,7 @@ from tests.generate_docs import DOCS, TABLES, with_table
 from tests.processes import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
@@ -29,6 +30,28 @@ document = pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def find_links(text: str) -> list[tuple[str, str]]:
+    """Return target and anchor of each link to a file of the repository."""
+    return re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text)
+
+
+def find_source_files(text: str) -> list[str]:
+    return re.findall(r"`((?:app/|tests/|assets/|benchmarks/)[\w./*-]+)`", text)
+
+
+def find_options(text: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)
+
+
+def find_environment_variables(text: str) -> list[str]:
+    return re.findall(r"\bDASHTOP_[A-Z_]+\b", text)
+
+
+@pytest.mark.parametrize("find", [find_links, find_source_files, find_options, find_environment_variables])
+def test_documentation_has_what_is_checked(find: Callable[[str], list[object]]) -> None:
+    assert len(find("\n".join(page.read_text() for page in PAGES))) > 10
 
 
 @pytest.mark.parametrize("file", TABLES)
@@ -49,7 +72,7 @@ def test_readme_names_every_command() -> None:
 @document
 def test_links_lead_somewhere(document: Path) -> None:
     text = document.read_text()
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+    for target, anchor in find_links(text):
         file = document.parent / target if target else document
         assert file.exists(), target
         if anchor:
@@ -58,20 +81,20 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @document
 def test_source_files_exist(document: Path) -> None:
-    for name in re.findall(r"`((?:app/|tests/|assets/|benchmarks/)[\w./*-]+)`", document.read_text()):
+    for name in find_source_files(document.read_text()):
         assert list(ROOT.glob(name)), name
 
 
 @document
 def test_options_exist(document: Path) -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text()))
+    named = set(find_options(document.read_text()))
     known = {option.flag for option in options().values()} | OTHER_PROGRAMS_OPTIONS
     assert document.name == "CHANGELOG.md" or named <= known, named - known
 
 
 @document
 def test_environment_variables_exist(document: Path) -> None:
-    named = set(re.findall(r"\bDASHTOP_[A-Z_]+\b", document.read_text()))
+    named = set(find_environment_variables(document.read_text()))
     known = {name for option in options().values() for name in option.env}
     assert named <= known, named - known
 

@@ -33,6 +33,7 @@ def test_every_bucket_equals_the_plain_computation(
     moments.sort(key=lambda moment: moment[0])
     buckets = align_buckets(start, start + span, max(step, span // 500 + 1))
     found = aggregate(raw(moments), buckets, [Aggregation.MEAN, Aggregation.LAST])
+    assert len(found.times_ms) == buckets.count
     for place, begin in enumerate(found.times_ms):
         held = [value for time, value in moments if begin <= time < begin + buckets.step_ms and not math.isnan(value)]
         assert found.weight[0, place] == len(held)

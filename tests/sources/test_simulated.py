@@ -85,6 +85,7 @@ def test_each_gpu_has_an_identity(count: int) -> None:
     assert len({gpu.device.pci_bus_id for gpu in whole}) == count
     pids = [process.pid for gpu in whole for process in gpu.processes]
     assert len(set(pids)) == len(pids)
+    assert pids
     assert all(0 < pid < 2**22 for pid in pids)
 
 
@@ -118,6 +119,7 @@ def test_values_of_many_times_are_those_of_each() -> None:
 def test_every_metric_has_a_value_or_a_reason(frames: list[tuple[Gpu, ...]]) -> None:
     keys = {metric.key for metric in GPU_METRICS}
     assert set(CURVES) <= keys
+    assert frames[-1]
     for gpu in frames[-1]:
         assert set(gpu.values) == keys
         assert {key for key, value in gpu.values.items() if value is None} == set(gpu.unavailable)
@@ -212,9 +214,10 @@ def test_many_gpus_include_a_split_a_lost_and_a_sleeping_one() -> None:
 @pytest.mark.parametrize("index", range(8))
 def test_values_stay_within_the_limits_of_the_gpu(index: int) -> None:
     percents = [metric.key for metric in GPU_METRICS if metric.unit.symbol == "%"]
-    for gpu in record_states(index, FakeClock().now_ms(), DAY_S, step=97):
-        if gpu.state is not None:
-            continue
+    assert len(percents) > 5
+    available = [gpu for gpu in record_states(index, FakeClock().now_ms(), DAY_S, step=97) if gpu.state is None]
+    assert len(available) > 100
+    for gpu in available:
         values = {key: value for key, value in gpu.values.items() if value is not None}
         assert all(0 <= values.get(key, 0) <= 100 for key in percents)
         assert values["gpu.memory.used_gb"] <= values["gpu.memory.total_gb"]
@@ -338,6 +341,7 @@ def test_changes_are_when_processes_start_and_end() -> None:
     def held(time_ms: int) -> list[tuple[int, int | None]]:
         return [(process.pid, process.gpu_memory_bytes) for process in gpu.read(time_ms).processes]
 
+    assert len(changes) > 2
     for early, late in pairwise(changes):
         assert held(early) == held(late - 1000)
         assert held(late - 1000) != held(late)

@@ -98,6 +98,7 @@ def test_hover_label_has_date_time_value_and_unit() -> None:
     assert figure["data"][-1]["hovertemplate"].startswith("GPU: %{y:.1f} %")
     assert figure["data"][-1]["hovertemplate"].endswith("(%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>")
     assert "customdata" not in utilization([1.0, 2.0], spread=0.0)["data"][-1]["hovertemplate"]
+    assert len(figure["data"]) > 1
     assert all(trace["hoverinfo"] == "skip" for trace in figure["data"][:-1])
 
 
