@@ -30,7 +30,7 @@
   function usePageSnapshot() {
     const page = dashtop.polling.latest();
     if (!page || page.requestedAt < gpuChosenAt || performance.now() - page.receivedAt > INTERVAL_MS) return false;
-    status = { ...page.snapshot, error: page.snapshot.words["gpu.error"] };
+    status = { ...page.snapshot, error: page.snapshot.texts["gpu.error"] };
     receivedAt = page.receivedAt;
     paint();
     return true;

@@ -94,7 +94,7 @@
       "notice.title": notice.title,
       "notice.reason": notice.reason,
       "notice.outlook": notice.outlook,
-      ...snapshot.words,
+      ...snapshot.texts,
     };
   }
 

@@ -145,7 +145,7 @@
     const visible = found.slice(0, pageCount * PAGE_SIZE);
     const [totals] = snapshot.process_totals;
     paintRows(body, columns, visible);
-    const emptyText = totals.count === 0 ? snapshot.words["processes.empty"] : "No matching processes.";
+    const emptyText = totals.count === 0 ? snapshot.texts["processes.empty"] : "No matching processes.";
     parts.write(panel.querySelector("[data-empty]"), found.length ? "" : emptyText);
     body.closest("table").hidden = totals.count === 0;
     parts.write(panel.querySelector("[data-summary]"), describeTotals(totals));

@@ -96,7 +96,7 @@ def test_every_tick_has_values_under_column_names_that_are_sent_once() -> None:
     assert first["age"] == 0.25
     assert "devices" in first
     assert second["versions"] == {}
-    assert not {"devices", "columns", "words", "sparklines"} & set(second)
+    assert not {"devices", "columns", "texts", "sparklines"} & set(second)
 
 
 def test_a_changed_view_is_drawn_at_once() -> None:
@@ -218,4 +218,4 @@ def test_a_history_status_may_name_a_path_of_any_bytes() -> None:
     updater, _, history = make_page(gpu())
     history.status_message = lambda: "Nothing can be written to /data/\udcff."  # type: ignore[method-assign]
     live, _ = updater.update(ViewRequest())
-    assert json.loads(json.dumps(live))["words"]["history_status"].endswith("/data/\ufffd.")
+    assert json.loads(json.dumps(live))["texts"]["history_status"].endswith("/data/\ufffd.")

@@ -143,7 +143,7 @@ def test_the_largest_processes_are_listed_and_all_are_counted() -> None:
 
 def test_an_empty_table_tells_no_processes_from_unknown_processes() -> None:
     def text(of: Gpu) -> str:
-        return str(processes.live_data(make_sample(gpus=(of,)), of)["words"]["processes.empty"])
+        return str(processes.live_data(make_sample(gpus=(of,)), of)["texts"]["processes.empty"])
 
     assert text(make_gpu()) == "No processes on this GPU."
     unknown = dataclasses.replace(make_gpu(), unavailable={PROCESSES: UnavailableReason.NO_PERMISSION})
@@ -167,7 +167,7 @@ def test_throttle_reasons() -> None:
 
 def test_modes_have_the_names_of_nvidia_smi() -> None:
     values = {"gpu.compute_mode": 3.0, "gpu.persistence_mode": 0.0}
-    assert hardware.hardware_data(make_sample(), make_gpu(values=values))["words"] == {
+    assert hardware.hardware_data(make_sample(), make_gpu(values=values))["texts"] == {
         "gpu.compute_mode": "Exclusive Process",
         "gpu.persistence_mode": "Disabled",
         "gpu.mig_mode": "N/A",

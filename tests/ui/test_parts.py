@@ -15,7 +15,7 @@ SNAPSHOT = {
     "sequence": 1,
     "values": Table(["a", "b"], [[1, 2]]),
     "devices": [{"index": 0}],
-    "words": {"x": "y"},
+    "texts": {"x": "y"},
     "error": None,
     "cores": [1, 2],
 }
@@ -26,11 +26,11 @@ def test_parts_are_sent_until_the_browser_has_them_and_again_when_they_differ() 
     first = encoder.encode(SNAPSHOT, {})
     assert first["values"] == [[1, 2]]
     assert first["columns"] == {"values": ["a", "b"]}
-    assert set(first["versions"]) == {"columns", "devices", "words"}
+    assert set(first["versions"]) == {"columns", "devices", "texts"}
     second = encoder.encode(SNAPSHOT, first["versions"])
     assert second == {"sequence": 1, "values": [[1, 2]], "error": None, "cores": [1, 2], "versions": {}}
-    changed = encoder.encode({**SNAPSHOT, "words": {"x": "z"}}, first["versions"])
-    assert changed["words"] == {"x": "z"}
+    changed = encoder.encode({**SNAPSHOT, "texts": {"x": "z"}}, first["versions"])
+    assert changed["texts"] == {"x": "z"}
     assert "devices" not in changed
     # Neither another viewer nor another server changes what this browser has.
     assert encoder.encode(SNAPSHOT, first["versions"]) == second

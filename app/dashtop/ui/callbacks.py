@@ -91,9 +91,9 @@ class PageUpdater:
         for panel in PANELS:
             if panel.live_data is not None and (not panel.id or visible is None or panel.id in visible):
                 added = dict(panel.live_data(sample, gpu))
-                texts |= added.pop("words", {})
+                texts |= added.pop("texts", {})
                 snapshot |= added
-        return snapshot | {"words": texts}
+        return snapshot | {"texts": texts}
 
 
 def register_callbacks(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:

@@ -57,7 +57,7 @@ class Chart:
 class Panel:
     """A part of the page: its section, its layout, and the data it adds to each live snapshot.
 
-    A panel with an `id` adds data only while the browser shows the element with that id. The key "words" of that data
+    A panel with an `id` adds data only while the browser shows the element with that id. The key "texts" of that data
     holds texts by the name in an element's `data-text`.
     """
 

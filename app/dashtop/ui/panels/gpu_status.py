@@ -43,8 +43,8 @@ def heading_layout(_services: Services) -> Component:
 def heading_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     """Add the MIG parent and the state of the GPU; both are empty for a whole GPU that works."""
     if gpu is None:
-        return {"words": {"gpu.part": "", "gpu.state": ""}}
-    return {"words": {"gpu.part": describe_mig_instance(sample, gpu), "gpu.state": describe_state(gpu)}}
+        return {"texts": {"gpu.part": "", "gpu.state": ""}}
+    return {"texts": {"gpu.part": describe_mig_instance(sample, gpu), "gpu.state": describe_state(gpu)}}
 
 
 def describe_mig_instance(sample: Sample, gpu: Gpu) -> str:
@@ -136,7 +136,7 @@ def register_compact(app: Dash, services: Services) -> None:
 
 def compact_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
     """Add the error of the status line."""
-    return {"words": {"gpu.error": _describe_error(sample, gpu)}}
+    return {"texts": {"gpu.error": _describe_error(sample, gpu)}}
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:

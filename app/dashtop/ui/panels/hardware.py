@@ -143,7 +143,7 @@ def hardware_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
         return {"throttle_reasons": None}
     flags = gpu.values.get(_EVENT_REASONS)
     reasons = None if flags is None else [_encode_reason(reason) for reason in find_throttle_reasons(flags)]
-    return {"throttle_reasons": reasons, "words": {key: _mode_name(gpu, key, names) for key, names in _MODES.items()}}
+    return {"throttle_reasons": reasons, "texts": {key: _mode_name(gpu, key, names) for key, names in _MODES.items()}}
 
 
 def _mode_name(gpu: Gpu, key: str, names: dict[int, str]) -> str:

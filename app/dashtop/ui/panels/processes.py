@@ -143,7 +143,7 @@ def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
             [field.name for field in loads], [[field.read(process) for field in loads] for process in largest]
         ),
         "process_totals": Table(TOTAL_FIELDS, [[0, 0, 0, None] if gpu is None else _encode_totals(gpu)]),
-        "words": {_EMPTY_TEXT: _describe_empty(gpu)},
+        "texts": {_EMPTY_TEXT: _describe_empty(gpu)},
     }
 
 
