@@ -139,6 +139,14 @@ def test_the_page_loads_only_its_own_scripts_in_the_listed_order() -> None:
     assert len(inline) == len(app.csp_hashes())
 
 
+def test_the_layout_is_sent_once() -> None:
+    client = served().server.test_client()
+    html, layout = (client.get(path).get_data(as_text=True) for path in ("/", "/_dash-layout"))
+    assert "panel-processes" in layout
+    assert "panel-processes" not in html
+    assert len(html) < 12_000
+
+
 def test_the_callback_answers_over_http() -> None:
     app = served()
     client = app.server.test_client()
