@@ -1,4 +1,4 @@
-"""Gives a demo a past: a week of readings, events and processes of its simulated GPUs."""
+"""History of a demo: seven days of readings, events and processes of its simulated GPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dashtop.history.encoder import SampleEncoder
 from dashtop.history.past import Past
 from dashtop.history.rollup import Readings
 from dashtop.history.schema import RAW, TIERS
-from dashtop.metrics import METRICS
+from dashtop.metrics import GPU_METRICS
 from dashtop.model.metric import Aggregation
 from dashtop.model.sample import Host, Sample, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """A part of the past: how far back it goes, the tier it is written to, and the time between its readings.
+    """A part of the history: how far back it goes, its tier, and the time between its readings.
 
-    It is computed in blocks of `block_ms`, to keep the arrays small.
+    It is computed in blocks of `block_ms`, which limits the size of the arrays.
     """
 
     span_ms: int
@@ -47,7 +47,7 @@ PARTS: Final = (
     Part(1 * HOUR_MS, 0, 1 * SECOND_MS, 2 * HOUR_MS),
 )
 MARGIN_MS: Final = 5 * MINUTE_MS
-"""Each part goes back a little further than its range, so that the first bucket is full, too."""
+"""Each part goes back a little further than its range, so that the first bucket is full."""
 
 
 def build_past(gpus: Sequence[SimulatedGpu], now_ms: int) -> Past:
@@ -79,16 +79,17 @@ def _read_blocks(gpus: Sequence[SimulatedGpu], now_ms: int) -> Iterator[tuple[in
 
 def series_of(gpu: SimulatedGpu) -> list[SeriesKey]:
     """Return the series of a GPU."""
-    return [SeriesKey(key, gpu.device.uuid) for key in gpu.metric_keys if not METRICS[key].constant]
+    return [
+        SeriesKey(metric.key, gpu.device.uuid)
+        for metric in GPU_METRICS
+        if metric.key not in gpu.unavailable and not metric.constant
+    ]
 
 
 def _read_block(gpu: SimulatedGpu, times_ms: NDArray[np.int64], part: Part) -> Readings:
     """Return readings at these times, rolled up to the buckets of the part's tier."""
     metrics = [key.metric for key in series_of(gpu)]
-    t = times_ms / 1000
-    computed = gpu.compute_values(gpu.moment(t), frozenset(metrics))
-    values = np.stack([np.float32(computed[metric]) for metric in metrics])
-    values[:, gpu.is_lost(t)] = np.nan
+    values = gpu.read_many(times_ms, metrics)
     width_ms = TIERS[part.tier].width_ms
     if not width_ms:
         return Readings.from_raw(times_ms, values)
@@ -105,18 +106,18 @@ def _read_block(gpu: SimulatedGpu, times_ms: NDArray[np.int64], part: Part) -> R
 
 
 def encode_changes(gpu: SimulatedGpu, start_ms: int, end_ms: int) -> Iterator[Record]:
-    """Yield records with the events and the spans of processes of one GPU, as the collector would have written them."""
+    """Yield records with the events and process spans of one GPU, as the collector writes them."""
     changes = gpu.changes(start_ms, end_ms)
     times_ms = sorted({start_ms, *changes, *(time_ms - SECOND_MS for time_ms in changes), end_ms - 1})
     encoder = SampleEncoder()
     before: Sample | None = None
-    for time_ms, state in zip(times_ms, gpu.read_states(times_ms, only={"gpu.clocks.event_reasons"}), strict=True):
+    for time_ms in times_ms:
         sample = Sample(
             sequence=0,
             time_ms=time_ms,
             monotonic_s=0.0,
             host=Host(values={}, unavailable={}, per_core=(), mounts=()),
-            gpus=(state,),
+            gpus=(gpu.read(time_ms),),
             gpu_error=None,
             gpu_age_s=0.0,
             simulated=True,

@@ -10,9 +10,8 @@ import pytest
 from dashtop.metrics import GPU_METRICS, METRICS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.simulated.curves import Noise
-from dashtop.sources.simulated.gpu import ROLES, load_world
 from dashtop.sources.simulated.metric_curves import CURVES
-from dashtop.sources.simulated.reader import SimulatedGpuReader
+from dashtop.sources.simulated.reader import ROLES, SimulatedGpuReader, load_world
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -39,9 +38,8 @@ def record_frames(count: int, seconds: int, *, step: float = 1.0, seed: int = 0)
 
 
 def record_states(index: int, start_ms: int, seconds: int, *, step: int = 1) -> list[Gpu]:
-    """The GPU with that index, from the same curves as `read`, but for all times at once."""
     gpu = SimulatedGpuReader(index + 1, clock=FakeClock()).gpus[index]
-    return gpu.read_states(range(start_ms, start_ms + 1000 * seconds, 1000 * step))
+    return [gpu.read(time_ms) for time_ms in range(start_ms, start_ms + 1000 * seconds, 1000 * step)]
 
 
 def column(states: Sequence[Gpu], key: str) -> list[float]:
@@ -55,8 +53,8 @@ def start_of_job(index: int, *, job: int = 3) -> int:
     now_ms = FakeClock().now_ms()
     starts = [
         started
-        for state in gpu.read_states(gpu.changes(now_ms - WEEK_S * 1000, now_ms + WEEK_S * 1000))
-        for process in state.processes
+        for time_ms in gpu.changes(now_ms - WEEK_S * 1000, now_ms + WEEK_S * 1000)
+        for process in gpu.read(time_ms).processes
         if process.kind != "G" and (started := process.info.started_ms) is not None and started > now_ms
     ]
     return sorted(set(starts))[job]
@@ -109,11 +107,32 @@ def test_values_depend_on_seed_and_time_only() -> None:
     assert fine[::20] == coarse
 
 
-def test_values_of_many_times_are_those_of_each() -> None:
-    gpu = SimulatedGpuReader(3, clock=FakeClock()).gpus[OVERHEATING]
-    times_ms = [FakeClock().now_ms() + 1000 * second for second in range(0, 7200, 61)]
+@pytest.mark.parametrize("index", [TRAINING, INFERENCE, OVERHEATING, BATCH, IDLE, 7, SPLIT])
+def test_arrays_have_the_values_of_single_readings(index: int) -> None:
+    gpu = SimulatedGpuReader(index + 1, clock=FakeClock()).gpus[index]
+    keys = [metric.key for metric in GPU_METRICS if metric.key not in gpu.unavailable]
+    times_ms = [FakeClock().now_ms() + 1000 * second for second in range(0, WEEK_S, 997)]
 
-    assert gpu.read_states(times_ms) == [gpu.read(time_ms) for time_ms in times_ms]
+    columns = gpu.read_many(np.array(times_ms), keys)
+
+    for time_ms, column in zip(times_ms, columns.T, strict=True):
+        values = gpu.read(time_ms).values
+        expected = [np.nan if (value := values[key]) is None else value for key in keys]
+        np.testing.assert_array_equal(column, np.array(expected, dtype=np.float32))
+
+
+def test_energy_grows_evenly_from_a_driver_load_some_days_ago() -> None:
+    for gpu in SimulatedGpuReader(8, clock=FakeClock()).gpus[:8]:
+        if "gpu.energy.total_wh" in gpu.unavailable:
+            continue
+        now_ms = FakeClock().now_ms()
+        times_ms = np.arange(now_ms - WEEK_S * 1000, now_ms + WEEK_S * 1000, HOUR_S * 1000)
+        energy = gpu.read_many(times_ms, ["gpu.energy.total_wh"])[0]
+        step = np.diff(energy)
+        known = step[~np.isnan(step)]
+        assert len(known) > 300
+        assert known == pytest.approx(known[0], rel=0.01)
+        assert 0 < energy[0] < energy[len(energy) // 2] < 50_000
 
 
 def test_every_metric_has_a_value_or_a_reason(frames: list[tuple[Gpu, ...]]) -> None:
@@ -306,10 +325,7 @@ def test_an_overheating_gpu_reaches_its_limit_and_slows_down() -> None:
 def test_one_gpu_is_lost_for_some_minutes_each_week_with_its_xid() -> None:
     gpu = SimulatedGpuReader(4, clock=FakeClock()).gpus[OVERHEATING]
     now_ms = FakeClock().now_ms()
-    times_ms = range(now_ms, now_ms + WEEK_S * 1000, 10_000)
-    lost = [
-        time_ms for time_ms, is_lost in zip(times_ms, gpu.is_lost(np.array(times_ms) / 1000), strict=True) if is_lost
-    ]
+    lost = [time_ms for time_ms in range(now_ms, now_ms + WEEK_S * 1000, 10_000) if gpu.is_lost(time_ms)]
     xids = [event for event in gpu.xids(now_ms, now_ms + WEEK_S * 1000) if event.code == 79]
 
     assert len(lost) == 42
@@ -347,13 +363,15 @@ def test_changes_are_when_processes_start_and_end() -> None:
         assert held(late - 1000) != held(late)
 
 
-def test_noise_is_even_and_smooth() -> None:
+def test_noise_is_even_and_smooth_and_differs_between_gpus() -> None:
     noise = Noise(42)
-    throws = noise.dice(1, np.arange(4_000))
+    numbers, others = noise.get(1, np.arange(4_000.0)), Noise(43).get(1, np.arange(4_000.0))
     line = noise.wave(1, np.arange(4_000) / 100, 1.0)
 
-    assert throws.mean() == pytest.approx(0.5, abs=0.03)
-    assert throws.std() == pytest.approx(12**-0.5, abs=0.02)
-    assert throws.min() >= 0
-    assert throws.max() < 1
+    assert numbers.mean() == pytest.approx(0.5, abs=0.03)
+    assert numbers.std() == pytest.approx(12**-0.5, abs=0.02)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
     assert np.abs(np.diff(line)).max() < 0.04
+    for sequence in (numbers[1:], others[1:]):
+        assert abs(np.corrcoef(numbers[:-1], sequence)[0, 1]) < 0.05
