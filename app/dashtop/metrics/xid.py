@@ -1,6 +1,7 @@
-"""XID errors of the driver in plain words, with advice.
+"""XID errors of the driver: meaning, severity and what to do.
 
-Numbers and actions after NVIDIA's Xid catalog (docs.nvidia.com/deploy/xid-errors); the sentences are ours.
+Numbers, terms and actions follow NVIDIA's XID catalog (docs.nvidia.com/deploy/xid-errors) and nverror.h of
+NVIDIA/open-gpu-kernel-modules.
 """
 
 from __future__ import annotations
@@ -20,50 +21,59 @@ class Xid(NamedTuple):
 
 
 _INFO, _WARN, _CRIT = Severity.INFO, Severity.WARNING, Severity.CRITICAL
-_PROGRAM = "Look at the program first: its log, and compute-sanitizer. Other programs are not affected."
-_RESET = "Stop what runs on the GPU and reset it (nvidia-smi --gpu-reset), or reboot."
-_REPLACE = "Drain the node; if it comes back after a reboot, have the GPU replaced."
+_CHECK_APPLICATION = "Check the application: its log, or run it with compute-sanitizer."
+_RESTART_APPLICATION = "Restart the application. If it recurs, update the driver."
+_RESET = "Stop all work on the GPU and reset it (nvidia-smi --gpu-reset), or reboot."
+_RESET_WHEN_IDLE = "Reset the GPU when it is idle."
+_CHECK_LINK = "Check NVLink cables and bridges; reset the GPUs at both ends."
+_REPLACE = "Drain the node and reboot. If it recurs, replace the GPU."
 
 XIDS = {
-    13: Xid(_WARN, "A program made the graphics engine fault", _PROGRAM),
-    31: Xid(_WARN, "A program reached for GPU memory that is not its own", _PROGRAM),
-    32: Xid(_WARN, "The GPU was sent corrupt commands", "Restart the program; if it recurs, check the PCIe slot."),
-    38: Xid(_WARN, "The driver's firmware failed", "Restart the program; if it recurs, update the driver."),
-    43: Xid(_INFO, "A program's work on the GPU was stopped after an error of its own", _PROGRAM),
-    45: Xid(_INFO, "A program's work was cleaned up after it was killed, or failed", "Look for what came before."),
-    46: Xid(_CRIT, "The GPU stopped working", _RESET),
-    48: Xid(_CRIT, "A memory error could not be corrected (double-bit ECC)", _RESET),
-    61: Xid(_CRIT, "The GPU's internal controller stopped at a breakpoint", _RESET),
-    62: Xid(_CRIT, "The GPU's internal controller halted", _RESET),
-    63: Xid(_WARN, "A faulty memory row or page will be taken out of use", "Reset the GPU when its work is done."),
-    64: Xid(_CRIT, "A faulty memory row or page could not be taken out of use", _REPLACE),
-    68: Xid(_WARN, "The video decoder failed", "Restart the program; if it recurs, update the driver."),
-    69: Xid(_WARN, "A program made the graphics engine fault", _PROGRAM),
-    74: Xid(_CRIT, "An NVLink link failed", "Check the link's cables or bridge; reset the GPUs at both ends."),
-    79: Xid(_CRIT, "The GPU has fallen off the bus", "Reboot. If it recurs: power supply, heat, PCIe slot, GPU."),
-    92: Xid(_WARN, "Memory errors are being corrected at a high rate", "Watch it; plan a reset and a memory test."),
-    94: Xid(_WARN, "An uncorrectable memory error ended one program", "Restart it; reset the GPU when idle."),
-    95: Xid(_CRIT, "An uncorrectable memory error may have hit every program", _RESET),
-    109: Xid(_WARN, "A program's context switch timed out", "Restart the program; if it recurs, update the driver."),
-    119: Xid(_CRIT, "The GPU's system processor (GSP) does not answer", _RESET),
-    120: Xid(_CRIT, "The GPU's system processor (GSP) failed", _RESET),
-    121: Xid(_WARN, "The link to the CPU was corrected (C2C)", "Watch it; report it if it recurs."),
-    122: Xid(_WARN, "The SPI bus to the GPU's firmware failed", "Reset the GPU when its work is done."),
-    136: Xid(_CRIT, "The GPU stopped during an operation on its links", _RESET),
-    140: Xid(_CRIT, "An uncorrectable memory error was found in an unexpected place", _RESET),
-    143: Xid(_CRIT, "The GPU did not start up", "Reboot; if it recurs, have the GPU replaced."),
-    144: Xid(_WARN, "NVLink reported an error (SAW)", "Check the other GPUs and switches of the group for errors."),
-    149: Xid(_CRIT, "NVLink reported a link that went down", "Check the link; reset the GPUs at both ends."),
-    154: Xid(_WARN, "The GPU asks for a recovery", "nvidia-smi -q says which: a reset, a drain, or a reboot."),
-}  # fmt: skip
+    13: Xid(_WARN, "Graphics engine exception, caused by an application", _CHECK_APPLICATION),
+    31: Xid(_WARN, "GPU memory page fault: an application accessed an invalid address", _CHECK_APPLICATION),
+    32: Xid(
+        _WARN, "Invalid or corrupted push buffer stream", "Restart the application. If it recurs, check the PCIe slot."
+    ),
+    38: Xid(_WARN, "Driver firmware error", _RESTART_APPLICATION),
+    43: Xid(_INFO, "The GPU stopped processing the work of an application after an error", _CHECK_APPLICATION),
+    45: Xid(_INFO, "The work of an application was cleaned up after it was killed or failed", "Check earlier events."),
+    46: Xid(_CRIT, "The GPU stopped processing", _RESET),
+    48: Xid(_CRIT, "Uncorrectable ECC error (double bit)", _RESET),
+    61: Xid(_CRIT, "Internal microcontroller breakpoint", _RESET),
+    62: Xid(_CRIT, "Internal microcontroller halt", _RESET),
+    63: Xid(_WARN, "Row remapping or page retirement is pending", _RESET_WHEN_IDLE),
+    64: Xid(_CRIT, "Row remapping or page retirement failed", _REPLACE),
+    68: Xid(_WARN, "Video decoder exception", _RESTART_APPLICATION),
+    69: Xid(_WARN, "Graphics engine class error, caused by an application", _CHECK_APPLICATION),
+    74: Xid(_CRIT, "NVLink error", _CHECK_LINK),
+    79: Xid(
+        _CRIT,
+        "The GPU has fallen off the bus",
+        "Reboot. If it recurs, check power supply, temperature and PCIe slot, then replace the GPU.",
+    ),
+    92: Xid(_WARN, "High rate of corrected ECC errors", "Watch the ECC counters; run memory diagnostics (dcgmi diag)."),
+    94: Xid(_WARN, "Contained uncorrectable ECC error: one application ended", f"Restart it. {_RESET_WHEN_IDLE}"),
+    95: Xid(_CRIT, "Uncontained uncorrectable ECC error: all applications may be affected", _RESET),
+    109: Xid(_WARN, "Context switch timeout", _RESTART_APPLICATION),
+    119: Xid(_CRIT, "GPU System Processor (GSP) timeout", _RESET),
+    120: Xid(_CRIT, "GPU System Processor (GSP) error", _RESET),
+    121: Xid(
+        _WARN, "Corrected error on the chip-to-chip link (C2C)", "Watch it. If it recurs, contact NVIDIA support."
+    ),
+    122: Xid(_WARN, "SPI read failure of the GPU's firmware", _RESET_WHEN_IDLE),
+    136: Xid(_CRIT, "NVLink training failed", _CHECK_LINK),
+    140: Xid(_CRIT, "Unrecovered ECC error", _RESET),
+    143: Xid(_CRIT, "GPU initialization failed", _REPLACE),
+    144: Xid(_WARN, "NVLink error (SAW)", "Check the other GPUs and NVSwitches of the NVLink domain."),
+    149: Xid(_CRIT, "NVLink error: a link is down (NETIR)", _CHECK_LINK),
+    154: Xid(_WARN, "The GPU needs a recovery action", "Run nvidia-smi -q: it shows reset, drain or reboot."),
+}
 
-UNKNOWN = Xid(
-    _WARN, "The driver reported an error", "Look it up in NVIDIA's Xid catalog, and in the kernel log (dmesg)."
-)
+UNKNOWN = Xid(_WARN, "Driver error", "Check NVIDIA's XID catalog for its meaning, and the kernel log (dmesg).")
 
 
 def xid_event(number: int, *, time_ms: int, gpu_uuid: str | None) -> Event:
-    """Return an XID as an event."""
+    """Return the event for an XID."""
     meaning = XIDS.get(number, UNKNOWN)
     return Event(
         time_ms=time_ms,
@@ -77,12 +87,12 @@ def xid_event(number: int, *, time_ms: int, gpu_uuid: str | None) -> Event:
 
 
 def ecc_event(*, corrected: bool, time_ms: int, gpu_uuid: str | None) -> Event:
-    """Return a report of memory errors as an event."""
+    """Return the event for an ECC error; `corrected`: for many corrected ones."""
     return Event(
         time_ms=time_ms,
         kind="ecc",
         severity=Severity.WARNING if corrected else Severity.CRITICAL,
-        text="Many memory errors were corrected." if corrected else "A memory error could not be corrected.",
-        advice="Watch the ECC counters; plan a reset." if corrected else _RESET,
+        text="High rate of corrected ECC errors." if corrected else "Uncorrectable ECC error.",
+        advice=XIDS[92].advice if corrected else _RESET,
         gpu_uuid=gpu_uuid,
     )
