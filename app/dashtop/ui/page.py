@@ -91,8 +91,8 @@ def create_dash(
     )
     app.index_string = _build_index(app)
     app.layout = lambda: build_static_tree(build_layout(services, interval_s))
-    # Assigning a layout sets this one too. Dash puts it into the HTML, where it is a second copy of what browsers load
-    # from /_dash-layout; without it they check the callbacks against that.
+    # Assigning a layout sets this one too. Dash writes it into the HTML, although browsers load the layout anyway;
+    # without it they check the callbacks against that.
     app.validation_layout = None
     refuse_unknown_paths(server, url_prefix)
     page = build_layout(services, interval_s)
