@@ -1,7 +1,7 @@
 // Checks the scripts of the page: python3 tests/run.py runs this where npm is installed.
 const browser = [
-  "AbortSignal", "FormData", "MutationObserver", "URL", "URLSearchParams", "atob", "cancelAnimationFrame", "clearTimeout",
-  "document", "fetch", "performance", "requestAnimationFrame", "setInterval", "setTimeout", "window",
+  "AbortSignal", "FormData", "IntersectionObserver", "MutationObserver", "ResizeObserver", "URL", "URLSearchParams", "atob", "cancelAnimationFrame", "clearTimeout",
+  "document", "fetch", "navigator", "performance", "requestAnimationFrame", "setInterval", "setTimeout", "window",
 ];
 
 export default [

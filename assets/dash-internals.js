@@ -7,6 +7,30 @@
 
   // --- Dash ---------------------------------------------------------------------------------------------------
 
+  // What Dash uses of a Storage, kept as long as the page.
+  class MemoryStorage {
+    getItem(key) {
+      return Object.hasOwn(this, key) ? this[key] : null;
+    }
+
+    setItem(key, value) {
+      this[key] = String(value);
+    }
+
+    removeItem(key) {
+      delete this[key];
+    }
+  }
+
+  // Dash reads both storages when it starts, and fails where the browser forbids them: in an iframe of another site.
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try {
+      window[name].getItem("");
+    } catch {
+      Object.defineProperty(window, name, { value: new MemoryStorage() });
+    }
+  }
+
   // Dash loads plotly.js from this address when the first graph appears. Ours is a bundle of a quarter of the size.
   Object.defineProperty(window, "_dashPlotlyJSURL", {
     get: () => document.documentElement.dataset.plotly,

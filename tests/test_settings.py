@@ -99,6 +99,10 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--token", "short"], "--token: must have 8 to 200 characters"),
         (["--token", "with-umlaut-ä"], "--token: must have 8 to 200 characters"),
         (["--keep-mb", "1"], "--keep-mb '1': must be a whole number from 50 to 1000000"),
+        (["--auth-header", "X-User"], "needs --trusted-proxies"),
+        (["--auth-header", "X User", "--trusted-proxies", "1"], "must be the name of a header"),
+        (["--token", "same-token", "--embed-token", "same-token"], "--embed-token: must differ from --token"),
+        (["--no-auth", "--embed-token", "some-token"], "--embed-token: has no effect with --no-auth"),
         (["--colour"], "unrecognized arguments: --colour"),
         (["fly"], "invalid choice: 'fly'"),
         (["--config", "/nowhere/dashtop.toml"], "There is no settings file /nowhere/dashtop.toml"),
@@ -228,9 +232,11 @@ EXAMPLES = {
     "url-prefix": '"/gpu/"',
     "token": '"long-enough-token"',
     "no-auth": "true",
+    "embed-token": '"another-long-token"',
     "frame-ancestors": '["https://portal.example"]',
     "allowed-hosts": '["gpu1.example"]',
     "trusted-proxies": "1",
+    "auth-header": '"X-Forwarded-User"',
     "rate-limit": '"5/second"',
     "data-dir": '"/srv/dashtop"',
     "no-persist": "true",
@@ -249,7 +255,8 @@ def test_toml_file_accepts_option_names_with_dashes_or_underscores(name: str, tm
     field = next(each for each, option in options().items() if option.flag == f"--{name}")
     for spelling in (name, name.replace("-", "_")):
         file = tmp_path / "dashtop.toml"
-        file.write_text(f"{spelling} = {EXAMPLES[name]}\n")
+        needed = "trusted-proxies = 1\n" if name == "auth-header" else ""
+        file.write_text(f"{needed}{spelling} = {EXAMPLES[name]}\n")
         settings = load(config=str(file))
         assert getattr(settings, field) != Settings.model_fields[field].default
         assert settings.model_fields_set >= {field}

@@ -7,6 +7,7 @@ import logging
 import platform
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,14 +88,6 @@ def build_history(settings: Settings, clock: Clock) -> HistoryStore:
     )
 
 
-def open_history(settings: Settings, clock: Clock) -> HistoryStore:
-    """Return the history for these settings, to be read. That of the demo is simulated. The caller closes it."""
-    history = build_history(settings, clock)
-    if settings.demo:
-        history.start(build_past(SimulatedGpuReader(settings.demo, clock=clock).gpus, clock.now_ms()))
-    return history
-
-
 def build_database(settings: Settings) -> Database:
     """Return the database of the history, not opened yet. Raises SettingsError."""
     from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415
@@ -125,15 +118,16 @@ def _is_kept(settings: Settings) -> bool:
 def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clock | None = None) -> Dashtop:
     """Build one dashtop and start its collector. It ends with the process, or when its `close` is called."""
     # Dash takes a second to import, which the other commands need not spend.
-    from flask import Flask  # noqa: PLC0415
+    from flask import Flask, has_request_context, request  # noqa: PLC0415
 
     from dashtop.ui.dash_internals import CALLBACK_PATH, get_callback_map  # noqa: PLC0415
+    from dashtop.ui.embed import EMBED_PATHS  # noqa: PLC0415
     from dashtop.ui.page import create_dash  # noqa: PLC0415
     from dashtop.web.api import routes  # noqa: PLC0415
     from dashtop.web.prometheus import exporter  # noqa: PLC0415
     from dashtop.web.security import guard  # noqa: PLC0415
     from dashtop.web.security.hosts import AllowedHosts  # noqa: PLC0415
-    from dashtop.web.security.proxy import wrap_proxy  # noqa: PLC0415
+    from dashtop.web.security.proxy import find_viewer, wrap_proxy  # noqa: PLC0415
     from dashtop.web.security.token import TokenAuth  # noqa: PLC0415
 
     clock = clock or SystemClock()
@@ -148,15 +142,25 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     prefix = settings.url_prefix
     routes.register(server, services, url_prefix=prefix)
     exporter.register(server, services, url_prefix=prefix)
+    viewer_header = settings.auth_header
     dash = create_dash(
-        services, server=server, assets_folder=str(assets_dir()), interval_s=settings.interval, url_prefix=prefix
+        services,
+        server=server,
+        assets_folder=str(assets_dir()),
+        interval_s=settings.interval,
+        url_prefix=prefix,
+        find_viewer=lambda: find_viewer(request, viewer_header) if has_request_context() else None,
     )
     token = _access_token(settings)
+    build_auth = partial(TokenAuth, path=prefix, is_embedded=bool({*settings.frame_ancestors} - {"'self'", "'none'"}))
     guard.register(
         server,
         guard.SecurityPolicy(
             hosts=AllowedHosts(bound_to=settings.host, allowed=settings.allowed_hosts),
-            token=TokenAuth(token, path=prefix) if token is not None else None,
+            token=build_auth(token) if token is not None else None,
+            embed_token=build_auth(settings.embed_token) if settings.embed_token is not None else None,
+            embed_paths=EMBED_PATHS,
+            viewer_header=viewer_header,
             rate_limit=settings.rate_limit,
             url_prefix=prefix,
             frame_ancestors=settings.frame_ancestors,
@@ -194,6 +198,8 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 def _access_token(settings: Settings) -> str | None:
     """Return the token that clients need: the configured one, none on loopback, else a generated one.
 
+    A token for embeds says that the rest is not for everyone: then one is generated on loopback as well.
+
     A generated token is kept in the data folder, so that it stays the same after a restart and in every worker.
     """
     from dashtop.web.security.hosts import is_loopback  # noqa: PLC0415
@@ -202,7 +208,7 @@ def _access_token(settings: Settings) -> str | None:
     if not settings.auth:
         log.warning("--no-auth: everyone who can connect to %s can read this machine's metrics.", settings.host)
         return None
-    if settings.token is not None or is_loopback(settings.host):
+    if settings.token is not None or (is_loopback(settings.host) and settings.embed_token is None):
         return settings.token
     folder = data_folder(settings)
     return load_token(folder) if folder is not None else generate_token()

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import unquote
 
 from platformdirs import user_config_path
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -180,6 +188,16 @@ class Settings(BaseSettings):
         Field(validation_alias=AliasChoices("DASHTOP_AUTH"), description="disable authentication"),
         Option(flag="--no-auth", flag_value="false"),
     ] = True
+    embed_token: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_EMBED_TOKEN"),
+            description="token that opens the pages under /embed only, for portals",
+        ),
+        Option(flag="--embed-token", metavar="TOKEN", is_secret=True),
+        _TOKEN,
+    ] = None
     frame_ancestors: Annotated[
         tuple[Annotated[str, BeforeValidator(lambda value: str(value).rstrip("/")), _FRAME_ANCESTOR], ...],
         NoDecode,
@@ -210,6 +228,15 @@ class Settings(BaseSettings):
         ),
         Option(flag="--trusted-proxies", metavar="N"),
     ] = 0
+    auth_header: Annotated[
+        str | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_AUTH_HEADER"),
+            description="header in which a trusted proxy names the user, to show and log; needs --trusted-proxies",
+        ),
+        Option(flag="--auth-header", metavar="NAME"),
+        _check(r"[A-Za-z][A-Za-z0-9-]{0,60}", "must be the name of a header, such as X-Forwarded-User"),
+    ] = None
     rate_limit: Annotated[
         str,
         Field(validation_alias=AliasChoices("DASHTOP_RATE_LIMIT"), description="API requests allowed to each client"),
@@ -263,6 +290,22 @@ class Settings(BaseSettings):
         ),
         Option(flag="--keep-mb", metavar="MB"),
     ] = 4000
+
+    @field_validator("auth_header")
+    @classmethod
+    def _require_proxy(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not info.data.get("trusted_proxies"):
+            raise ValueError("needs --trusted-proxies: without a proxy in front every client could name any user")
+        return value
+
+    @field_validator("embed_token")
+    @classmethod
+    def _require_other_token(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and value == info.data.get("token"):
+            raise ValueError("must differ from --token")
+        if value is not None and info.data.get("auth") is False:
+            raise ValueError("has no effect with --no-auth")
+        return value
 
     @classmethod
     def settings_customise_sources(

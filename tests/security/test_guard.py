@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_versioned_scripts_can_be_cached(client: FlaskClient) -> None:
     page = client.get("/").text
     scripts = [script for script in re.findall(r'src="([^"]+)"', page) if "_dash-component-suites" in script]
     assert scripts
-    assert any("max-age=31536000" in client.get(script).headers["Cache-Control"] for script in scripts)
+    assert any("max-age=31536000" in client.get(urljoin("/", each)).headers["Cache-Control"] for each in scripts)
 
 
 def test_valid_callback_is_answered(client: FlaskClient) -> None:
@@ -251,7 +252,7 @@ def test_token_parameter_sets_a_cookie(start: Callable[..., Dashtop]) -> None:
     client = start(token="correct-horse").server.test_client()
     assert client.get("/?token=wrong-horse").status_code == 401
     response = client.get("/?view=compare&token=correct-horse")
-    assert (response.status_code, response.headers["Location"]) == (302, "/?view=compare")
+    assert (response.status_code, response.headers["Location"]) == (302, "./?view=compare")
     cookie = response.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
@@ -262,8 +263,16 @@ def test_token_parameter_sets_a_cookie(start: Callable[..., Dashtop]) -> None:
 
 def test_redirect_stays_on_this_server(start: Callable[..., Dashtop]) -> None:
     client = start(token="correct-horse").server.test_client()
-    response = client.get("//evil.example/?token=correct-horse", base_url="http://localhost")
-    assert not response.headers["Location"].startswith("//")
+    for path in (
+        "//evil.example/",
+        "//evil.example",
+        "/a/javascript:alert(1)",
+        "/%2F%2Fevil.example",
+        "/\\evil.example",
+    ):
+        response = client.get(f"{path}?token=correct-horse", base_url="http://localhost")
+        assert response.headers["Location"].startswith("./"), path
+        assert "/" not in response.headers["Location"].removeprefix("./"), path
 
 
 @pytest.mark.parametrize(
@@ -283,27 +292,150 @@ def test_no_auth_logs_a_warning(start: Callable[..., Dashtop], caplog: pytest.Lo
     assert "--no-auth" in caplog.text
 
 
+FOREIGN_HOST = {"Host": "gpu1.corp.example"}
+
+
+def test_any_host_name_is_allowed_with_the_token(start: Callable[..., Dashtop]) -> None:
+    client = start(token="correct-horse").server.test_client()
+    for route in ("/", "/metrics", V1 + "/monitoring/all"):
+        bearer = {"Authorization": "Bearer correct-horse", **FOREIGN_HOST}
+        assert client.get(route, headers=bearer).status_code == 200
+        # A page whose DNS name was rebound to this server has neither token nor cookie.
+        assert is_error(client.get(route, headers=FOREIGN_HOST), 401)
+    assert is_error(client.get("/healthz", headers=FOREIGN_HOST), 403)
+    assert client.get("/?token=correct-horse", base_url="http://gpu1.corp.example").status_code == 302
+    assert client.get("/", base_url="http://gpu1.corp.example").status_code == 200
+
+
+def test_person_gets_a_form_for_the_token(start: Callable[..., Dashtop]) -> None:
+    client = start(token="correct-horse", frame_ancestors="https://portal.example").server.test_client()
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page = client.get('/embed/compact?gpu=1&x="><script>&token=wrong-horse', headers=browser)
+    assert (page.status_code, page.mimetype) == (401, "text/html")
+    assert "frame-ancestors https://portal.example" in page.headers["Content-Security-Policy"]
+    assert '<input type="hidden" name="gpu" value="1">' in page.text
+    assert "<script>" not in page.text
+    assert "not valid" in page.text
+    assert "wrong-horse" not in page.text
+    assert "not valid" not in client.get("/", headers=browser).text
+    assert is_error(client.get(V1 + "/metrics", headers=browser), 401)
+    assert is_error(client.post("/", headers=browser), 401)
+
+
+def test_person_is_told_how_to_allow_a_host_name(plain: Dashtop) -> None:
+    page = plain.server.test_client().get("/", headers={"Accept": "text/html", "Host": "<b>.example:8050"})
+    assert (page.status_code, page.mimetype) == (403, "text/html")
+    assert "--allowed-hosts &lt;b&gt;.example<" in page.text
+    assert "<b>" not in page.text
+
+
+def test_token_parameter_of_another_server_is_ignored(plain: Dashtop, start: Callable[..., Dashtop]) -> None:
+    client = plain.server.test_client()
+    for route in ROUTES:
+        assert client.get(route).status_code == client.get(f"{route}?token=jupyters").status_code, route
+    client = start(token="correct-horse").server.test_client()
+    bearer = {"Authorization": "Bearer correct-horse"}
+    assert client.get(V1 + "/metrics?token=jupyters", headers=bearer).status_code == 200
+
+
+@pytest.mark.parametrize("ancestors", ["'self'", "https://portal.example"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cookie_works_in_frames_of_other_sites_if_they_are_allowed(
+    start: Callable[..., Dashtop], ancestors: str, scheme: str
+) -> None:
+    client = start(token="correct-horse", frame_ancestors=ancestors, trusted_proxies=1).server.test_client()
+    proxied = {"X-Forwarded-Proto": scheme}
+    cookie = client.get("/embed/compact?token=correct-horse", headers=proxied).headers["Set-Cookie"]
+    is_third_party = scheme == "https" and ancestors != "'self'"
+    assert ("SameSite=None" in cookie) == ("Partitioned" in cookie) == is_third_party
+    assert ("Secure" in cookie) == (scheme == "https")
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "path"),
+    [
+        ("/user/ada/proxy/8050", "/user/ada/proxy/8050"),
+        ("/", "/"), ("", "/"), ("x", "/"), ("/a; Domain=evil.example", "/"), ("//evil.example/", "/"), ("/a b", "/"),
+    ],
+)  # fmt: skip
+def test_forwarded_prefix_sets_the_path_of_the_cookie_only(
+    start: Callable[..., Dashtop], forwarded: str, path: str
+) -> None:
+    client = start(token="correct-horse").server.test_client()
+    response = client.get("/?token=correct-horse", headers={"X-Forwarded-Prefix": forwarded})
+    assert f"; Path={path}" in f"{response.headers['Set-Cookie']};"
+    assert "evil.example" not in response.headers["Set-Cookie"]
+    assert response.headers["Location"] == "./"
+    spoofed = {"X-Forwarded-Prefix": forwarded, "X-Forwarded-Host": "localhost", "Host": "evil.example"}
+    assert is_error(client.get("/", headers=spoofed), 401)
+
+
+def test_embed_token_opens_embeds_only(start: Callable[..., Dashtop]) -> None:
+    server = start(token="correct-horse", embed_token="battery-staple").server
+    bearer = {"Authorization": "Bearer battery-staple"}
+    opened = {"/embed/compact", "/_dash-layout", "/_dash-dependencies"}
+    for route in [*ROUTES, "/", "/embed/", "/assets/page.css", "/assets/../"]:
+        public = route in {"/healthz", "/readyz"}
+        allowed = public or route in opened or route.startswith(("/embed", "/assets/page.css"))
+        with server.test_client().get(route, headers=bearer) as response:
+            assert (response.status_code == 200) == allowed, route
+    client = server.test_client()
+    assert client.get("/?token=battery-staple").status_code == 401
+    assert client.get("/embed/compact?token=battery-staple").status_code == 302
+    assert client.get("/embed/compact").status_code == 200
+    assert client.post(UPDATE, json=TICK).status_code == 200
+    for route in ("/", "/metrics", V1 + "/processes"):
+        assert client.get(route).status_code == 401
+    assert client.get("/embed/../metrics").status_code == 404
+
+
+def test_embed_token_alone_protects_the_rest(start: Callable[..., Dashtop]) -> None:
+    dashtop = start(embed_token="battery-staple")
+    client = dashtop.server.test_client()
+    assert client.get("/").status_code == 401
+    assert client.get(dashtop.path).status_code == 302
+
+
+def test_user_named_by_the_proxy_is_shown_and_logged(
+    start: Callable[..., Dashtop], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client = start(auth_header="X-Forwarded-User", trusted_proxies=1).server.test_client()
+    hostile = {"X-Forwarded-User": "ada <b>\u202e" + "x" * 200}
+    client.get("/", headers={"Sec-Fetch-Mode": "navigate", **hostile})
+    assert "ada <b>\ufffdx" in caplog.text
+    assert "\u202e" not in caplog.text
+    assert "x" * 100 not in caplog.text
+    layout = client.get("/_dash-layout", headers={"Sec-Fetch-Mode": "cors", **hostile})
+    assert "Signed in as ada" in layout.text
+    assert "Signed in" not in client.get("/_dash-layout").text
+    assert len([each for each in caplog.messages if "opened" in each]) == 2
+
+
 # --- prefix ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefix", ["/gpu/", "/user/a%40b/gpus/"])
-def test_every_url_has_the_prefix(start: Callable[..., Dashtop], prefix: str) -> None:
+def test_every_address_of_a_page_is_relative(start: Callable[..., Dashtop], prefix: str) -> None:
     client = start(url_prefix=prefix, token="correct-horse").server.test_client()
     authorization = {"Authorization": "Bearer correct-horse"}
     encoded, prefix = prefix, prefix.replace("%40", "@")
     page = client.get(prefix, headers=authorization).text
     links = [part.split('"')[0] for name in ("src", "href") for part in page.split(f'{name}="')[1:]]
-    internal = [link for link in links if link.startswith("/")]
+    internal = [link for link in links if not link.startswith("data:")]
     assert len(internal) > 5
     for link in internal:
-        assert link.startswith(prefix), link
-        with client.get(link, headers=authorization) as response:
+        assert link.startswith("./"), link
+        with client.get(urljoin(prefix, link), headers=authorization) as response:
             assert response.status_code == 200
     assert client.get(encoded[:-1], headers=authorization).headers["Location"].endswith(prefix)
-    assert client.get(prefix + "?token=correct-horse").headers["Location"] == prefix
-    assert client.get(prefix + "api/v1/system/docs", headers=authorization).headers["Location"] == prefix + "docs"
-    document = client.get(prefix + "api/v1/system/openapi.json", headers=authorization).get_json()
-    assert document["servers"] == [{"url": prefix + "api/v1/system"}]
+    assert client.get(prefix + "?token=correct-horse").headers["Location"] == "./"
+    documentation = prefix + "api/v1/system/docs"
+    location = client.get(documentation, headers=authorization).headers["Location"]
+    assert urljoin(documentation, location) == prefix + "docs"
+    description = prefix + "api/v1/system/openapi.json"
+    servers = client.get(description, headers=authorization).get_json()["servers"]
+    assert [urljoin(description, server["url"]) for server in servers] == [prefix + "api/v1/system"]
 
 
 def test_proxy_may_remove_or_keep_the_prefix(start: Callable[..., Dashtop]) -> None:
@@ -331,5 +463,6 @@ def test_mounting_in_another_application(start: Callable[..., Dashtop]) -> None:
     client = outer.test_client()
     assert client.get("/").text == "page of the host application"
     assert client.get("/gpu/api/v1/system/monitoring/all").status_code == 200
-    assert "/gpu/_dash-component-suites" in client.get("/gpu/").text
+    scripts = re.findall(r'src="([^"]*_dash-component-suites[^"]*)"', client.get("/gpu/").text)
+    assert {client.get(urljoin("/gpu/", script)).status_code for script in scripts} == {200}
     assert "Content-Security-Policy" not in client.get("/").headers

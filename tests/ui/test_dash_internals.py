@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import dash
 import numpy as np
@@ -65,7 +66,7 @@ def test_preloaded_addresses_exist() -> None:
     preloads = re.findall(r'<link rel="preload"[^>]*href="([^"]+)"', render_index(app))
     assert len(preloads) == 4
     for address in preloads:
-        with app.server.test_client().get(address) as answer:
+        with app.server.test_client().get(urljoin("/", address)) as answer:
             assert answer.status_code == 200, f"Dash no longer serves {address}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashtop.metrics.convert import MEGA, percent
-from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE
+from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE, UTILIZATION
 from dashtop.model.metric import GIB, Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         help="Share of time in which the cores were busy, all cores together.",
         unit=Unit.PERCENT,
         read=lambda host: host.cpu_percent(),
+        thresholds=UTILIZATION,
         prometheus="dashtop_cpu_utilization_ratio",
     ),
     Metric(
@@ -30,17 +31,6 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         constant=True,
         period_s=60.0,
         prometheus="dashtop_cpu_cores",
-    ),
-    Metric(
-        key="system.cpu.limit_cores",
-        title="Container CPU limit",
-        help="CPU limit of dashtop's own container, pod or job (cgroup quota).",
-        unit=Unit.CORES,
-        read=lambda host: host.cpu_limit(),
-        aggregation=Aggregation.LAST,
-        constant=True,
-        period_s=10.0,
-        prometheus="dashtop_container_cpu_limit_cores",
     ),
     Metric(
         key="system.cpu.frequency_mhz",
@@ -109,26 +99,6 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         unit=Unit.GIBIBYTE,
         read=lambda host: host.memory().available / GIB,
         prometheus="dashtop_memory_available_bytes",
-    ),
-    Metric(
-        key="system.memory.limit_gb",
-        title="Container memory limit",
-        help="Memory limit of dashtop's own container, pod or job (cgroup).",
-        unit=Unit.GIBIBYTE,
-        read=lambda host: host.container_memory().total / GIB,
-        aggregation=Aggregation.LAST,
-        constant=True,
-        period_s=10.0,
-        prometheus="dashtop_container_memory_limit_bytes",
-    ),
-    Metric(
-        key="system.memory.container_used_gb",
-        title="Container memory used",
-        help="Memory used under that limit, without page cache that can be freed at once.",
-        unit=Unit.GIBIBYTE,
-        read=lambda host: host.container_memory().used / GIB,
-        period_s=2.0,
-        prometheus="dashtop_container_memory_used_bytes",
     ),
     Metric(
         key="system.swap.used_gb",

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from dash import Dash
 from dash.development.base_component import Component
 from dash.exceptions import DependencyException
-from flask import abort, jsonify
+from flask import abort, has_request_context, jsonify, request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dash import Dash
     from flask import Flask, Response
 
 # Dash reports no failed request to the page. It calls this function with every ended callback (assets/polling.js).
@@ -24,6 +24,16 @@ HOOKS: Final[Any] = {
 
 CALLBACK_PATH: Final = "_dash-update-component"
 """Where browsers send the inputs of a callback, below the prefix of the server's addresses."""
+
+PAGE_PATHS: Final = (
+    CALLBACK_PATH,
+    "_dash-layout",
+    "_dash-dependencies",
+    "_dash-component-suites/",
+    "_favicon.ico",
+    "assets/",
+)
+"""What a page loads, below the prefix of the server's addresses."""
 
 # What Dash's renderer and its first graph load, below `requests_pathname_prefix`.
 _LAYOUT_PATHS: Final = ("_dash-layout", "_dash-dependencies")
@@ -38,6 +48,24 @@ def build_preload_links(app: Dash, plotly_url: str) -> str:
     data = [f'<link rel="preload" as="fetch" crossorigin href="{prefix}{path}">' for path in _LAYOUT_PATHS]
     scripts = [f'<link rel="preload" as="script" href="{url}">' for url in (plotly_url, prefix + _GRAPH_SCRIPT_PATH)]
     return "\n    ".join([*data, *scripts])
+
+
+class RelativeDash(Dash):
+    """A Dash application whose page has relative addresses only, and so works below any path a proxy serves it at.
+
+    Dash itself needs to know that path. Proxies of notebook hosts (jupyter-server-proxy, code-server) choose it and cut
+    it off.
+    """
+
+    def interpolate_index(self, *args: Any, **kwargs: Any) -> str:
+        """Return the HTML of the page for the requested address."""
+        untyped: Any = super()
+        page: str = untyped.interpolate_index(*args, **kwargs)
+        prefix = self.config.requests_pathname_prefix
+        depth = request.path.removeprefix(prefix).count("/") if has_request_context() else 0
+        base = "../" * depth or "./"
+        page = page.replace(f'="{prefix}', f'="{base}')
+        return page.replace(f'"requests_pathname_prefix":"{prefix}"', f'"requests_pathname_prefix":"{base}"')
 
 
 def render_index(app: Dash) -> str:

@@ -10,7 +10,7 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashtop.export.table import list_formats
+from dashtop.export.formats import offered
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import attributes, icon, segmented_control
@@ -28,8 +28,8 @@ _RANGE_NAMES: Final = {
 }  # fmt: skip
 
 
-def build_layout(services: Services, interval_s: float) -> Component:
-    """Return the page before the first answer."""
+def build_layout(services: Services, interval_s: float, *, viewer: str | None = None) -> Component:
+    """Return the page before the first answer. `viewer`: the name of the signed-in user."""
     panels = {section: [panel.layout(services) for panel in PANELS if panel.section is section] for section in Section}
     return html.Div(
         [
@@ -45,7 +45,7 @@ def build_layout(services: Services, interval_s: float) -> Component:
                 id="content",
                 className="page",
             ),
-            _build_footer(),
+            _build_footer(viewer),
             _build_settings_modal({"History": panels[Section.HISTORY], "Current": panels[Section.CURRENT]}, interval_s),
             dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
             dcc.Store(id=ids.REQUEST),
@@ -118,8 +118,9 @@ def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
     ]
 
 
-def _build_footer() -> Component:
-    return html.Footer([html.Span(platform.node()), html.Span(f"dashtop {__version__}")], className="footer")
+def _build_footer(viewer: str | None) -> Component:
+    user = [html.Span(f"Signed in as {viewer}")] if viewer is not None else []
+    return html.Footer([html.Span(platform.node()), *user, html.Span(f"dashtop {__version__}")], className="footer")
 
 
 # --- header -----------------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def _build_export_menu() -> Component:
             **attributes(data_format=name),
         )
         for name, (title, purpose) in _FORMATS.items()
-        if name in list_formats()
+        if name in offered()
     ]
     return html.Details(
         [

@@ -5,18 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dash import Dash
-
 from dashtop.ui import embed
 from dashtop.ui.callbacks import register_callbacks
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import find_metrics
-from dashtop.ui.dash_internals import HOOKS, build_preload_links, build_static_tree, refuse_unknown_paths
+from dashtop.ui.dash_internals import (
+    HOOKS,
+    RelativeDash,
+    build_preload_links,
+    build_static_tree,
+    refuse_unknown_paths,
+)
 from dashtop.ui.layout import build_layout
 from dashtop.ui.panels import PANELS
 from dashtop.ui.snapshot import select_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dash import Dash
     from flask import Flask
 
     from dashtop.model.ports import Services
@@ -70,13 +77,22 @@ _COMPRESS_MIN_BYTES: Final = 1200
 
 
 def create_dash(
-    services: Services, *, server: Flask, assets_folder: str, interval_s: float, url_prefix: str = "/"
+    services: Services,
+    *,
+    server: Flask,
+    assets_folder: str,
+    interval_s: float,
+    url_prefix: str = "/",
+    find_viewer: Callable[[], str | None] = lambda: None,
 ) -> Dash:
-    """Return the page as a Dash application on `server` that polls every `interval_s` seconds."""
+    """Return the page as a Dash application on `server` that polls every `interval_s` seconds.
+
+    `find_viewer` returns the name of the user who requests the page, None if it is not known.
+    """
     server.config["COMPRESS_MIN_SIZE"] = _COMPRESS_MIN_BYTES
     # Dash's annotations do not allow these two.
     untyped: dict[str, Any] = {"server": server, "update_title": None}
-    app = Dash(
+    app = RelativeDash(
         name="dashtop",
         title="dashtop",
         assets_folder=assets_folder,
@@ -90,14 +106,14 @@ def create_dash(
         **untyped,
     )
     app.index_string = _build_index(app)
-    app.layout = lambda: build_static_tree(build_layout(services, interval_s))
-    # Assigning a layout sets this one too. Dash writes it into the HTML, although browsers load the layout anyway;
-    # without it they check the callbacks against that.
+    app.layout = lambda: build_static_tree(build_layout(services, interval_s, viewer=find_viewer()))
+    # Assigning a layout sets this one too. Dash puts it into the HTML, where it is a second copy of what browsers load
+    # as data; without it they check the callbacks against that.
     app.validation_layout = None
     refuse_unknown_paths(server, url_prefix)
     page = build_layout(services, interval_s)
     register_callbacks(app, services, select_metrics(find_metrics(page)))
-    embed.register(app, embed.find_panels(page), url_prefix=url_prefix)
+    embed.register(app, services, embed.find_panels(page), url_prefix=url_prefix)
     for panel in PANELS:
         if panel.register is not None:
             panel.register(app, services)

@@ -86,7 +86,7 @@ NO_GPU: Final = Panel(section=Section.HISTORY, layout=no_gpu_layout)
 
 # --- compact status ---------------------------------------------------------------------------------------------------
 
-_COMPACT_PATH: Final = "_compact"
+COMPACT_PATH: Final = "_compact"
 
 
 def compact_layout(_services: Services) -> Component:
@@ -131,7 +131,7 @@ def register_compact(app: Dash, services: Services) -> None:
         }
         return jsonify(status | snapshot.build_readings(sample, gpu, metrics))
 
-    app.server.add_url_rule(app.config.routes_pathname_prefix + _COMPACT_PATH, _COMPACT_PATH, answer)
+    app.server.add_url_rule(app.config.routes_pathname_prefix + COMPACT_PATH, COMPACT_PATH, answer)
 
 
 def compact_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:

@@ -26,8 +26,8 @@ ABOUT = """Readings of the GPUs and the machine that dashtop runs on.
 field's unit, `x-metric` its key in `metrics=`, `unavailable` and exported columns. Errors are `{"detail": "…"}`."""
 
 
-def document(url: str) -> dict[str, Any]:
-    """Return the document of an API whose calls lie under `url`."""
+def document() -> dict[str, Any]:
+    """Return the document of the API. The server's address in it is relative to that of the document."""
     answers = [endpoint for endpoint in ENDPOINTS if endpoint.response is not None]
     adapters = [(endpoint.name, "serialization", TypeAdapter(endpoint.response)) for endpoint in answers]
     adapters.append(("error", "serialization", TypeAdapter(Error)))
@@ -37,7 +37,7 @@ def document(url: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "jsonSchemaDialect": JSON_SCHEMA,
         "info": {"title": "dashtop", "version": __version__, "description": ABOUT},
-        "servers": [{"url": url}],
+        "servers": [{"url": "../system"}],
         "security": [{}, {"token": []}],
         "paths": {endpoint.path: {"get": _operation(endpoint, by_name)} for endpoint in ENDPOINTS},
         "components": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import BaseConverter
 
@@ -24,13 +24,15 @@ log = logging.getLogger(__name__)
 
 PREFIX = "api/v1/system"
 MAX_QUOTED_LENGTH = 200
+IGNORED_PARAMETER = "token"
+"""No endpoint has it: it is dashtop's access token, or that of Jupyter, whose proxy passes its own on."""
 
 
 def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
     """Add every route of the API, health checks and documentation included, and JSON errors everywhere."""
     server.url_map.converters["anything"] = _Anything
     server.register_blueprint(_system(Context(services=services)), url_prefix=url_prefix + PREFIX)
-    server.register_blueprint(_root(services, url_prefix), url_prefix=url_prefix)
+    server.register_blueprint(_root(services), url_prefix=url_prefix)
     server.register_error_handler(HTTPException, _http_error)
     server.register_error_handler(Exception, _internal_error)
 
@@ -56,6 +58,7 @@ def _rule(endpoint: Endpoint) -> str:
 def _view(endpoint: Endpoint, context: Context) -> Any:
     def view(**in_path: str) -> Response:
         given = dict(request.args.lists())
+        given.pop(IGNORED_PARAMETER, None)
         for name, value in in_path.items():
             given[name] = [value, *given.get(name, [])]
         return endpoint.handler(context, params.parse(endpoint.params, given))
@@ -63,10 +66,10 @@ def _view(endpoint: Endpoint, context: Context) -> Any:
     return view
 
 
-def _root(services: Services, url_prefix: str) -> Blueprint:
+def _root(services: Services) -> Blueprint:
     """Return health checks, the API's description, and a 404 where Dash would answer any path with its page."""
     routes = Blueprint("root", __name__, template_folder="templates")
-    document = openapi.document(url_prefix + PREFIX)
+    document = openapi.document()
     described = to_json(document)
 
     @routes.get("/healthz")
@@ -87,11 +90,11 @@ def _root(services: Services, url_prefix: str) -> Blueprint:
 
     @routes.get("/docs")
     def _docs() -> str:
-        return render_template("docs.html", document=document, errors=ERRORS)
+        return render_template("docs.html", document=document, base=PREFIX, errors=ERRORS)
 
     @routes.get(f"/{PREFIX}/docs")
     def _redirect_to_docs() -> BaseResponse:
-        return redirect(url_for("root._docs"))
+        return redirect("../../../docs")  # relative: a proxy may serve dashtop below another path
 
     @routes.route("/api")
     @routes.route("/api/<anything:_rest>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -12,20 +13,26 @@ from flask import request
 from limits import parse as parse_limit
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import (
     BadRequest,
     Forbidden,
     RequestEntityTooLarge,
     RequestURITooLarge,
     TooManyRequests,
+    Unauthorized,
     UnsupportedMediaType,
 )
 
+from dashtop.model.text import sanitize_text
 from dashtop.web.security.callback import find_callback_error
 from dashtop.web.security.headers import add_security_headers, build_content_security_policy
+from dashtop.web.security.pages import build_host_page, build_token_form, is_for_person
+from dashtop.web.security.proxy import find_viewer
+from dashtop.web.security.token import PARAMETER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flask import Flask, Response
     from werkzeug.wrappers import Response as BaseResponse
@@ -39,16 +46,22 @@ MAX_QUOTED_LENGTH = 80
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SAME_SITE = frozenset({"same-origin", "none"})
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecurityPolicy:
-    """What the guard enforces. `token` None: no authentication. `url_prefix` ends with a slash.
+    """What the guard enforces. `url_prefix` ends with a slash.
 
-    `callbacks`: Dash's registered callbacks by output.
+    `token` None: no authentication. `embed_token` opens `embed_paths` only, which are below `url_prefix`. A trusted
+    proxy names the user in `viewer_header`. `callbacks`: Dash's registered callbacks by output.
     """
 
     hosts: AllowedHosts
     token: TokenAuth | None
+    embed_token: TokenAuth | None
+    embed_paths: Sequence[str]
+    viewer_header: str | None
     rate_limit: str
     url_prefix: str
     frame_ancestors: Sequence[str]
@@ -76,22 +89,55 @@ class _RequestGuard:
         self._limit = parse_limit(policy.rate_limit)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._api_path = policy.url_prefix + "api/"
+        self._embed_paths = tuple(policy.url_prefix + path for path in policy.embed_paths)
         self._public_paths = {policy.url_prefix + name for name in ("healthz", "readyz")}
 
     def check(self) -> BaseResponse | None:
-        """Return None if the request is allowed, or a redirect. Raise HTTPException if it is refused."""
+        """Return None if the request is allowed, or a redirect or page instead. Raise HTTPException if refused."""
         self._check_size()
-        self._check_host()
-        self._check_rate()
-        if self._policy.token is not None and request.path not in self._public_paths:
-            redirect = self._policy.token.authenticate(request)
+        is_authenticated = False
+        for token in self._tokens():
+            redirect = token.sign_in(request)
             if redirect is not None:
                 return redirect
+            is_authenticated = is_authenticated or token.is_authenticated(request)
+        # A page that has rebound its DNS name to this server has neither token nor cookie.
+        if not is_authenticated:
+            refusal = self._check_token() or self._check_host()
+            if refusal is not None:
+                return refusal
+        self._check_rate()
         if request.method not in SAFE_METHODS:
             self._check_origin()
         if request.path == self._policy.callback_path and request.method == "POST":
             self._check_callback()
+        self._log_viewer()
         return None
+
+    def _tokens(self) -> Iterator[TokenAuth]:
+        """Yield the tokens that open the requested path."""
+        policy = self._policy
+        if policy.token is not None:
+            yield policy.token
+        if policy.embed_token is not None and request.path.startswith(self._embed_paths):
+            yield policy.embed_token
+
+    def _check_token(self) -> Response | None:
+        if self._policy.token is None or request.path in self._public_paths:
+            return None
+        if is_for_person(request) and not request.path.startswith(self._api_path):
+            return build_token_form(request, PARAMETER)
+        raise Unauthorized(
+            "Access token required. Open the URL printed at startup, or send the header Authorization: Bearer TOKEN.",
+            www_authenticate=WWWAuthenticate("bearer", {"realm": "dashtop"}),
+        )
+
+    def _log_viewer(self) -> None:
+        """Log which user opens a page: navigation, not what the page loads."""
+        header = self._policy.viewer_header
+        if header is not None and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate":
+            viewer = find_viewer(request, header)
+            log.info("%s opened %s", viewer or "A user without a name", sanitize_text(request.path, MAX_URL_LENGTH))
 
     @staticmethod
     def _check_size() -> None:
@@ -100,10 +146,14 @@ class _RequestGuard:
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise RequestEntityTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
 
-    def _check_host(self) -> None:
+    def _check_host(self) -> Response | None:
         host = request.environ.get("HTTP_HOST", "")
-        if not self._policy.hosts.is_allowed(host):
-            raise Forbidden(f"Host {host[:MAX_QUOTED_LENGTH]!r} is not allowed. Add it with --allowed-hosts.")
+        if self._policy.hosts.is_allowed(host):
+            return None
+        host = host[:MAX_QUOTED_LENGTH]
+        if is_for_person(request) and not request.path.startswith(self._api_path):
+            return build_host_page(host)
+        raise Forbidden(f"Host {host!r} is not allowed. Add it with --allowed-hosts.")
 
     def _check_rate(self) -> None:
         if not request.path.startswith(self._api_path):

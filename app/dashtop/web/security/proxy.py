@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from dashtop.model.text import sanitize_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from flask import Request
+
+MAX_VIEWER_LENGTH = 80
+_PATH = re.compile(r"/([\w.~@%+-]+/)*[\w.~@%+-]+/?", re.ASCII)
 
 
 def wrap_proxy(application: WSGIApplication, *, url_prefix: str, trusted_proxies: int) -> WSGIApplication:
@@ -19,6 +27,23 @@ def wrap_proxy(application: WSGIApplication, *, url_prefix: str, trusted_proxies
         number = trusted_proxies
         application = ProxyFix(application, x_for=number, x_proto=number, x_host=number, x_port=0, x_prefix=0)
     return application
+
+
+def find_public_path(request: Request) -> str | None:
+    """Return the path below which a proxy says it serves dashtop, None if it says nothing.
+
+    Only for the path of a cookie: a forged header gives the client that forged it a cookie that is sent nowhere else.
+    jupyter-server-proxy sends it.
+    """
+    prefix = request.headers.get("X-Forwarded-Prefix", "")
+    return prefix if _PATH.fullmatch(prefix) else None
+
+
+def find_viewer(request: Request, header: str | None) -> str | None:
+    """Return the user named in a header that the trusted proxy sets, as printable text. None: no user, no header."""
+    if header is None:
+        return None
+    return sanitize_text(request.headers.get(header, "").strip(), MAX_VIEWER_LENGTH) or None
 
 
 class _PrefixMiddleware:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from flask import redirect
-from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Unauthorized
+
+from dashtop.web.security.proxy import find_public_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
 PARAMETER = "token"
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 TOKEN_BYTES = 24
 FILE = "token"
 _GENERATED = re.compile(r"[\w-]{32,128}", re.ASCII)
@@ -88,44 +89,49 @@ def _create_token(path: Path) -> str:
 
 
 class TokenAuth:
-    """Authentication with one token. The cookie's name depends on the token: all ports of a host share cookies."""
+    """Authentication with one token. The cookie's name depends on the token: all ports of a host share cookies.
 
-    def __init__(self, token: str, *, path: str) -> None:
+    `path`: where dashtop is served. `is_embedded`: pages of other sites may show dashtop in an iframe. On HTTPS their
+    iframes get a cookie of their own (CHIPS), which browsers keep even if third-party cookies are blocked.
+    """
+
+    def __init__(self, token: str, *, path: str, is_embedded: bool = False) -> None:
         self._token = token.encode()
         self._path = path
+        self._is_embedded = is_embedded
         self._cookie_name = "dashtop-" + hashlib.sha256(b"name:" + self._token).hexdigest()[:8]
         self._cookie_value = hmac.new(self._token, b"dashtop cookie", hashlib.sha256).hexdigest()
 
-    def authenticate(self, request: Request) -> Response | None:
-        """Return None if the request is authenticated, or a redirect that sets the cookie. Raise Unauthorized."""
-        parameter = request.args.get(PARAMETER)
-        if parameter is not None and request.method in {"GET", "HEAD"} and self._is_token(parameter):
-            return self._set_cookie(request)
+    def is_authenticated(self, request: Request) -> bool:
+        """Return whether the request has the token as a Bearer header, or the cookie."""
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
-            return None
-        if hmac.compare_digest(request.cookies.get(self._cookie_name, "").encode(), self._cookie_value.encode()):
-            return None
-        raise Unauthorized(
-            "Access token required. Open the URL printed at startup, or send the header Authorization: Bearer TOKEN.",
-            www_authenticate=WWWAuthenticate("bearer", {"realm": "dashtop"}),
-        )
+            return True
+        cookie = request.cookies.get(self._cookie_name, "")
+        return hmac.compare_digest(cookie.encode(), self._cookie_value.encode())
 
-    def _is_token(self, value: str) -> bool:
-        return hmac.compare_digest(value.encode(), self._token)
+    def sign_in(self, request: Request) -> Response | None:
+        """Return a redirect that sets the cookie if the request has the token as a parameter, else None.
 
-    def _set_cookie(self, request: Request) -> Response:
-        """Return a redirect to the same URL without the token, which sets the cookie."""
+        It leads to the same URL without the token, and is relative: a proxy may serve dashtop below another path.
+        """
+        parameter = request.args.get(PARAMETER)
+        if parameter is None or request.method not in SAFE_METHODS or not self._is_token(parameter):
+            return None
         query = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != PARAMETER])
-        # Exactly one leading slash: a URL that starts with two leads to another server.
-        path = quote("/" + (request.root_path + request.path).lstrip("/"), safe="/@")
-        response = redirect(f"{path}?{query}" if query else path)
+        name = "./" + quote(request.path.rpartition("/")[2], safe="@")
+        response = redirect(f"{name}?{query}" if query else name)
+        is_third_party = self._is_embedded and request.is_secure
         response.set_cookie(
             self._cookie_name,
             self._cookie_value,
-            path=self._path,
+            path=find_public_path(request) or self._path,
             httponly=True,
-            samesite="Lax",
+            samesite="None" if is_third_party else "Lax",
             secure=request.is_secure,
+            partitioned=is_third_party,
         )
         return response
+
+    def _is_token(self, value: str) -> bool:
+        return hmac.compare_digest(value.encode(), self._token)
