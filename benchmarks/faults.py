@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.fake_nvml import World
-from tests.faults import FAULTS, Fault, Watch, well
+from tests.faults import FAULTS, ApiPoller, Fault, is_healthy
 from tests.processes import eventually, running
 
 RATE = 20.0
@@ -34,21 +34,21 @@ def measure(fault: Fault | None, seconds: float, folder: Path) -> float:
     world = World.load("h100x8", folder / "world.txt", Path(tempfile.gettempdir()) / f"dashtop-nvml-{os.getuid()}")
     world.save()
     recovered = 0.0
-    with running(*OPTIONS, env=world.env()) as dashtop, Watch(dashtop.url, RATE) as watch:
-        watch.begin()
+    with running(*OPTIONS, env=world.env()) as dashtop, ApiPoller(dashtop.url, RATE) as poller:
+        poller.wait_until_healthy()
         if fault is not None:
             fault.begin(world)
-            eventually(lambda: fault.shows(watch.last()), 20)
+            eventually(lambda: fault.is_shown_in(poller.last_body()), 20)
         time.sleep(seconds)
         if fault is not None:
             world.clear_faults().save()
             ended = time.monotonic()
-            eventually(lambda: well(watch.last()), 20)
+            eventually(lambda: is_healthy(poller.last_body()), 20)
             recovered = time.monotonic() - ended
-    middle, p99, most = np.percentile([1000 * answer.took_s for answer in watch.answers], (50, 99, 100))
+    middle, p99, most = np.percentile([1000 * answer.duration_s for answer in poller.responses], (50, 99, 100))
     print(
-        f"{fault.name if fault else 'no fault':<28}{len(watch.answers):>8}{middle:>10.1f}{p99:>10.1f}{most:>10.1f}"
-        f"{watch.longest_gap_s():>12.2f}{recovered:>14.1f}"
+        f"{fault.name if fault else 'no fault':<28}{len(poller.responses):>8}{middle:>10.1f}{p99:>10.1f}{most:>10.1f}"
+        f"{poller.longest_gap_s():>12.2f}{recovered:>14.1f}"
     )
     return float(p99)
 

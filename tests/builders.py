@@ -100,7 +100,7 @@ def make_history(
 ) -> HistoryStore:
     """Return a history in memory, in `folder` or in the PostgreSQL database at `url`. `starts`: start its writer.
 
-    It writes each sample at once, not every five seconds: see `wait_until_written`.
+    Its writer writes each sample at once instead of every five seconds; see `wait_until_written`.
     """
     database: Database
     if url is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.postgresql import Postgres, programs
+from tests.postgresql import Postgres, find_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +23,10 @@ def _isolated_user_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One server for all tests that need one; each takes a schema of its own."""
-    found = programs()
+    """One server for the session; each test uses its own schema."""
+    found = find_programs()
     if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql): tests with it are left out")
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql): its tests are skipped")
     server = Postgres(found)
     try:
         server.start()

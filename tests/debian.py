@@ -1,6 +1,6 @@
-"""Debian's prometheus, promtool and nginx for tests: those on PATH, else unpacked from the package.
+"""Paths of prometheus, promtool and nginx: from PATH, else unpacked from the Debian package.
 
-Unpacked and not installed: installing would start services and leave them running on the machine of whoever tests.
+The package is not installed: that would start services and leave them running.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "nginx": "ngin
 
 
 def program(name: str) -> str:
-    """Return the path of a program; skips the test where it can be had in no way."""
+    """Return the path of a program; skip the test if it is not available."""
     package = PACKAGES[name]
     folder = Path(tempfile.gettempdir()) / f"dashtop-tests-{package}-{os.getuid()}"
     searched = os.pathsep.join((os.environ["PATH"], "/usr/sbin", f"{folder}/usr/bin", f"{folder}/usr/sbin"))
@@ -32,7 +32,7 @@ def program(name: str) -> str:
 
 def _unpack(package: str, folder: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip(f"{package} is neither installed nor to be had: this is no Debian or Ubuntu")
+        pytest.skip(f"{package} is not installed, and this is not Debian or Ubuntu")
     with tempfile.TemporaryDirectory() as scratch:
         fetched = subprocess.run(
             ["apt-get", "download", package], cwd=scratch, capture_output=True, text=True, check=False

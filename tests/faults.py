@@ -1,4 +1,4 @@
-"""Faults of a driver as a served dashtop meets them, and somebody who asks it all the while."""
+"""Driver faults of a running dashtop, and a client that polls it meanwhile."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ GPUS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """Something that happens to a world of eight GPUs, the first of which is asked for.
+    """A fault of a machine with eight GPUs, whose effect on the first one is tested.
 
-    `reason`: what its values are then missing for. `known`: how many GPUs are still listed. `others`: whether the
-    others keep their values.
+    `reason`: why its values are missing. `listed_gpus`: how many GPUs are still listed. `others_available`: whether the
+    other GPUs keep their values.
     """
 
     name: str
     begin: Callable[[World], object]
     reason: UnavailableReason
-    known: int = GPUS
-    others: bool = False
+    listed_gpus: int = GPUS
+    others_available: bool = False
 
-    def shows(self, body: Any) -> bool:
-        """Tell whether an answer about the first GPU says what has happened."""
-        listed = len(body["gpu_list"]) == self.known
-        if self.known == 0:
-            return listed and body["gpu_metrics"] is None and body["gpu_status"] == self.reason.text
+    def is_shown_in(self, body: Any) -> bool:
+        """Return whether a response about the first GPU reports the fault."""
+        is_listed = len(body["gpu_list"]) == self.listed_gpus
+        if self.listed_gpus == 0:
+            return is_listed and body["gpu_metrics"] is None and body["gpu_status"] == self.reason.text
         metrics = body["gpu_metrics"]
-        return listed and metrics["temperature"] is None and metrics["state"] == self.reason.text
+        return is_listed and metrics["temperature"] is None and metrics["state"] == self.reason.text
 
 
 FAULTS = (
@@ -53,7 +53,7 @@ FAULTS = (
         name="one GPU lost",
         begin=lambda world: world.set_return("*", pynvml.NVML_ERROR_GPU_IS_LOST, gpu=0).save(),
         reason=UnavailableReason.GPU_LOST,
-        others=True,
+        others_available=True,
     ),
     Fault(
         name="driver hangs",
@@ -66,38 +66,41 @@ FAULTS = (
         reason=UnavailableReason.DRIVER_ERROR,
     ),
     Fault(
-        name="driver unloaded", begin=lambda world: world.unload_driver(), reason=UnavailableReason.NO_DRIVER, known=0
+        name="driver unloaded",
+        begin=lambda world: world.unload_driver(),
+        reason=UnavailableReason.NO_DRIVER,
+        listed_gpus=0,
     ),
 )
 
 
-def well(body: Any) -> bool:
-    """Tell whether an answer has every GPU, and the values of the host and of the GPU asked for."""
+def is_healthy(body: Any) -> bool:
+    """Return whether a response has every GPU, and values of the host and of the first GPU."""
     if body is None or len(body["gpu_list"]) != GPUS or body["system_metrics"]["cpu"]["usage_percent"] is None:
         return False
     return body["gpu_metrics"]["temperature"] is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of /monitoring/all: HTTP status, how long it took, what it says."""
+class Response:
+    """A response of /monitoring/all, with the duration of the request."""
 
     status: int
-    took_s: float
+    duration_s: float
     body: Any
 
 
 @dataclass
-class Watch:
-    """Asks a server for /monitoring/all `rate` times a second, from a thread, for as long as the block lasts."""
+class ApiPoller:
+    """Request /monitoring/all `rate` times a second in a thread, inside a `with` block."""
 
     url: str
     rate: float
-    answers: list[Answer] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ApiPoller:
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
+        self._thread = threading.Thread(target=self._poll)
         self._thread.start()
         return self
 
@@ -105,28 +108,28 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    def _ask(self) -> None:
+    def _poll(self) -> None:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
         due = time.monotonic()
         while not self._ended.wait(max(0.0, due - time.monotonic())):
-            asked = time.monotonic()
+            started = time.monotonic()
             connection.request("GET", ALL)
-            answer = connection.getresponse()
-            text = answer.read()
-            self.answers.append(Answer(answer.status, time.monotonic() - asked, json.loads(text)))
+            response = connection.getresponse()
+            text = response.read()
+            self.responses.append(Response(response.status, time.monotonic() - started, json.loads(text)))
             due = max(due + 1 / self.rate, time.monotonic())
         connection.close()
 
-    def begin(self) -> None:
-        """Wait until all is well, and forget what was answered before."""
-        eventually(lambda: well(self.last()), 20)
-        self.answers[:] = self.answers[-1:]
+    def wait_until_healthy(self) -> None:
+        """Wait for a healthy response and discard the earlier ones."""
+        eventually(lambda: is_healthy(self.last_body()), 20)
+        self.responses[:] = self.responses[-1:]
 
-    def last(self) -> Any:
-        """What the newest answer says; None before the first."""
-        return self.answers[-1].body if self.answers else None
+    def last_body(self) -> Any:
+        """Return the body of the last response; None before the first."""
+        return self.responses[-1].body if self.responses else None
 
     def longest_gap_s(self) -> float:
-        """Return the longest time between two samples that were seen."""
-        seen = sorted({answer.body["timestamp"] for answer in self.answers})
-        return float(max(late - early for early, late in pairwise(seen))) / 1000
+        """Return the longest time between two samples in the responses."""
+        times_ms = sorted({response.body["timestamp"] for response in self.responses})
+        return float(max(late - early for early, late in pairwise(times_ms))) / 1000

@@ -1,4 +1,4 @@
-"""Running processes with names that should do harm, for tests of what becomes of them."""
+"""Running processes whose names contain control characters or markup."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# prctl(PR_SET_NAME) is what a program may call to take any name of 15 bytes.
+# A program can take any name of up to 15 bytes with prctl(PR_SET_NAME).
 _RENAMED = (
     "import ctypes, sys, time; name = bytes.fromhex(sys.argv[1]);"
     "assert ctypes.CDLL(None).prctl(15, name, 0, 0, 0) == 0; print('ready', flush=True); time.sleep(120)"
 )
-# What a program calls itself, and what may be shown of that.
+# Name of a program -> name that dashtop shows.
 NAMES = {
     b"\x1b[31mred\r\nx": "\ufffd[31mred\ufffd\ufffdx",
     b"<img src=x>": "<img src=x>",
@@ -26,12 +26,12 @@ NAMES = {
     b"a\xe2\x80\xaegnp.exe": "a\ufffdgnp.exe",
 }
 SCRIPT = "<script>window.hurt=1"
-"""Set by whatever of this is taken for markup and run."""
+"""Sets window.hurt if a page runs it as markup."""
 
 
 @contextmanager
 def hostile_processes(folder: Path, environment: str) -> Iterator[dict[int, str]]:
-    """Yield what may be shown of each process's name, by pid; `environment` is the name of their Python environment."""
+    """Yield the name to show for each pid; `environment` is the name of their Python environment."""
     env = {**os.environ, "VIRTUAL_ENV": f"/nowhere/{environment}", "CONDA_DEFAULT_ENV": "x"}
     with ExitStack() as stack:
 
@@ -41,7 +41,7 @@ def hostile_processes(folder: Path, environment: str) -> Iterator[dict[int, str]
             return process
 
         started = {}
-        # The kernel keeps 15 bytes of a program's name; the first argument, 4 KiB here, tells the rest.
+        # The kernel keeps 15 bytes of a program's name; the first argument, here of 4 KiB, has all of it.
         for name, told, shown in (("n" * 20, "n" * 4096, "n" * 63 + "…"), (SCRIPT, SCRIPT, SCRIPT)):
             shutil.copy(shutil.which("sleep") or "/bin/sleep", folder / name)
             started[start(told, "120", executable=folder / name).pid] = shown

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, where PostgreSQL is installed: in a temporary folder, on loopback."""
+"""A PostgreSQL server for tests, in a temporary folder and on loopback, if PostgreSQL is installed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PASSWORD = "t0p-secret/@:?"
 _QUOTED = "t0p-secret%2F%40%3A%3F"
 
 
-def programs() -> Path | None:
-    """Return the folder of initdb and postgres, which Debian keeps out of the PATH; None: not installed."""
+def find_programs() -> Path | None:
+    """Return the folder of initdb and postgres, which Debian does not put on PATH; None if not installed."""
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent
     newest = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_version, default=None)
@@ -35,7 +35,7 @@ def _version(initdb: Path) -> float:
 
 @dataclass
 class Postgres:
-    """A server that can be stopped and started again. It is not told to wait for the disk: no test pulls the plug."""
+    """A server that can be stopped and started again. Without fsync: no test simulates a power failure."""
 
     programs: Path
     folder: Path = field(init=False)
@@ -61,7 +61,7 @@ class Postgres:
 
     @staticmethod
     def _user() -> dict[str, Any]:
-        """Return whom to run it as: PostgreSQL refuses root."""
+        """Return the user that runs the server: PostgreSQL refuses root."""
         if os.geteuid() != 0:
             return {}
         names = {each.pw_name for each in pwd.getpwall()}
@@ -69,15 +69,15 @@ class Postgres:
         return {"user": user.pw_name, "group": user.pw_gid, "extra_groups": []}
 
     def url(self, schema: str = "public", *, user: str = "dashtop", password: str = _QUOTED) -> str:
-        """Return where a schema is. User `guarded` must know the password, `dashtop` is let in at once."""
+        """Return the URL of a schema. User `guarded` needs the password, user `dashtop` does not."""
         return (
             f"postgresql://{user}:{password}@127.0.0.1:{self.port}/postgres"
             f"?sslmode=disable&options=-csearch_path%3D{schema}"
         )
 
-    def ask(self, question: str, schema: str = "public") -> list[tuple[Any, ...]]:
+    def query_sql(self, statement: str, schema: str = "public") -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url(schema), autocommit=True) as connection:
-            cursor = connection.execute(question.encode())
+            cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description is not None else []
 
     def start(self) -> None:
@@ -91,8 +91,8 @@ class Postgres:
         eventually(self._answers, timeout_s=30)
 
     def guard(self, schema: str) -> str:
-        """Return the URL of a schema for one who must know the password."""
-        self.ask(
+        """Return the URL of a schema for a user that needs the password."""
+        self.query_sql(
             f"DO $$ BEGIN CREATE ROLE guarded SUPERUSER LOGIN PASSWORD '{PASSWORD}';"
             " EXCEPTION WHEN duplicate_object THEN NULL; END $$"
         )
@@ -102,12 +102,12 @@ class Postgres:
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "log").read_text()
         try:
-            return self.ask("SELECT 1") == [(1,)]
+            return self.query_sql("SELECT 1") == [(1,)]
         except psycopg.OperationalError:
             return False
 
     def stop(self, sent: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT: end sessions and then the server; SIGQUIT: at once, as in a crash."""
+        """Stop the server: with SIGINT it ends the sessions first; with SIGQUIT it exits at once, as in a crash."""
         if self._process is not None:
             self._process.send_signal(sent)
             self._process.wait(30)

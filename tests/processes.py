@@ -1,4 +1,4 @@
-"""Starts the real `dashtop` command for tests, and ends it."""
+"""Run the real `dashtop` command in tests."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DASHTOP = Path(sys.executable).parent / "dashtop"
 START_TIMEOUT_S = 30.0
 UNHURRIED = "1000/second"
-"""Tests ask over and over until something is so."""
+"""Rate limit for tests, which poll until a condition holds."""
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float = 10.0, every_s: float = 0.02) -> Any:
-    """Return the first true answer of `condition`; fail after `timeout_s`. An answer of OSError is asked again."""
+    """Poll `condition` and return its first true result. OSError counts as false. Fail after `timeout_s`."""
     end = time.monotonic() + timeout_s
     while True:
         try:
@@ -59,7 +59,7 @@ class Running:
         return json.loads(self.get(path))
 
     def status(self, path: str) -> tuple[int, Any]:
-        """Return status and body of an answer that may be an error."""
+        """Return status and JSON body, also of an error response."""
         try:
             return 200, self.json(path)
         except urllib.error.HTTPError as error:
@@ -82,7 +82,7 @@ def running(
 ) -> Iterator[Running]:
     """Run `dashtop` with the arguments; yield once it has printed its address (and, if `ready`, taken a sample).
 
-    Its data folder is its own unless one is named: two that share one show the same samples.
+    The data folder is a temporary one unless `env` sets it: two dashtops with one folder show the same samples.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
@@ -98,7 +98,7 @@ def running(
 
 
 def environment() -> dict[str, str]:
-    """The environment for a dashtop: nothing of its own but patience with tests that ask often."""
+    """Return the environment without DASHTOP_* variables, and with a rate limit that tests do not reach."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DASHTOP_")}
     return {**inherited, "DASHTOP_RATE_LIMIT": UNHURRIED}
 

@@ -1,4 +1,4 @@
-"""Streams of a running server, read as they come."""
+"""A client for Server-Sent Events of a running server."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 STREAM = "/api/v1/system/stream"
 
 
-class Opened:
-    """One open stream, read as it comes."""
+class EventStream:
+    """One open stream."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._answer = http.client.HTTPResponse(connection)
-        self._answer.begin()
-        self.status = self._answer.status
-        self.headers = {name.lower(): value for name, value in self._answer.getheaders()}
+        self._response = http.client.HTTPResponse(connection)
+        self._response.begin()
+        self.status = self._response.status
+        self.headers = {name.lower(): value for name, value in self._response.getheaders()}
 
-    def event(self) -> tuple[str, dict[str, Any]]:
+    def read_event(self) -> tuple[str, dict[str, Any]]:
         """Return id and data of the next event."""
         event_id = ""
-        while line := self._answer.readline():
+        while line := self._response.readline():
             if line.startswith(b"id: "):
                 event_id = line[4:].strip().decode()
             if line.startswith(b"data: "):
@@ -37,19 +37,20 @@ class Opened:
                 return event_id, data
         raise EOFError
 
-    def rest(self) -> bytes:
-        """Return all that comes until the server ends the stream. Raises IncompleteRead where it is cut off."""
-        return self._answer.read()
+    def read_rest(self) -> bytes:
+        """Return everything until the server ends the stream. Raise IncompleteRead if it is cut off."""
+        return self._response.read()
 
     def close(self) -> None:
-        self._answer.close()
+        self._response.close()
 
 
 @contextmanager
-def opened(dashtop: Running, query: str = "", path: str = STREAM, **headers: str) -> Iterator[Opened]:
+def open_stream(dashtop: Running, query: str = "", path: str = STREAM, **headers: str) -> Iterator[EventStream]:
+    """Open a stream. Underscores in the names of `headers` stand for hyphens."""
     address = urlsplit(dashtop.url)
     with socket.create_connection((address.hostname, address.port or 0), timeout=20) as connection:
         extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"GET {path}{query} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode())
-        with closing(Opened(connection)) as stream:
+        with closing(EventStream(connection)) as stream:
             yield stream

@@ -16,7 +16,7 @@ from dashtop.model.sample import CollectorRun, Mount
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.web.prometheus import exporter
 from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
-from tests.api.pinned import Pinned
+from tests.api.client import FixedSample
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.debian import program
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": "NVIDIA GeForce RTX 3090"}
 
 
-def client_of(sample: Sample | None) -> FlaskClient:
+def make_client(sample: Sample | None) -> FlaskClient:
     server = Flask("test")
-    services = Services(latest=Pinned(sample), history=make_history(), clock=FakeClock(now_ms=NOON_MS + 3500))
+    services = Services(latest=FixedSample(sample), history=make_history(), clock=FakeClock(now_ms=NOON_MS + 3500))
     exporter.register(server, services)
     return server.test_client()
 
@@ -59,7 +59,7 @@ def make_full_sample() -> Sample:
 
 
 def test_every_metric_is_exported_in_base_units() -> None:
-    found = samples(client_of(make_full_sample()))
+    found = samples(make_client(make_full_sample()))
     for metric in ALL_METRICS:
         values = found[metric.prometheus]
         assert set(values.values()) == {2.0 * metric.unit.factor}, metric.key
@@ -69,13 +69,13 @@ def test_every_metric_is_exported_in_base_units() -> None:
 
 def test_missing_values_are_absent() -> None:
     gpus = (make_gpu(0, values={"gpu.utilization.gpu": 0.0}), make_gpu(1))
-    found = samples(client_of(make_sample(gpus=gpus)))
+    found = samples(make_client(make_sample(gpus=gpus)))
     assert found["dashtop_gpu_utilization_ratio"] == {tuple(sorted(GPU0.items())): 0.0}
     assert {metric.prometheus for metric in ALL_METRICS} & set(found) == {"dashtop_gpu_utilization_ratio"}
 
 
 def test_collector_metrics() -> None:
-    found = samples(client_of(make_full_sample()))
+    found = samples(make_client(make_full_sample()))
     assert only(found, "dashtop_sample_age_seconds") == 0.5
     assert only(found, "dashtop_skipped_ticks_total") == 7
     assert found["dashtop_collector_duration_seconds"] == {(("collector", "gpu"),): 0.25}
@@ -85,15 +85,15 @@ def test_collector_metrics() -> None:
 
 
 def test_lost_gpu_is_down_and_has_no_process_count() -> None:
-    found = samples(client_of(make_sample(gpus=(replace(make_gpu(0), state=UnavailableReason.GPU_LOST),))))
+    found = samples(make_client(make_sample(gpus=(replace(make_gpu(0), state=UnavailableReason.GPU_LOST),))))
     assert only(found, "dashtop_gpu_up") == 0
     assert "dashtop_gpu_processes" not in found
 
 
 def test_before_the_first_sample_and_without_gpus() -> None:
-    assert set(samples(client_of(None))) == {"dashtop_build_info"}
+    assert set(samples(make_client(None))) == {"dashtop_build_info"}
     assert not [
-        name for name in samples(client_of(make_sample(error=UnavailableReason.NO_DEVICE))) if "_gpu_up" in name
+        name for name in samples(make_client(make_sample(error=UnavailableReason.NO_DEVICE))) if "_gpu_up" in name
     ]
 
 
@@ -102,7 +102,7 @@ def test_dcgm_names_use_dcgm_units() -> None:
         "gpu.utilization.gpu": 78.0, "gpu.memory.used_gb": 8.0, "gpu.memory.total_gb": 24.0,
         "gpu.memory.reserved_gb": 1.0, "gpu.energy.total_wh": 2.0, "gpu.utilization.compute": 50.0,
     }  # fmt: skip
-    client = client_of(make_sample(gpus=(make_gpu(0, values=values),)))
+    client = make_client(make_sample(gpus=(make_gpu(0, values=values),)))
     found = samples(client, "?names=dcgm")
     assert only(found, "DCGM_FI_DEV_GPU_UTIL") == 78.0
     assert only(found, "DCGM_FI_DEV_FB_USED") == 8192.0
@@ -118,18 +118,18 @@ def test_dcgm_names_use_dcgm_units() -> None:
 
 
 def test_every_dcgm_name_is_exported() -> None:
-    found = samples(client_of(make_full_sample()), "?names=dcgm")
+    found = samples(make_client(make_full_sample()), "?names=dcgm")
     assert {name for name in found if name.startswith("DCGM")} == {each[0] for each in DCGM_NAMES} | {
         "DCGM_FI_DEV_FB_FREE"
     }
 
 
 def test_unknown_naming_scheme_is_422() -> None:
-    assert client_of(None).get("/metrics?names=zabbix").status_code == 422
+    assert make_client(None).get("/metrics?names=zabbix").status_code == 422
 
 
 def test_openmetrics_on_request() -> None:
-    answer = client_of(make_full_sample()).get(
+    answer = make_client(make_full_sample()).get(
         "/metrics?names=dcgm", headers={"Accept": "application/openmetrics-text"}
     )
     assert answer.content_type.startswith("application/openmetrics-text")
@@ -137,7 +137,7 @@ def test_openmetrics_on_request() -> None:
 
 
 def test_promtool_finds_no_problem() -> None:
-    text = client_of(make_full_sample()).get("/metrics").text
+    text = make_client(make_full_sample()).get("/metrics").text
     checked = subprocess.run(
         [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,4 +1,4 @@
-"""Real processes on fake GPUs through the real command: owners arrive, and hostile names arrive cleaned."""
+"""Real processes on fake GPUs, through the real command: owners are shown, hostile names are sanitized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = "/api/v1/system/monitoring/all"
 MIB = 2**20
 
 
-def test_hostile_names_and_owners_arrive_cleaned(nvml_world: WorldFactory, tmp_path: Path) -> None:
+def test_hostile_process_names_are_sanitized(nvml_world: WorldFactory, tmp_path: Path) -> None:
     world = nvml_world("rtx3090")
     with hostile_processes(tmp_path, "\x1b[2Jtrain") as hostile:
         world.gpu(0)["processes"] = [{"pid": pid, "used_memory": 100 * MIB, "type": "C"} for pid in hostile]

@@ -17,7 +17,7 @@ import pytest
 
 from dashtop.web.api.context import MAX_STREAMS
 from tests.processes import ROOT, UNHURRIED, Running, eventually
-from tests.streams import Opened, opened
+from tests.streams import EventStream, open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,12 +52,12 @@ def served() -> Iterator[Running]:
 
 
 @contextmanager
-def accepted(served: Running) -> Iterator[Opened]:
+def accepted(served: Running) -> Iterator[EventStream]:
     """Open a stream as soon as there is a place: those that clients have left end with their next snapshot."""
     with ExitStack() as stack:
 
-        def ask() -> Opened | None:
-            stream = stack.enter_context(opened(served))
+        def ask() -> EventStream | None:
+            stream = stack.enter_context(open_stream(served))
             return stream if stream.status == 200 else None
 
         yield eventually(ask, timeout_s=15, every_s=0.2)
@@ -69,22 +69,22 @@ def test_it_answers(served: Running) -> None:
 
 
 def test_it_streams(served: Running) -> None:
-    with opened(served, "?gpu_id=1") as stream:
+    with open_stream(served, "?gpu_id=1") as stream:
         assert stream.status == 200
-        times = [int(stream.event()[0]) for _ in range(4)]
+        times = [int(stream.read_event()[0]) for _ in range(4)]
     assert all(later > earlier for earlier, later in pairwise(times))
-    with opened(served, Last_Event_ID=str(times[-1])) as stream:
-        assert int(stream.event()[0]) > times[-1]
+    with open_stream(served, Last_Event_ID=str(times[-1])) as stream:
+        assert int(stream.read_event()[0]) > times[-1]
 
 
 def test_streams_at_their_limit_leave_page_and_calls_answering(served: Running) -> None:
     with ExitStack() as stack:
         for number in count():
             assert number < MORE_THAN_ENOUGH, "no limit"
-            stream = stack.enter_context(opened(served))
+            stream = stack.enter_context(open_stream(served))
             if stream.status != 200:
                 break
-            stream.event()
+            stream.read_event()
         assert stream.status == 503
         assert number >= MAX_STREAMS - 2, "those of the test before may still be ending"
         for _ in range(5):
@@ -92,7 +92,7 @@ def test_streams_at_their_limit_leave_page_and_calls_answering(served: Running) 
             assert b"_dash-config" in served.get("/")
             assert served.status("/healthz") == (200, {"status": "ok"})
     with accepted(served) as stream:
-        assert stream.event()
+        assert stream.read_event()
 
 
 def test_an_address_that_is_too_long_is_told_as_everywhere(served: Running) -> None:
@@ -103,7 +103,7 @@ def test_an_address_that_is_too_long_is_told_as_everywhere(served: Running) -> N
 
 def test_open_streams_end_with_it(served: Running) -> None:
     with accepted(served) as stream:
-        stream.event()
+        stream.read_event()
         assert served.stop() == 0
         with suppress(http.client.IncompleteRead):  # gunicorn cuts it off
-            stream.rest()
+            stream.read_rest()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.debian import program
 from tests.processes import ROOT, Running, eventually, running
-from tests.streams import opened
+from tests.streams import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +122,6 @@ def test_calls_and_redirects(place: Proxied) -> None:
 
 
 def test_streams_come_as_they_happen(place: Proxied) -> None:
-    with opened(place.through, path=f"{place.prefix}{V1}/stream") as stream:
-        times = [int(stream.event()[0]) for _ in range(3)]
+    with open_stream(place.through, path=f"{place.prefix}{V1}/stream") as stream:
+        times = [int(stream.read_event()[0]) for _ in range(3)]
     assert times == sorted(set(times))

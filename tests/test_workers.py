@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.history.conftest import Place
+from tests.history.conftest import Storage
 from tests.processes import Running, environment, eventually, running
 
 if TYPE_CHECKING:
@@ -120,19 +120,19 @@ def detail(server: Running) -> str | None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "sqlite":
-        return Place(tmp_path)
+        return Storage(tmp_path)
     server: Postgres = request.getfixturevalue("postgres")
     schema = f"workers_{os.getpid()}"
-    server.ask(f"CREATE SCHEMA {schema}")
-    return Place(tmp_path, server, schema)
+    server.query_sql(f"CREATE SCHEMA {schema}")
+    return Storage(tmp_path, server, schema)
 
 
-def test_a_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(place: Place) -> None:
-    env = {"DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(place.folder)}
-    if place.url is not None:
-        env["DASHTOP_HISTORY_URL"] = place.url
+def test_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(storage: Storage) -> None:
+    env = {"DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(storage.folder)}
+    if storage.url is not None:
+        env["DASHTOP_HISTORY_URL"] = storage.url
     with running("--no-gpu", env=env) as first:
         started_ms = newest_ms(first)
         eventually(lambda: newest_ms(first) > started_ms + 2000)
@@ -149,7 +149,7 @@ def test_a_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(pla
             eventually(lambda: detail(second) is None, timeout_s=20)
             eventually(lambda: newest_ms(second) > killed_ms + 3000)
             assert sum(message in line for line in second.lines) == 1
-    times = [time_ms for (time_ms,) in place.ask("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id")]
+    times = [time_ms for (time_ms,) in storage.query_sql("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id")]
     assert times[0] < second_ms < killed_ms + 3000 <= times[-1]
     assert max(later - earlier for earlier, later in pairwise(times)) < 1500, "one sample may be late"
 
@@ -192,7 +192,7 @@ def test_workers_share_a_generated_token(tmp_path: Path) -> None:
     assert "DASHTOP_TOKEN" not in (tmp_path / "log").read_text()
 
 
-def test_workers_without_a_data_folder_say_that_they_need_a_token(tmp_path: Path) -> None:
+def test_workers_without_a_data_folder_require_a_token(tmp_path: Path) -> None:
     with gunicorn(tmp_path, {"DASHTOP_DEMO": "2"}, is_open=False):
         eventually(lambda: len(addresses(tmp_path / "log")) == WORKERS, timeout_s=30)
         assert len(set(addresses(tmp_path / "log"))) == WORKERS

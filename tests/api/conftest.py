@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.model.sample import GpuProcess, Mount, ProcessInfo
-from tests.api.pinned import Pinned, client_of
+from tests.api.client import FixedSample, make_client
 from tests.builders import make_gpu, make_sample
 
 if TYPE_CHECKING:
@@ -26,4 +26,4 @@ def two_gpus() -> FlaskClient:
         Mount(mount_point="/", filesystem="ext4", used_bytes=2**30, total_bytes=4 * 2**30, used_percent=25.0),
         Mount(mount_point="/dead", filesystem="nfs", used_bytes=None, total_bytes=None, used_percent=None),
     )
-    return client_of(Pinned(make_sample(gpus=gpus, host={"system.cpu.usage_percent": 35.25}, mounts=mounts)))
+    return make_client(FixedSample(make_sample(gpus=gpus, host={"system.cpu.usage_percent": 35.25}, mounts=mounts)))

@@ -1,4 +1,4 @@
-"""The API's answers: field names of the original document, this project's null rules, and every error as promised."""
+"""/monitoring/all, /healthz and /readyz: field names, null with a reason, and errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.unavailable import UnavailableReason
-from tests.api.pinned import Pinned, client_of
+from tests.api.client import FixedSample, make_client
 from tests.builders import make_gpu, make_sample
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-def test_field_names_are_those_of_the_original_document(two_gpus: FlaskClient) -> None:
+def test_field_names_match_the_original_document(two_gpus: FlaskClient) -> None:
     body = two_gpus.get(ALL).get_json()
     for path, names in FIELDS.items():
         place = body
@@ -51,7 +51,7 @@ def test_field_names_are_those_of_the_original_document(two_gpus: FlaskClient) -
         assert names <= set(place), path
 
 
-def test_values_and_nulls(two_gpus: FlaskClient) -> None:
+def test_values_and_nulls_of_a_sample(two_gpus: FlaskClient) -> None:
     body = two_gpus.get(ALL).get_json()
     assert body["gpu_available"] is True
     assert body["gpu_metrics"]["utilization"] == {
@@ -69,7 +69,7 @@ def test_values_and_nulls(two_gpus: FlaskClient) -> None:
     assert body["storage"][1]["used_gb"] is None
 
 
-def test_every_null_metric_has_its_reason(two_gpus: FlaskClient) -> None:
+def test_every_null_metric_has_a_reason(two_gpus: FlaskClient) -> None:
     body = two_gpus.get(ALL).get_json()
     for metric in ALL_METRICS:
         place = body["gpu_metrics" if metric.key.startswith("gpu.") else "system_metrics"]
@@ -78,29 +78,29 @@ def test_every_null_metric_has_its_reason(two_gpus: FlaskClient) -> None:
         assert (place is None) == (metric.key in body["unavailable"]), metric.key
 
 
-def test_each_gpu_is_answered_for(two_gpus: FlaskClient) -> None:
+def test_gpu_id_selects_the_gpu(two_gpus: FlaskClient) -> None:
     assert two_gpus.get(ALL, query_string={"gpu_id": "1"}).get_json()["gpu_metrics"]["gpu_id"] == 1
     assert two_gpus.get(ALL, query_string={"gpu_id": "0"}).get_json()["gpu_metrics"]["gpu_id"] == 0
 
 
 @pytest.mark.parametrize("gpu_id", ["2", "999999"])
-def test_a_gpu_that_does_not_exist_is_400(two_gpus: FlaskClient, gpu_id: str) -> None:
-    answer = two_gpus.get(ALL, query_string={"gpu_id": gpu_id})
-    assert (answer.status_code, answer.get_json()) == (400, {"detail": "Invalid GPU ID"})
+def test_unknown_gpu_is_400(two_gpus: FlaskClient, gpu_id: str) -> None:
+    response = two_gpus.get(ALL, query_string={"gpu_id": gpu_id})
+    assert (response.status_code, response.get_json()) == (400, {"detail": "Invalid GPU ID"})
 
 
 @pytest.mark.parametrize("gpu_id", ["", "-1", "1.5", "abc", "1e3", "٣", "0x1", "9" * 5000])
-def test_a_malformed_gpu_is_422(two_gpus: FlaskClient, gpu_id: str) -> None:
-    answer = two_gpus.get(ALL, query_string={"gpu_id": gpu_id})
-    assert answer.status_code == 422
-    assert "gpu_id" in answer.get_json()["detail"]
+def test_malformed_gpu_id_is_422(two_gpus: FlaskClient, gpu_id: str) -> None:
+    response = two_gpus.get(ALL, query_string={"gpu_id": gpu_id})
+    assert response.status_code == 422
+    assert "gpu_id" in response.get_json()["detail"]
 
 
-def test_without_any_gpu_the_host_is_answered_for() -> None:
+def test_host_metrics_without_gpus() -> None:
     sample = make_sample(host={"system.cpu.usage_percent": 5.0}, error=UnavailableReason.NO_LIBRARY)
-    answer = client_of(Pinned(sample)).get(ALL)
-    assert answer.status_code == 200
-    body = answer.get_json()
+    response = make_client(FixedSample(sample)).get(ALL)
+    assert response.status_code == 200
+    body = response.get_json()
     assert (body["gpu_available"], body["gpu_metrics"], body["gpu_list"], body["gpu_processes"]) == (
         False,
         None,
@@ -111,73 +111,73 @@ def test_without_any_gpu_the_host_is_answered_for() -> None:
     assert body["system_metrics"]["cpu"]["usage_percent"] == 5.0
 
 
-def test_before_the_first_sample() -> None:
-    client = client_of(Pinned(None, is_alive=False))
+def test_status_before_the_first_sample() -> None:
+    client = make_client(FixedSample(None, is_alive=False))
     assert client.get(ALL).status_code == 503
     assert client.get("/readyz").status_code == 503
     assert client.get("/healthz").status_code == 200
 
 
-def test_ready_is_about_collection_not_about_the_process() -> None:
-    assert client_of(Pinned(make_sample())).get("/readyz").get_json() == {"ready": True}
-    stopped = client_of(Pinned(make_sample(), is_alive=False)).get("/readyz")
+def test_readyz_is_503_if_the_collector_has_stopped() -> None:
+    assert make_client(FixedSample(make_sample())).get("/readyz").get_json() == {"ready": True}
+    stopped = make_client(FixedSample(make_sample(), is_alive=False)).get("/readyz")
     assert stopped.status_code == 503
     assert "stopped" in stopped.get_json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v1/system", "/api/v1/system/nothing", "/api/%00"])
-def test_unknown_paths_under_api_are_json_404(two_gpus: FlaskClient, path: str) -> None:
-    answer = two_gpus.get(path)
-    assert answer.status_code == 404
-    assert set(answer.get_json()) == {"detail"}
+def test_unknown_api_path_is_json_404(two_gpus: FlaskClient, path: str) -> None:
+    response = two_gpus.get(path)
+    assert response.status_code == 404
+    assert set(response.get_json()) == {"detail"}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_can_be_changed(two_gpus: FlaskClient, method: str) -> None:
-    answer = two_gpus.open(ALL, method=method)
-    assert answer.status_code == 405
-    assert set(answer.get_json()) == {"detail"}
-    assert "GET" in answer.headers["Allow"]
+def test_methods_that_write_are_405(two_gpus: FlaskClient, method: str) -> None:
+    response = two_gpus.open(ALL, method=method)
+    assert response.status_code == 405
+    assert set(response.get_json()) == {"detail"}
+    assert "GET" in response.headers["Allow"]
 
 
-def test_a_crash_tells_nothing_of_its_inside(two_gpus: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
-    answer = two_gpus.get("/api/v1/system/broken")
-    assert answer.status_code == 500
-    assert "secret" not in answer.text
-    assert set(answer.get_json()) == {"detail"}
+def test_exception_is_500_without_its_message(two_gpus: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    response = two_gpus.get("/api/v1/system/broken")
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert set(response.get_json()) == {"detail"}
     assert "secret detail" in caplog.text
 
 
-def test_live_data_is_not_cached_but_made_once_a_sample(two_gpus: FlaskClient) -> None:
-    answers = [two_gpus.get(ALL) for _ in range(2)]
-    assert answers[0].headers["Cache-Control"] == "no-store"
-    assert answers[0].data == answers[1].data
+def test_live_data_is_not_cached_by_clients_and_encoded_once(two_gpus: FlaskClient) -> None:
+    responses = [two_gpus.get(ALL) for _ in range(2)]
+    assert responses[0].headers["Cache-Control"] == "no-store"
+    assert responses[0].data == responses[1].data
 
 
-def test_a_new_sample_is_a_new_answer() -> None:
-    latest = Pinned(make_sample(1))
-    client = client_of(latest)
+def test_new_sample_replaces_the_response() -> None:
+    latest = FixedSample(make_sample(1))
+    client = make_client(latest)
     first = client.get(ALL).get_json()["timestamp"]
     latest.sample = make_sample(2)
     assert client.get(ALL).get_json()["timestamp"] > first
 
 
-def test_answers_are_json_that_every_reader_takes(two_gpus: FlaskClient) -> None:
+def test_response_is_json_without_nan_or_infinity(two_gpus: FlaskClient) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
     json.loads(two_gpus.get(ALL).data, parse_constant=refuse)
 
 
-def test_what_holds_the_clocks_down_is_said_in_words() -> None:
-    def told(flags: float | None) -> Any:
+def test_throttle_reasons_have_name_meaning_and_severity() -> None:
+    def get_reasons(flags: float | None) -> Any:
         values = {} if flags is None else {"gpu.clocks.event_reasons": flags}
-        client = client_of(Pinned(make_sample(gpus=(make_gpu(values=values),))))
+        client = make_client(FixedSample(make_sample(gpus=(make_gpu(values=values),))))
         return client.get(ALL).get_json()["gpu_metrics"]["clock_reasons"]
 
-    assert told(None) is None
-    assert told(0) == []
-    cap, hot = told(0x44)
+    assert get_reasons(None) is None
+    assert get_reasons(0) == []
+    cap, hot = get_reasons(0x44)
     assert cap == {
         "name": "SW Power Cap",
         "meaning": "The board has reached its power limit.",

@@ -1,4 +1,4 @@
-"""A process in the API: the driver's part, the host's part, and null for what neither tells."""
+"""A process in the API: fields of the driver, fields of the host, and null for missing ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dashtop.web.api.serializers import process
 NOW_MS = 1_800_000_000_000
 
 
-def test_a_process_with_everything() -> None:
+def test_process_has_every_field() -> None:
     owner = ProcessInfo(
         username="ada",
         container="31cb02944da7",
@@ -54,7 +54,7 @@ def test_a_process_with_everything() -> None:
     }
 
 
-def test_one_of_another_pid_namespace_is_said_to_be_so_and_nothing_else() -> None:
+def test_process_of_another_pid_namespace_is_foreign_and_otherwise_null() -> None:
     body = process(GpuProcess(pid=4321, kind="C", gpu_memory_bytes=None, info=ProcessInfo(foreign=True)), NOW_MS)
 
     assert {name: value for name, value in body.items() if value is not None} == {
@@ -64,7 +64,7 @@ def test_one_of_another_pid_namespace_is_said_to_be_so_and_nothing_else() -> Non
     }
 
 
-def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
+def test_clock_set_back_gives_no_negative_running_time() -> None:
     young = GpuProcess(pid=1, kind="C", gpu_memory_bytes=None, info=ProcessInfo(started_ms=NOW_MS + 5_000))
 
     assert process(young, NOW_MS)["running_seconds"] == 0.0

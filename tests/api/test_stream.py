@@ -1,4 +1,4 @@
-"""Streams of the real server: a snapshot per collection, no place for too many, and an end with the server."""
+"""Server-Sent Events of the real server: one snapshot per sample, the limit of streams, slow clients, shutdown."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import sse as stream
 from dashtop.web.api.context import MAX_STREAMS, Context
 from dashtop.web.api.params import GpuParams
-from tests.api.pinned import Pinned
+from tests.api.client import FixedSample
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.processes import ROOT, Running, eventually, running
-from tests.streams import STREAM, opened
+from tests.streams import STREAM, open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,81 +33,81 @@ if TYPE_CHECKING:
 
     from dashtop.model.sample import Sample
 
-FAST = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
+OPTIONS = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
 
 
 @pytest.fixture(scope="module")
 def dashtop() -> Iterator[Running]:
-    with running(*FAST) as server:
+    with running(*OPTIONS) as server:
         yield server
 
 
-def test_a_snapshot_per_collection(dashtop: Running) -> None:
-    with opened(dashtop, "?gpu_id=1", Accept_Encoding="gzip, br, zstd") as stream:
+def test_stream_sends_a_snapshot_per_sample(dashtop: Running) -> None:
+    with open_stream(dashtop, "?gpu_id=1", Accept_Encoding="gzip, br, zstd") as stream:
         assert stream.status == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
         assert "content-encoding" not in stream.headers
-        events = [stream.event() for _ in range(4)]
+        events = [stream.read_event() for _ in range(4)]
     times = [data["timestamp"] for _, data in events]
     assert [int(event_id) for event_id, _ in events] == times
     assert all(later > earlier for earlier, later in pairwise(times))
     assert {data["gpu_metrics"]["gpu_id"] for _, data in events} == {1}
 
 
-def test_what_is_known_is_not_sent_again(dashtop: Running) -> None:
-    with opened(dashtop) as stream:
-        known, _ = stream.event()
-    with opened(dashtop, Last_Event_ID=known) as stream:
-        assert int(stream.event()[0]) > int(known)
-    with opened(dashtop, Last_Event_ID="a line from elsewhere") as stream:
-        assert stream.event()[1]["gpu_available"]
+def test_last_event_id_skips_known_samples(dashtop: Running) -> None:
+    with open_stream(dashtop) as stream:
+        known, _ = stream.read_event()
+    with open_stream(dashtop, Last_Event_ID=known) as stream:
+        assert int(stream.read_event()[0]) > int(known)
+    with open_stream(dashtop, Last_Event_ID="a line from elsewhere") as stream:
+        assert stream.read_event()[1]["gpu_available"]
 
 
-def test_a_gpu_that_does_not_exist_is_400(dashtop: Running) -> None:
-    with opened(dashtop, "?gpu_id=7") as stream:
+def test_unknown_gpu_is_400(dashtop: Running) -> None:
+    with open_stream(dashtop, "?gpu_id=7") as stream:
         assert stream.status == 400
 
 
-def test_too_many_are_refused_and_leave_room_for_the_rest() -> None:
-    with running(*FAST) as dashtop:
+def test_streams_over_the_limit_are_503_and_other_requests_work() -> None:
+    with running(*OPTIONS) as dashtop:
         with ExitStack() as stack:
-            streams = [stack.enter_context(opened(dashtop)) for _ in range(MAX_STREAMS + 3)]
+            streams = [stack.enter_context(open_stream(dashtop)) for _ in range(MAX_STREAMS + 3)]
             assert [each.status for each in streams] == [200] * MAX_STREAMS + [503] * 3
             assert dashtop.status("/healthz") == (200, {"status": "ok"})
             assert dashtop.json("/api/v1/system/monitoring/all")["gpu_available"]
 
         def accepted() -> bool:
-            with opened(dashtop) as stream:
+            with open_stream(dashtop) as stream:
                 return stream.status == 200
 
         eventually(accepted, timeout_s=15)
 
 
-def test_streams_leave_threads_for_pages_and_calls() -> None:
+def test_stream_limit_leaves_threads_for_other_requests() -> None:
     threads = re.search(r"--threads (\d+)", (ROOT / "Procfile").read_text())
     assert threads is not None
     assert min(int(threads[1]), server.THREADS) >= MAX_STREAMS + 8
 
 
-def test_open_streams_end_with_the_server() -> None:
-    with running(*FAST) as dashtop, ExitStack() as stack:
-        streams = [stack.enter_context(opened(dashtop)) for _ in range(10)]
+def test_open_streams_end_when_the_server_stops() -> None:
+    with running(*OPTIONS) as dashtop, ExitStack() as stack:
+        streams = [stack.enter_context(open_stream(dashtop)) for _ in range(10)]
         for each in streams:
-            each.event()
+            each.read_event()
         started = time.monotonic()
         assert dashtop.stop() == 0
         assert time.monotonic() - started < 2
         for each in streams:
-            each.rest()
+            each.read_rest()
 
 
-def test_asking_for_the_headers_alone_takes_no_place(two_gpus: FlaskClient) -> None:
+def test_head_request_uses_no_stream(two_gpus: FlaskClient) -> None:
     for _ in range(MAX_STREAMS + 1):
         assert two_gpus.head(STREAM, buffered=True).status_code == 200
 
 
-class Quiet(Pinned):
-    """Nothing new for two heartbeats, then the end."""
+class NoNewSamples(FixedSample):
+    """Have no new sample for two heartbeats, then end."""
 
     waits = 0
 
@@ -118,10 +118,10 @@ class Quiet(Pinned):
         return None
 
 
-def test_a_heartbeat_where_nothing_is_new() -> None:
+def test_stream_sends_heartbeats_without_new_samples() -> None:
     from flask import Flask
 
-    latest = Quiet(make_sample(gpus=(make_gpu(0),)))
+    latest = NoNewSamples(make_sample(gpus=(make_gpu(0),)))
     services = Services(latest=latest, history=make_history(), clock=SystemClock())
     context = Context(services=services)
     with Flask("test").test_request_context():
@@ -133,18 +133,18 @@ def test_a_heartbeat_where_nothing_is_new() -> None:
         context.stream_limiter.acquire()
 
 
-class Endless(Pinned):
-    """Always something new."""
+class ManySamples(FixedSample):
+    """Have a new sample at every call."""
 
     def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
         return make_sample(after_sequence + 1, gpus=(make_gpu(0),))
 
 
-def test_a_client_that_falls_behind_is_dropped() -> None:
+def test_slow_client_is_disconnected() -> None:
     from flask import Flask
 
     clock = FakeClock(now_ms=NOON_MS)
-    services = Services(latest=Endless(make_sample(gpus=(make_gpu(0),))), history=make_history(), clock=clock)
+    services = Services(latest=ManySamples(make_sample(gpus=(make_gpu(0),))), history=make_history(), clock=clock)
     with Flask("test").test_request_context():
         parts = iter(stream.stream(Context(services=services), GpuParams()).response)
     for taken_s in (0.0, 0.0, 0.5, 1.9):
@@ -155,7 +155,7 @@ def test_a_client_that_falls_behind_is_dropped() -> None:
     assert next(parts, None) is None
 
 
-IMPATIENT = """#!{python}
+SHORT_TIMEOUTS = """#!{python}
 from dashtop import cli, server
 from dashtop.web.api import sse as stream
 
@@ -164,20 +164,20 @@ cli.main()
 """
 
 
-def test_a_client_that_does_not_read_gives_its_place_back(tmp_path: Path) -> None:
+def test_client_that_does_not_read_is_disconnected(tmp_path: Path) -> None:
     command = tmp_path / "impatient"
-    command.write_text(IMPATIENT.format(python=sys.executable))
+    command.write_text(SHORT_TIMEOUTS.format(python=sys.executable))
     command.chmod(0o755)
-    with running(*FAST, command=command) as dashtop, ExitStack() as stack:
+    with running(*OPTIONS, command=command) as dashtop, ExitStack() as stack:
         address = urlsplit(dashtop.url)
         for _ in range(MAX_STREAMS):
-            deaf = stack.enter_context(socket.socket())
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            deaf.connect((address.hostname, address.port))
-            deaf.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect((address.hostname, address.port))
+            client.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
         def status() -> int:
-            with opened(dashtop) as another:
+            with open_stream(dashtop) as another:
                 return another.status
 
         eventually(lambda: status() == 503)

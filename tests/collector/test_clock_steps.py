@@ -61,7 +61,7 @@ class Machine:
 @pytest.mark.parametrize(
     "step_s", [8 * HOUR_S, HOUR_S, -HOUR_S, -1_800_000_000], ids=["asleep for 8 h", "forward", "back", "to 1970"]
 )
-def test_a_step_of_the_wall_clock_gives_no_negative_rate_and_leaves_a_gap(step_s: int, tmp_path: Path) -> None:
+def test_wall_clock_step_gives_no_negative_rate_and_leaves_a_gap(step_s: int, tmp_path: Path) -> None:
     start_ms = 1_800_000_000_000
     machine = Machine(tmp_path, start_ms)
     samples = machine.run(TICKS)
@@ -97,7 +97,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("berlin")
 @pytest.mark.parametrize("switch_ms", [BERLIN_OCTOBER_MS, BERLIN_MARCH_MS])
-def test_daylight_saving_time_gives_no_gap_and_no_second_twice(switch_ms: int, tmp_path: Path) -> None:
+def test_daylight_saving_time_gives_no_gap_and_no_duplicate(switch_ms: int, tmp_path: Path) -> None:
     local = [time.localtime(switch_ms // 1000 + offset).tm_isdst for offset in (-1, 0)]
     assert sorted(local) == [0, 1]
     machine = Machine(tmp_path, switch_ms - TICKS * 1000)

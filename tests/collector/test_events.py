@@ -60,12 +60,12 @@ def test_events_between_two_samples(previous: Sample, sample: Sample, expected: 
     assert kinds(previous, sample) == expected
 
 
-def test_the_first_sample_gives_a_restart_event_only() -> None:
+def test_first_sample_gives_a_restart_event_only() -> None:
     started = detect_events(None, sample_of(HOT))
     assert [(event.kind, event.time_ms) for event in started] == [("restart", sample_of(HOT).time_ms)]
 
 
-def test_a_throttle_event_names_the_gpu_the_reason_and_the_severity() -> None:
+def test_throttle_event_has_gpu_reason_and_severity() -> None:
     (event,) = detect_events(sample_of(COOL), sample_of(HOT))
     assert event.severity is Severity.WARNING
     assert event.gpu_uuid == HOT.device.uuid
@@ -93,13 +93,13 @@ def test_process_events_name_the_process_and_its_owner() -> None:
     assert kinds(using(process(7, 1000)), using()) == ["process_end"]
 
 
-def test_a_reused_pid_is_another_process_but_a_start_time_known_later_is_not() -> None:
+def test_reused_pid_is_another_process_but_a_late_start_time_is_not() -> None:
     assert kinds(using(process(7, 1000)), using(process(7, 2000))) == ["process_end", "process_start"]
     assert kinds(using(process(7, None)), using(process(7, 2000))) == []
     assert kinds(using(process(7, 2000)), using(process(7, None))) == []
 
 
-def test_processes_that_are_unlisted_for_a_while_neither_end_nor_start() -> None:
+def test_unavailable_processes_give_no_event() -> None:
     process = GpuProcess(pid=7, kind="C", gpu_memory_bytes=1)
     listed = make_gpu(values={"gpu.temperature": 50.0}, processes=(process,))
     unlisted = replace(

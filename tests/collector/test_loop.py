@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     ("now", "expected"),
     [(10.2, (11.0, 0)), (10.999, (11.0, 0)), (11.0, (12.0, 1)), (11.5, (12.0, 1)), (15.3, (16.0, 5))],
 )
-def test_late_ticks_are_skipped_counted_and_stay_on_the_grid(now: float, expected: tuple[float, int]) -> None:
+def test_late_ticks_are_skipped_counted_and_aligned(now: float, expected: tuple[float, int]) -> None:
     assert next_tick(10.0, now, 1.0) == expected
 
 
@@ -84,7 +84,7 @@ class CountingSampler(Sampler):
         pass
 
 
-def test_the_shortest_requested_interval_applies_and_expires_after_ten_seconds() -> None:
+def test_shortest_requested_interval_applies_for_ten_seconds() -> None:
     clock = FakeClock()
     latest = LatestSample(clock=clock, interval_s=5.0)
     assert latest.request_interval(2.0) == 2.0
@@ -98,7 +98,7 @@ def test_the_shortest_requested_interval_applies_and_expires_after_ten_seconds()
     assert latest.request_interval(60.0) == 5.0
 
 
-def test_a_repeated_request_wakes_the_collector_once_in_two_seconds() -> None:
+def test_repeated_request_wakes_the_collector_once_in_two_seconds() -> None:
     clock = FakeClock()
     latest = LatestSample(clock=clock, interval_s=5.0)
     woken = []
@@ -109,7 +109,7 @@ def test_a_repeated_request_wakes_the_collector_once_in_two_seconds() -> None:
     assert woken == [True, False, False, False, True]
 
 
-def test_an_old_sample_means_that_collection_has_stopped() -> None:
+def test_old_sample_means_that_collection_has_stopped() -> None:
     clock = FakeClock()
     latest = LatestSample(clock=clock, interval_s=5.0)
     latest.publish(replace(make_sample(), monotonic_s=clock.monotonic()))
@@ -119,7 +119,7 @@ def test_an_old_sample_means_that_collection_has_stopped() -> None:
     assert not latest.alive()
 
 
-def test_a_short_requested_interval_applies_at_once() -> None:
+def test_short_requested_interval_applies_at_once() -> None:
     sampler = CountingSampler()
     latest, collector = build_collector(sampler, interval_s=3600.0)
     collector.start()

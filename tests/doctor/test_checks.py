@@ -82,7 +82,7 @@ def test_no_problems(nvml_world: WorldFactory, machine: Machine) -> None:
     assert "fan_speed" in text
 
 
-def test_no_library_and_no_card(machine: Machine) -> None:
+def test_missing_library_without_a_gpu(machine: Machine) -> None:
     (problem,) = problems(machine.run_checks())
 
     assert (problem.area, problem.state, problem.fix) == (DRIVER, State.FAIL, "dashtop --no-gpu")
@@ -119,7 +119,7 @@ def test_missing_library_with_a_gpu_asks_to_install_the_driver(machine: Machine,
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubectl set resources deployment … --limits=nvidia.com/gpu=1"),
     ],
 )
-def test_no_library_in_a_container(machine: Machine, environ: dict[str, str], fix: str) -> None:
+def test_missing_library_in_a_container(machine: Machine, environ: dict[str, str], fix: str) -> None:
     machine.in_docker()
     machine.environ = environ
     report = machine.run_checks()
@@ -128,7 +128,7 @@ def test_no_library_in_a_container(machine: Machine, environ: dict[str, str], fi
     assert any(finding.area == CONTAINER and CONTAINER_ID[:12] in finding.text for finding in report.findings)
 
 
-def test_a_driver_that_is_not_loaded(nvml_world: WorldFactory, machine: Machine) -> None:
+def test_driver_that_is_not_loaded(nvml_world: WorldFactory, machine: Machine) -> None:
     machine.add_pci_device(1)
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
@@ -137,14 +137,14 @@ def test_a_driver_that_is_not_loaded(nvml_world: WorldFactory, machine: Machine)
     assert problem.fix == "sudo modprobe nvidia"
 
 
-def test_a_loaded_driver_without_device_files(nvml_world: WorldFactory, machine: Machine) -> None:
+def test_loaded_driver_without_device_files(nvml_world: WorldFactory, machine: Machine) -> None:
     machine.write("sys/module/nvidia/version", "535.183.01\n")
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
     assert problems(machine.run_checks(world))[0].fix == "sudo nvidia-modprobe -c 0 -u"
 
 
-def test_a_driver_upgraded_under_way(nvml_world: WorldFactory, machine: Machine) -> None:
+def test_upgraded_driver_with_the_old_kernel_module(nvml_world: WorldFactory, machine: Machine) -> None:
     machine.write(
         "proc/driver/nvidia/version",
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n",
@@ -159,7 +159,7 @@ def test_a_driver_upgraded_under_way(nvml_world: WorldFactory, machine: Machine)
     assert "kernel module 535.104.05" in report.as_text()
 
 
-def test_a_container_that_lost_its_devices(nvml_world: WorldFactory, machine: Machine) -> None:
+def test_container_without_access_to_its_devices(nvml_world: WorldFactory, machine: Machine) -> None:
     machine.in_docker()
     (machine.root / "dev/nvidiactl").mkdir(parents=True)  # what exists and cannot be opened for writing
     machine.write("dev/nvidia0", "")
@@ -200,7 +200,7 @@ def test_no_permission_for_a_metric(
         (RESET_REQUIRED, UnavailableReason.GPU_RESET_REQUIRED, "--gpu-reset"),
     ],
 )
-def test_one_gpu_that_is_lost(
+def test_lost_gpu_is_one_problem(
     nvml_world: WorldFactory, machine: Machine, code: int, reason: UnavailableReason, words: str
 ) -> None:
     world = nvml_world("h100x8").set_return("*", code, gpu=3)
@@ -216,7 +216,7 @@ def test_one_gpu_that_is_lost(
     assert [gpu.present > 10 for gpu in report.gpus] == [True] * 3 + [False] + [True] * 4
 
 
-def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Machine) -> None:
+def test_mig_gpu_lists_its_instances(nvml_world: WorldFactory, machine: Machine) -> None:
     world = nvml_world("a100_mig")
     report = machine.run_checks(world)
 
@@ -228,7 +228,7 @@ def test_a_split_gpu_names_its_instances(nvml_world: WorldFactory, machine: Mach
     assert UnavailableReason.MIG_PARENT.text in text
 
 
-def test_a_driver_that_hangs_does_not_hang_doctor(
+def test_hung_driver_does_not_block_doctor(
     nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "GPU_TIMEOUT_S", 1.0)

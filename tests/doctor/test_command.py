@@ -66,7 +66,7 @@ def test_json(nvml_world: WorldFactory, tmp_path: Path) -> None:
     assert problem["fix"]
 
 
-def test_json_belongs_to_doctor_alone() -> None:
+def test_json_is_an_option_of_doctor_only() -> None:
     done = subprocess.run([DASHTOP, "snapshot", "--json"], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Where the tests keep a history: each runs with a file of SQLite and with a PostgreSQL server."""
+"""Fixtures that run each test with an SQLite file and with a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder with a file, or a folder and a schema on the server."""
+class Storage:
+    """Location of a history: a folder with a file, or a schema on the server (and a folder)."""
 
     folder: Path
     server: Postgres | None = None
@@ -39,32 +39,32 @@ class Place:
     def history(self, **changes: Any) -> HistoryStore:
         return make_history(self.folder, url=self.url, **changes)
 
-    def ask(self, question: str) -> list[tuple[Any, ...]]:
+    def query_sql(self, statement: str) -> list[tuple[Any, ...]]:
         if self.server is not None:
-            return self.server.ask(question, self.schema)
+            return self.server.query_sql(statement, self.schema)
         with sqlite3.connect(self.folder / FILE) as file:
-            found = file.execute(question).fetchall()
+            found = file.execute(statement).fetchall()
         file.close()
         return found
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
-    """Makes a place of its own at each call."""
+def storages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Storage]:
+    """Return a function that creates an empty storage at each call."""
     if request.param == "sqlite":
-        return lambda: Place(tmp_path_factory.mktemp("history"))
+        return lambda: Storage(tmp_path_factory.mktemp("history"))
     server: Postgres = request.getfixturevalue("postgres")
     numbers = itertools.count()
 
-    def place() -> Place:
+    def storage() -> Storage:
         folder = tmp_path_factory.mktemp("history")
         schema = f"{folder.name}_{next(numbers)}"
-        server.ask(f"CREATE SCHEMA {schema}")
-        return Place(folder, server, schema)
+        server.query_sql(f"CREATE SCHEMA {schema}")
+        return Storage(folder, server, schema)
 
-    return place
+    return storage
 
 
 @pytest.fixture
-def place(places: Callable[[], Place]) -> Place:
-    return places()
+def storage(storages: Callable[[], Storage]) -> Storage:
+    return storages()

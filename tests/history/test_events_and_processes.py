@@ -1,4 +1,4 @@
-"""Who filled which GPU, and what happened: kept with their owners over a restart."""
+"""Events and spans of processes are stored with their owners and read after a restart."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.builders import NOON_MS, make_device, make_gpu, make_sample, wait_unt
 
 if TYPE_CHECKING:
     from dashtop.history.store import HistoryStore
-    from tests.history.conftest import Place
+    from tests.history.conftest import Storage
 
 GIB = 2**30
-HOLDER = GpuProcess(
+PROCESS = GpuProcess(
     pid=41,
     kind="C",
     gpu_memory_bytes=4 * GIB,
@@ -32,15 +32,15 @@ def run(history: HistoryStore, seconds: range, *processes: GpuProcess, index: in
         history.append(make_sample(second, time_ms=NOON_MS + second * 1000, gpus=(gpu,)))
 
 
-def test_who_filled_the_gpu_at_a_moment(place: Place) -> None:
-    history = place.history()
+def test_processes_of_a_time_range(storage: Storage) -> None:
+    history = storage.history()
     run(history, range(10))
-    run(history, range(10, 100), HOLDER)
-    run(history, range(100, 200), replace(HOLDER, gpu_memory_bytes=20 * GIB, sm_percent=90.0))
+    run(history, range(10, 100), PROCESS)
+    run(history, range(100, 200), replace(PROCESS, gpu_memory_bytes=20 * GIB, sm_percent=90.0))
     run(history, range(200, 210))
     wait_until_written(history)
     history.close()
-    history = place.history()
+    history = storage.history()
     gpu = make_device(3).uuid
     (at_150,) = history.processes(gpu, NOON_MS + 150_000, NOON_MS + 151_000)
     assert (at_150.pid, at_150.info) == (41, ProcessInfo(name="train.py", username="ada", started_ms=5))
@@ -56,23 +56,25 @@ def test_who_filled_the_gpu_at_a_moment(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "spans"), [(10, 1), (30, 2)])
-def test_processes_that_are_not_told_for_a_moment_have_not_ended(seconds: int, spans: int, place: Place) -> None:
-    history = place.history()
-    run(history, range(60), HOLDER)
+def test_span_continues_after_processes_are_unavailable_for_a_moment(
+    seconds: int, spans: int, storage: Storage
+) -> None:
+    history = storage.history()
+    run(history, range(60), PROCESS)
     for second in range(60, 60 + seconds):
         gpu = make_gpu(3)
-        untold = replace(gpu, unavailable={**gpu.unavailable, PROCESSES: UnavailableReason.DRIVER_SILENT})
-        history.append(make_sample(second, time_ms=NOON_MS + second * 1000, gpus=(untold,)))
-    run(history, range(60 + seconds, 120), HOLDER)
+        unavailable_gpu = replace(gpu, unavailable={**gpu.unavailable, PROCESSES: UnavailableReason.DRIVER_SILENT})
+        history.append(make_sample(second, time_ms=NOON_MS + second * 1000, gpus=(unavailable_gpu,)))
+    run(history, range(60 + seconds, 120), PROCESS)
     run(history, range(120, 122))
     assert len(history.processes(make_device(3).uuid, NOON_MS, NOON_MS + 122_000)) == spans
     history.close()
 
 
-def test_a_span_that_goes_on_is_at_most_15_s_behind_and_grows_with_small_changes(place: Place) -> None:
-    history = place.history()
+def test_running_span_is_at_most_15_s_behind_and_includes_small_changes(storage: Storage) -> None:
+    history = storage.history()
     for second in range(60):
-        grown = replace(HOLDER, gpu_memory_bytes=4 * GIB + second * 1_000_000)
+        grown = replace(PROCESS, gpu_memory_bytes=4 * GIB + second * 1_000_000)
         run(history, range(second, second + 1), grown)
     (span,) = history.processes(make_device(3).uuid, NOON_MS, NOON_MS + 60_000)
     assert 45_000 <= span.end_ms - NOON_MS <= 59_000
@@ -81,7 +83,7 @@ def test_a_span_that_goes_on_is_at_most_15_s_behind_and_grows_with_small_changes
     history.close()
 
 
-def test_events_come_back_in_order_and_whole(place: Place) -> None:
+def test_events_are_read_complete_and_in_order(storage: Storage) -> None:
     events = tuple(
         Event(
             time_ms=NOON_MS + second * 1000,
@@ -94,12 +96,12 @@ def test_events_come_back_in_order_and_whole(place: Place) -> None:
         )
         for second in range(5)
     )
-    history = place.history()
+    history = storage.history()
     for event in events:
         history.append(make_sample(time_ms=event.time_ms, events=(event,)))
     assert history.events(NOON_MS, NOON_MS + 5000) == events
     wait_until_written(history)
     history.close()
-    history = place.history()
+    history = storage.history()
     assert history.events(NOON_MS + 1000, NOON_MS + 4000) == events[1:4]
     history.close()

@@ -9,7 +9,7 @@ from tests.builders import make_device, make_gpu, make_history, make_sample, wai
 
 if TYPE_CHECKING:
     from dashtop.history.store import HistoryStore
-    from tests.history.conftest import Place
+    from tests.history.conftest import Storage
 
 FIRST, SECOND, THIRD = (f"GPU-{letter}" for letter in "cba")
 NAME = make_device().name
@@ -20,20 +20,20 @@ def append(history: HistoryStore, second: int, *uuids: str) -> None:
     history.append(make_sample(second, gpus=gpus))
 
 
-def test_gpus_are_in_the_order_of_their_index_after_a_restart(place: Place) -> None:
-    history = place.history()
+def test_gpus_are_in_the_order_of_their_index_after_a_restart(storage: Storage) -> None:
+    history = storage.history()
     append(history, 0, FIRST, SECOND, THIRD)
     expected = tuple(StoredGpu(uuid, index, NAME) for index, uuid in enumerate((FIRST, SECOND, THIRD)))
     assert history.gpus() == expected
     wait_until_written(history)
     history.close()
-    reader = place.history(starts=False)
+    reader = storage.history(starts=False)
     assert reader.gpus() == expected
     reader.close()
 
 
-def test_a_replaced_gpu_has_no_index(place: Place) -> None:
-    history = place.history()
+def test_a_replaced_gpu_has_no_index(storage: Storage) -> None:
+    history = storage.history()
     append(history, 0, FIRST, SECOND)
     append(history, 1, FIRST, THIRD)
     expected = (StoredGpu(FIRST, 0, NAME), StoredGpu(THIRD, 1, NAME), StoredGpu(SECOND, None, NAME))
@@ -43,8 +43,8 @@ def test_a_replaced_gpu_has_no_index(place: Place) -> None:
     history.close()
 
 
-def test_indices_follow_a_renumbering_and_back(place: Place) -> None:
-    history = place.history()
+def test_indices_follow_a_renumbering_and_back(storage: Storage) -> None:
+    history = storage.history()
     for second, uuids in enumerate([(FIRST, SECOND), (SECOND,), (FIRST, SECOND)]):
         append(history, second, *uuids)
         wait_until_written(history)
@@ -54,21 +54,21 @@ def test_indices_follow_a_renumbering_and_back(place: Place) -> None:
     history.close()
 
 
-def test_database_without_the_table_gets_it_from_the_next_writer(place: Place) -> None:
-    history = place.history()
+def test_database_without_the_table_gets_it_from_the_next_writer(storage: Storage) -> None:
+    history = storage.history()
     append(history, 0, FIRST)
     wait_until_written(history)
     history.close()
-    place.ask("DROP TABLE gpu")
-    reader = place.history(starts=False)
+    storage.query_sql("DROP TABLE gpu")
+    reader = storage.history(starts=False)
     assert reader.gpus() == ()
     assert {key.gpu_uuid for key in reader.series()} >= {FIRST}
     reader.close()
-    history = place.history()
+    history = storage.history()
     append(history, 10, FIRST)
     wait_until_written(history)
     assert history.gpus() == (StoredGpu(FIRST, 0, NAME),)
-    assert not list(place.folder.glob("*unusable*"))
+    assert not list(storage.folder.glob("*unusable*"))
     history.close()
 
 

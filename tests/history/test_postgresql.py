@@ -1,4 +1,4 @@
-"""What only a server does: it goes and comes back, is shared with others, and asks for a password."""
+"""PostgreSQL: restarts of the server, lost connections, tables of other programs, passwords."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dashtop.history.database import DatabaseReadError
 from dashtop.history.postgresql import PostgresDatabase
 from dashtop.metrics import HOST_METRICS
 from tests.builders import make_device, make_gpu, make_sample, wait_until_written
-from tests.history.child import fill, known
-from tests.history.conftest import Place
+from tests.history.conftest import Storage
+from tests.history.writer import count_values, fill
 from tests.postgresql import PASSWORD
 from tests.processes import eventually, running
 
@@ -45,26 +45,26 @@ BAD_URLS = [
 
 
 @pytest.fixture
-def place(postgres: Postgres, tmp_path: Path) -> Place:
+def storage(postgres: Postgres, tmp_path: Path) -> Storage:
     schema = f"s{abs(hash(tmp_path))}"
-    postgres.ask(f"CREATE SCHEMA {schema}")
-    return Place(tmp_path, postgres, schema)
+    postgres.query_sql(f"CREATE SCHEMA {schema}")
+    return Storage(tmp_path, postgres, schema)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
-def test_a_server_that_is_restarted_is_written_to_again_and_nothing_is_lost(
-    how: signal.Signals, place: Place, postgres: Postgres
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGQUIT])
+def test_no_sample_is_lost_when_the_server_restarts(
+    stop_signal: signal.Signals, storage: Storage, postgres: Postgres
 ) -> None:
-    history = place.history()
+    history = storage.history()
     fill(history, 0, 2000)
     wait_until_written(history)
-    assert known(history, 2000) == 2000
-    postgres.stop(how)
+    assert count_values(history, 2000) == 2000
+    postgres.stop(stop_signal)
     try:
         fill(history, 2000, 2100)
-        trouble = eventually(history.status_message)
-        assert "kept in memory" in trouble
-        assert known(history, 2100) == 2100
+        message = eventually(history.status_message)
+        assert "kept in memory" in message
+        assert count_values(history, 2100) == 2100
     finally:
         postgres.start()
     back = time.monotonic()
@@ -73,25 +73,25 @@ def test_a_server_that_is_restarted_is_written_to_again_and_nothing_is_lost(
     assert time.monotonic() - back < 10
     history.close()
     rows = "SELECT count(*), count(DISTINCT time_ms) FROM head WHERE tier = 0 AND time_ms >= 1200000"
-    assert place.ask(rows) == [(900, 900)]
-    reopened = place.history()
-    assert known(reopened, 2100) == 2100
+    assert storage.query_sql(rows) == [(900, 900)]
+    reopened = storage.history()
+    assert count_values(reopened, 2100) == 2100
     reopened.close()
 
 
-def test_its_own_lost_connection_keeps_nobody_out(place: Place) -> None:
-    """A network that failed leaves a session on the server, with the lock, until the server notices."""
-    history = place.history()
+def test_lost_connection_does_not_keep_the_lock(storage: Storage) -> None:
+    """After a network failure the server keeps the session, and its lock, until it notices."""
+    history = storage.history()
     fill(history, 0, 10)
     wait_until_written(history)
     database = history._writer.database
     left = database._connection
     assert left is not None
-    database._connection = None  # so that it is not closed
+    database._connection = None  # so that the history does not close it
     fill(history, 10, 20)
     wait_until_written(history)
     assert history.status_message() is None
-    assert place.ask("SELECT count(*), count(DISTINCT time_ms) FROM head") == [(20, 20)]
+    assert storage.query_sql("SELECT count(*), count(DISTINCT time_ms) FROM head") == [(20, 20)]
     left.close()
     history.close()
 
@@ -99,43 +99,43 @@ def test_its_own_lost_connection_keeps_nobody_out(place: Place) -> None:
 @pytest.mark.parametrize(
     ("statement", "word"),
     [
-        ("CREATE TABLE event (invitation TEXT)", "another program"),
+        ("CREATE TABLE event (name TEXT)", "another program"),
         ("CREATE TABLE dashtop (version INT); INSERT INTO dashtop VALUES (99)", "another version"),
     ],
 )
-def test_tables_of_others_are_left_alone_and_told(statement: str, word: str, place: Place) -> None:
-    place.ask(statement)
-    before = place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()")
-    history = place.history()
+def test_tables_of_other_programs_are_reported_and_not_changed(statement: str, word: str, storage: Storage) -> None:
+    storage.query_sql(statement)
+    before = storage.query_sql("SELECT * FROM pg_tables WHERE schemaname = current_schema()")
+    history = storage.history()
     fill(history, 0, 50)
     assert word in eventually(history.status_message)
     with pytest.raises(DatabaseReadError, match=word):
         history._writer.database.describe()
-    assert known(history, 50) == 50
-    assert place.ask("SELECT * FROM pg_tables WHERE schemaname = current_schema()") == before
+    assert count_values(history, 50) == 50
+    assert storage.query_sql("SELECT * FROM pg_tables WHERE schemaname = current_schema()") == before
     history.close()
 
 
-def test_tables_that_are_dropped_are_made_again(place: Place) -> None:
-    history = place.history()
+def test_dropped_tables_are_created_again(storage: Storage) -> None:
+    history = storage.history()
     fill(history, 0, 10)
     wait_until_written(history)
-    place.ask(f"DROP SCHEMA {place.schema} CASCADE; CREATE SCHEMA {place.schema}")
+    storage.query_sql(f"DROP SCHEMA {storage.schema} CASCADE; CREATE SCHEMA {storage.schema}")
     fill(history, 10, 20)
     wait_until_written(history)
     assert history.status_message() is None
-    assert place.ask("SELECT count(*) FROM head") == [(10,)]
+    assert storage.query_sql("SELECT count(*) FROM head") == [(10,)]
     history.close()
 
 
-def test_a_machine_of_many_gpus_has_room(place: Place) -> None:
-    history = place.history()
+def test_history_of_32_gpus(storage: Storage) -> None:
+    history = storage.history()
     gpus = tuple(make_gpu(index, values={"gpu.utilization.gpu": index}) for index in range(32))
     for second in range(0, 1300, 10):
         history.append(make_sample(second, time_ms=second * 1000, gpus=gpus))
     wait_until_written(history)
     history.close()
-    reopened = place.history()
+    reopened = storage.history()
     keys = [key for key in reopened.series() if key.metric == "gpu.utilization.gpu"]
     assert len(keys) == 32
     found = reopened.query(keys, 0, 1_300_000, 10_000)
@@ -143,41 +143,41 @@ def test_a_machine_of_many_gpus_has_room(place: Place) -> None:
     reopened.close()
 
 
-def test_the_room_it_takes_is_about_what_the_server_tells(place: Place) -> None:
-    history = place.history()
+def test_used_bytes_are_near_the_size_that_the_server_reports(storage: Storage) -> None:
+    history = storage.history()
     draw = random.Random(5)
     for second in range(0, 12_000, 4):
         values = {metric.key: draw.random() for metric in HOST_METRICS}
         history.append(make_sample(second, time_ms=second * 1000, host=values))
     wait_until_written(history)
-    database = PostgresDatabase(str(place.url), kept_ms=1, max_bytes=1)
+    database = PostgresDatabase(str(storage.url), kept_ms=1, max_bytes=1)
     with database.open_reader() as connection:
         estimated = database._read_used_bytes(connection)
     database.close()
     history.close()
-    ((told,),) = place.ask("SELECT pg_total_relation_size('chunk')")
-    assert told / 2 < estimated < told * 2
+    ((reported,),) = storage.query_sql("SELECT pg_total_relation_size('chunk')")
+    assert reported / 2 < estimated < reported * 2
 
 
-Said = tuple[int, str, str]
-"""Exit status, output, errors."""
+Output = tuple[int, str, str]
+"""Exit status, stdout, stderr."""
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Runs `dashtop` in this process until it exits."""
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
+    """Return a function that runs `dashtop` in this process until it exits."""
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> Output:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        result = capsys.readouterr()
+        return int(ended.value.code or 0), result.out, result.err
 
     return run
 
 
 @pytest.mark.parametrize("url", BAD_URLS)
-def test_a_url_of_no_use_is_one_line_without_the_password(url: str, command: Callable[..., Said]) -> None:
+def test_invalid_url_is_one_line_without_the_password(url: str, command: Callable[..., Output]) -> None:
     status, output, errors = command("export", "--history-url", url)
     assert (status, output) == (2, "")
     assert len(errors.splitlines()) == 1
@@ -185,13 +185,13 @@ def test_a_url_of_no_use_is_one_line_without_the_password(url: str, command: Cal
     assert SECRET not in errors
 
 
-def test_an_option_misspelled_does_not_give_the_password_away(command: Callable[..., Said]) -> None:
+def test_misspelled_option_does_not_print_the_password(command: Callable[..., Output]) -> None:
     status, _, errors = command("--history-ur", f"postgresql://ada:{SECRET}@localhost/history?password={SECRET}")
     assert status == 2
     assert SECRET not in errors
 
 
-def test_without_psycopg_it_says_what_to_install() -> None:
+def test_missing_psycopg_names_the_extra_to_install() -> None:
     without = "import sys; sys.modules['psycopg'] = None; from dashtop.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", without, "export", "--history-url", "postgresql://localhost/history"],
@@ -202,13 +202,13 @@ def test_without_psycopg_it_says_what_to_install() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_wrong_password_and_a_server_that_is_away_are_told_without_it(
-    place: Place, postgres: Postgres, command: Callable[..., Said]
+def test_connection_errors_do_not_print_the_password(
+    storage: Storage, postgres: Postgres, command: Callable[..., Output]
 ) -> None:
-    guarded = postgres.guard(place.schema)
+    guarded = postgres.guard(storage.schema)
     wrong = guarded.replace(guarded[guarded.index("guarded:") + 8 : guarded.index("@")], SECRET)
-    nobody = f"postgresql://ada:{SECRET}@127.0.0.1:1/history"
-    for url, words in ((wrong, "password authentication failed"), (nobody, "refused")):
+    unreachable = f"postgresql://ada:{SECRET}@127.0.0.1:1/history"
+    for url, words in ((wrong, "password authentication failed"), (unreachable, "refused")):
         for what in (["doctor", "--no-gpu", "--port", "0"], ["export"]):
             status, output, errors = command(*what, "--history-url", url)
             assert status == 1
@@ -216,28 +216,28 @@ def test_a_wrong_password_and_a_server_that_is_away_are_told_without_it(
             assert SECRET not in output + errors
 
 
-def test_served_from_the_server_with_the_password_nowhere(
-    place: Place,
+def test_commands_with_postgresql_do_not_print_the_password(
+    storage: Storage,
     postgres: Postgres,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    url = postgres.guard(place.schema)
+    url = postgres.guard(storage.schema)
     where = {"DASHTOP_HISTORY_URL": url, "DASHTOP_DATA_DIR": str(tmp_path)}
     password = url[url.index("guarded:") + 8 : url.index("@")]
     with running("--no-gpu", env=where) as dashtop:
-        eventually(lambda: _rows(place) > 2)
+        eventually(lambda: _rows(storage) > 2)
         postgres.stop()
         try:
-            ready = eventually(lambda: _troubled(dashtop.status("/readyz")[1]))
+            ready = eventually(lambda: _has_error(dashtop.status("/readyz")[1]))
         finally:
             postgres.start()
-        eventually(lambda: not _troubled(dashtop.status("/readyz")[1]))
+        eventually(lambda: not _has_error(dashtop.status("/readyz")[1]))
         assert "kept in memory" in json.dumps(ready)
-        said = json.dumps(ready) + "".join(dashtop.lines)
-    assert "127.0.0.1" in said
-    assert not any(secret in said for secret in (PASSWORD, password))
+        result = json.dumps(ready) + "".join(dashtop.lines)
+    assert "127.0.0.1" in result
+    assert not any(secret in result for secret in (PASSWORD, password))
     for name, value in where.items():
         monkeypatch.setenv(name, value)
     main(["export", "--range", "1h", "--metrics", "system.cpu.usage_percent", "-o", str(tmp_path / "table")])
@@ -249,21 +249,21 @@ def test_served_from_the_server_with_the_password_nowhere(
     assert not any(secret in shown for secret in (PASSWORD, password))
 
 
-def _rows(place: Place) -> int:
+def _rows(storage: Storage) -> int:
     try:
-        ((rows,),) = place.ask("SELECT count(*) FROM head WHERE tier = 0")
+        ((rows,),) = storage.query_sql("SELECT count(*) FROM head WHERE tier = 0")
     except psycopg.errors.UndefinedTable:
         return 0
     return int(rows)
 
 
-def _troubled(body: dict[str, Any]) -> dict[str, Any] | None:
+def _has_error(body: dict[str, Any]) -> dict[str, Any] | None:
     return body if "in memory" in json.dumps(body) else None
 
 
-def test_a_device_uuid_of_any_text_is_kept(place: Place) -> None:
+def test_gpu_uuid_with_sql_characters_is_stored(storage: Storage) -> None:
     odd = make_device(0, uuid="GPU-'; DROP TABLE head; -- %s ? é")
-    history = place.history()
+    history = storage.history()
     history.append(make_sample(1, time_ms=1000, gpus=(make_gpu(device=odd, values={"gpu.temperature": 40}),)))
     wait_until_written(history)
     assert any(key.gpu_uuid == odd.uuid for key in history.series())

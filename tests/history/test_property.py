@@ -1,4 +1,4 @@
-"""Whatever was sampled, with gaps and restarts: every bucket is what all raw readings give."""
+"""Property test: every bucket equals the aggregate of its samples, with gaps and restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dashtop.history.store import HistoryStore
-    from tests.history.conftest import Place
+    from tests.history.conftest import Storage
 
 GPU = make_device().uuid
 KEYS = (
@@ -34,12 +34,12 @@ percent = st.none() | st.integers(0, 100).map(float)
 readings = st.tuples(
     percent, percent, st.none() | st.integers(0, 0x7FF).map(float), st.none() | st.integers(0, 15).map(float)
 )
-# A second mostly; now and then a gap that ends buckets, windows, a day.
+# Mostly one second; sometimes a gap longer than a bucket, a window or a day.
 distances_ms = st.sampled_from([1000] * 12 + [900, 1100, 7000, 61_000, 599_000, 1_300_000, 5_000_000, 90_000_000])
 runs = st.lists(st.lists(st.tuples(distances_ms, readings), min_size=1, max_size=40), min_size=1, max_size=4)
 
 
-def plainly(kind: Aggregation, held: list[float]) -> float:
+def aggregate_plainly(kind: Aggregation, held: list[float]) -> float:
     if kind is Aggregation.LAST:
         return held[-1]
     if kind is Aggregation.OR:
@@ -49,26 +49,26 @@ def plainly(kind: Aggregation, held: list[float]) -> float:
 
 
 EXAMPLES = {"sqlite": 60, "postgresql": 12}
-"""The roll-up is the same code: with a server, whose connections cost more, it is the questions that are tested."""
+"""Fewer with PostgreSQL, whose connections are slower: the roll-up is the same code, only the queries differ."""
 
 
-def test_every_bucket_is_what_all_raw_readings_give(places: Callable[[], Place]) -> None:
-    @settings(max_examples=EXAMPLES[places().kind], deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_bucket_equals_the_aggregate_of_its_samples(storages: Callable[[], Storage]) -> None:
+    @settings(max_examples=EXAMPLES[storages().kind], deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(runs=runs)
     def every_bucket_is(runs: list[list[tuple[int, Reading]]]) -> None:
-        write_and_check(places(), runs)
+        write_and_check(storages(), runs)
 
     every_bucket_is()
 
 
-def write_and_check(place: Place, runs: list[list[tuple[int, Reading]]]) -> None:
+def write_and_check(storage: Storage, runs: list[list[tuple[int, Reading]]]) -> None:
     assert {METRICS[key.metric].aggregation for key in KEYS} == {Aggregation.MEAN, Aggregation.OR, Aggregation.LAST}
     distances = [distance for run in runs for distance, _ in run]
     times = [NOON_MS + moment for moment in accumulate(distances)]
     values = [reading for run in runs for _, reading in run]
     position = 0
     for run in runs:
-        history = place.history()
+        history = storage.history()
         for _, reading in run:
             given_values = {key.metric: value for key, value in zip(KEYS, reading, strict=True) if value is not None}
             host = {name: value for name, value in given_values.items() if name.startswith("system.")}
@@ -78,15 +78,15 @@ def write_and_check(place: Place, runs: list[list[tuple[int, Reading]]]) -> None
         wait_until_written(history)
         check(history, times[:position], values[:position])
         history.close()
-    reopened = place.history()
+    reopened = storage.history()
     check(reopened, times, values)
     reopened.close()
 
 
 def check(history: HistoryStore, times: list[int], values: list[Reading]) -> None:
-    """Compare every bucket of the kept past with the plain computation, in a step of each roll-up."""
+    """Compare every stored bucket with the plain computation, at the step of each roll-up."""
     for step_ms in STEPS_MS:
-        # Only what is still kept in the step's own width is asked for in full; gaps may be days long.
+        # Query only the time range that is still stored at this step; gaps can be days long.
         start_ms = max(times[0], times[-1] - 4000 * step_ms)
         found = history.query(KEYS, start_ms, times[-1] + 1, step_ms)
         assert found.step_ms == step_ms
@@ -100,7 +100,7 @@ def check(history: HistoryStore, times: list[int], values: list[Reading]) -> Non
                     held.setdefault(bucket, []).append(value)
             expected = np.full((3, found.count), np.nan)
             for bucket, all_of_it in held.items():
-                expected[:, bucket] = plainly(kind, all_of_it), min(all_of_it), max(all_of_it)
+                expected[:, bucket] = aggregate_plainly(kind, all_of_it), min(all_of_it), max(all_of_it)
             series = found.series[row]
             np.testing.assert_allclose(series.mean, expected[0], rtol=1e-5)
             np.testing.assert_array_equal(series.minimum, expected[1].astype(np.float32))

@@ -1,4 +1,4 @@
-"""The ring of the last hour."""
+"""The ring buffer of the last hour."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Sample
 
 
-class Kept(Ring):
-    """A ring that is given samples."""
+class EncodingRing(Ring):
+    """A ring that encodes the samples appended to it."""
 
     def __init__(self, *, interval_s: float, span_s: float = SPAN_S) -> None:
         super().__init__(interval_s=interval_s, span_s=span_s)
         self._encoder = SampleEncoder()
 
-    def keep(self, sample: Sample) -> None:
+    def append_sample(self, sample: Sample) -> None:
         self.append(sample.time_ms, *self._encoder.encode_values(sample))
 
 
@@ -37,16 +37,16 @@ def gpu_series(index: int) -> SeriesKey:
     return SeriesKey(KEY, make_device(index).uuid)
 
 
-def buckets(history: Kept, keys: list[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> list[Series]:
+def buckets(history: EncodingRing, keys: list[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> list[Series]:
     rolled = aggregate(
         history.read(keys, start_ms, end_ms), align_buckets(start_ms, end_ms, step_ms), [Aggregation.MEAN] * len(keys)
     )
     return [Series(key, rolled.mean[row], rolled.minimum[row], rolled.maximum[row]) for row, key in enumerate(keys)]
 
 
-def fill(history: Kept, count: int, *, gpus: int = 1, first: int = 0) -> None:
+def fill(history: EncodingRing, count: int, *, gpus: int = 1, first: int = 0) -> None:
     for second in range(first, first + count):
-        history.keep(
+        history.append_sample(
             make_sample(
                 second,
                 time_ms=NOON_MS + 1000 * second,
@@ -56,18 +56,18 @@ def fill(history: Kept, count: int, *, gpus: int = 1, first: int = 0) -> None:
         )
 
 
-def test_what_was_appended_comes_back_at_full_resolution() -> None:
-    history = Kept(interval_s=1.0, span_s=60)
+def test_appended_values_are_read_at_full_resolution() -> None:
+    history = EncodingRing(interval_s=1.0, span_s=60)
     fill(history, 30, gpus=2)
     found = buckets(history, [CPU, gpu_series(1)], NOON_MS, NOON_MS + 30_000, 1000)
     np.testing.assert_array_equal(found[0].mean, np.arange(30))
     np.testing.assert_array_equal(found[1].mean, np.arange(1000, 1030))
 
 
-def test_a_spike_is_still_seen_in_a_wide_bucket() -> None:
-    history = Kept(interval_s=1.0)
+def test_wide_bucket_keeps_the_maximum_of_a_spike() -> None:
+    history = EncodingRing(interval_s=1.0)
     for second in range(60):
-        history.keep(
+        history.append_sample(
             make_sample(second, time_ms=NOON_MS + 1000 * second, host={CPU.metric: 100 if second == 17 else 0})
         )
     series = buckets(history, [CPU], NOON_MS, NOON_MS + 60_000, 60_000)[0]
@@ -75,8 +75,8 @@ def test_a_spike_is_still_seen_in_a_wide_bucket() -> None:
     assert series.mean[0] == pytest.approx(100 / 60)
 
 
-def test_only_the_last_span_is_kept_and_memory_stays_flat() -> None:
-    history = Kept(interval_s=1.0, span_s=10)
+def test_ring_keeps_the_last_span_in_constant_memory() -> None:
+    history = EncodingRing(interval_s=1.0, span_s=10)
     fill(history, 1000)
     series = buckets(history, [CPU], NOON_MS + 980_000, NOON_MS + 1_000_000, 1000)[0]
     assert np.isnan(series.mean[:9]).all()
@@ -84,8 +84,8 @@ def test_only_the_last_span_is_kept_and_memory_stays_flat() -> None:
     assert history._rows.shape[0] == 11
 
 
-def test_a_gap_stays_a_gap() -> None:
-    history = Kept(interval_s=1.0)
+def test_gap_is_nan() -> None:
+    history = EncodingRing(interval_s=1.0)
     fill(history, 3)
     fill(history, 3, first=10)
     series = buckets(history, [CPU], NOON_MS, NOON_MS + 13_000, 1000)[0]
@@ -93,16 +93,16 @@ def test_a_gap_stays_a_gap() -> None:
     assert not np.isnan(series.mean[10:]).any()
 
 
-def test_an_unknown_series_is_all_gaps() -> None:
-    history = Kept(interval_s=1.0)
+def test_unknown_series_is_nan() -> None:
+    history = EncodingRing(interval_s=1.0)
     fill(history, 3)
     assert np.isnan(buckets(history, [gpu_series(7)], NOON_MS, NOON_MS + 3000, 1000)[0].mean).all()
 
 
-def test_repeated_values_of_a_late_gpu_leave_a_gap() -> None:
-    history = Kept(interval_s=1.0)
+def test_repeated_values_of_a_late_gpu_are_a_gap() -> None:
+    history = EncodingRing(interval_s=1.0)
     fill(history, 2)
-    history.keep(
+    history.append_sample(
         make_sample(2, time_ms=NOON_MS + 2000, host={CPU.metric: 5}, gpus=(make_gpu(values={KEY: 1}),), gpu_age_s=0.4)
     )
     found = buckets(history, [CPU, gpu_series(0)], NOON_MS, NOON_MS + 3000, 1000)
@@ -110,8 +110,8 @@ def test_repeated_values_of_a_late_gpu_leave_a_gap() -> None:
     assert np.isnan(found[1].mean[2])
 
 
-def test_a_clock_set_back_leaves_ascending_times_and_no_invented_line() -> None:
-    history = Kept(interval_s=1.0)
+def test_clock_set_back_keeps_times_ascending() -> None:
+    history = EncodingRing(interval_s=1.0)
     fill(history, 10)
     fill(history, 3, first=5)
     series = buckets(history, [CPU], NOON_MS, NOON_MS + 10_000, 1000)[0]
@@ -119,11 +119,11 @@ def test_a_clock_set_back_leaves_ascending_times_and_no_invented_line() -> None:
     assert np.isnan(series.mean[8:]).all()
 
 
-def test_gpus_that_come_and_go_take_no_more_room() -> None:
-    history = Kept(interval_s=1.0, span_s=5)
+def test_columns_of_removed_gpus_are_reused() -> None:
+    history = EncodingRing(interval_s=1.0, span_s=5)
     for generation in range(40):
         for second in range(10):
-            history.keep(
+            history.append_sample(
                 make_sample(
                     generation * 10 + second,
                     time_ms=NOON_MS + 1000 * (generation * 10 + second),
@@ -136,12 +136,12 @@ def test_gpus_that_come_and_go_take_no_more_room() -> None:
     assert newest.minimum[0] == newest.maximum[0] == 39
 
 
-def test_a_device_that_comes_back_with_a_new_one_keeps_its_room() -> None:
-    history = Kept(interval_s=1.0, span_s=5)
+def test_gpu_that_returns_together_with_a_new_one_has_its_own_column() -> None:
+    history = EncodingRing(interval_s=1.0, span_s=5)
     fill(history, 3, gpus=2)
     for second in range(3, 20):
-        history.keep(make_sample(second, time_ms=NOON_MS + 1000 * second, host={CPU.metric: 1}))
+        history.append_sample(make_sample(second, time_ms=NOON_MS + 1000 * second, host={CPU.metric: 1}))
     newcomer, returned = (make_gpu(index, values={KEY: 50 + index}) for index in (9, 0))
-    history.keep(make_sample(20, time_ms=NOON_MS + 20_000, gpus=(newcomer, returned)))
+    history.append_sample(make_sample(20, time_ms=NOON_MS + 20_000, gpus=(newcomer, returned)))
     found = buckets(history, [gpu_series(0), gpu_series(9)], NOON_MS + 20_000, NOON_MS + 21_000, 1000)
     assert [series.mean.tolist() for series in found] == [[50.0], [59.0]]

@@ -1,4 +1,4 @@
-"""Buckets against a plain reading of what they mean, for any sequence of samples and gaps."""
+"""Buckets equal a plain computation, for generated sequences of samples and gaps."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def test_every_bucket_equals_the_plain_computation(
     buckets = align_buckets(start, start + span, max(step, span // 500 + 1))
     found = aggregate(raw(moments), buckets, [Aggregation.MEAN, Aggregation.LAST])
     assert len(found.times_ms) == buckets.count
-    for place, begin in enumerate(found.times_ms):
+    for storage, begin in enumerate(found.times_ms):
         held = [value for time, value in moments if begin <= time < begin + buckets.step_ms and not math.isnan(value)]
-        assert found.weight[0, place] == len(held)
+        assert found.weight[0, storage] == len(held)
         if held:
-            np.testing.assert_allclose(found.mean[0, place], math.fsum(held) / len(held), rtol=1e-5, atol=1e-2)
-            assert (found.minimum[0, place], found.maximum[0, place]) == (min(held), max(held))
-            assert found.mean[1, place] == held[-1]
+            np.testing.assert_allclose(found.mean[0, storage], math.fsum(held) / len(held), rtol=1e-5, atol=1e-2)
+            assert (found.minimum[0, storage], found.maximum[0, storage]) == (min(held), max(held))
+            assert found.mean[1, storage] == held[-1]
         else:
-            assert np.isnan([column[:, place] for column in found[1:4]]).all()
+            assert np.isnan([column[:, storage] for column in found[1:4]]).all()
 
 
 @given(moments=st.lists(st.tuples(st.integers(0, 999), st.one_of(st.just(GAP), FLAGS)), max_size=20))
-def test_flags_are_joined_and_peaks_kept(moments: list[tuple[int, float]]) -> None:
+def test_or_and_maximum_of_a_bucket(moments: list[tuple[int, float]]) -> None:
     moments.sort(key=lambda moment: moment[0])
     found = aggregate(raw(moments), align_buckets(0, 1000, 1000), [Aggregation.OR, Aggregation.MAX])
     held = [value for _, value in moments if not math.isnan(value)]
@@ -58,7 +58,7 @@ def test_flags_are_joined_and_peaks_kept(moments: list[tuple[int, float]]) -> No
 
 
 @given(moments=MOMENTS, cut=st.integers(0, 80))
-def test_rolling_up_in_steps_and_in_parts_gives_what_one_step_gives(moments: list[tuple[int, float]], cut: int) -> None:
+def test_roll_up_in_two_steps_equals_one_step(moments: list[tuple[int, float]], cut: int) -> None:
     moments.sort(key=lambda moment: moment[0])
     kinds = [Aggregation.MEAN, Aggregation.OR if all(value >= 0 for _, value in moments) else Aggregation.LAST]
     whole = aggregate(raw(moments), align_buckets(0, 60_000, 6_000), kinds)
@@ -70,12 +70,12 @@ def test_rolling_up_in_steps_and_in_parts_gives_what_one_step_gives(moments: lis
     np.testing.assert_allclose(stepped.mean[0], whole.mean[0], rtol=1e-4, atol=1.0)
 
 
-def test_buckets_lie_on_the_epochs_grid_and_cover_the_range() -> None:
+def test_buckets_are_aligned_to_the_epoch_and_cover_the_range() -> None:
     buckets = align_buckets(12_345, 19_999, 5_000)
     assert (buckets.start_ms, buckets.count) == (10_000, 2)
 
 
 @pytest.mark.parametrize(("start", "end", "step"), [(10, 10, 1), (10, 5, 1), (0, 10, 0), (0, 10**9, 1)])
-def test_impossible_questions_are_refused(start: int, end: int, step: int) -> None:
+def test_invalid_query_raises(start: int, end: int, step: int) -> None:
     with pytest.raises(QueryError):
         align_buckets(start, end, step)

@@ -1,4 +1,4 @@
-"""The store as its users see it: what was appended comes back, in any range, after a restart, with spikes and gaps."""
+"""The store: appended samples are read in any range and after a restart, with spikes and gaps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dashtop.history.store import HistoryStore
-    from tests.history.conftest import Place
+    from tests.history.conftest import Storage
 
 CPU = SeriesKey("system.cpu.usage_percent")
 LOAD = SeriesKey("gpu.utilization.gpu", make_device(0).uuid)
@@ -39,12 +39,12 @@ def fill(history: HistoryStore, times: Iterable[int], *, spike_at: int = -1) -> 
 
 
 @pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
-def test_a_second_at_full_load_in_an_idle_day_is_seen_in_every_range(name: str, place: Place) -> None:
-    assert_seen(place.history(), name)
+def test_every_range_shows_one_second_at_full_load(name: str, storage: Storage) -> None:
+    assert_seen(storage.history(), name)
 
 
 @pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
-def test_so_it_is_with_a_history_in_memory(name: str) -> None:
+def test_every_range_of_memory_history_shows_one_second_at_full_load(name: str) -> None:
     assert_seen(make_history(), name)
 
 
@@ -56,19 +56,21 @@ def assert_seen(history: HistoryStore, name: str) -> None:
     start, end, step = RANGES[name].find_bounds(now)
     found = history.query([LOAD, REASONS], start, end, step)
     load, reasons = found.series
-    places = np.flatnonzero(load.maximum == 100)
-    assert [found.start_ms + place * step <= spike < found.start_ms + (place + 1) * step for place in places] == [True]
-    assert load.minimum[places[0]] == (0 if step > 3000 else 100)
+    storages = np.flatnonzero(load.maximum == 100)
+    assert [
+        found.start_ms + storage * step <= spike < found.start_ms + (storage + 1) * step for storage in storages
+    ] == [True]
+    assert load.minimum[storages[0]] == (0 if step > 3000 else 100)
     assert np.nanmax(reasons.mean) == np.nanmin(reasons.mean) == 4
     history.close()
 
 
-def test_a_restart_forgets_nothing(place: Place) -> None:
+def test_history_survives_restarts(storage: Storage) -> None:
     for part in range(3):
-        history = place.history()
+        history = storage.history()
         fill(history, range(MIDNIGHT_MS + part * HOUR_MS, MIDNIGHT_MS + part * HOUR_MS + 30 * 60_000, 1000))
         history.close()
-    history = place.history()
+    history = storage.history()
     found = history.query([CPU], MIDNIGHT_MS, MIDNIGHT_MS + 3 * HOUR_MS, 1000).series[0].mean.reshape(6, 1800)
     np.testing.assert_array_equal(found[0::2], np.arange(3 * 3600).reshape(6, 1800)[0::2] % 100)
     assert np.isnan(found[1::2]).all()

@@ -1,4 +1,4 @@
-"""Several processes on one history: one writes it, the others read it and take over when that one ends."""
+"""Several processes with one history: one writes it, the others read it and take over when it exits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dashtop.history.lock import DatabaseLockedError, FileLock, LockHolder
 from dashtop.history.sqlite import FILE, LOCK_FILE
 from dashtop.model.sample import GpuProcess, ProcessInfo
 from tests.builders import make_device, make_gpu, make_history, make_sample, wait_until_written
-from tests.history.child import append, known
-from tests.history.test_faults import filled, newest_ms, overwritten, writing
+from tests.history.test_faults import make_database, newest_ms, overwrite_with_noise, writing
+from tests.history.writer import append, count_values
 from tests.processes import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dashtop.history.store import HistoryStore
-    from tests.history.conftest import Place
+    from tests.history.conftest import Storage
 
 HOST = socket.gethostname()
 
@@ -35,35 +35,35 @@ def reading(history: HistoryStore, second: int = 0) -> str:
     return str(eventually(history.status_message))
 
 
-def test_the_second_process_reads_names_the_writer_and_takes_over_without_a_gap(
-    place: Place, caplog: pytest.LogCaptureFixture
+def test_second_process_reads_names_the_writer_and_takes_over_without_a_gap(
+    storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with writing(place, 1) as first:
+    with writing(storage, 1) as first:
         assert first.stdout is not None
         acknowledged = [first.stdout.readline()]
-        second = place.history()
+        second = storage.history()
         message = reading(second, 1_000_000)
         assert f"Process {first.pid} on {HOST} writes the history in" in message
         assert "This process only reads it and takes over when that process ends." in message
-        assert known(second, 50) == 49  # from second 1 on
+        assert count_values(second, 50) == 49  # from second 1 on
         assert caplog.messages.count(message) == 1
         for second_s in range(1_000_001, 1_000_010):
             append(second, second_s)
-        assert newest_ms(place) < 1_000_000_000
+        assert newest_ms(storage) < 1_000_000_000
         first.kill()
         acknowledged += first.stdout.read().split()
     last = max(map(int, acknowledged))
     eventually(lambda: second.status_message() is None, timeout_s=20)
     append(second, 1_000_010)
     wait_until_written(second)
-    assert known(second, last) == last - 1
+    assert count_values(second, last) == last - 1
     second.close()
-    rows = place.ask("SELECT time_ms / 1000 FROM head WHERE tier = 0 AND time_ms >= 1000000000 ORDER BY id")
+    rows = storage.query_sql("SELECT time_ms / 1000 FROM head WHERE tier = 0 AND time_ms >= 1000000000 ORDER BY id")
     assert rows == [(second_s,) for second_s in range(1_000_000, 1_000_011)]
 
 
-def test_samples_that_the_first_process_has_written_are_not_written_again(place: Place) -> None:
-    first, second = place.history(), place.history(starts=False)
+def test_takeover_does_not_write_samples_twice(storage: Storage) -> None:
+    first, second = storage.history(), storage.history(starts=False)
     append(first, 1)
     wait_until_written(first)
     second.start()
@@ -76,14 +76,19 @@ def test_samples_that_the_first_process_has_written_are_not_written_again(place:
     append(second, 4)
     wait_until_written(second)
     second.close()
-    assert place.ask("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id") == [(1000,), (2000,), (3000,), (4000,)]
+    assert storage.query_sql("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id") == [
+        (1000,),
+        (2000,),
+        (3000,),
+        (4000,),
+    ]
 
 
-def test_process_spans_of_both_writers_do_not_overlap(place: Place) -> None:
+def test_process_spans_of_both_writers_do_not_overlap(storage: Storage) -> None:
     gpus = (
         make_gpu(processes=(GpuProcess(pid=7, kind="C", gpu_memory_bytes=2**30, info=ProcessInfo(name="train.py")),)),
     )
-    first, second = place.history(), place.history(starts=False)
+    first, second = storage.history(), storage.history(starts=False)
     first.append(make_sample(time_ms=0, gpus=gpus))
     wait_until_written(first)
     second.start()
@@ -101,21 +106,21 @@ def test_process_spans_of_both_writers_do_not_overlap(place: Place) -> None:
     second.close()
 
 
-def test_a_process_that_only_reads_shows_its_own_samples_whatever_the_database_holds(tmp_path: Path) -> None:
-    filled(tmp_path)
+def test_reader_shows_its_own_samples_with_a_damaged_database(tmp_path: Path) -> None:
+    make_database(tmp_path)
     with (tmp_path / LOCK_FILE).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        overwritten(tmp_path / FILE)
+        overwrite_with_noise(tmp_path / FILE)
         history = make_history(tmp_path)
         assert reading(history).startswith("Another process writes the history in")
         for second in range(4000, 4100):
             append(history, second)
-        assert known(history, 5000) == 101
+        assert count_values(history, 5000) == 101
         assert not list(tmp_path.glob(f"{FILE}.unusable-*")), "another process may use it"
         history.close()
 
 
-def test_the_lock_file_names_its_holder_and_is_private(tmp_path: Path) -> None:
+def test_lock_file_names_its_holder_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / LOCK_FILE
     first, second = FileLock(path), FileLock(path)
     first.acquire()
@@ -129,11 +134,11 @@ def test_the_lock_file_names_its_holder_and_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "7", "7 on ", "x on y", "-7 on y", "\0\n\N{SUPERSCRIPT TWO} on y"])
-def test_a_lock_file_with_other_content_names_no_holder(text: str) -> None:
+def test_lock_file_with_other_content_names_no_holder(text: str) -> None:
     assert LockHolder.parse(text) is None
 
 
-def test_a_file_system_without_locks_gives_one_warning(
+def test_file_system_without_locks_gives_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unsupported(_descriptor: int, _operation: int) -> None:
@@ -150,7 +155,7 @@ def test_a_file_system_without_locks_gives_one_warning(
     history.close()
 
 
-def test_a_link_in_place_of_the_lock_file_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_link_as_lock_file_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("content")
     (tmp_path / LOCK_FILE).symlink_to(other)

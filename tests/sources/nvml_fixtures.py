@@ -1,4 +1,4 @@
-"""RenderCache by the tests of the NVML reader: a reader in a world, and readings that have settled."""
+"""Helpers for tests of the NVML reader: open it in a world, and read until a condition holds."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ RATES = (
 
 
 @contextmanager
-def reading(
+def open_reader(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     *,
     proc: Path = Path("/proc"),
     sys_root: Path = Path("/sys"),
 ) -> Iterator[SubprocessGpuReader]:
-    """A reader whose children live in `world`."""
+    """Open a reader whose worker processes load the library of `world`."""
     for name, value in world.env().items():
         monkeypatch.setenv(name, value)
     gpus = SubprocessGpuReader(clock=SystemClock(), proc=proc, sys_root=sys_root)
@@ -46,8 +46,8 @@ def reading(
         gpus.close()
 
 
-def settled(gpus: SubprocessGpuReader) -> tuple[Gpu, ...]:
-    """Read until the questions beside the main path are answered too, save rates, which need a second reading."""
+def read_complete(gpus: SubprocessGpuReader) -> tuple[Gpu, ...]:
+    """Read until the background queries have results; rates, which need a second reading, can still be missing."""
 
     def read() -> tuple[Gpu, ...] | None:
         found = gpus.read(20)
@@ -60,8 +60,10 @@ def settled(gpus: SubprocessGpuReader) -> tuple[Gpu, ...]:
     return answer
 
 
-def when(gpus: SubprocessGpuReader, condition: Callable[[GpuReading], Any], timeout_s: float = 10.0) -> GpuReading:
-    """Read ten times a second until the condition holds; return that reading."""
+def read_until(
+    gpus: SubprocessGpuReader, condition: Callable[[GpuReading], Any], timeout_s: float = 10.0
+) -> GpuReading:
+    """Read ten times a second until the condition holds, and return that reading."""
 
     def read() -> GpuReading | None:
         found = gpus.read(0.1)
@@ -71,15 +73,15 @@ def when(gpus: SubprocessGpuReader, condition: Callable[[GpuReading], Any], time
     return answer
 
 
-def well(found: GpuReading) -> bool:
-    """Tell whether every GPU has a temperature now."""
+def is_healthy(found: GpuReading) -> bool:
+    """Return whether every GPU has a temperature and the reading is new."""
     return (
         bool(found.gpus) and found.age_s == 0 and all(gpu.values["gpu.temperature"] is not None for gpu in found.gpus)
     )
 
 
-def children() -> list[int]:
-    """Pids of this process's reading children (a browser that other tests drive is a child too)."""
+def worker_pids() -> list[int]:
+    """Return the pids of this process's NVML workers."""
     found = []
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():
         found += [int(pid) for pid in (task / "children").read_text().split()]
@@ -93,8 +95,8 @@ def _reads(pid: int) -> bool:
         return False
 
 
-def of_size(world: World, count: int) -> World:
-    """Give the world `count` GPUs, each with values of its own."""
+def resize_world(world: World, count: int) -> World:
+    """Give the world `count` GPUs with different values."""
     template = world.gpus[0]
     world.data["gpus"] = [copy.deepcopy(template) for _ in range(count)]
     for index, gpu in enumerate(world.gpus):

@@ -1,4 +1,4 @@
-"""Real binding, real child process, fake driver: every value as the world says, and a child that may be lost."""
+"""The NVML reader with real pynvml, a real worker process and a fake driver: values and processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dashtop.model.sample import PROCESSES
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.processes import eventually
-from tests.sources.nvml_fixtures import GIB, of_size, reading, settled
+from tests.sources.nvml_fixtures import GIB, open_reader, read_complete, resize_world
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Gpu
@@ -54,12 +54,12 @@ def expected(gpu: dict[str, Any]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("name", "count"), [("rtx3090", 1), ("rtx3090", 8), ("h100x8", 16)])
-def test_every_value_is_the_worlds(
+def test_values_match_the_world(
     nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, name: str, count: int
 ) -> None:
-    world = of_size(nvml_world(name), count)
-    with reading(world, monkeypatch) as gpus:
-        found = settled(gpus)
+    world = resize_world(nvml_world(name), count)
+    with open_reader(world, monkeypatch) as gpus:
+        found = read_complete(gpus)
     assert [gpu.device.uuid for gpu in found] == [gpu["uuid"] for gpu in world.gpus]
     for gpu, described in zip(found, world.gpus, strict=True):
         for key, value in expected(described).items():
@@ -71,27 +71,25 @@ def test_every_value_is_the_worlds(
         assert gpu.device.slowdown_celsius == described["temperature_thresholds"]["slowdown"]
 
 
-def test_a_card_without_fan_says_so_and_keeps_the_rest(
-    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = of_size(nvml_world("rtx3090"), 2).set_return("nvmlDeviceGetFanSpeed", 3, gpu=1)
-    with reading(world, monkeypatch) as gpus:
-        first, second = settled(gpus)
+def test_missing_fan_affects_only_the_fan_speed(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("rtx3090"), 2).set_return("nvmlDeviceGetFanSpeed", 3, gpu=1)
+    with open_reader(world, monkeypatch) as gpus:
+        first, second = read_complete(gpus)
     assert first.values["gpu.fan_speed"] is not None
     assert second.values["gpu.fan_speed"] is None
     assert second.unavailable["gpu.fan_speed"] is UnavailableReason.NOT_SUPPORTED
     assert second.values["gpu.temperature"] == 31
 
 
-def test_a_change_of_the_world_is_seen(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = of_size(nvml_world("rtx3090"), 1)
-    with reading(world, monkeypatch) as gpus:
+def test_changed_value_is_read(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("rtx3090"), 1)
+    with open_reader(world, monkeypatch) as gpus:
         assert gpus.read(20).gpus[0].values["gpu.temperature"] == 30
         world.set(0, "temperature", 71).save()
         assert gpus.read(20).gpus[0].values["gpu.temperature"] == 71
 
 
-def test_without_library_there_are_no_gpus(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_means_no_gpus(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     gpus = SubprocessGpuReader(clock=SystemClock())
     try:
@@ -101,8 +99,8 @@ def test_without_library_there_are_no_gpus(tmp_path: object, monkeypatch: pytest
     assert (found.gpus, found.error) == ((), UnavailableReason.NO_LIBRARY)
 
 
-def test_pcie_traffic_is_counted(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = of_size(nvml_world("rtx3090"), 1)
+def test_pcie_throughput_from_byte_counters(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("rtx3090"), 1)
     world.set(0, "pcie.tx_bytes", {"value": 2**33, "per_second": 50_000_000})
     world.set(0, "pcie.rx_bytes", {"value": 2**33, "per_second": 20_000_000})
 
@@ -110,29 +108,29 @@ def test_pcie_traffic_is_counted(nvml_world: WorldFactory, monkeypatch: pytest.M
         gpu = gpus.read(20).gpus[0]
         return gpu if gpu.values["gpu.pcie.tx_mbps"] is not None else None
 
-    with reading(world, monkeypatch) as gpus:
+    with open_reader(world, monkeypatch) as gpus:
         assert gpus.read(20).gpus[0].unavailable["gpu.pcie.tx_mbps"] is UnavailableReason.FIRST_READING
         gpu = eventually(lambda: measured(gpus))
     assert gpu.values["gpu.pcie.tx_mbps"] == pytest.approx(50, rel=0.1)
     assert gpu.values["gpu.pcie.rx_mbps"] == pytest.approx(20, rel=0.1)
 
 
-def test_sm_activity_of_a_hopper(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sm_activity_of_hopper(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     world = nvml_world("h100x8")
-    with reading(world, monkeypatch) as gpus:
+    with open_reader(world, monkeypatch) as gpus:
         value = eventually(lambda: gpus.read(20).gpus[0].values["gpu.utilization.compute"])
     assert 0 < value <= 100
 
 
-def test_a_process_in_several_lists_is_one(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = of_size(nvml_world("rtx3090"), 1)
+def test_process_in_several_lists_is_merged(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("rtx3090"), 1)
     world.gpu(0)["processes"] = [
         {"pid": 77, "used_memory": 5 * 2**20, "type": "C"},
         {"pid": 77, "used_memory": 5 * 2**20, "type": "G"},
         {"pid": 78, "used_memory": None, "type": "G"},
     ]
-    with reading(world, monkeypatch) as gpus:
-        processes = settled(gpus)[0].processes
+    with open_reader(world, monkeypatch) as gpus:
+        processes = read_complete(gpus)[0].processes
     assert [(process.pid, process.kind, process.gpu_memory_bytes) for process in processes] == [
         (77, "C+G", 5 * 2**20),
         (78, "G", None),
@@ -140,24 +138,26 @@ def test_a_process_in_several_lists_is_one(nvml_world: WorldFactory, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["driver_r470", "rtx4090", "h100x8"])
-def test_processes_of_every_driver(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """R470 has an older list alone, R535 before 535.98 one whose entries are larger than they should be."""
+def test_process_list_versions_of_drivers(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """R470 has only an older list; in R535 before 535.98 the entries of the list are larger."""
     world = nvml_world(name)
-    with reading(world, monkeypatch) as gpus:
-        found = settled(gpus)
+    with open_reader(world, monkeypatch) as gpus:
+        found = read_complete(gpus)
     for gpu, described in zip(found, world.gpus, strict=True):
-        told = [(each["pid"], each["type"], each["used_memory"]) for each in described["processes"]]
-        told.sort(key=lambda each: -each[2])
-        assert [(each.pid, each.kind, each.gpu_memory_bytes) for each in gpu.processes] == told
+        listed = [(each["pid"], each["type"], each["used_memory"]) for each in described["processes"]]
+        listed.sort(key=lambda each: -each[2])
+        assert [(each.pid, each.kind, each.gpu_memory_bytes) for each in gpu.processes] == listed
 
 
-def test_processes_that_nobody_tells_are_not_none(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = of_size(nvml_world("rtx3090"), 3)
+def test_unreadable_processes_are_unavailable_not_empty(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = resize_world(nvml_world("rtx3090"), 3)
     for gpu, kinds in ((0, ("Compute",)), (1, ("Compute", "Graphics", "MPSCompute"))):
         for kind in kinds:
             world.set_return(f"nvmlDeviceGet{kind}RunningProcesses_v3", 4, gpu=gpu)
-    with reading(world, monkeypatch) as gpus:
-        found = settled(gpus)
+    with open_reader(world, monkeypatch) as gpus:
+        found = read_complete(gpus)
     assert [gpu.processes for gpu in found[:2]] == [(), ()]
     assert [gpu.unavailable.get(PROCESSES) for gpu in found] == [
         UnavailableReason.NO_PERMISSION,

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from dashtop.sources.nvml.bindings import FIELD_VALUE, INITIAL_ROWS, PROCESS_INFO, UTILIZATION_SAMPLE
-from tests.sources.nvml_fixtures import of_size, reading, settled
+from tests.sources.nvml_fixtures import open_reader, read_complete, resize_world
 
 if TYPE_CHECKING:
     from struct import Struct
@@ -37,13 +37,13 @@ def test_struct_layouts_match_pynvml(layout: Struct, structure: type[ctypes.Stru
 
 
 def test_row_buffer_grows_for_long_process_lists(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = of_size(nvml_world("rtx3090"), 1)
+    world = resize_world(nvml_world("rtx3090"), 1)
     world.gpu(0)["processes"] = [
         {"pid": 100_000 + n, "used_memory": (n + 1) * 2**20, "type": "C", "sm_util": n % 100, "mem_util": 1}
         for n in range(3 * INITIAL_ROWS)
     ]
-    with reading(world, monkeypatch) as gpus:
-        processes = settled(gpus)[0].processes
+    with open_reader(world, monkeypatch) as gpus:
+        processes = read_complete(gpus)[0].processes
 
     assert {(each.pid, each.sm_percent) for each in processes} == {
         (100_000 + n, n % 100) for n in range(3 * INITIAL_ROWS)

@@ -1,4 +1,4 @@
-"""Whatever the driver does: one GPU's failure stays its own, one metric's stays its own, and what mends is seen."""
+"""Error codes of each NVML function: a failure affects one metric of one GPU only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dashtop.sources.nvml import background_poller, throughput, xid_events
 from dashtop.sources.nvml.bindings import REASONS, get_reason
 from dashtop.sources.nvml.session import NvmlSession
 from tests.processes import eventually
-from tests.sources.nvml_fixtures import reading
+from tests.sources.nvml_fixtures import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tests.fake_nvml import World
     from tests.fake_nvml.fixtures import WorldFactory
 
-ILL = 3
+FAILING_GPU = 3
 ACTIVITY = tuple(f"gpu.utilization.{what}" for what in ("compute", "sm_occupancy", "tensor", "dram"))
 
-# Each function that a row of the table depends on, with a row that then has no value (its own reason shows there).
-ASKED = {
+# Functions that a metric depends on -> a metric whose value is then missing for the reason of the return code.
+METRIC_FUNCTIONS = {
     "nvmlDeviceGetUtilizationRates": "gpu.utilization.gpu",
     "nvmlDeviceGetTemperature": "gpu.temperature",
     "nvmlDeviceGetPowerUsage": "gpu.power.current_watts",
@@ -70,7 +70,7 @@ ASKED = {
     "nvmlDeviceGetMemoryInfo": "gpu.memory.used_gb",
     "nvmlDeviceGetCurrentClocksThrottleReasons": "gpu.clocks.event_reasons",
 }
-# Asked where the driver does not have the function that took their place.
+# Called only if the driver lacks the newer function.
 SUCCESSORS = {
     "nvmlDeviceGetMemoryInfo": "nvmlDeviceGetMemoryInfo_v2",
     "nvmlDeviceGetCurrentClocksThrottleReasons": "nvmlDeviceGetCurrentClocksEventReasons",
@@ -78,19 +78,19 @@ SUCCESSORS = {
     "nvmlDeviceGetGraphicsRunningProcesses_v2": "nvmlDeviceGetGraphicsRunningProcesses_v3",
     "nvmlDeviceGetMPSComputeRunningProcesses_v2": "nvmlDeviceGetMPSComputeRunningProcesses_v3",
 }
-# Without them nothing can be asked of a GPU.
+# Without these a GPU has no values.
 LOOKUPS = ("nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID")
-# Of no GPU. A failure of the first two leaves no GPU, of the next two no activity. The others' takes nothing with it:
-# several of them fail at once, each with another code.
-OPENING = ("nvmlInit_v2", "nvmlDeviceGetCount_v2")
-OF_ACTIVITY = ("nvmlGpmSampleAlloc", "nvmlGpmMetricsGet")
-OF_NOTHING = (
+# Functions without a device. If INIT_FUNCTIONS fail there are no GPUs, if ACTIVITY_FUNCTIONS fail no activity metrics.
+# Failures of OPTIONAL_FUNCTIONS, here of several at once with different codes, affect no metric.
+INIT_FUNCTIONS = ("nvmlInit_v2", "nvmlDeviceGetCount_v2")
+ACTIVITY_FUNCTIONS = ("nvmlGpmSampleAlloc", "nvmlGpmMetricsGet")
+OPTIONAL_FUNCTIONS = (
     ("nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion", "nvmlEventSetCreate", "nvmlShutdown"),
     ("nvmlEventSetWait_v2", "nvmlEventSetFree", "nvmlGpmSampleFree"),
 )
-OF_SPLIT = ("nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex")
-# Without a row of their own: processes, facts, events. Their failure must take no value with it at all.
-ALSO_ASKED = (
+MIG_FUNCTIONS = ("nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex")
+# For processes, device information and events: their failure affects no metric.
+OTHER_FUNCTIONS = (
     "nvmlDeviceGetComputeRunningProcesses_v2",
     "nvmlDeviceGetGraphicsRunningProcesses_v2",
     "nvmlDeviceGetMPSComputeRunningProcesses_v2",
@@ -108,18 +108,17 @@ ALSO_ASKED = (
     "nvmlDeviceRegisterEvents",
 )
 CODES = (1, 2, 3, 4, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 999)
-ALONE = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_UNKNOWN)
+SINGLE_GPU_CODES = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_UNKNOWN)
 LOST_CODES = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
 
 
 @pytest.fixture(scope="module")
 def hopper(tmp_path_factory: pytest.TempPathFactory, fake_nvml_cache: Path) -> Iterator[World]:
-    """Eight Hopper GPUs, with the library loaded into this very process: a thousand readings would need a thousand
-    children otherwise."""
+    """Return a world of eight Hopper GPUs whose library is loaded into this process, which saves a thousand workers."""
     from tests.fake_nvml import World
 
     world = World.load("h100x8", tmp_path_factory.mktemp("world") / "world.txt", fake_nvml_cache).count_calls()
-    for index in range(len(world.gpus)):  # so that nothing is left unasked
+    for index in range(len(world.gpus)):  # so that every function is called
         world.set(index, "fan_speed", 50).set(
             index, "retired_pages", {"single_bit": [1], "double_bit": [], "pending": 0}
         )
@@ -136,59 +135,58 @@ def hopper(tmp_path_factory: pytest.TempPathFactory, fake_nvml_cache: Path) -> I
         yield world
 
 
-@pytest.mark.parametrize("function", [*ASKED, *ALSO_ASKED, *LOOKUPS])
-def test_every_function_with_every_error(hopper: World, function: str) -> None:
-    """One of eight GPUs answers with an error, then seven at once with seven different ones: each has its own reason,
-    and the others keep all their values."""
-    sound = read_one_session(hopper, function)
+@pytest.mark.parametrize("function", [*METRIC_FUNCTIONS, *OTHER_FUNCTIONS, *LOOKUPS])
+def test_error_of_a_function_affects_one_gpu(hopper: World, function: str) -> None:
+    """One GPU of eight returns an error, then seven return different ones: only their values are missing."""
+    healthy = read_one_session(hopper, function)
     session = NvmlSession()
     try:
-        for codes in ({ILL: code} for code in ALONE):
-            check(reopened(session, hopper, function, codes), function, codes, sound)
+        for codes in ({FAILING_GPU: code} for code in SINGLE_GPU_CODES):
+            check(read_new_session(session, hopper, function, codes), function, codes, healthy)
         for first in range(0, len(CODES), 7):
             codes = dict(enumerate(CODES[first : first + 7], start=1))
-            check(reopened(session, hopper, function, codes), function, codes, sound)
+            check(read_new_session(session, hopper, function, codes), function, codes, healthy)
     finally:
         session.close()
         hopper.clear_faults().save()
 
 
-def reopened(session: NvmlSession, world: World, function: str, codes: dict[int, int]) -> tuple[Gpu, ...]:
-    """Read in a session of a world in which the function answers with these codes, by GPU."""
-    only_with(world, function)
+def read_new_session(session: NvmlSession, world: World, function: str, codes: dict[int, int]) -> tuple[Gpu, ...]:
+    """Read in a new session in which the function returns these codes, by GPU."""
+    select_function(world, function)
     for index, code in codes.items():
         world.set_return(function, code, gpu=index)
     world.save()
     session.close()
     session._open_at = 0.0
-    return first_answers(session)
+    return read_first_values(session)
 
 
-def only_with(world: World, function: str) -> World:
-    """Clear all faults; where the function is asked in the place of a newer one alone, take that away."""
+def select_function(world: World, function: str) -> World:
+    """Clear all faults; disable the newer function if this one is called only in its place."""
     world.clear_faults()
     if function in SUCCESSORS:
         world.set_return(SUCCESSORS[function], pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
     return world
 
 
-def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], sound: list[set[str]]) -> None:
+def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], healthy: list[set[str]]) -> None:
     assert len(gpus) == 8
     for index, gpu in enumerate(gpus):
         code = codes.get(index)
         if code is None:
-            assert set(gpu.unavailable) == sound[index], (function, codes, index)
+            assert set(gpu.unavailable) == healthy[index], (function, codes, index)
         elif function in LOOKUPS:
             assert gpu.state is get_reason(code), (function, code)
-        elif function in ASKED:
-            found = gpu.unavailable.get(ASKED[function])
-            assert found in allowed(function, code), (function, code, found)
+        elif function in METRIC_FUNCTIONS:
+            found = gpu.unavailable.get(METRIC_FUNCTIONS[function])
+            assert found in get_allowed_reasons(function, code), (function, code, found)
         elif code not in LOST_CODES:
-            assert set(gpu.unavailable) - {PROCESSES} <= sound[index], (function, code)
+            assert set(gpu.unavailable) - {PROCESSES} <= healthy[index], (function, code)
 
 
-def allowed(function: str, code: int) -> set[UnavailableReason | None]:
-    """What may be said of the value: its reason, or its value where another call tells it as well."""
+def get_allowed_reasons(function: str, code: int) -> set[UnavailableReason | None]:
+    """Return the allowed reasons; None (a value) if another function returns the value too."""
     reasons: set[UnavailableReason | None] = {get_reason(code)}
     if function == "nvmlDeviceGetCurrentClocksEventReasons" and get_reason(code) is UnavailableReason.LIBRARY_TOO_OLD:
         reasons.add(None)
@@ -196,17 +194,17 @@ def allowed(function: str, code: int) -> set[UnavailableReason | None]:
 
 
 def read_one_session(world: World, function: str = "") -> list[set[str]]:
-    """Return the keys that each GPU has no value for while the function answers as it should."""
-    only_with(world, function).save()
+    """Return the missing keys of each GPU without faults."""
+    select_function(world, function).save()
     session = NvmlSession()
     try:
-        return [set(gpu.unavailable) for gpu in first_answers(session)]
+        return [set(gpu.unavailable) for gpu in read_first_values(session)]
     finally:
         session.close()
 
 
-def first_answers(session: NvmlSession) -> tuple[Gpu, ...]:
-    """Read until everything but rates has had its first answer; rates are left out of what is compared."""
+def read_first_values(session: NvmlSession) -> tuple[Gpu, ...]:
+    """Read until everything except rates has its first value; leave out the reasons of rates."""
 
     def read() -> tuple[Gpu, ...] | None:
         gpus = session.read().gpus
@@ -224,14 +222,16 @@ def first_answers(session: NvmlSession) -> tuple[Gpu, ...]:
 
 
 def without_rates(gpu: Gpu) -> Gpu:
-    """Leave out the reasons of rates, which depend on how long was waited for them."""
+    """Leave out the reasons of rates, which depend on the time between readings."""
     kept = {key: reason for key, reason in gpu.unavailable.items() if reason is not UnavailableReason.FIRST_READING}
     return Gpu(device=gpu.device, values=gpu.values, unavailable=kept, processes=gpu.processes, state=gpu.state)
 
 
-@pytest.mark.parametrize("functions", [*((each,) for each in (*OPENING, *OF_ACTIVITY)), *OF_NOTHING])
-def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tuple[str, ...]) -> None:
-    sound = read_one_session(hopper)
+@pytest.mark.parametrize(
+    "functions", [*((each,) for each in (*INIT_FUNCTIONS, *ACTIVITY_FUNCTIONS)), *OPTIONAL_FUNCTIONS]
+)
+def test_error_of_a_function_without_device(hopper: World, functions: tuple[str, ...]) -> None:
+    healthy = read_one_session(hopper)
     session = NvmlSession()
     try:
         for turn, code in enumerate(CODES):
@@ -241,59 +241,66 @@ def test_what_is_asked_of_no_gpu_with_every_error(hopper: World, functions: tupl
                 hopper.set_return(function, CODES[(turn + 5 * place) % len(CODES)])
             hopper.save()
             session._open_at = 0.0
-            if functions[0] in OPENING:
+            if functions[0] in INIT_FUNCTIONS:
                 reading = session.read()
                 assert (reading.gpus, reading.error) == ((), get_reason(code)), (functions, code)
-            elif functions[0] in OF_ACTIVITY:
-                without_activity(session, sound, code)
+            elif functions[0] in ACTIVITY_FUNCTIONS:
+                check_activity_is_missing(session, healthy, code)
             else:
-                assert [set(gpu.unavailable) for gpu in first_answers(session)] == sound, (functions, code)
+                assert [set(gpu.unavailable) for gpu in read_first_values(session)] == healthy, (functions, code)
     finally:
         session.close()
         hopper.clear_faults().save()
 
 
-def without_activity(session: NvmlSession, sound: list[set[str]], code: int) -> None:
-    """Check that only what comes from samples of the GPU's activity is missing, and for the right reason."""
-    first_answers(session)
+def check_activity_is_missing(session: NvmlSession, healthy: list[set[str]], code: int) -> None:
+    """Check that only activity metrics are missing, with the reason of the code."""
+    read_first_values(session)
 
-    def answered() -> tuple[Gpu, ...] | None:
+    def read_activity() -> tuple[Gpu, ...] | None:
         gpus = session.read().gpus
         waiting = UnavailableReason.FIRST_READING in {gpu.unavailable.get(key) for gpu in gpus for key in ACTIVITY}
         return None if waiting else gpus
 
-    gpus: tuple[Gpu, ...] = eventually(answered, every_s=0.005)
-    assert len(gpus) == len(sound)
-    for gpu, missing in zip(gpus, sound, strict=True):
+    gpus: tuple[Gpu, ...] = eventually(read_activity, every_s=0.005)
+    assert len(gpus) == len(healthy)
+    for gpu, missing in zip(gpus, healthy, strict=True):
         assert {gpu.unavailable[key] for key in ACTIVITY} == {get_reason(code)}
-        if code in LOST_CODES:  # whatever asks
+        if code in LOST_CODES:  # of any function
             assert gpu.state is get_reason(code)
         else:
             assert set(without_rates(gpu).unavailable) - set(ACTIVITY) == missing, code
 
 
-@pytest.mark.parametrize("function", OF_SPLIT)
-def test_a_gpu_that_does_not_show_its_instances_is_shown_itself(
+@pytest.mark.parametrize("function", MIG_FUNCTIONS)
+def test_mig_gpu_is_listed_if_its_instances_cannot_be_read(
     nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     world = nvml_world("a100_mig").count_calls()
     world.gpus.append(nvml_world("rtx3090").gpu(0))
     for code in (3, 4, 15, 999):
         world.set_return(function, code, gpu=0).save()
-        with reading(world, monkeypatch) as gpus:
+        with open_reader(world, monkeypatch) as gpus:
             found = gpus.read(20).gpus
         assert [gpu.values["gpu.temperature"] for gpu in found] == [gpu["temperature"] for gpu in world.gpus]
     assert function in {called for called, _ in world.calls()}
 
 
-def test_no_function_that_is_called_is_left_out(hopper: World) -> None:
+def test_every_called_function_is_tested(hopper: World) -> None:
     for function in ("", *SUCCESSORS):
         read_one_session(hopper, function)
     called = {function for function, _ in hopper.calls()}
-    assert called == {*ASKED, *ALSO_ASKED, *LOOKUPS, *OPENING, *OF_ACTIVITY, *chain(*OF_NOTHING)}
+    assert called == {
+        *METRIC_FUNCTIONS,
+        *OTHER_FUNCTIONS,
+        *LOOKUPS,
+        *INIT_FUNCTIONS,
+        *ACTIVITY_FUNCTIONS,
+        *chain(*OPTIONAL_FUNCTIONS),
+    }
 
 
-def test_each_documented_code_has_the_right_reason() -> None:
+def test_reasons_of_return_codes() -> None:
     assert get_reason(pynvml.NVML_ERROR_NO_PERMISSION) is UnavailableReason.NO_PERMISSION
     assert get_reason(pynvml.NVML_ERROR_GPU_IS_LOST) is UnavailableReason.GPU_LOST
     assert get_reason(12345) is UnavailableReason.DRIVER_ERROR

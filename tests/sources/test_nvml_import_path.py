@@ -11,7 +11,7 @@ import pytest
 
 from dashtop.sources.nvml import library
 from tests.processes import DASHTOP
-from tests.sources.nvml_fixtures import of_size, reading
+from tests.sources.nvml_fixtures import open_reader, resize_world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,8 @@ def imported(marker: Path) -> list[str]:
 def test_nvml_worker_imports_nothing_from_the_current_directory(
     nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, marker: Path
 ) -> None:
-    world = of_size(nvml_world("rtx3090"), 1)
-    with reading(world, monkeypatch) as gpus:
+    world = resize_world(nvml_world("rtx3090"), 1)
+    with open_reader(world, monkeypatch) as gpus:
         found = gpus.read(20)
     assert imported(marker) == []
     assert [gpu.values["gpu.temperature"] for gpu in found.gpus] == [30]

@@ -1,4 +1,4 @@
-"""Every row of the GPU table, from a GPU that can do everything and says something different of each."""
+"""Every row of the GPU metric table, on a GPU that supports all and has a different value for each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.unavailable import UnavailableReason
 from tests.processes import eventually
-from tests.sources.nvml_fixtures import GIB, RATES, reading, settled, when
+from tests.sources.nvml_fixtures import GIB, RATES, open_reader, read_complete, read_until
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Gpu
     from tests.fake_nvml.fixtures import WorldFactory
 
 MEGA = 10**6
-TOLD = {
+WORLD_VALUES = {
     "utilization": {"gpu": 11, "memory": 12},
     "gpm.metrics": {"2": 13.5, "3": 14.5, "5": 15.5, "10": 16.5},
     "memory": {"total": 80 * GIB, "reserved": 2 * GIB, "used": 20 * GIB},
@@ -50,7 +50,7 @@ TOLD = {
         "tx_bytes": {"value": 2**33, "per_second": 500 * MEGA},
         "rx_bytes": {"value": 2**33, "per_second": 300 * MEGA},
     },
-    # Counted in KiB by the driver, in bytes here.
+    # The driver counts KiB, the world bytes.
     "nvlink.links": [
         {"active": up, "tx_bytes": {"value": 0, "per_second": 10**9}, "rx_bytes": {"value": 0, "per_second": 2 * 10**9}}
         for up in (1, 1, 0)
@@ -136,14 +136,12 @@ EXPECTED = {
 }
 
 
-def test_every_row_of_the_table_is_what_the_driver_says(
-    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_metric_has_the_value_of_the_driver(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(EXPECTED) == {metric.key for metric in GPU_METRICS}
     world = nvml_world("h100x8")
-    for path, value in TOLD.items():
+    for path, value in WORLD_VALUES.items():
         world.set(0, path, value)
-    with reading(world, monkeypatch) as gpus:
+    with open_reader(world, monkeypatch) as gpus:
 
         def complete() -> Gpu | None:
             gpu = gpus.read(20).gpus[0]
@@ -155,26 +153,26 @@ def test_every_row_of_the_table_is_what_the_driver_says(
 
 
 @pytest.mark.parametrize("field", ["name", "serial", "vbios", "uuid"])
-def test_a_card_with_damaged_texts_hides_nothing(
+def test_invalid_text_of_a_gpu_is_sanitized(
     nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     world = nvml_world("h100x8")
     world.set(2, field, "x\udcff\x1b[31m\udcfe<b>")
-    with reading(world, monkeypatch) as gpus:
+    with open_reader(world, monkeypatch) as gpus:
         found = gpus.read(20).gpus
         assert gpus.failures() == 0
     assert [gpu.values["gpu.temperature"] for gpu in found] == [gpu["temperature"] for gpu in world.gpus]
     assert getattr(found[2].device, field) == "x\ufffd\ufffd[31m\ufffd<b>"
 
 
-def test_a_gpu_that_asks_for_a_reset_is_shown_as_such_while_the_others_go_on(
+def test_gpu_that_requires_a_reset_does_not_affect_other_gpus(
     nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = nvml_world("h100x8")
-    with reading(world, monkeypatch) as gpus:
-        settled(gpus)
+    with open_reader(world, monkeypatch) as gpus:
+        read_complete(gpus)
         world.set_return("nvmlDeviceGetUtilizationRates", 16, gpu=5).save()
-        found = when(gpus, lambda found: found.gpus[5].state is UnavailableReason.GPU_RESET_REQUIRED).gpus
+        found = read_until(gpus, lambda found: found.gpus[5].state is UnavailableReason.GPU_RESET_REQUIRED).gpus
         assert [gpu.state for gpu in found] == [None] * 5 + [UnavailableReason.GPU_RESET_REQUIRED] + [None] * 2
         world.clear_faults().save()
-        when(gpus, lambda found: len(found.gpus) == 8 and all(gpu.state is None for gpu in found.gpus))
+        read_until(gpus, lambda found: len(found.gpus) == 8 and all(gpu.state is None for gpu in found.gpus))

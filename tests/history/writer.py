@@ -1,4 +1,4 @@
-"""Run by the tests in a process of its own, which they kill or starve: see the last lines."""
+"""A program that writes a history, run by tests that kill it or limit its disk space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dashtop.history.store import HistoryStore
 
 CPU = SeriesKey("system.cpu.usage_percent")
-AT_ONCE = 100
+BATCH_SIZE = 100
 
 
 def append(history: HistoryStore, second: int) -> None:
@@ -31,18 +31,18 @@ def append(history: HistoryStore, second: int) -> None:
 
 
 def write_until_killed(history: HistoryStore, first: int) -> None:
-    """Write at full speed; say each second up to which everything was acknowledged."""
+    """Write without pause; after each batch print the last second that was acknowledged."""
     second = first
     while True:
-        for _ in range(AT_ONCE):
+        for _ in range(BATCH_SIZE):
             append(history, second)
             second += 1
         wait_until_written(history)
         print(second - 1, flush=True)
 
 
-def survive_a_full_disk(folder: Path) -> None:
-    """Write, with no room, and with room again; say what was seen on the way."""
+def write_to_full_disk(folder: Path) -> None:
+    """Write with disk space, without, and with it again; print what was observed as JSON."""
     history = make_history(folder)
     fill(history, 0, 500)
     wait_until_written(history)
@@ -51,7 +51,7 @@ def survive_a_full_disk(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
     fill(history, 500, 2500)
     wait_until(lambda: history.status_message() is not None)
-    trouble, seen = history.status_message(), known(history, 2500)
+    error, read = history.status_message(), count_values(history, 2500)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     began = time.monotonic()
     wait_until_written(history)
@@ -60,7 +60,15 @@ def survive_a_full_disk(folder: Path) -> None:
     history.close()
     reopened = make_history(folder)
     print(
-        json.dumps({"trouble": trouble, "seen": seen, "written": written, "took": took, "kept": known(reopened, 2500)})
+        json.dumps(
+            {
+                "error": error,
+                "read": read,
+                "written": written,
+                "duration_s": took,
+                "stored": count_values(reopened, 2500),
+            }
+        )
     )
 
 
@@ -69,7 +77,7 @@ def fill(history: HistoryStore, first: int, last: int) -> None:
         append(history, second)
 
 
-def known(history: HistoryStore, seconds: int) -> int:
+def count_values(history: HistoryStore, seconds: int) -> int:
     return int((~np.isnan(history.query([CPU], 0, seconds * 1000, 1000).series[0].mean)).sum())
 
 
@@ -86,4 +94,4 @@ if __name__ == "__main__":
         first, url = more
         write_until_killed(make_history(Path(where), url=url or None), int(first))
     else:
-        survive_a_full_disk(Path(where))
+        write_to_full_disk(Path(where))

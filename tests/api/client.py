@@ -1,4 +1,4 @@
-"""The API's routes on a Flask server of their own, over a sample that stands still."""
+"""A Flask test client of the API's routes over one fixed sample."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Pinned:
-    """A collector that stands still."""
+class FixedSample:
+    """A LatestSample that does not change by itself."""
 
     sample: Sample | None
     is_alive: bool = True
@@ -37,10 +37,11 @@ class Pinned:
         return self.is_alive
 
     def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
-        raise CollectionEndedError("nothing follows")
+        raise CollectionEndedError("no further sample")
 
 
-def client_of(latest: Pinned, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:
+def make_client(latest: FixedSample, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:
+    """Return a client of a server with the API, a catch-all page, and a route that raises."""
     server = Flask("test")
     services = Services(latest=latest, history=history or make_history(), clock=clock or SystemClock())
     routes.register(server, services)
