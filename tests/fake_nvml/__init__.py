@@ -1,8 +1,8 @@
-"""A libnvidia-ml.so.1 without a GPU: compiled by the tests, its world described by a file.
+"""A fake libnvidia-ml.so.1, compiled by the tests, whose results come from a file.
 
-The library (the ``.c`` files here) speaks the binary interface of the real one as far as monitors use it. What it
-answers is described by a world: JSON under ``app/dashtop/sources/simulated/worlds``, or a :class:`World` that a test
-changes while the monitored program runs. ``README.md`` beside this file describes the schema.
+The library (the ``.c`` files here) implements the functions of NVML that monitors call. A world defines what they
+return: JSON under ``app/dashtop/sources/simulated/worlds``, or a :class:`World` that a test changes while the monitored
+program runs. ``README.md`` in this folder describes the schema.
 """
 
 from tests.fake_nvml.build import CompilerMissingError, Library, build_library, exported_functions

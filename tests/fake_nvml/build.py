@@ -1,4 +1,4 @@
-"""Compiles the fake library, once per state of its sources and set of symbols left out."""
+"""Compile the fake library, once for each version of its sources and set of omitted symbols."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SOURCE_DIR = Path(__file__).parent
 SONAME = "libnvidia-ml.so.1"
 WORLD_VARIABLE = "FAKE_NVML_WORLD"
-# -g0 and a fixed optimisation level: callers' CPU cost is measured through this library.
+# -g0 and a fixed optimization level: benchmarks measure the CPU time of programs that call this library.
 CFLAGS = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread")
 
 # Functions are defined either plainly or by a macro whose first argument is the name.
@@ -27,12 +27,12 @@ _DEFINITION = re.compile(r"^(?:EXPORT [\w ]+?[ *]|[A-Z][A-Z_]+\()(nvml\w+)", re.
 
 
 class CompilerMissingError(RuntimeError):
-    """There is no C compiler to build the fake library with."""
+    """No C compiler was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A built library, in a directory of its own under the name that programs ask for."""
+    """A compiled library, in its own directory and with the file name that programs load."""
 
     path: Path
 
@@ -41,7 +41,7 @@ class Library:
         return self.path.parent
 
     def env(self, world_file: Path, base: dict[str, str] | None = None) -> dict[str, str]:
-        """An environment whose programs find this library, in the world of that file."""
+        """Return an environment in which programs load this library with the world of that file."""
         env = dict(os.environ if base is None else base)
         found = [str(self.directory), env.get("LD_LIBRARY_PATH", "")]
         env["LD_LIBRARY_PATH"] = os.pathsep.join(part for part in found if part)
@@ -51,7 +51,7 @@ class Library:
 
 @functools.cache
 def exported_functions() -> frozenset[str]:
-    """Every NVML function that the fake has, by its symbol's name."""
+    """Return the names of all functions of the fake library."""
     return frozenset(name for source in _sources() for name in _DEFINITION.findall(source.read_text()))
 
 
@@ -73,17 +73,17 @@ def _compiler() -> str:
 
 
 def build_library(cache_dir: Path, absent: Iterable[str] = ()) -> Library:
-    """The library, from the cache where it has been built before; safe when several test runs share the cache.
+    """Return the library without the symbols in `absent`, as in an older driver; compile it unless it is cached.
 
-    The symbols in `absent` cannot be found in it, as in a driver older than them.
+    Several test runs can share the cache. Raise ValueError for a name in `absent` that is not a function.
     """
-    left_out = sorted(set(absent))
-    if unknown := set(left_out) - exported_functions():
+    omitted = sorted(set(absent))
+    if unknown := set(omitted) - exported_functions():
         raise ValueError(f"not a function of the fake library: {', '.join(sorted(unknown))}")
     headers = sorted(SOURCE_DIR.glob("*.h"))
     text = "\0".join([*CFLAGS, *(path.read_text() for path in [*_sources(), *headers])])
     source_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
-    absent_hash = hashlib.sha256("\0".join(left_out).encode()).hexdigest()[:8] if left_out else "all"
+    absent_hash = hashlib.sha256("\0".join(omitted).encode()).hexdigest()[:8] if omitted else "all"
     library = Library(cache_dir / f"fake-nvml-{source_hash}-{absent_hash}" / SONAME)
     if library.path.exists():
         return library
@@ -101,7 +101,7 @@ def build_library(cache_dir: Path, absent: Iterable[str] = ()) -> Library:
         linked = scratch / "library"
         linked.mkdir()
         script = scratch / "symbols.map"
-        hidden = "".join(f"{name}; " for name in left_out)
+        hidden = "".join(f"{name}; " for name in omitted)
         script.write_text(f"{{ global: nvml*; local: {hidden}*; }};\n")
         flags = ["-shared", "-pthread", f"-Wl,-soname,{SONAME}", f"-Wl,--version-script={script}"]
         object_files = [str(path) for path in sorted(objects.glob("*.o"))]
@@ -110,9 +110,9 @@ def build_library(cache_dir: Path, absent: Iterable[str] = ()) -> Library:
     return library
 
 
-def _move_into_place(made: Path, target: Path) -> None:
+def _move_into_place(built: Path, target: Path) -> None:
     try:
-        made.rename(target)
+        built.rename(target)
     except OSError:
         if not target.exists():
-            raise  # it was not another test run that was first
+            raise  # not because another test run was faster

@@ -1,5 +1,5 @@
-/* Counts calls in a file that the test reads while programs run: who asked what, and whether a sleeping GPU was left
- * alone. The file is shared by all processes that live in the world. */
+/* Counts calls by function and device in a file that all processes of a world share and that tests read, for example to
+ * check that a suspended GPU is not called. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -13,9 +13,9 @@
 
 #define SLOTS 8192
 
-enum { FREE, BEING_NAMED, NAMED };
+enum { FREE, CLAIMED, NAMED };
 
-/* Read by world.py, which knows this layout. */
+/* world.py reads this layout. */
 struct slot {
     atomic_uint state;
     unsigned int unused;
@@ -55,12 +55,12 @@ void count_call(const char *function, const char *uuid)
     for (unsigned int i = hash(uuid, hash(function, 2166136261u)), tries = 0; tries < SLOTS; i++, tries++) {
         struct slot *slot = &slots[i % SLOTS];
         unsigned int expected = FREE;
-        if (atomic_compare_exchange_strong(&slot->state, &expected, BEING_NAMED)) {
+        if (atomic_compare_exchange_strong(&slot->state, &expected, CLAIMED)) {
             strncpy(slot->function, function, sizeof slot->function - 1);
             strncpy(slot->uuid, uuid, sizeof slot->uuid - 1);
             atomic_store(&slot->state, NAMED);
         }
-        while (atomic_load(&slot->state) == BEING_NAMED)
+        while (atomic_load(&slot->state) == CLAIMED)
             ;
         if (strncmp(slot->function, function, sizeof slot->function - 1) == 0 &&
             strncmp(slot->uuid, uuid, sizeof slot->uuid - 1) == 0) {

@@ -1,4 +1,4 @@
-/* nvmlDeviceGetFieldValues and NVLink. Every field carries a return code of its own. */
+/* nvmlDeviceGetFieldValues and NVLink. Every field has its own return code. */
 #define _GNU_SOURCE
 #include <limits.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ struct plain_field {
     unsigned int type;
 };
 
-/* Fields that are one value of the device, whatever the scope. */
+/* Fields with one value per device, independent of the scope. */
 static const struct plain_field plain_fields[MAX_FIELD] = {
     [1] = {"ecc.current", UINT},
     [2] = {"ecc.pending", UINT},
@@ -91,13 +91,13 @@ static const struct plain_field plain_fields[MAX_FIELD] = {
     [271] = {"violations.hw_power_brake", ULL},
 };
 
-/* Power fields: the scope says whether of the GPU, the module around it, or its memory. */
+/* Power fields: the scope selects the GPU, its module, or its memory. */
 static const char *const power_fields[] = {"average",   "instant",       "min_limit",       "max_limit",
                                            "default_limit", "enforced_limit", NULL /* energy */, "limit"};
 static const char *const power_scopes[] = {"power", "module_power", "memory_power"};
 #define FIRST_POWER_FIELD 185
 
-/* Fields of one link, numbered 0-5 in one run and 6-11 in a later one, with the sum of all behind the first run. */
+/* Fields of one link: links 0-5 from `first` on, links 6-11 from `later` on, the sum of all links in `total`. */
 static const struct link_run {
     unsigned int first, later, total;
     const char *name;
@@ -108,7 +108,7 @@ static const struct link_run {
     {84, 132, 0, "speed_mbps", UINT},          {148, 154, 160, "ecc_data_errors", ULL},
 };
 
-/* Fields of the link named by the scope, or of all links together where the scope is UINT_MAX. */
+/* Fields of the link given by the scope; scope UINT_MAX is the sum of all links. */
 static const struct scoped_link_field {
     unsigned int id;
     const char *name;
@@ -132,7 +132,7 @@ static bool link_value(const struct section *gpu, unsigned int link, const char 
     return find_counter(gpu, key, out);
 }
 
-/* One link's value, or with link UINT_MAX the sum of all that have one. */
+/* The value of one link; for link UINT_MAX, the sum of the links that have one. */
 static nvmlReturn_t link_or_sum(const struct section *gpu, unsigned int link, const char *name,
                                 unsigned long long *out)
 {
@@ -158,7 +158,7 @@ static nvmlReturn_t lookup(const struct section *gpu, unsigned int id, unsigned 
                            unsigned long long *out)
 {
     unsigned int known = MAX_FIELD;
-    find_uint(&world->machine, "field_max", &known); /* what an older library knows */
+    find_uint(&world->machine, "field_max", &known); /* limit of an older library */
     if (id >= known || id >= MAX_FIELD || id == 0)
         return NVML_ERROR_INVALID_ARGUMENT;
     *type = plain_fields[id].type;
@@ -213,7 +213,7 @@ static void fill(const struct section *gpu, nvmlFieldValue_t *field)
     field->latencyUsec = 0;
     field->value.ullVal = 0;
     field->valueType = UINT;
-    /* A test may say outright what a field answers. */
+    /* A world can set the result of a field directly. */
     const struct value *code = findf(gpu, "field_returns.%u", field->fieldId);
     if (code && code->u) {
         field->nvmlReturn = (nvmlReturn_t)code->u;
@@ -251,7 +251,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvm
         for (int i = 0; i < count; i++)
             latency += latency_of(gpu, &values[i]);
     if (latency) {
-        take_us(latency);
+        sleep_exactly_us(latency);
         gpu = device->section;
         if (!gpu)
             ANSWER(NVML_ERROR_GPU_IS_LOST);

@@ -1,4 +1,4 @@
-"""Fixtures for tests that need NVML: a built library, and worlds to start programs in."""
+"""Fixtures for tests that need NVML: the compiled library, and worlds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WorldFactory = Callable[..., World]
 
 @pytest.fixture(scope="session")
 def fake_nvml_cache() -> Path:
-    """Where built libraries are kept from one test run to the next."""
+    """Return the folder that keeps compiled libraries between test runs."""
     return Path(tempfile.gettempdir()) / f"dashtop-tests-fake-nvml-{os.getuid()}"
 
 
 @pytest.fixture(scope="session")
 def fake_nvml_library(fake_nvml_cache: Path) -> Library:
-    """The library with every symbol it has."""
+    """Return the library with all symbols."""
     try:
         return build_library(fake_nvml_cache)
     except CompilerMissingError as missing:
@@ -33,13 +33,13 @@ def fake_nvml_library(fake_nvml_cache: Path) -> Library:
 
 @pytest.fixture
 def nvml_world(tmp_path: Path, fake_nvml_cache: Path, fake_nvml_library: Library) -> WorldFactory:
-    """Makes worlds: `nvml_world("h100x8")` a recorded one, `nvml_world({...})` one of your own. Not yet saved."""
-    made = 0
+    """Return a function that creates worlds: `nvml_world("h100x8")` a recorded one, `nvml_world({...})` another."""
+    count = 0
 
     def make(world: str | Mapping[str, Any]) -> World:
-        nonlocal made
-        made += 1
-        file = tmp_path / f"world-{made}.txt"
+        nonlocal count
+        count += 1
+        file = tmp_path / f"world-{count}.txt"
         if isinstance(world, str):
             return World.load(world, file, fake_nvml_cache)
         return World(world, file, fake_nvml_cache)

@@ -1,5 +1,5 @@
-/* A libnvidia-ml.so.1 without a GPU behind it: start-up, enumeration, and everything that is one device, one value.
- * What each call answers is in the world file; what is not there is NOT_SUPPORTED, as on a card without it. */
+/* A fake libnvidia-ml.so.1: initialization, enumeration, and functions that return one value of a device.
+ * The values are in the world file; a missing key is NOT_SUPPORTED, as on a GPU without the feature. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 
 #include "world.h"
 
-/* --- functions that fetch what lies under one or two keys ------------------------------------------------------ */
+/* --- functions that return the value of one or two keys -------------------------------------------------------- */
 
 #define GET_UINT(function, key)                                                                                      \
     EXPORT nvmlReturn_t function(nvmlDevice_t device, unsigned int *out)                                             \
@@ -41,7 +41,7 @@
         ANSWER(copy_text(find(gpu, key), buffer, length));                                                           \
     }
 
-/* One value of an array that the caller indexes: a clock domain, a threshold. */
+/* One of several values, selected by an argument: a clock domain, a threshold. */
 #define GET_INDEXED(function, names)                                                                                 \
     EXPORT nvmlReturn_t function(nvmlDevice_t device, unsigned int index, unsigned int *out)                         \
     {                                                                                                                \
@@ -50,14 +50,14 @@
         ANSWER(find_uint(gpu, names[index], out) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);                         \
     }
 
-/* --- start and stop ---------------------------------------------------------------------------------------------- */
+/* --- initialization and shutdown --------------------------------------------------------------------------------- */
 
 static nvmlReturn_t initialize(void)
 {
-    /* The three ways in are one to the world: a fault under this name meets all of them. */
+    /* A fault under this name applies to all three initialization functions. */
     nvmlReturn_t entered = enter_machine("nvmlInit_v2", false);
     if (entered == NVML_SUCCESS)
-        note_initialized();
+        increment_init_count();
     leave();
     return entered;
 }
@@ -81,7 +81,7 @@ EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
 EXPORT nvmlReturn_t nvmlShutdown(void)
 {
     MACHINE_CALL();
-    ANSWER(note_shutdown() ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED);
+    ANSWER(decrement_init_count() ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED);
 }
 
 EXPORT const char *nvmlErrorString(nvmlReturn_t result)
@@ -282,7 +282,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index)
     ANSWER(NVML_SUCCESS);
 }
 
-/* --- what it is -------------------------------------------------------------------------------------------------- */
+/* --- device information ------------------------------------------------------------------------------------------ */
 
 GET_TEXT(nvmlDeviceGetName, "name")
 GET_TEXT(nvmlDeviceGetUUID, "uuid")
@@ -368,7 +368,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetAddressingMode(nvmlDevice_t device, nvmlDeviceA
     ANSWER(find_uint(gpu, "addressing_mode", &mode->value) ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED);
 }
 
-/* --- how busy it is ---------------------------------------------------------------------------------------------- */
+/* --- utilization ------------------------------------------------------------------------------------------------- */
 
 EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *out)
 {
@@ -421,7 +421,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *m
     unsigned long long reserved;
     if (!memory_of(gpu, &memory->total, &reserved, &memory->used, &memory->free))
         ANSWER(NVML_ERROR_NOT_SUPPORTED);
-    memory->used += reserved; /* the first version knows no reserved memory and counts it as used */
+    memory->used += reserved; /* the first version counts reserved memory as used */
     ANSWER(NVML_SUCCESS);
 }
 
@@ -448,7 +448,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Mem
 
 /* --- temperature ------------------------------------------------------------------------------------------------- */
 
-/* Sensor 1, the hottest part of the GPU, is younger than most drivers: to them it is no sensor. */
+/* Sensor 1, the hottest part of the GPU, does not exist in most drivers. */
 static nvmlReturn_t sensor_value(const struct section *gpu, unsigned int sensor, unsigned int *out)
 {
     if (sensor > 1 || (sensor == 1 && !find(gpu, "temperature_hottest")))
@@ -594,7 +594,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetViolationStatus(nvmlDevice_t device, unsigned i
         "violations.total_base_clocks",
     };
     DEVICE_CALL(device);
-    unsigned int index = policy >= 10 ? policy - 4 : policy; /* the numbers 6 to 9 are not given */
+    unsigned int index = policy >= 10 ? policy - 4 : policy; /* the numbers 6 to 9 are unused */
     REQUIRE(out && index < sizeof policies / sizeof *policies && (policy < 6 || policy >= 10));
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);

@@ -1,8 +1,8 @@
-/* Functions that a driver has and the described worlds have nothing to say about. A monitor that asks gets
- * NOT_SUPPORTED from the device, with the faults and latencies of the world, instead of a missing symbol. */
+/* Functions of the driver without a key in the worlds. They return NOT_SUPPORTED, with the faults and latencies of the
+ * world; without them a program would find a missing symbol. */
 #include "world.h"
 
-/* Arguments behind the device are left alone, so that one signature does for all. */
+/* Arguments after the device are ignored, so one signature is enough. */
 #define UNSUPPORTED(function)                                                                                        \
     EXPORT nvmlReturn_t function(nvmlDevice_t device)                                                                \
     {                                                                                                                \

@@ -1,8 +1,8 @@
-"""A program that lives in a world: it answers what the real binding, `pynvml`, sees there.
+"""A subprocess that calls pynvml in a world.
 
-Run as a module it runs the code that it is sent; :class:`Probe` starts and asks it. The code sees pynvml as `n`,
-`gpu(i)` gives a handle (kept until `fresh()`), `raw(name, …)` calls a function without the binding's own logic, and
-what it leaves in `answer` is the answer. Names last from one question to the next.
+As a module it executes the code sent to its standard input; :class:`Probe` starts it and sends the code. In the code,
+`n` is pynvml, `gpu(i)` returns a handle (cached until `fresh()`), `raw(name, …)` calls a function of the library
+without pynvml's logic, and `answer` is the result. Names persist between requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.fake_nvml.world import World
 
 
-class NvmlFailure(Exception):  # noqa: N818 - what NVML answered, not a fault of the probe
+class NvmlFailure(Exception):  # noqa: N818 - a result of NVML, no error of the probe
     """The code raised an NVMLError with this code."""
 
     def __init__(self, code: int) -> None:
@@ -29,12 +29,12 @@ class NvmlFailure(Exception):  # noqa: N818 - what NVML answered, not a fault of
         self.code = code
 
 
-class ProbeHangs(Exception):  # noqa: N818 - it may be meant
-    """No answer in time."""
+class ProbeHangs(Exception):  # noqa: N818 - tests expect it
+    """There was no result in time."""
 
 
-class ProbeDied(Exception):  # noqa: N818 - it may be meant
-    """The process ended while it was asked; `returncode` as of subprocess."""
+class ProbeDied(Exception):  # noqa: N818 - tests expect it
+    """The process exited during a request; `returncode` as in subprocess."""
 
     def __init__(self, returncode: int, stderr: str) -> None:
         super().__init__(f"the probe ended with {returncode}: {stderr}")
@@ -42,7 +42,7 @@ class ProbeDied(Exception):  # noqa: N818 - it may be meant
 
 
 class Probe:
-    """A process started in a world."""
+    """The subprocess, started in a world."""
 
     def __init__(self, world: World) -> None:
         self.process = subprocess.Popen(
@@ -61,11 +61,11 @@ class Probe:
         self.process.communicate()
 
     def ask(self, expression: str, timeout: float = 10.0) -> Any:
-        """The value of an expression."""
+        """Return the value of an expression."""
         return self.run(f"answer = {expression}", timeout)
 
     def run(self, code: str, timeout: float = 10.0) -> Any:
-        """What a few lines of code leave in `answer`."""
+        """Execute code and return the value of `answer`."""
         self.send(code)
         return self.answer(timeout)
 
@@ -92,7 +92,7 @@ class Probe:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can carry of a ctypes answer."""
+    """Convert ctypes values to what JSON can represent."""
     if isinstance(value, ctypes.Structure | ctypes.Union):
         value = {name: getattr(value, name) for name, *_ in value._fields_}
     elif isinstance(value, ctypes._SimpleCData):
@@ -121,7 +121,7 @@ def _serve() -> None:
         return handles[index]
 
     def fresh() -> int:
-        """Initialises anew, whatever was before."""
+        """Initialize again; return the number of devices."""
         handles.clear()
         with contextlib.suppress(pynvml.NVMLError):
             while True:
@@ -143,7 +143,7 @@ def _serve() -> None:
             reply = {"value": _plain(names["answer"])}
         except pynvml.NVMLError as failure:
             reply = {"nvml": failure.value}
-        except Exception as error:  # noqa: BLE001 - whatever it is goes to the test that asked
+        except Exception as error:  # noqa: BLE001 - reported to the test
             reply = {"error": f"{line.strip()}: {error!r}"}
         print(json.dumps(reply))
 

@@ -1,4 +1,4 @@
-/* Process lists and per-process utilisation, with NVML's handshake: too small a buffer answers INSUFFICIENT_SIZE. */
+/* Process lists and utilization by process. As in NVML, a buffer that is too small returns INSUFFICIENT_SIZE. */
 #define _GNU_SOURCE
 #include <string.h>
 #include <time.h>
@@ -17,7 +17,7 @@ static bool in_mode(const struct process *process, enum mode mode)
     }
 }
 
-/* R535 before 535.98 fills the third version with a larger structure than every driver before and after it. */
+/* In R535 before 535.98 the third version uses a larger structure than in all other drivers. */
 static size_t third_version_size(void)
 {
     return find(&world->machine, "wide_process_list") ? sizeof(nvmlProcessDetail_v1_t) : sizeof(nvmlProcessInfo_v2_t);
@@ -44,7 +44,7 @@ static nvmlReturn_t list(const struct section *gpu, enum mode mode, size_t size,
         memset(&info, 0, sizeof info);
         info = (nvmlProcessDetail_v1_t){process->pid, process->used_memory, process->gpu_instance,
                                         process->compute_instance, process->protected_memory};
-        memcpy(out, &info, size); /* each layout is the beginning of the next */
+        memcpy(out, &info, size); /* each layout is a prefix of the next */
         out += size;
     }
     return NVML_SUCCESS;
@@ -87,16 +87,16 @@ EXPORT nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *name, unsig
             const struct process *process = &world->gpus[i].processes[j];
             if (process->pid != pid || !process->name)
                 continue;
-            strncpy(name, process->name, length - 1); /* a long name is cut, as by the driver */
+            strncpy(name, process->name, length - 1); /* the driver truncates long names */
             name[length - 1] = '\0';
             ANSWER(NVML_SUCCESS);
         }
     ANSWER(NVML_ERROR_NOT_FOUND);
 }
 
-/* --- utilisation by process -------------------------------------------------------------------------------------- */
+/* --- utilization by process -------------------------------------------------------------------------------------- */
 
-/* The driver samples a few times a second: a sample already seen is not given again. */
+/* The driver samples a few times a second and returns only samples newer than the caller's timestamp. */
 static unsigned long long sample_time(const struct section *gpu)
 {
     struct timespec now;
@@ -107,14 +107,14 @@ static unsigned long long sample_time(const struct section *gpu)
     return period ? microseconds / period * period : microseconds;
 }
 
-static nvmlReturn_t idle_answer(const struct section *gpu)
+static nvmlReturn_t idle_return(const struct section *gpu)
 {
     unsigned int code;
     return find_uint(gpu, "process_utilization_idle_return", &code) ? (nvmlReturn_t)code : NVML_ERROR_NOT_FOUND;
 }
 
-/* Answers how many samples there are to give, and whether they fit. */
-static nvmlReturn_t samples_to_give(const struct section *gpu, unsigned long long last_seen, unsigned int *count,
+/* Return the number of samples in `count`; INSUFFICIENT_SIZE if they do not fit. */
+static nvmlReturn_t count_new_samples(const struct section *gpu, unsigned long long last_seen, unsigned int *count,
                                     bool has_buffer)
 {
     if (!count)
@@ -126,7 +126,7 @@ static nvmlReturn_t samples_to_give(const struct section *gpu, unsigned long lon
         total += gpu->processes[i].has_utilization;
     *count = total;
     if (total == 0)
-        return idle_answer(gpu);
+        return idle_return(gpu);
     if (!has_buffer || room < total)
         return NVML_ERROR_INSUFFICIENT_SIZE;
     if (sample_time(gpu) <= last_seen) {
@@ -140,7 +140,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlPro
                                                     unsigned int *count, unsigned long long last_seen)
 {
     DEVICE_CALL(device);
-    nvmlReturn_t state = samples_to_give(gpu, last_seen, count, samples != NULL);
+    nvmlReturn_t state = count_new_samples(gpu, last_seen, count, samples != NULL);
     unsigned long long time = sample_time(gpu);
     for (unsigned int i = 0; state == NVML_SUCCESS && samples && i < gpu->process_count; i++) {
         const struct process *p = &gpu->processes[i];
@@ -158,7 +158,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t device, n
         ANSWER(NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
     nvmlProcessUtilizationInfo_v1_t *samples = info->procUtilArray;
     nvmlReturn_t state =
-        samples_to_give(gpu, info->lastSeenTimeStamp, &info->processSamplesCount, samples != NULL);
+        count_new_samples(gpu, info->lastSeenTimeStamp, &info->processSamplesCount, samples != NULL);
     unsigned long long time = sample_time(gpu);
     for (unsigned int i = 0; state == NVML_SUCCESS && samples && i < gpu->process_count; i++) {
         const struct process *p = &gpu->processes[i];

@@ -17,11 +17,11 @@ static long long now_us(void)
 
 /* --- GPM --------------------------------------------------------------------------------------------------------- */
 
-/* The hardware's counters are refreshed this often: two samples within one refresh are the same one. */
+/* Refresh interval of the hardware counters: two samples within it have the same counters. */
 #define GPM_REFRESH_US 100000
 
 struct nvmlGpmSample_st {
-    nvmlDevice_t device; /* NULL until it has been filled */
+    nvmlDevice_t device; /* NULL before the first sample */
     long long time;
 };
 
@@ -131,7 +131,7 @@ EXPORT nvmlReturn_t nvmlGpmMetricsGet(nvmlGpmMetricsGet_t *request)
         nvmlGpmMetric_t *metric = &request->metrics[i];
         const struct value *value = findf(second->device->section, "gpm.metrics.%u", metric->metricId);
         metric->nvmlReturn = value ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
-        /* Nothing over nothing: no cycles have passed between the counters. */
+        /* 0/0: no cycles between the samples. */
         metric->value = !value ? 0.0 : same_counters ? (double)NAN : value->d;
         name_metric(metric);
     }
@@ -145,7 +145,7 @@ EXPORT nvmlReturn_t nvmlGpmMetricsGet(nvmlGpmMetricsGet_t *request)
 
 struct nvmlEventSet_st {
     pthread_mutex_t lock;
-    unsigned long long seen; /* the newest event that was there before, or has been given */
+    unsigned long long seen; /* id of the last event that existed at creation or was returned */
     unsigned int count;
     struct {
         nvmlDevice_t device;
@@ -161,7 +161,7 @@ EXPORT nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
     if (!*set)
         ANSWER(NVML_ERROR_MEMORY);
     pthread_mutex_init(&(*set)->lock, NULL);
-    /* What happened before nobody is told, unless the world says that it is about to happen. */
+    /* Earlier events are not returned, unless the world has `events_from_start`. */
     unsigned int from_start = 0;
     find_uint(&world->machine, "events_from_start", &from_start);
     for (unsigned int i = 0; !from_start && i < world->event_count; i++)
@@ -218,7 +218,7 @@ static bool wants(const struct nvmlEventSet_st *set, const struct event *event, 
     return false;
 }
 
-/* The next event in the world that the set asks for: SUCCESS, or TIMEOUT where there is none yet. */
+/* Return the next event that the set is registered for: SUCCESS, or TIMEOUT if there is none. */
 static nvmlReturn_t take(struct nvmlEventSet_st *set, nvmlEventData_v2_t *out)
 {
     nvmlReturn_t taken = NVML_ERROR_TIMEOUT;
@@ -248,7 +248,7 @@ static nvmlReturn_t wait_for_event(nvmlEventSet_t set, nvmlEventData_v2_t *out, 
     nvmlReturn_t taken;
     while ((taken = take(set, out)) == NVML_ERROR_TIMEOUT && now_us() < end) {
         long long left = end - now_us();
-        pause_us(left < EVENT_POLL_US ? (unsigned int)(left > 0 ? left : 0) : EVENT_POLL_US);
+        sleep_unlocked_us(left < EVENT_POLL_US ? (unsigned int)(left > 0 ? left : 0) : EVENT_POLL_US);
         refresh();
     }
     return taken;

@@ -16,7 +16,7 @@
 
 #define RELOAD_INTERVAL_NS 4000000LL
 #define HANG_POLL_US 20000
-/* A sleep wakes up late by about this much even without timer slack, so the last stretch of a latency is spun. */
+/* A sleep ends about this much late even without timer slack, so the rest of a latency is a busy wait. */
 #define WAKE_UP_US 25
 #define MAX_DEVICES 1024
 
@@ -226,7 +226,7 @@ static struct section *grow(struct section **sections, unsigned int *count, unsi
     return &(*sections)[index];
 }
 
-/* `prefix.N.rest`: gives N and points *key at rest. */
+/* For `prefix.N.rest`, return N and set *key to rest. */
 static bool strip(char **key, const char *prefix, unsigned long *index)
 {
     size_t length = strlen(prefix);
@@ -443,7 +443,7 @@ static struct world *read_world(const char *path)
     return fresh;
 }
 
-/* === the current world, and the handles into it ================================================================== */
+/* === the current world and device handles ======================================================================== */
 
 const struct world *world;
 static pthread_rwlock_t world_lock = PTHREAD_RWLOCK_INITIALIZER;
@@ -470,10 +470,10 @@ static const struct section *section_by_uuid(const struct world *in, const char 
     return NULL;
 }
 
-static void reload_if_changed(bool at_once)
+static void reload_if_changed(bool force)
 {
     long long now = monotonic_ns(CLOCK_MONOTONIC_COARSE);
-    if (!at_once && now < atomic_load_explicit(&next_check, memory_order_relaxed))
+    if (!force && now < atomic_load_explicit(&next_check, memory_order_relaxed))
         return;
     pthread_mutex_lock(&reload_lock);
     atomic_store(&next_check, now + RELOAD_INTERVAL_NS);
@@ -533,8 +533,8 @@ bool is_initialized(void)
     return atomic_load_explicit(&init_count, memory_order_relaxed) > 0;
 }
 
-/* The first initialisation decides which GPUs there are, until the last shutdown. */
-void note_initialized(void)
+/* The first initialization determines the list of GPUs until the last shutdown. */
+void increment_init_count(void)
 {
     if (atomic_fetch_add(&init_count, 1) > 0)
         return;
@@ -543,7 +543,7 @@ void note_initialized(void)
     atomic_store(&attached_total, world->gpu_count);
 }
 
-bool note_shutdown(void)
+bool decrement_init_count(void)
 {
     unsigned int count = atomic_load(&init_count);
     while (count > 0)
@@ -618,21 +618,21 @@ static void sleep_us(unsigned int microseconds)
         ;
 }
 
-void pause_us(unsigned int microseconds)
+void sleep_unlocked_us(unsigned int microseconds)
 {
     pthread_rwlock_unlock(&world_lock);
     sleep_us(microseconds);
     pthread_rwlock_rdlock(&world_lock);
 }
 
-void take_us(unsigned int microseconds)
+void sleep_exactly_us(unsigned int microseconds)
 {
     long long end = monotonic_ns(CLOCK_MONOTONIC) + microseconds * 1000LL;
     if (microseconds > WAKE_UP_US) {
-        /* The kernel may let a sleeper lie for 50 us more; for this one sleep it shall not. */
+        /* The default timer slack of 50 us would make the sleep inexact. */
         int slack = prctl(PR_GET_TIMERSLACK);
         prctl(PR_SET_TIMERSLACK, 1);
-        pause_us(microseconds - WAKE_UP_US);
+        sleep_unlocked_us(microseconds - WAKE_UP_US);
         prctl(PR_SET_TIMERSLACK, slack);
     }
     while (monotonic_ns(CLOCK_MONOTONIC) < end)
@@ -661,7 +661,7 @@ static void hang(const char *function, nvmlDevice_t device, bool with_machine)
                 sigaction(stopping[i], &(struct sigaction){.sa_handler = SIG_IGN}, &before[i]);
             deaf = true;
         }
-        pause_us(HANG_POLL_US);
+        sleep_unlocked_us(HANG_POLL_US);
         refresh();
     }
     if (deaf) {
@@ -671,10 +671,10 @@ static void hang(const char *function, nvmlDevice_t device, bool with_machine)
     }
 }
 
-/* Volatile all through, or the compiler takes the fault for one that cannot happen and leaves it out. */
-static volatile int *volatile nowhere;
+/* Both volatile: otherwise the compiler removes the write as undefined behavior. */
+static volatile int *volatile null_pointer;
 
-static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_machine)
+static nvmlReturn_t apply_fault(const char *function, nvmlDevice_t device, bool with_machine)
 {
     bool any = (with_machine && world->machine.faults) || (device && device->section && device->section->faults) ||
                (device && device->parent && device->parent->section && device->parent->section->faults);
@@ -682,7 +682,7 @@ static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_
         return NVML_SUCCESS;
     struct fault fault = fault_for(function, device, with_machine);
     if (fault.latency_us) {
-        take_us(fault.latency_us);
+        sleep_exactly_us(fault.latency_us);
         fault = fault_for(function, device, with_machine);
     }
     if (fault.hang) {
@@ -690,8 +690,8 @@ static nvmlReturn_t suffer(const char *function, nvmlDevice_t device, bool with_
         fault = fault_for(function, device, with_machine);
     }
     if (fault.crash) {
-        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* a crash that is meant leaves no core file */
-        *nowhere = 0;
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* no core file for an intended crash */
+        *null_pointer = 0;
     }
     return fault.has_code ? (nvmlReturn_t)fault.code : NVML_SUCCESS;
 }
@@ -703,7 +703,7 @@ nvmlReturn_t enter_machine(const char *function, bool needs_init)
     pthread_rwlock_rdlock(&world_lock);
     if (needs_init && !is_initialized())
         return NVML_ERROR_UNINITIALIZED;
-    nvmlReturn_t fault = suffer(function, NULL, true);
+    nvmlReturn_t fault = apply_fault(function, NULL, true);
     if (fault != NVML_SUCCESS)
         return fault;
     return world->loaded ? NVML_SUCCESS : NVML_ERROR_DRIVER_NOT_LOADED;
@@ -718,7 +718,7 @@ nvmlReturn_t enter_device(const char *function, nvmlDevice_t device, const struc
     if (!is_device(device))
         return NVML_ERROR_INVALID_ARGUMENT;
     count_call(function, device->uuid);
-    nvmlReturn_t fault = suffer(function, device, true);
+    nvmlReturn_t fault = apply_fault(function, device, true);
     if (fault != NVML_SUCCESS)
         return fault;
     *section = device->section;
@@ -729,7 +729,7 @@ nvmlReturn_t device_fault(const char *function, nvmlDevice_t device)
 {
     if (!device->section)
         return NVML_ERROR_GPU_IS_LOST;
-    return suffer(function, device, false);
+    return apply_fault(function, device, false);
 }
 
 void leave(void)

@@ -1,4 +1,4 @@
-/* The fake library's picture of the machine: read from a file, read again when the file changes. */
+/* The data of the fake library: read from a file, and again when the file changes. */
 #ifndef FAKE_NVML_WORLD_H
 #define FAKE_NVML_WORLD_H
 
@@ -43,7 +43,7 @@ struct counter {
     long long since_ns;
 };
 
-/* Counters of one NVLink link. They are read by the dozen each second, so they are looked up when a world is read. */
+/* Counters of one NVLink link. They are read often, so they are looked up when the world is loaded. */
 #define LINK_COUNTERS 4
 extern const char *const link_counters[LINK_COUNTERS];
 
@@ -54,7 +54,7 @@ struct section {
     struct table *values;
     struct table *faults;
     const char *uuid;
-    struct section *parent; /* the GPU that a MIG instance is cut from */
+    struct section *parent; /* the GPU of a MIG instance */
     unsigned int index;
     struct process *processes;
     unsigned int process_count;
@@ -74,16 +74,16 @@ struct world {
     bool loaded; /* false: there is no world file, so no driver */
 };
 
-/* What a device handle points to. It outlives the world it was found in, as a real handle outlives its GPU. */
+/* The target of a device handle. It stays valid when the world is reloaded, as a real handle when its GPU is lost. */
 struct nvmlDevice_st {
     char uuid[96];
-    const struct section *section; /* NULL: that GPU is gone */
+    const struct section *section; /* NULL: the GPU is lost */
     struct nvmlDevice_st *parent;
 };
 
 extern const struct world *world;
 
-/* --- values: all take a section and a dotted key ------------------------------------------------------------- */
+/* --- values of a section by dotted key ----------------------------------------------------------------------- */
 const struct value *find(const struct section *section, const char *key);
 const struct value *findf(const struct section *section, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -94,19 +94,19 @@ unsigned long long counter_now(const struct counter *counter);
 nvmlReturn_t copy_text(const struct value *value, char *buffer, unsigned int length);
 
 /* --- entering and leaving a library call --------------------------------------------------------------------- */
-/* Both wait, hang or crash as the world says, and leave the world locked for reading, whatever they answer. */
+/* Both apply latency, hang and crash faults, and hold the read lock of the world when they return any code. */
 nvmlReturn_t enter_machine(const char *function, bool needs_init);
 nvmlReturn_t enter_device(const char *function, nvmlDevice_t device, const struct section **section);
 void leave(void);
-/* For calls that look a device up: what the world holds against that device alone. */
+/* Faults of the device alone, for functions that look a device up. */
 nvmlReturn_t device_fault(const char *function, nvmlDevice_t device);
-/* For the test to read; with no UUID, a call that is about no device. */
+/* Count a call; `uuid` is empty for functions without a device. */
 void count_call(const char *function, const char *uuid);
-/* Sleeps without holding the world, so that what was found in it must be found again. */
-void pause_us(unsigned int microseconds);
-/* The same, to the microsecond: what a call takes. */
-void take_us(unsigned int microseconds);
-/* The world is locked before and after; in between the newest one is looked for. */
+/* Sleep without the lock: values found before must be looked up again. */
+void sleep_unlocked_us(unsigned int microseconds);
+/* The same with microsecond accuracy, for latencies. */
+void sleep_exactly_us(unsigned int microseconds);
+/* Reload the world if it has changed. The lock is held before and after. */
 void refresh(void);
 
 #define MACHINE_CALL()                                                                                               \
@@ -145,8 +145,8 @@ void refresh(void);
 nvmlDevice_t device_for(const struct section *section);
 bool is_device(nvmlDevice_t device);
 bool is_initialized(void);
-void note_initialized(void);
-bool note_shutdown(void);
+void increment_init_count(void);
+bool decrement_init_count(void);
 unsigned int attached_count(void);
 nvmlDevice_t attached(unsigned int index);
 bool attached_index(nvmlDevice_t device, unsigned int *index);

@@ -1,4 +1,4 @@
-"""Worlds for the fake library: load one, change it while a program watches, write it in one step."""
+"""Worlds of the fake library: load one, change it while a program runs, save it atomically."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from typing import Any
 from tests.fake_nvml.build import Library, build_library, exported_functions
 
 CALLS_VARIABLE = "FAKE_NVML_CALLS"
-# The layout of calls.c.
+# The layout in calls.c.
 _CALL_SLOT = struct.Struct("=I4xQ64s48s")
 _CALL_SLOTS = 8192
 _CALL_NAMED = 2
 
 WORLDS_DIR = Path(__file__).parents[2] / "app" / "dashtop" / "sources" / "simulated" / "worlds"
 
-# The library looks for a changed file at most this often (two periods of it, with the coarse clock's tick).
+# The library checks for a changed file every 4 ms; this is two such intervals and ticks of the coarse clock.
 SETTLE_S = 0.02
 
 FAULT_MAPPINGS = ("returns", "latency_us")
 FAULT_LISTS = ("hang", "hang_unkillable", "crash")
 INIT_FUNCTIONS = ("nvmlInit", "nvmlInit_v2", "nvmlInitWithFlags")
-# Of the whole machine, of a GPU, of a MIG instance.
+# A fault of the machine, of a GPU or of a MIG instance.
 _FAULT_KEY = re.compile(rf"(gpus\.\d+\.(mig\.instances\.\d+\.)?)?(?P<kind>{'|'.join((*FAULT_MAPPINGS, *FAULT_LISTS))})")
-# Known to the tests and to readers of the file; the library has no use for them.
-_NOT_FOR_THE_LIBRARY = ("source", "description", "absent")
+# Keys that are not written to the file of the library.
+_PYTHON_ONLY_KEYS = ("source", "description", "absent")
 
 _EVENT_TYPES = {
     "single_bit_ecc": 0x1,
@@ -51,11 +51,10 @@ _EVENT_TYPES = {
     "gpu_recovery_action": 0x8000,
 }
 
-# What calls take on real machines, in microseconds: published timings of an RTX 5090 and a laptop RTX 4090. They were
-# taken around the binding's functions, which call the library twice where there is a list to fetch (its size, then what
-# is in it); here stands one call's share. Process lists took between 0.1 and 4.5 ms: the least where they are empty,
-# 0.5 ms here with a few processes. The driver measures PCIe throughput over 20 ms while the caller waits, as NVML's
-# documentation says.
+# Duration of calls on real machines, in microseconds: published timings of an RTX 5090 and a laptop RTX 4090. They
+# measure pynvml's functions, which call the library twice to read a list (first its length); the values here are of one
+# call. Process lists took 0.1 ms (empty) to 4.5 ms; here it is 0.5 ms with a few processes. The driver measures PCIe
+# throughput over 20 ms while the caller waits, according to NVML's documentation.
 REALISTIC_LATENCY_US: Mapping[str, int] = {
     "nvmlInit_v2": 4000,
     "nvmlDeviceGetMemoryInfo": 3,
@@ -86,18 +85,18 @@ REALISTIC_LATENCY_US: Mapping[str, int] = {
     "nvmlDeviceGetProcessesUtilizationInfo": 850,
     "nvmlDeviceGetPcieThroughput": 21000,
 }
-# The same for single fields of nvmlDeviceGetFieldValues: memory temperature (even where there is none), energy, and the
+# The same for single fields of nvmlDeviceGetFieldValues: memory temperature (also if not supported), energy, and the
 # PCIe byte counters, 0.2 to 0.4 ms for both.
 REALISTIC_FIELD_LATENCY_US: Mapping[str, int] = {"82": 1200, "83": 2600, "191": 2600, "197": 150, "198": 150}
 
 
 def world_names() -> list[str]:
-    """The recorded worlds."""
+    """Return the names of the recorded worlds."""
     return sorted(path.stem for path in WORLDS_DIR.glob("*.json"))
 
 
 class World:
-    """A world in memory, and the file that shows it to the library. Changes count from :meth:`save` on."""
+    """A world in memory, and its file for the library. Changes take effect with :meth:`save`."""
 
     def __init__(self, data: Mapping[str, Any], file: Path, cache_dir: Path) -> None:
         self.data: dict[str, Any] = copy.deepcopy(dict(data))
@@ -106,24 +105,24 @@ class World:
         self._calls_file = file.with_name(f"{file.name}.calls")
         self._library: Library | None = None
         for gpu in self.gpus:
-            _spell_out_links(gpu)
+            _expand_links(gpu)
 
     @classmethod
     def load(cls, name: str, file: Path, cache_dir: Path) -> World:
-        """A recorded world by name, not yet saved."""
+        """Return a recorded world, not yet saved."""
         return cls(json.loads((WORLDS_DIR / f"{name}.json").read_text()), file, cache_dir)
 
-    # --- programs that live in it ---
+    # --- programs that load the library ---
 
     @property
     def library(self) -> Library:
-        """The library for this world: built without the symbols that the world says are absent."""
+        """Return the library, compiled without the symbols listed in `absent`."""
         if self._library is None:
             self._library = build_library(self._cache_dir, self.data.get("absent", ()))
         return self._library
 
     def env(self, base: dict[str, str] | None = None) -> dict[str, str]:
-        """The environment for a program that is to find this world."""
+        """Return the environment for a program that uses this world."""
         if not self.file.exists():
             self.save()
         env = self.library.env(self.file, base)
@@ -132,12 +131,12 @@ class World:
         return env
 
     def count_calls(self) -> World:
-        """Programs started from now on have their calls counted."""
+        """Count the calls of programs that are started from now on."""
         self._calls_file.write_bytes(bytes(_CALL_SLOTS * _CALL_SLOT.size))
         return self
 
     def calls(self) -> Counter[tuple[str, str]]:
-        """How often each function has been called, by name and the device's UUID ("": about no device)."""
+        """Return the number of calls by function and UUID of the device ("": no device)."""
         counted: Counter[tuple[str, str]] = Counter()
         for named, calls, function, uuid in _CALL_SLOT.iter_unpack(self._calls_file.read_bytes()):
             if named == _CALL_NAMED:
@@ -152,13 +151,13 @@ class World:
         return gpus
 
     def gpu(self, gpu: int | str) -> dict[str, Any]:
-        """One GPU's part of the world, by position or UUID; change it as you like, then save."""
+        """Return the data of one GPU, by position or UUID, to be changed and saved."""
         if isinstance(gpu, int):
             return self.gpus[gpu]
         return next(entry for entry in self.gpus if entry["uuid"] == gpu)
 
     def set(self, gpu: int | str, path: str, value: Any) -> World:
-        """Sets `utilization.gpu`, `fans.0.speed`, … of one GPU; a counter's new rate counts on from where it is."""
+        """Set `utilization.gpu`, `fans.0.speed`, … of one GPU. A counter with a new rate keeps its current value."""
         holder, last = self._walk(gpu, path)
         old: Any = holder[last] if isinstance(holder, list) or last in holder else None
         if _is_counter(old) and _is_counter(value) and "value" not in value:
@@ -167,7 +166,7 @@ class World:
         return self
 
     def remove(self, gpu: int | str, path: str) -> World:
-        """Takes a value away: the function that answers it says NOT_SUPPORTED from then on."""
+        """Remove a value: its function returns NOT_SUPPORTED."""
         holder, last = self._walk(gpu, path)
         if isinstance(holder, list):
             del holder[last]
@@ -176,7 +175,7 @@ class World:
         return self
 
     def set_return(self, function: str, code: int | None, gpu: int | str | None = None) -> World:
-        """Makes a function ("*": each of them) answer this code; None: what it should. Without a GPU: for all."""
+        """Let a function ("*": every function) return this code for one GPU or all; None removes the fault."""
         return self._set_fault("returns", function, code, gpu)
 
     def set_latency(self, function: str, microseconds: int | None, gpu: int | str | None = None) -> World:
@@ -185,11 +184,11 @@ class World:
     def set_hang(
         self, function: str, hang: bool = True, gpu: int | str | None = None, *, unkillable: bool = False
     ) -> World:
-        """Makes a function wait until the world no longer says so; unkillable: only SIGKILL ends such a process."""
+        """Let a function hang until the fault is cleared; unkillable: only SIGKILL ends the process meanwhile."""
         return self._set_listed("hang_unkillable" if unkillable else "hang", function, hang, gpu)
 
     def set_crash(self, function: str, crash: bool = True, gpu: int | str | None = None) -> World:
-        """Makes a function end the process with SIGSEGV."""
+        """Let a function end the process with SIGSEGV."""
         return self._set_listed("crash", function, crash, gpu)
 
     def clear_faults(self) -> World:
@@ -199,20 +198,20 @@ class World:
         return self
 
     def add_event(self, gpu: int | str, kind: str | int, data: int = 0, **more: int) -> World:
-        """An event for whoever waits for one: `"xid", 79` for a GPU that has fallen off the bus."""
+        """Add an event for event sets, such as `"xid", 79` for a GPU that has fallen off the bus."""
         events = self.data.setdefault("events", [])
         number = 1 + max((int(event.get("id", 0)) for event in events), default=0)
         events.append({"id": number, "uuid": self.gpu(gpu)["uuid"], "type": kind, "data": data, **more})
         return self
 
     def with_realistic_latencies(self) -> World:
-        """Calls take as long as on real machines (:data:`REALISTIC_LATENCY_US`)."""
+        """Let calls take as long as on real machines (:data:`REALISTIC_LATENCY_US`)."""
         self.data["latency_us"] = {**REALISTIC_LATENCY_US, **self.data.get("latency_us", {})}
         self.data["field_latency_us"] = {**REALISTIC_FIELD_LATENCY_US, **self.data.get("field_latency_us", {})}
         return self
 
     def save(self, *, settle: bool = True) -> World:
-        """Shows the library the world as it is now, in one step; returns when programs are sure to see it."""
+        """Write the world atomically; return when programs are certain to use it."""
         text = "".join(f"{line}\n" for line in sorted(self._lines()))
         scratch = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")
         scratch.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -222,13 +221,13 @@ class World:
         return self
 
     def unload_driver(self) -> World:
-        """Takes the file away: initialising answers DRIVER_NOT_LOADED until the next save."""
+        """Remove the file: initialization returns DRIVER_NOT_LOADED until the next save."""
         self.file.unlink(missing_ok=True)
         time.sleep(SETTLE_S)
         return self
 
     def write_sysfs(self, root: Path) -> Path:
-        """What the kernel says of these GPUs under /sys (`runtime_status`: `"suspended"`, `"active"`), under a root."""
+        """Write the files of these GPUs under /sys to `root`; `runtime_status` is `"suspended"` or `"active"`."""
         for gpu in self.gpus:
             bus_id = gpu["pci"]["bus_id"].lower()[-12:]
             device = root / "bus" / "pci" / "devices" / bus_id
@@ -240,7 +239,7 @@ class World:
             (power / "control").write_text("auto\n")
         return root
 
-    # --- inside ---
+    # --- internals ---
 
     def _walk(self, gpu: int | str, path: str) -> tuple[Any, Any]:
         holder: Any = self.gpu(gpu)
@@ -272,7 +271,7 @@ class World:
         if len(set(uuids)) != len(uuids):
             raise ValueError(f"two devices have the same UUID: {uuids}")
         now = time.monotonic_ns()
-        machine = {key: value for key, value in self.data.items() if key not in _NOT_FOR_THE_LIBRARY}
+        machine = {key: value for key, value in self.data.items() if key not in _PYTHON_ONLY_KEYS}
         machine["events"] = [
             {"id": number, **event, "type": _EVENT_TYPES.get(event["type"], event["type"])}
             for number, event in enumerate(self.data.get("events", ()), 1)
@@ -290,8 +289,8 @@ def _function_name(function: str) -> str:
     return function
 
 
-def _spell_out_links(gpu: dict[str, Any]) -> None:
-    """`nvlink.link_count` links like `nvlink.link` become the list that a test can change one by one."""
+def _expand_links(gpu: dict[str, Any]) -> None:
+    """Expand `nvlink.link_count` and `nvlink.link` to a list of links that can be changed one by one."""
     nvlink = gpu.get("nvlink", {})
     if "link" in nvlink:
         alike = nvlink.pop("link")
@@ -308,12 +307,12 @@ def _counter_now(counter: Mapping[str, Any]) -> int:
 
 
 def _flatten(prefix: str, value: Any, now: int) -> Iterator[str]:
-    """`dotted.key=value` for the C side; a key alone means null."""
+    """Yield lines `dotted.key=value` for the C code; a key without a value is null."""
     if fault := _FAULT_KEY.fullmatch(prefix):
         settings = dict.fromkeys(value, True) if fault["kind"] in FAULT_LISTS else value
         value = {_function_name(function): setting for function, setting in settings.items()}
     if _is_counter(value):
-        # Kept in the world, so that the counter goes on from here when the world is saved again.
+        # Stored in the world, so that the counter continues from here when the world is saved again.
         value.setdefault("value", 0)
         value.setdefault("since_ns", now)
     if isinstance(value, Mapping):
