@@ -56,6 +56,21 @@ def test_every_range_is_full_at_the_first_look(client: FlaskClient, name: str, g
         assert all(low <= mean <= high for low, mean, high in ordered if mean is not None)
 
 
+@pytest.mark.parametrize("name", ["1h", "6h", "24h", "7d"])
+def test_every_range_of_the_host_is_full_and_leads_up_to_the_memory_in_use(client: FlaskClient, name: str) -> None:
+    metrics = ("system.cpu.usage_percent", "system.memory.used_gb", "system.memory.used_percent")
+    answer = read_json(client, f"/history?range={name}&metrics={','.join(metrics)}")
+    total_gb = read_json(client, "/metrics")["memory"]["total_gb"]
+
+    assert set(answer["series"]) == set(metrics)
+    for series in answer["series"].values():
+        assert sum(value is not None for value in series["mean"]) >= 0.99 * len(series["mean"])
+        assert all(value is None or value >= 0 for value in series["min"])
+    used = [value for value in answer["series"][metrics[1]]["mean"] if value is not None]
+    steps = [abs(after - before) for before, after in pairwise(used)]
+    assert max(steps[:-3]) < 0.1 * total_gb
+
+
 def test_events_of_a_week(client: FlaskClient) -> None:
     events = read_json(client, "/events?range=7d")
 

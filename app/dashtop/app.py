@@ -20,6 +20,7 @@ from dashtop.demo import build_past
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services, SystemClock
 from dashtop.model.timerange import DAY_MS
+from dashtop.model.unavailable import Unavailable
 from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
-    from dashtop.model.ports import Clock, GpuReader, HostReader
+    from dashtop.model.ports import Clock, GpuReader, HostReader, MemoryUse
     from dashtop.settings import Settings
 
 
@@ -182,7 +183,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     past = None
     if isinstance(readers.gpus, SimulatedGpuReader):
         log.info("Simulating seven days of history; this takes about a third of a second per GPU.")
-        past = build_past(readers.gpus.gpus, clock.now_ms())
+        past = build_past(readers.gpus.gpus, clock.now_ms(), host_memory=_read_memory(readers.host))
     history.start(past)
     collector.start()
 
@@ -193,6 +194,13 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         close=close,
         path=prefix if token in {None, settings.token} else f"{prefix}?token={token}",
     )
+
+
+def _read_memory(host: HostReader) -> MemoryUse | None:
+    try:
+        return host.memory()
+    except Unavailable:
+        return None
 
 
 def _access_token(settings: Settings) -> str | None:

@@ -1,8 +1,9 @@
-"""History of a demo: seven days of readings, events and processes of its simulated GPUs."""
+"""History of a demo: seven days of readings, events and processes of its simulated GPUs; CPU and RAM of the host."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -14,16 +15,18 @@ from dashtop.history.past import Past
 from dashtop.history.rollup import Readings
 from dashtop.history.schema import RAW, TIERS
 from dashtop.metrics import GPU_METRICS
-from dashtop.model.metric import Aggregation
+from dashtop.model.metric import GIB, Aggregation
 from dashtop.model.sample import Host, Sample, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from dashtop.sources.simulated.curves import HOUR_S, Noise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from dashtop.history.encoder import Record
+    from dashtop.model.ports import MemoryUse
     from dashtop.sources.simulated.gpu import SimulatedGpu
 
 
@@ -46,38 +49,64 @@ PARTS: Final = (
     Part(6 * HOUR_MS, 0, 5 * SECOND_MS, 2 * HOUR_MS),
     Part(1 * HOUR_MS, 0, 1 * SECOND_MS, 2 * HOUR_MS),
 )
+_RAM_KEYS: Final = ("system.memory.used_gb", "system.memory.used_percent")
 MARGIN_MS: Final = 5 * MINUTE_MS
 """Each part goes back a little further than its range, so that the first bucket is full."""
 
 
-def build_past(gpus: Sequence[SimulatedGpu], now_ms: int) -> Past:
-    """Return the last seven days of these GPUs. It is computed while it is read."""
+class _Source(NamedTuple):
+    """Series, and what computes them: `read_many(times_ms, metrics)` returns a row for each metric."""
+
+    keys: Sequence[SeriesKey]
+    read_many: Callable[[NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
+
+
+def build_past(gpus: Sequence[SimulatedGpu], now_ms: int, *, host_memory: MemoryUse | None = None) -> Past:
+    """Return the last seven days of these GPUs. It is computed while it is read.
+
+    `host_memory`: what is in use now; the simulated history of the RAM leads up to it. None: no history of the host.
+    """
     gpus = [gpu for gpu in gpus if gpu.state is None]
     start_ms = _floor(now_ms - PARTS[0].span_ms - MARGIN_MS)
+    sources = [_Source(list_series(gpu), gpu.read_many) for gpu in gpus]
+    if host_memory is not None:
+        keys = [SeriesKey(key) for key in ("system.cpu.usage_percent", *_RAM_KEYS)]
+        sources.insert(0, _Source(keys, partial(_simulate_host, host_memory, now_ms)))
     return Past(
-        keys=[key for gpu in gpus for key in series_of(gpu)],
-        blocks=_read_blocks(gpus, now_ms) if gpus else (),
+        keys=[key for source in sources for key in source.keys],
+        blocks=_read_blocks(sources, now_ms) if sources else (),
         records=(record for gpu in gpus for record in encode_changes(gpu, start_ms, now_ms)),
         end_ms=now_ms,
     )
+
+
+def _simulate_host(
+    memory: MemoryUse, now_ms: int, times_ms: NDArray[np.int64], _metrics: Sequence[str]
+) -> NDArray[np.float32]:
+    """Return CPU in percent, RAM in GiB and in percent."""
+    noise, t = Noise(-1), times_ms / 1000
+    cpu = 15.0 + 9.0 * noise.wave(0, t, 400.0) + 5.0 * noise.wave(1, t, 15.0)
+    age = np.minimum((now_ms / 1000 - t) / HOUR_S, 1.0)  # the swings fade out towards the present
+    used = memory.used * (1.0 - age * (0.12 + 0.1 * noise.wave(2, t, 2.0 * HOUR_S)))
+    return np.stack([cpu, used / GIB, 100.0 * used / memory.total]).astype(np.float32)
 
 
 def _floor(time_ms: int) -> int:
     return time_ms // RAW.window_ms * RAW.window_ms
 
 
-def _read_blocks(gpus: Sequence[SimulatedGpu], now_ms: int) -> Iterator[tuple[int, Readings]]:
+def _read_blocks(sources: Sequence[_Source], now_ms: int) -> Iterator[tuple[int, Readings]]:
     starts = [_floor(now_ms - part.span_ms - MARGIN_MS) for part in PARTS]
     for part, part_start_ms, part_end_ms in zip(PARTS, starts, [*starts[1:], now_ms], strict=True):
         for start_ms in range(part_start_ms, part_end_ms, part.block_ms):
             end_ms = min(start_ms + part.block_ms, part_end_ms)
             times_ms = np.arange(start_ms, end_ms, part.interval_ms, dtype=np.int64)
-            of_gpus = [_read_block(gpu, times_ms, part) for gpu in gpus]
-            columns = (np.concatenate(column) for column in list(zip(*of_gpus, strict=True))[1:])
-            yield part.tier, Readings(of_gpus[0].times_ms, *columns)
+            found = [_read_block(source, times_ms, part) for source in sources]
+            columns = (np.concatenate(column) for column in list(zip(*found, strict=True))[1:])
+            yield part.tier, Readings(found[0].times_ms, *columns)
 
 
-def series_of(gpu: SimulatedGpu) -> list[SeriesKey]:
+def list_series(gpu: SimulatedGpu) -> list[SeriesKey]:
     """Return the series of a GPU."""
     return [
         SeriesKey(metric.key, gpu.device.uuid)
@@ -86,10 +115,10 @@ def series_of(gpu: SimulatedGpu) -> list[SeriesKey]:
     ]
 
 
-def _read_block(gpu: SimulatedGpu, times_ms: NDArray[np.int64], part: Part) -> Readings:
+def _read_block(source: _Source, times_ms: NDArray[np.int64], part: Part) -> Readings:
     """Return readings at these times, rolled up to the buckets of the part's tier."""
-    metrics = [key.metric for key in series_of(gpu)]
-    values = gpu.read_many(times_ms, metrics)
+    metrics = [key.metric for key in source.keys]
+    values = source.read_many(times_ms, metrics)
     width_ms = TIERS[part.tier].width_ms
     if not width_ms:
         return Readings.from_raw(times_ms, values)
