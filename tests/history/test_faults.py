@@ -311,11 +311,11 @@ def test_clock_wrong_by_decades_deletes_nothing(wrong_ms: int, storage: Storage)
 
 
 def test_old_windows_are_deleted_by_age_and_size_but_roll_ups_are_kept(storage: Storage) -> None:
-    history = storage.history(interval_s=10)
+    history = storage.history(interval_s=15)
     draw = random.Random(2)
-    for tick in range(0, 4 * 86_400, 10):
+    for tick in range(0, 4 * 86_400, 15):
         at(history, tick * 1000, draw.random())
-        if tick % 10_000 == 0:
+        if tick % 15_000 == 0:
             wait_until_written(history)
     wait_until_written(history)
     for window in range(30):  # each new window deletes a few old ones

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, RANGES
 from tests.builders import make_device, make_gpu, make_history, make_sample, wait_until_written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from dashtop.history.store import HistoryStore
     from tests.history.conftest import Storage
@@ -23,14 +22,14 @@ REASONS = SeriesKey("gpu.clocks.event_reasons", make_device(0).uuid)
 MIDNIGHT_MS = 1_800_057_600_000
 
 
-def fill(history: HistoryStore, times: Iterable[int], *, spike_at: int = -1) -> None:
+def fill(history: HistoryStore, times: Iterable[int], *, spikes: Collection[int] = ()) -> None:
     for count, time_ms in enumerate(times):
         history.append(
             make_sample(
                 count,
                 time_ms=time_ms,
                 host={CPU.metric: time_ms // 1000 % 100},
-                gpus=(make_gpu(values={LOAD.metric: 100 if time_ms == spike_at else 0, REASONS.metric: 4}),),
+                gpus=(make_gpu(values={LOAD.metric: 100 if time_ms in spikes else 0, REASONS.metric: 4}),),
             )
         )
         if count % 2000 == 1999:
@@ -38,30 +37,30 @@ def fill(history: HistoryStore, times: Iterable[int], *, spike_at: int = -1) -> 
     wait_until_written(history)
 
 
-@pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
-def test_every_range_shows_one_second_at_full_load(name: str, storage: Storage) -> None:
-    assert_seen(storage.history(), name)
+def test_every_range_shows_one_second_at_full_load(storage: Storage) -> None:
+    check_ranges(storage.history())
 
 
-@pytest.mark.parametrize("name", ["1h", "6h", "24h", "30d"])
-def test_every_range_of_memory_history_shows_one_second_at_full_load(name: str) -> None:
-    assert_seen(make_history(), name)
+def test_every_range_of_memory_history_shows_one_second_at_full_load() -> None:
+    check_ranges(make_history())
 
 
-def assert_seen(history: HistoryStore, name: str) -> None:
-    span = min(RANGES[name].span_ms, DAY_MS)
-    now = MIDNIGHT_MS + span
-    spike = now - span // 2 // 3000 * 3000
-    fill(history, range(MIDNIGHT_MS, now, 3000), spike_at=spike)
-    start, end, step = RANGES[name].find_bounds(now)
-    found = history.query([LOAD, REASONS], start, end, step)
-    load, reasons = found.series
-    storages = np.flatnonzero(load.maximum == 100)
-    assert [
-        found.start_ms + storage * step <= spike < found.start_ms + (storage + 1) * step for storage in storages
-    ] == [True]
-    assert load.minimum[storages[0]] == (0 if step > 3000 else 100)
-    assert np.nanmax(reasons.mean) == np.nanmin(reasons.mean) == 4
+def check_ranges(history: HistoryStore) -> None:
+    """Fill an idle day with one sample at full load in the middle of each range, and query every range."""
+    spans = {name: min(RANGES[name].span_ms, DAY_MS) for name in ("1h", "6h", "24h", "30d")}
+    now = MIDNIGHT_MS + DAY_MS
+    spikes = sorted({now - span // 2 // 3000 * 3000 for span in spans.values()})
+    assert len(spikes) == 3
+    fill(history, range(MIDNIGHT_MS, now, 3000), spikes=spikes)
+    for name, span in spans.items():
+        start, end, step = RANGES[name].find_bounds(now)
+        found = history.query([LOAD, REASONS], start, end, step)
+        load, reasons = found.series
+        positions = np.flatnonzero(load.maximum == 100)
+        expected = [(spike - found.start_ms) // step for spike in spikes if spike >= now - span]
+        assert positions.tolist() == expected, name
+        assert set(load.minimum[positions]) == {0 if step > 3000 else 100}, name
+        assert np.nanmax(reasons.mean) == np.nanmin(reasons.mean) == 4
     history.close()
 
 
