@@ -17,8 +17,9 @@ def test_every_xid_has_a_meaning_and_an_action(number: int) -> None:
     assert event.severity is XIDS.get(number, UNKNOWN).severity
 
 
-def test_ecc_events() -> None:
-    corrected, uncorrected = (ecc_event(corrected=corrected, time_ms=5, gpu_uuid=None) for corrected in (True, False))
+def test_ecc_events_have_the_meaning_of_an_xid() -> None:
+    event = ecc_event(48, time_ms=5, gpu_uuid=None)
 
-    assert (corrected.severity, uncorrected.severity) == (Severity.WARNING, Severity.CRITICAL)
-    assert corrected.advice != uncorrected.advice
+    assert (event.kind, event.severity, event.code) == ("ecc", Severity.CRITICAL, None)
+    assert event.text == "Uncorrectable ECC error (double bit)."
+    assert event.advice == XIDS[48].advice

@@ -308,22 +308,30 @@ def test_old_driver_uses_older_functions(nvml_world: WorldFactory, monkeypatch: 
 
 def test_xid_event_has_text_severity_and_advice(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     world = resize_world(nvml_world("h100x8"), 2)
+    world.gpu(0)["event_types"] |= 0xC00  # retirement of memory and its failure
     events: list[Event] = []
 
     def collect_events(found: GpuReading) -> bool:
         events.extend(found.events)
-        return len(events) >= 3
+        return len(events) >= 5
 
     with open_reader(world, monkeypatch) as gpus:
         read_complete(gpus)
-        world.add_event(1, "xid", 79).add_event(0, "xid", 31).add_event(0, "double_bit_ecc").save()
+        world.add_event(1, "xid", 79).add_event(0, "xid", 31).add_event(0, "double_bit_ecc")
+        world.add_event(0, "dram_retirement").add_event(0, "dram_retirement_failure").save()
         read_until(gpus, collect_events)
     lost = next(event for event in events if event.code == 79)
     assert (lost.kind, lost.severity, lost.gpu_uuid) == ("xid", Severity.CRITICAL, world.gpu(1)["uuid"])
     assert "fallen off the bus" in lost.text
     assert "Reboot" in lost.advice
     assert abs(lost.time_ms - time.time() * 1000) < 20_000
-    assert {event.kind for event in events} == {"xid", "ecc"}
+    assert sorted((event.kind, event.severity.value) for event in events) == [
+        ("ecc", "critical"),
+        ("ecc", "critical"),
+        ("ecc", "warning"),
+        ("xid", "critical"),
+        ("xid", "warning"),
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -86,13 +86,14 @@ def xid_event(number: int, *, time_ms: int, gpu_uuid: str | None) -> Event:
     )
 
 
-def ecc_event(*, corrected: bool, time_ms: int, gpu_uuid: str | None) -> Event:
-    """Return the event for an ECC error; `corrected`: for many corrected ones."""
+def ecc_event(xid: int, *, time_ms: int, gpu_uuid: str | None) -> Event:
+    """Return the event for an ECC error that NVML reports without an XID. `xid`: the XID of the same meaning."""
+    meaning = XIDS[xid]
     return Event(
         time_ms=time_ms,
         kind="ecc",
-        severity=Severity.WARNING if corrected else Severity.CRITICAL,
-        text="High rate of corrected ECC errors." if corrected else "Uncorrectable ECC error.",
-        advice=XIDS[92].advice if corrected else _RESET,
+        severity=meaning.severity,
+        text=f"{meaning.text}.",
+        advice=meaning.advice,
         gpu_uuid=gpu_uuid,
     )

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
     from dashtop.model.sample import Event
 
-EVENT_TYPES = (
-    pynvml.nvmlEventTypeXidCriticalError
-    | pynvml.nvmlEventTypeDoubleBitEccError
-    | pynvml.nvmlEventTypeSingleBitEccErrorStorm
-    | pynvml.nvmlEventTypeDramRetirementEvent
-    | pynvml.nvmlEventTypeDramRetirementFailure
-)
+# NVML's types of ECC events, and the XIDs of the same meaning.
+ECC_EVENTS = {
+    pynvml.nvmlEventTypeDoubleBitEccError: 48,
+    pynvml.nvmlEventTypeSingleBitEccErrorStorm: 92,
+    pynvml.nvmlEventTypeDramRetirementEvent: 63,
+    pynvml.nvmlEventTypeDramRetirementFailure: 64,
+}
+EVENT_TYPES = pynvml.nvmlEventTypeXidCriticalError | sum(ECC_EVENTS)
 WAIT_TIMEOUT_MS = 500
 MAX_PENDING_EVENTS = 256
 
@@ -75,15 +76,17 @@ class XidEventWatcher:
                     # If the GPU is lost or the driver is unloaded, every call fails immediately.
                     self._stop.wait(WAIT_TIMEOUT_MS / 1000)
                 continue
-            self._pending.append(self._build_event(data))
+            event = self._build_event(data)
+            if event is not None:
+                self._pending.append(event)
 
-    def _build_event(self, data: Any) -> Event:
+    def _build_event(self, data: Any) -> Event | None:
         uuid = self._uuids.get(_get_address(data.device))
         now_ms = time.time_ns() // 1_000_000
         if data.eventType & pynvml.nvmlEventTypeXidCriticalError:
             return xid_event(int(data.eventData), time_ms=now_ms, gpu_uuid=uuid)
-        corrected = bool(data.eventType & pynvml.nvmlEventTypeSingleBitEccErrorStorm)
-        return ecc_event(corrected=corrected, time_ms=now_ms, gpu_uuid=uuid)
+        xid = ECC_EVENTS.get(data.eventType)
+        return ecc_event(xid, time_ms=now_ms, gpu_uuid=uuid) if xid is not None else None
 
     def close(self) -> None:
         """Stop waiting."""

@@ -27,7 +27,7 @@ MEMORY_BLOCK_BYTES = 2**21
 
 _TABLE_SIZE = 65_536
 # Channels of the noise, one for each use.
-_PHASE, _PAUSE, _LEVEL, _JITTER, _EPOCH, _STRAIN, _WAIT, _SURGE, _BURST, _ROOM = range(10)
+_PHASE, _PAUSE, _LEVEL, _JITTER, _EPOCH, _STRAIN, _WAIT, _SURGE, _BURST, _ROOM, _DRIFT = range(11)
 _IDLE_POWER_SHARE, _THROTTLED_SHARE = 0.06, 0.86
 _ROOM_CELSIUS, _RISE_CELSIUS, _WARM_UP_S = 26.0, 44.0, 60.0
 
@@ -160,7 +160,8 @@ class Moment:
         cool = xp.exp(-(self.t - self.slot_start_s) / _WARM_UP_S)
         share = _IDLE_POWER_SHARE + (1.0 - _IDLE_POWER_SHARE) * xp.maximum(heat * warm, last_heat * cool)
         room = _ROOM_CELSIUS + 1.5 * self.noise.wave(_ROOM, self.t, 1800.0)
-        return xp.minimum(room + _RISE_CELSIUS * share, self.board.limit_celsius)
+        rise = (_RISE_CELSIUS + 4.0 * self.noise.wave(_DRIFT, self.t, 50.0)) * share
+        return xp.minimum(room + rise, self.board.limit_celsius)
 
 
 def _training(m: Moment) -> Load:
