@@ -14,14 +14,25 @@
 
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
 
-  // The pointer shows the lowest and highest value of each bucket: the edges of the band, the two traces before the line.
+  // "  (61.0 to 63.0)"; a range that would show the same number twice, and one of a gap, is empty.
+  function formatRange(low, high, digits) {
+    const [lowest, highest] = [low, high].map((value) => (Number.isFinite(value) ? value.toFixed(digits) : ""));
+    return lowest === highest ? "" : `  (${lowest} to ${highest})`;
+  }
+
+  // The pointer shows the lowest and highest value of each bucket. They come with the trace, [mean, low, high], or are
+  // the edges of its band, which are the two traces before it.
   function addRange(trace, index, data) {
-    if (trace.customdata || !(trace.hovertemplate || "").includes("customdata")) return trace;
+    if (trace.customdata) {
+      const rows = dashtop.units.decodeRows(trace.customdata);
+      return { ...trace, customdata: rows.map(([mean, low, high]) => [mean, low, high, formatRange(low, high, 2)]) };
+    }
+    if (!(trace.hovertemplate || "").includes("customdata")) return trace;
     const [low, high] = data.slice(index - 2, index);
     const [lowest, highest] = [low, high].map((edge) => dashtop.units.decodeArray(edge.y));
     const offset = (low.x0 - trace.x0) / trace.dx; // buckets before the band begins
-    const customdata = Array.from({ length: offset + lowest.length }, (_, at) => [lowest[at - offset], highest[at - offset]]);
-    return { ...trace, customdata };
+    const ranges = lowest.map((value, at) => [value, highest[at], formatRange(value, highest[at], 1)]);
+    return { ...trace, customdata: [...Array.from({ length: offset }, () => [null, null, ""]), ...ranges] };
   }
 
   // From a start and a step Plotly cannot know that daylight saving time begins or ends in between.

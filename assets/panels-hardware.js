@@ -1,4 +1,4 @@
-// Throttle reasons, the list of unsupported metrics, and the facts of the information card.
+// Throttle reasons, unsupported metrics and cards, and the facts of the information card.
 (function () {
   "use strict";
 
@@ -52,6 +52,11 @@
     parts.write(line.lastElementChild, names.join(" · "));
   }
 
+  // A card without any supported metric, as that of the fan of a passively cooled GPU, has a class that hides it.
+  function markUnsupportedCards(snapshot) {
+    for (const card of document.querySelectorAll(".gauge")) card.classList.toggle("is-unsupported", isUnsupported(card, snapshot));
+  }
+
   function buildFact(list) {
     const item = parts.make("div", "fact", list);
     parts.make("dt", "", item);
@@ -71,5 +76,5 @@
     });
   }
 
-  painters.push(paintThrottleReasons, hideUnsupported, paintFacts);
+  painters.push(paintThrottleReasons, hideUnsupported, markUnsupportedCards, paintFacts);
 })();

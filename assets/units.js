@@ -4,11 +4,12 @@
 
   const dashtop = window.dashtop;
 
-  // The other unit of each setting (assets/settings-store.js). K is a difference of temperatures: no offset of 32.
+  // The other unit of each setting (assets/settings-store.js). Δ°C is a difference of temperatures: no offset of 32.
   const ALTERNATIVES = {
-    temperature: { "°C": ["°F", (value) => value * 1.8 + 32], K: ["°F", (value) => value * 1.8] },
+    temperature: { "°C": ["°F", (value) => value * 1.8 + 32], "Δ°C": ["°F", (value) => value * 1.8] },
     memory: { GiB: ["GB", (value) => value * 1.073741824], MiB: ["MB", (value) => value * 1.048576] },
   };
+  const HEADROOM = 1.17;
   const DEFAULTS = { temperature: "C", memory: "GiB" };
   // Large values get a larger unit: [from, unit], a thousand times as large.
   const LARGER = { Wh: [10000, "kWh"], "MB/s": [1000, "GB/s"], "Mbit/s": [1000, "Gbit/s"] };
@@ -24,7 +25,7 @@
     const [threshold, larger] = LARGER[unit] || [Infinity];
     if (value >= threshold) return { value: value / 1000, symbol: larger };
     const chosen = chosenUnit(unit);
-    if (!chosen) return { value, symbol: unit };
+    if (!chosen) return { value, symbol: unit.replace("Δ", "") };
     return { value: value === null ? null : chosen[1](value), symbol: chosen[0] };
   }
 
@@ -50,6 +51,7 @@
 
   // Decodes a two-dimensional array; its shape is "rows,columns".
   function decodeRows(array) {
+    if (Array.isArray(array)) return array;
     const columns = Number(array.shape.split(",")[1]);
     const flat = decodeArray(array);
     return Array.from({ length: flat.length / columns }, (_, row) => flat.slice(row * columns, (row + 1) * columns));
@@ -63,10 +65,10 @@
       .replace(` ${unit}`, ` ${symbol}`);
   }
 
-  // Returns the smallest round tick distance (1, 2, 4, 5, times a power of ten) of at least `minimum`.
+  // Returns the smallest round tick distance (1, 2, 3, 4, 5, 6, 8, times a power of ten) of at least `minimum`.
   function roundTickDistance(minimum) {
     const power = 10 ** Math.floor(Math.log10(minimum));
-    return [1, 2, 4, 5, 10].find((each) => each * power >= minimum) * power;
+    return [1, 2, 3, 4, 5, 6, 8, 10].find((each) => each * power >= minimum) * power;
   }
 
   function formatTick(value) {
@@ -77,7 +79,10 @@
     const converted = { ...axis };
     if (axis.range) converted.range = axis.range.map(toUnit);
     if (axis.tickvals) {
-      converted.tickvals = axis.tickvals.map(toUnit);
+      // Ticks end at the capacity, which is below the end of the axis (app/dashtop/ui/charts/base_figure.py).
+      const capacity = converted.range[1] / HEADROOM;
+      const distance = roundTickDistance(capacity / 4);
+      converted.tickvals = Array.from({ length: Math.floor((1.005 * capacity) / distance) + 1 }, (_, tick) => tick * distance);
       converted.ticktext = converted.tickvals.map(formatTick);
     }
     if (axis.dtick) converted.dtick = roundTickDistance(toUnit(axis.dtick) - toUnit(0));
@@ -113,5 +118,5 @@
     return { data, layout };
   }
 
-  dashtop.units = { convert, format, formatSize, convertFigure, decodeArray };
+  dashtop.units = { convert, format, formatSize, convertFigure, decodeArray, decodeRows };
 })();

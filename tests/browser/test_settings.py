@@ -83,6 +83,12 @@ def test_units_apply_to_values_axes_and_annotations(tab: BrowserTab, demo: Runni
     compact = tab.page.locator("#compact-status [data-metric='gpu.temperature']")
     assert compact.get_attribute("data-unit") == "°F"
     assert tab.page.locator("#panel-storage .mount-total").first.get_attribute("data-unit") == "GB"
+    margin = tab.page.locator("#panel-temperature [data-metric='gpu.temperature_margin']")
+    known = demo.json("/api/v1/system/gpu-metrics?gpu_id=0")["temperature_margin"]
+    assert float(margin.inner_text()) == pytest.approx(known * 1.8, abs=15), "a difference has no offset of 32"
+    assert margin.get_attribute("data-unit") == "°F"
+    ticks = tab.page.evaluate("() => document.querySelector('#chart-memory .js-plotly-plot').layout.yaxis.ticktext")
+    assert ticks == ["0", "8", "16", "24"], "25.8 GB in round steps"
     choose(tab, "temperature-unit", "°C")
     tab.wait_until(f"() => ({AXIS})().includes('°C')")
     assert shown_temperature(tab)[1] == "°C"

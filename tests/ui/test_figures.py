@@ -13,7 +13,7 @@ from dashtop.metrics import METRICS
 from dashtop.model.metric import Thresholds
 from dashtop.model.sample import Series, SeriesKey, SeriesSet
 from dashtop.ui.charts import figures
-from dashtop.ui.charts.base_figure import ChartStyle, Figure
+from dashtop.ui.charts.base_figure import ChartStyle, Figure, capacity_axis
 from dashtop.ui.charts.figures import Line
 from dashtop.ui.charts.resolution import TimeSpan
 from dashtop.ui.theme import DARK, LIGHT
@@ -96,7 +96,7 @@ def test_hover_label_has_date_time_value_and_unit() -> None:
     assert figure["layout"]["hovermode"] == "x unified"
     assert figure["layout"]["xaxis"]["hoverformat"] == "%b %d, %H:%M:%S"
     assert figure["data"][-1]["hovertemplate"].startswith("GPU: %{y:.1f} %")
-    assert figure["data"][-1]["hovertemplate"].endswith("(%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>")
+    assert figure["data"][-1]["hovertemplate"].endswith("%{customdata[2]}<extra></extra>")
     assert "customdata" not in utilization([1.0, 2.0], spread=0.0)["data"][-1]["hovertemplate"]
     assert len(figure["data"]) > 1
     assert all(trace["hoverinfo"] == "skip" for trace in figure["data"][:-1])
@@ -114,6 +114,23 @@ def test_memory_lines_have_their_own_axis_up_to_their_total() -> None:
     assert len(ratios) == 1
     assert [note["text"] for note in layout["annotations"]] == ["VRAM 24.0 GiB", "RAM 512.0 GiB"]
     assert [shape["y0"] for shape in layout["shapes"]] == [24.0]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "ticks"),
+    [
+        (23.5, ["0", "6", "12", "18"]),
+        (23.99, ["0", "6", "12", "18", "24"]),
+        (15.0, ["0", "4", "8", "12"]),
+        (79.65, ["0", "20", "40", "60", "80"]),
+        (1007.3, ["0", "256", "512", "768"]),
+        (1.0, ["0", "0.25", "0.5", "0.75", "1"]),
+    ],
+)
+def test_ticks_of_memory_are_round(capacity: float, ticks: list[str]) -> None:
+    axis = capacity_axis(capacity)
+    assert axis["ticktext"] == ticks
+    assert axis["tickvals"] == [float(tick) for tick in ticks]
 
 
 def test_memory_without_a_gpu_and_without_a_total() -> None:

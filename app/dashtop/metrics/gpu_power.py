@@ -27,7 +27,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
         key="gpu.temperature_margin",
         title="T.Limit margin",
         help="Margin to the temperature at which the GPU throttles.",
-        unit=Unit.KELVIN,
+        unit=Unit.CELSIUS_DIFFERENCE,
         read=lambda gpu: gpu.temperature_margin(),
         prometheus="dashtop_gpu_temperature_margin_celsius",
     ),

@@ -23,7 +23,7 @@ class Unit(Enum):
 
     PERCENT = ("%", 0, "ratio", 0.01)
     CELSIUS = ("°C", 0, "celsius", 1.0)
-    KELVIN = ("K", 0, "celsius", 1.0)  # a difference of temperatures: 1 K = 1 °C
+    CELSIUS_DIFFERENCE = ("°C", 0, "celsius", 1.0, True)  # converted to °F without the offset of 32
     WATT = ("W", 0, "watts", 1.0)
     WATT_HOUR = ("Wh", 1, "joules", 3600.0)
     MEGAHERTZ = ("MHz", 0, "hertz", 1e6)
@@ -34,11 +34,12 @@ class Unit(Enum):
     COUNT = ("", 0, "", 1.0)
     LOAD = ("", 2, "", 1.0)
 
-    def __init__(self, symbol: str, digits: int, prometheus: str, factor: float) -> None:
+    def __init__(self, symbol: str, digits: int, prometheus: str, factor: float, is_difference: bool = False) -> None:
         self.symbol = symbol
         self.digits = digits
         self.prometheus = prometheus
         self.factor = factor
+        self.is_difference = is_difference
 
 
 class Kind(str, Enum):

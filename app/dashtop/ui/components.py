@@ -84,12 +84,14 @@ def icon(name: str, label: str) -> list[Component]:
 def metric_attributes(key: str, *, unit: bool = True) -> dict[str, Any]:
     """Return the attributes that make an element show the value of a metric.
 
-    `data-in` is the unit of the value as it is sent, `data-unit` the unit shown after it (assets/units.js).
+    `data-in` is the unit of the value as it is sent ("Δ°C": a difference of temperatures), `data-unit` the unit shown
+    after it (assets/units.js).
     `data-shared` is the help text for a GPU that has no memory of its own.
     """
     metric = METRICS[key]
     symbol = metric.unit.symbol
-    base = attributes(data_metric=key, data_digits=str(metric.unit.digits), data_help=metric.help, data_in=symbol)
+    sent = f"Δ{symbol}" if metric.unit.is_difference else symbol
+    base = attributes(data_metric=key, data_digits=str(metric.unit.digits), data_help=metric.help, data_in=sent)
     shown_unit = attributes(data_unit=symbol) if unit and symbol else {}
     shared = attributes(data_shared=SHARED_MEMORY_HELP) if key in _MEMORY_KEYS else {}
     return base | shown_unit | shared

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from dashtop.ui.theme import ChartTheme
 
 Figure = dict[str, Any]
+
+# Memory sizes are powers of two, and 1.25 and 1.5 times those: 4, 5, 6, 8, 10, 12, …
+_TICK_DISTANCES: Final = (0.25, 0.5, 1, 2, 3, *(step << power for power in range(20) for step in (4, 5, 6)))
+_HEADROOM: Final = 1.17
+"""End of an axis as a multiple of the capacity (also in assets/units.js)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,9 +121,11 @@ def encode_float32(values: NDArray[np.floating], denominator: int) -> dict[str, 
 
 
 def capacity_axis(capacity: float) -> dict[str, Any]:
-    """Return a y axis from 0 to `capacity` with ticks at its quarters, and room above for an annotation."""
-    ticks = [capacity * quarter / 4 for quarter in range(5)]
-    return {"range": [0, capacity * 1.17], "tickvals": ticks, "ticktext": [_format_tick(tick) for tick in ticks]}
+    """Return a y axis from 0 to `capacity` in GiB with round ticks, and room above for an annotation."""
+    distance = next(each for each in _TICK_DISTANCES if each >= capacity / 4)
+    # A GPU of 24 GiB reports 23.99: its last tick is 24.
+    ticks = [number * distance for number in range(int(1.005 * capacity / distance) + 1)]
+    return {"range": [0, capacity * _HEADROOM], "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def hline(level: float, colour: str, axis: str = "y") -> dict[str, Any]:
@@ -144,10 +151,6 @@ def annotation(
         "borderpad": 1,
         "font": {"size": 11, "color": colour},
     }
-
-
-def _format_tick(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004
 
 
 def _time_range(data: SeriesSet, zoom: TimeSpan | None) -> list[int]:

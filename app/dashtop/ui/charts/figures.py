@@ -140,8 +140,8 @@ def _traces(line: Line, axis: str, start: int, step: int) -> list[dict[str, Any]
     symbol = f" {unit.symbol}" if unit.symbol else ""
     template = f"{line.name}: %{{y:.1f}}{symbol}"
     if has_band:
-        # assets/charts.js fills customdata with the minimum and maximum from the two traces of the band.
-        template += "  (%{customdata[0]:.1f} to %{customdata[1]:.1f})"
+        # assets/charts.js fills customdata from the two traces of the band: minimum, maximum and their text.
+        template += "%{customdata[2]}"
     mean: dict[str, Any] = {
         **common,
         "name": line.name,

@@ -243,7 +243,7 @@ def _edge(data: SeriesSet, layer: Layer, top: Floats, colour: str, *, show_detai
     """
     values = np.stack([layer.mean, layer.minimum, layer.maximum], axis=1)
     details = f", {layer.details}" if layer.details and show_details else ""
-    mean, minimum, maximum = (f"%{{customdata[{column}]:.2f}}" for column in range(3))
+    size = f"%{{customdata[0]:.2f}} {Unit.GIBIBYTE.symbol}%{{customdata[3]}}"  # assets/charts.js adds the range
     return {
         **_common(data),
         "name": escape(f"{layer.name}{details}", quote=False),
@@ -252,7 +252,7 @@ def _edge(data: SeriesSet, layer: Layer, top: Floats, colour: str, *, show_detai
         "customdata": {**encode_float32(values, _DENOMINATOR), "shape": f"{len(values)},3"},
         "line": {"width": 1.5, "shape": "hv", "color": colour},
         "connectgaps": False,
-        "hovertemplate": f"%{{fullData.name}}: {mean} {Unit.GIBIBYTE.symbol}  ({minimum} to {maximum})<extra></extra>",
+        "hovertemplate": f"%{{fullData.name}}: {size}<extra></extra>",
     }
 
 
