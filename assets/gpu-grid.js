@@ -105,7 +105,7 @@
     if (element.title !== title) element.title = title;
   }
 
-  function paintBar(bar, value, level) {
+  function paintBar(bar, value, level = "") {
     parts.fill(bar, isNumber(value) ? value : null, level);
   }
 
@@ -130,7 +130,7 @@
     for (const { element, metric } of card.fields) {
       paintField(element, gpu[metric.key], metric, device.shares_host_memory && metric.ofMemory ? sharedHelp : "");
     }
-    paintBar(card.utilizationBar, gpu[UTILIZATION.key], gpu.utilization_level);
+    paintBar(card.utilizationBar, gpu[UTILIZATION.key]);
     paintBar(card.memoryBar, gpu[MEMORY_PERCENT.key], gpu.memory_level);
     paintProcess(card, gpu);
   }

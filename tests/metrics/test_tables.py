@@ -50,11 +50,16 @@ def test_row(metric: Metric[Any]) -> None:
         assert bool(metric.thresholds.message) == any(limit is not None for limit in severities)
 
 
-def test_utilization_changes_its_colour_without_a_warning() -> None:
-    thresholds = METRICS["gpu.utilization.gpu"].thresholds
-    assert thresholds is not None
-    assert (thresholds.elevated, thresholds.high) == (70, 85)
-    assert thresholds.severity(100.0) is None
+def test_full_load_has_no_colour_and_no_warning() -> None:
+    loads = [
+        metric for metric in ALL_METRICS if "utilization" in metric.key or metric.key == "system.cpu.usage_percent"
+    ]
+    assert len(loads) >= 9
+    assert [metric.key for metric in loads if metric.thresholds is not None] == []
+    power = METRICS["gpu.power.current_watts"].thresholds_for(make_device(power_limit_watts=400.0))
+    assert power is not None
+    assert power.elevated > 400.0
+    assert power.severity(400.0) is Severity.INFO
 
 
 def test_highest_severity_is_returned() -> None:
@@ -72,7 +77,7 @@ def test_device_thresholds_take_precedence() -> None:
     assert temperature.thresholds_for(make_device(slowdown_celsius=None)) is temperature.thresholds
     power = METRICS["gpu.power.current_watts"].thresholds_for(make_device(power_limit_watts=400.0))
     assert power is not None
-    assert power.elevated == pytest.approx(360.0)
+    assert power.elevated == pytest.approx(420.0)
     assert power.info == pytest.approx(398.0)
 
 

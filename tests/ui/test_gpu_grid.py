@@ -60,7 +60,6 @@ def test_a_row_has_values_or_reasons() -> None:
         "gpu.power.current_watts": "not supported by this device",
         "gpu.power.max_watts": "not supported by this device",
         "gpu.fan_speed": "not supported by this device",
-        "utilization_level": "high",
         "memory_level": "",
         "state": "",
         "processes_error": None,

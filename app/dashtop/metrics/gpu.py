@@ -15,7 +15,6 @@ from dashtop.metrics.thresholds import (
     MEMORY_USAGE,
     POWER_USAGE,
     TEMPERATURE,
-    UTILIZATION,
     power_thresholds,
     temperature_thresholds,
 )
@@ -31,7 +30,6 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time with at least one kernel running.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.utilization().gpu,
-        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_utilization_ratio",
     ),
     Metric(
@@ -40,7 +38,6 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time in which device memory was read or written.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.utilization().memory,
-        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_memory_controller_utilization_ratio",
     ),
     Metric(
@@ -49,7 +46,6 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time with at least one warp on an SM, averaged over all SMs (GPM, Hopper and later).",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.sm_activity(),
-        thresholds=UTILIZATION,
         period_s=1.0,
         prometheus="dashtop_gpu_sm_activity_ratio",
     ),
@@ -219,7 +215,6 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time in which the video encoder was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.encoder_utilization(),
-        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_encoder_utilization_ratio",
     ),
     Metric(
@@ -228,7 +223,6 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time in which the video decoder was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.decoder_utilization(),
-        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_decoder_utilization_ratio",
     ),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.thresholds import UTILIZATION
 from dashtop.model.metric import Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time in which the JPEG decoder was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.jpeg_utilization(),
-        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_jpeg_utilization_ratio",
     ),
     Metric(
@@ -53,7 +51,6 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Share of time in which the optical flow accelerator was busy.",
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.ofa_utilization(),
-        thresholds=UTILIZATION,
         prometheus="dashtop_gpu_ofa_utilization_ratio",
     ),
     Metric(

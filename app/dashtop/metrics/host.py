@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashtop.metrics.convert import MEGA, percent
-from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE, UTILIZATION
+from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE
 from dashtop.model.metric import GIB, Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         help="Share of time in which the cores were busy, all cores together.",
         unit=Unit.PERCENT,
         read=lambda host: host.cpu_percent(),
-        thresholds=UTILIZATION,
         prometheus="dashtop_cpu_utilization_ratio",
     ),
     Metric(

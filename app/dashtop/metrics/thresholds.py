@@ -1,4 +1,7 @@
-"""Thresholds: general ones, and those derived from the limits a GPU reports."""
+"""Thresholds: general ones, and those derived from the limits a GPU reports.
+
+A colour means that a person should act. Full utilization is what a GPU is bought for: it has no thresholds.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ from dashtop.model.metric import Thresholds
 if TYPE_CHECKING:
     from dashtop.model.sample import Device
 
-UTILIZATION = Thresholds(elevated=70, high=85)
-MEMORY_USAGE = Thresholds(elevated=70, high=90, warning=95, message="Memory is nearly full")
+MEMORY_USAGE = Thresholds(elevated=90, high=95, warning=95, message="Memory is nearly full")
 TEMPERATURE = Thresholds(elevated=75, high=85, warning=85, critical=95, message="Running hot")
-# A board at its power limit is normal at full load: it is mentioned, never red.
-POWER_USAGE = Thresholds(elevated=90, high=110, info=99.5, message="At its power limit")
+# A board at its power limit is normal at full load: it is mentioned, and coloured only above the limit.
+POWER_USAGE = Thresholds(elevated=105, high=110, info=99.5, message="At its power limit")
 SWAP_USAGE = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly full")
 # HBM and GDDR6X throttle at about 105 °C (vendors' data sheets: 95 to 110 °C).
 MEMORY_TEMPERATURE = Thresholds(elevated=85, high=95, warning=95, critical=105, message="Memory is running hot")

@@ -47,7 +47,6 @@ GRID_METRICS: Final = (
 COLUMNS: Final = (
     "index",
     *GRID_METRICS,
-    "utilization_level",
     "memory_level",
     "state",
     "processes_error",
@@ -166,18 +165,13 @@ def _build_row(gpu: Gpu) -> list[Any]:
     return [
         gpu.device.index,
         *(_value_or_reason(gpu, key) for key in GRID_METRICS),
-        _find_level(gpu, _UTILIZATION),
-        _find_level(gpu, _MEMORY_USED),
+        find_level(METRICS[_MEMORY_USED].thresholds_for(gpu.device), gpu.values.get(_MEMORY_USED)),
         describe_state(gpu),
         error.text if error is not None else None,
         len(gpu.processes),
         *_describe_largest_process(gpu),
         is_free(gpu),
     ]
-
-
-def _find_level(gpu: Gpu, key: str) -> str:
-    return find_level(METRICS[key].thresholds_for(gpu.device), gpu.values.get(key))
 
 
 def _value_or_reason(gpu: Gpu, key: str) -> float | str:
