@@ -89,6 +89,14 @@ def build_history(settings: Settings, clock: Clock) -> HistoryStore:
     )
 
 
+def open_history(settings: Settings, clock: Clock) -> HistoryStore:
+    """Return the history for these settings, to be read. That of the demo is simulated. The caller closes it."""
+    history = build_history(settings, clock)
+    if settings.demo:
+        history.start(build_past(SimulatedGpuReader(settings.demo, clock=clock).gpus, clock.now_ms()))
+    return history
+
+
 def build_database(settings: Settings) -> Database:
     """Return the database of the history, not opened yet. Raises SettingsError."""
     from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415

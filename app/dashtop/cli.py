@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import shtab
 
-from dashtop.export.request import add_options as add_export_options
+from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, SettingsError
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
@@ -104,15 +104,14 @@ def doctor(settings: Settings, *, json: bool = False) -> None:
 
 def export(settings: Settings, **request: Any) -> None:
     """Write stored history to a file. Needs no server, and does not disturb one that runs."""
-    from dashtop.app import build_history  # noqa: PLC0415
+    from dashtop.app import open_history  # noqa: PLC0415
     from dashtop.export import command  # noqa: PLC0415
-    from dashtop.export.request import Request  # noqa: PLC0415
     from dashtop.model.ports import SystemClock  # noqa: PLC0415
 
     clock = SystemClock()
-    history = build_history(settings, clock)
+    history = open_history(settings, clock)
     try:
-        command.run(Request(**request), history, clock)
+        command.run(command.Request(**request), history, clock)
     finally:
         history.close()
 

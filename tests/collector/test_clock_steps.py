@@ -11,8 +11,7 @@ import pytest
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
-from dashtop.export.formats import FORMATS
-from dashtop.export.table import Table
+from dashtop.export.table import FORMATS, Table
 from dashtop.model.sample import SeriesKey
 from dashtop.sources.host.reader import PsutilHostReader
 from tests.builders import make_history, wait_until_written

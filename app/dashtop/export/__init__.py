@@ -1,1 +1,1 @@
-"""Stored history as a file: made piece by piece, in constant memory, for the command and the API."""
+"""Stored history as a file in constant memory, for the command and the API."""

@@ -226,11 +226,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class StoredGpu:
-    """A GPU that a history contains. `index` None: it is not known, or another GPU has had it since."""
+    """A GPU in a history. None: not known; `index` also if another GPU has had that index since."""
 
     uuid: str
     index: int | None
-    name: str
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)

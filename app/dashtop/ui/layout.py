@@ -10,7 +10,7 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashtop.export.formats import offered
+from dashtop.export.table import list_formats
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import attributes, icon, segmented_control
@@ -196,7 +196,7 @@ def _build_export_menu() -> Component:
             **attributes(data_format=name),
         )
         for name, (title, purpose) in _FORMATS.items()
-        if name in offered()
+        if name in list_formats()
     ]
     return html.Details(
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashtop.export.formats import FORMATS
+from dashtop.export.table import FORMATS
 from dashtop.web.api import handlers, schemas, sse
 from dashtop.web.api.params import EventsParams, ExportParams, GpuParams, HistoryParams, Params, ProcessHistoryParams
 
@@ -124,7 +124,7 @@ ENDPOINTS = (
         summary="Time series as a file: one row for each bucket that has data, units in the header.",
         handler=handlers.export,
         params=ExportParams,
-        response=schemas.Export,
+        response=schemas.Export | schemas.LongExport,
         media_types=tuple(each.media_type for each in FORMATS.values()),
         errors=ONE_GPU_ERRORS,
     ),

@@ -10,28 +10,26 @@ import numpy as np
 from flask import Response
 from werkzeug.exceptions import UnprocessableEntity
 
-from dashtop.export.formats import FORMATS
-from dashtop.export.table import Table
+from dashtop.export.table import FORMATS, Table
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.errors import ExportError
 from dashtop.model.metric import MIB
-from dashtop.model.sample import SeriesKey
+from dashtop.model.sample import SeriesKey, StoredGpu
 from dashtop.model.timerange import SECOND_MS
 from dashtop.web.api import serializers
 from dashtop.web.api.context import find_gpu, get_gpu, get_gpus, get_readable_gpu, json_response
-from dashtop.web.api.params import DEFAULT_POINTS_OF_ALL
+from dashtop.web.api.params import DEFAULT_POINTS_OF_ALL, ExportParams
 from dashtop.web.api.serializers import DIGITS, scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from dashtop.model.sample import Sample, SeriesSet
+    from dashtop.model.sample import Gpu, Sample, SeriesSet
     from dashtop.web.api.context import Context, StreamLimiter
     from dashtop.web.api.params import (
         EventsParams,
-        ExportParams,
         GpuParams,
         HistoryParams,
         Params,
@@ -89,25 +87,34 @@ storage = _sample_handler(lambda sample: [serializers.storage(mount) for mount i
 
 def history(context: Context, params: HistoryParams) -> Response:
     """Return the series of one GPU and the host."""
-    keys = _find_series_keys(context.get_sample(), params)
+    names = _find_metrics(params)
+    keys = _find_series_keys(names, _find_gpus(context.get_sample(), names, params))
     points = params.points or (DEFAULT_POINTS_OF_ALL if params.metrics is None else None)
     start_ms, end_ms, step_ms = params.resolve(context.services.clock, points)
-    return json_response(_columns(context.services.history.query(list(keys.values()), start_ms, end_ms, step_ms)))
+    return json_response(_columns(context.services.history.query(keys, start_ms, end_ms, step_ms)))
 
 
-def _find_series_keys(sample: Sample, params: HistoryParams) -> dict[str, SeriesKey]:
-    """Return the selected series by metric key. Raise as `get_gpu` does if metrics of a GPU are named."""
-    selected = params.metrics.split(",") if params.metrics is not None else None
-    names = dict.fromkeys(selected or [metric.key for metric in ALL_METRICS])
-    is_gpu_required = selected is not None and any(name.startswith("gpu.") for name in names)
+def _find_metrics(params: HistoryParams) -> list[str]:
+    """Return the keys of the selected metrics."""
+    selected = params.metrics.split(",") if params.metrics is not None else [metric.key for metric in ALL_METRICS]
+    return list(dict.fromkeys(selected))
+
+
+def _find_gpus(sample: Sample, names: Sequence[str], params: HistoryParams) -> Sequence[Gpu]:
+    """Return the selected GPUs. Raise as `get_gpu` does if metrics of a GPU are named."""
+    if isinstance(params, ExportParams) and params.gpu is not None:
+        if params.gpu == "all":
+            return get_gpus(sample)
+        return [get_gpu(sample, index) for index in sorted({int(index) for index in params.gpu.split(",")})]
+    is_gpu_required = params.metrics is not None and any(name.startswith("gpu.") for name in names)
     gpu = get_gpu(sample, params.gpu_id) if is_gpu_required else find_gpu(sample, params.gpu_id)
-    keys = {}
-    for name in names:
-        if not name.startswith("gpu."):
-            keys[name] = SeriesKey(name)
-        elif gpu is not None:
-            keys[name] = SeriesKey(name, gpu.device.uuid)
-    return keys
+    return [gpu] if gpu is not None else []
+
+
+def _find_series_keys(names: Sequence[str], gpus: Sequence[Gpu]) -> list[SeriesKey]:
+    """Return the series of the host, then those of each GPU."""
+    host = [SeriesKey(name) for name in names if not name.startswith("gpu.")]
+    return host + [SeriesKey(name, gpu.device.uuid) for gpu in gpus for name in names if name.startswith("gpu.")]
 
 
 def _columns(series_set: SeriesSet) -> dict[str, object]:
@@ -134,12 +141,12 @@ def _column(values: NDArray[np.float32]) -> list[float | None]:
 def export(context: Context, params: ExportParams) -> Response:
     """Return the history as a file, streamed. A download occupies a thread, so it counts as a stream."""
     services = context.services
-    stored = set(services.history.series())
-    keys = [
-        key
-        for key in _find_series_keys(context.get_sample(), params).values()
-        if params.metrics is not None or key in stored
-    ]
+    names = _find_metrics(params)
+    gpus = _find_gpus(context.get_sample(), names, params)
+    keys = _find_series_keys(names, gpus)
+    if params.metrics is None:
+        stored = set(services.history.series())
+        keys = [key for key in keys if key in stored]
     start_ms, end_ms, step_ms = params.resolve(services.clock, params.points)
     if params.step is not None:
         step_ms = params.step * SECOND_MS
@@ -148,8 +155,16 @@ def export(context: Context, params: ExportParams) -> Response:
                 f"step: must give at most {MAX_EXPORT_ROWS} rows. Use a larger step or a shorter time range."
             )
     file_format = FORMATS[params.format]
-    chunks = file_format.write(Table(services.history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
-    limited = _limit_stream(context.stream_limiter, chunks)
+    table = Table(
+        services.history,
+        keys,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        step_ms=step_ms,
+        gpus=[StoredGpu(gpu.device.uuid, gpu.device.index, gpu.device.name) for gpu in gpus],
+        layout=params.layout,
+    )
+    limited = _limit_stream(context.stream_limiter, file_format.write(table))
     try:
         first = next(limited)
     except ExportError as error:

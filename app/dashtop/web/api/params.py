@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_GPU_ID = 999_999
 MAX_QUOTED_LENGTH = 80
+GPUS_PATTERN = r"^(all|[0-9]{1,6}(,[0-9]{1,6}){0,63})$"
 
 
 def _digits(value: object) -> object:
@@ -167,8 +169,35 @@ class HistoryParams(TimeRangeParams, GpuParams):
     ] = None
 
 
+def _gpu_indices(text: str) -> str:
+    if re.fullmatch(GPUS_PATTERN, text) is None:
+        raise ValueError("must be all, or indices from /gpu-list separated by commas")
+    return text
+
+
+def _without_gpu_id(text: str, info: ValidationInfo) -> str:
+    if info.data.get("gpu_id"):
+        raise ValueError("cannot be combined with gpu_id")
+    return text
+
+
 class ExportParams(HistoryParams):
-    """Select series, time range, resolution and file format."""
+    """Select series, time range, resolution, layout and file format."""
+
+    gpu: Annotated[
+        str | None,
+        AfterValidator(_gpu_indices),
+        AfterValidator(_without_gpu_id),
+        Field(
+            description="Indices of several GPUs, separated by commas, or all; instead of `gpu_id`.",
+            examples=["0,2", "all"],
+            json_schema_extra={"pattern": GPUS_PATTERN},
+        ),
+    ] = None
+    layout: Annotated[
+        Literal["wide", "long"],
+        Field(description="wide: a row per bucket; long: a row per bucket, GPU and metric."),
+    ] = "wide"
 
     format: Annotated[Literal["csv", "json", "parquet"], Field(description="Parquet needs pyarrow on the server.")] = (
         "csv"

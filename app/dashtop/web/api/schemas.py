@@ -232,15 +232,27 @@ class ExportColumn(ResponseBody):
     metric: str = Field(description="Key of the metric.", examples=["gpu.temperature"])
     statistic: str = Field(examples=["mean"], json_schema_extra={"enum": ["mean", "min", "max"]})
     unit: str = Field(examples=["°C"])
+    gpu: int | None = Field(ge=0, description="Index of the GPU; null: a metric of the host.", examples=[0])
+    gpu_name: str | None = Field(examples=["NVIDIA H100 80GB HBM3"])
     gpu_uuid: str | None = Field(description="null: a metric of the host.")
 
 
 class Export(ResponseBody):
-    """Each row: start of the bucket in ms since 1970, then one value per column, null without data."""
+    """Layout `wide`. Each row: start of the bucket in ms since 1970, then one value per column, null without data."""
 
     step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
     columns: list[ExportColumn]
     rows: list[list[float | None]] = Field(examples=[[[1795785420000, 64.0], [1795785432000, None]]])
+
+
+class LongExport(ResponseBody):
+    """Layout `long`. Each row: start of the bucket in ms since 1970, and one metric of the host or of one GPU."""
+
+    step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
+    columns: list[str] = Field(examples=[["time", "gpu", "gpu_name", "metric", "mean", "min", "max"]])
+    rows: list[list[float | str | None]] = Field(
+        examples=[[[1795785420000, 0, "NVIDIA H100 80GB HBM3", "gpu.temperature", 64.0, 63.0, 65.0]]]
+    )
 
 
 class Event(ResponseBody):
