@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashtop.model.errors import DashtopError
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+
     from dashtop.app import Dashtop
     from dashtop.settings import Settings
 
-__all__ = ["__version__", "create_app"]
+__all__ = ["DashtopError", "__version__", "create_app", "read_history"]
 
 
 def create_app(settings: Settings | None = None) -> Dashtop:
@@ -22,3 +27,27 @@ def create_app(settings: Settings | None = None) -> Dashtop:
     from dashtop.settings import load  # noqa: PLC0415
 
     return factory.create_app(settings or load())
+
+
+def read_history(
+    range: str = "1h",  # noqa: A002
+    *,
+    gpu: int | Iterable[int] | None = None,
+    metrics: Iterable[str] | None = None,
+    url: str | None = None,
+    token: str | None = None,
+) -> pd.DataFrame:
+    """Return the mean values of the last `range` (30s, 90m, 24h, 7d, …), indexed by time in UTC.
+
+    With one `gpu` (an index), a column per metric key, of that GPU and the host. With several, or None for all, the
+    columns have two levels: metric and GPU index, "" for the host. `frame["gpu.temperature"]` is then a DataFrame with
+    a column per GPU, `frame["system.cpu.usage_percent"]` a Series. NaN is missing. Rows are as far apart as in the
+    export of that range: one second for "1h".
+
+    `metrics`: metric keys; None for all. Without `url`, the history of this machine is read, from the place that the
+    environment (DASHTOP_DATA_DIR, DASHTOP_HISTORY_URL, DASHTOP_CONFIG) names; else that of the dashtop server at `url`
+    with its access `token`. Needs `dashtop[pandas]`. Raises DashtopError with a message that says what to do.
+    """
+    from dashtop import dataframe  # noqa: PLC0415 - importing dashtop must cost nothing
+
+    return dataframe.read_history(range, gpu=gpu, metrics=metrics, url=url, token=token)

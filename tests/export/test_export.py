@@ -301,7 +301,7 @@ def test_command_exports_any_duration_of_the_demo(duration: str, tmp_path: Path)
         (["export", "--start", "yesterday"], 2, "--start: must be a time such as 2026-01-31T14:00, not 'yesterday'"),
         (["export", "--step", "0"], 2, "--step: must be a whole number of at least 1, not '0'"),
         (["export", "--range", "2 hours"], 2, "--range: must be a number with a unit"),
-        (["export", "--gpu", "7"], 1, "--gpu 7: no such GPU in the history. No GPU is stored."),
+        (["export", "--gpu", "7"], 1, "GPU 7 is not in the history. No GPU is stored."),
         (["export", "--layout", "tall"], 2, "--layout: invalid choice: 'tall'"),
     ],
 )
@@ -319,7 +319,7 @@ def test_impossible_export_is_one_line(
 def test_unknown_gpu_lists_the_stored_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         export(folder, "--gpu", "0,3")
-    assert "--gpu 3: no such GPU in the history. Stored are 0, 1, 2." in capsys.readouterr().err
+    assert "GPU 3 is not in the history. Stored are 0, 1, 2." in capsys.readouterr().err
 
 
 def test_file_that_cannot_be_written_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

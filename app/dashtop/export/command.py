@@ -125,7 +125,10 @@ def build_table(request: Request, history: History, now_ms: int) -> Table:
         if (message := history.status_message()) is not None:
             raise ExportError(message)
         selection = " of these metrics" if stored else ""
-        raise ExportError(f"No history{selection} is stored there. Choose another place: --data-dir or --history-url.")
+        raise ExportError(
+            f"No history{selection} is stored there. Set its place with --data-dir or --history-url (environment:"
+            " DASHTOP_DATA_DIR, DASHTOP_HISTORY_URL)."
+        )
     return Table(history, keys, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms, gpus=gpus, layout=request.layout)
 
 
@@ -153,7 +156,7 @@ def _find_gpus(request: Request, history: History, stored: Sequence[SeriesKey]) 
     for wanted in request.gpus:
         if wanted not in names and not any(gpu.uuid == wanted for gpu in gpus):
             known = f"Stored are {', '.join(names)}" if names else "No GPU is stored"
-            raise ExportError(f"--gpu {wanted[:MAX_QUOTED_LENGTH]}: no such GPU in the history. {known}.")
+            raise ExportError(f"GPU {wanted[:MAX_QUOTED_LENGTH]} is not in the history. {known}.")
     return [gpu for name, gpu in names.items() if not {name, gpu.uuid}.isdisjoint(request.gpus)]
 
 

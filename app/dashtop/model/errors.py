@@ -6,6 +6,7 @@ DashtopError                  base class; the message says what is wrong and wha
 ├── Unavailable               a value is missing; has the UnavailableReason
 ├── CollectionEndedError      no sample will follow: dashtop is shutting down
 ├── ExportError               an export cannot be written
+├── ServerRequestError        a request to a dashtop server failed
 └── QueryError                a query of the history is invalid
 """
 
@@ -34,3 +35,7 @@ class QueryError(DashtopError):
 
 class ExportError(DashtopError):
     """An export cannot be written. The message says what to do."""
+
+
+class ServerRequestError(DashtopError):
+    """A request to a dashtop server failed. The message names the address and says why."""
