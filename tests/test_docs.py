@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 OTHER_PROGRAMS_OPTIONS = {  # gunicorn's, docker's and those of dashtop's subcommands, which are no settings
     *("--workers", "--threads", "--keep-alive", "--graceful-timeout", "--limit-request-line", "--bind"),
     *("--gpus", "--pid"),
-    *("--help", "--json", "--range", "--start", "--end", "--step", "--metrics", "--format"),
+    *("--help", "--print-completion", "--json", "--range", "--start", "--end", "--step", "--metrics", "--format"),
 }
 
 document = pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
