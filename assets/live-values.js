@@ -43,6 +43,8 @@
     const title = missing ? snapshot.missing[metric] || "no GPU" : (snapshot.shared && shared) || help;
     if (shared) element.classList.toggle("shared", !missing && snapshot.shared);
     if (element.title !== title) element.title = title;
+    const optional = element.closest(".optional");
+    if (optional && optional.hidden !== missing) optional.hidden = missing;
   }
 
   // The fill has the full length and is moved: that needs no layout, and its end stays round.

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.sources.host.cgroups import Cgroup, parse_cgroup
+from dashtop.model.ports import MemoryUse
+from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.host.cgroups import Cgroup, CgroupLimits, parse_cgroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GIB = 2**30
 
 A = "31cb02944da7a12196a193cf0e0f6c226d7c453a1db62e65ba98287593a2ee30"
 B = "0ac322a00cf64a4d58144a1974b993d91537f3ceec12928b10d881af6be8bbb2"
@@ -189,3 +198,122 @@ def test_a_long_hostile_path_costs_little() -> None:
     for unit in ("-pod", "a:", "slurm/uid_1/", "docker-", "machine-", "/job_1", "kubepods/x-"):
         assert parse_cgroup("0::/" + unit * 1_000 + "\n") == Cgroup()
     assert time.process_time() - started < 0.5
+
+
+class FakeCgroups:
+    """A fake /proc/self/cgroup and /sys/fs/cgroup."""
+
+    def __init__(self, root: Path) -> None:
+        self.proc, self.sys = root / "proc", root / "sys"
+        (self.proc / "self").mkdir(parents=True)
+        self.limits = CgroupLimits(proc=self.proc, sys=self.sys)
+
+    def set_own_cgroup(self, *lines: str) -> None:
+        (self.proc / "self" / "cgroup").write_text("".join(f"{line}\n" for line in lines))
+
+    def write(self, folder: str, **files: str) -> None:
+        """Write files of a cgroup; `_` in a name stands for a dot after the controller's name."""
+        path = self.sys / "fs" / "cgroup" / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (path / name.replace("_", ".", 1)).write_text(f"{text}\n")
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path) -> FakeCgroups:
+    return FakeCgroups(tmp_path)
+
+
+def reason(read: Callable[[], object]) -> UnavailableReason:
+    with pytest.raises(Unavailable) as missing:
+        read()
+    return missing.value.reason
+
+
+class TestLimits:
+    def test_v2_in_a_cgroup_namespace(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("0::/")
+        stat = f"anon 5\ninactive_file {GIB}\nactive_file 7"
+        cgroups.write(
+            "", cpu_max="150000 100000", memory_max=str(8 * GIB), memory_current=str(3 * GIB), memory_stat=stat
+        )
+
+        assert cgroups.limits.cpu_cores() == 1.5
+        assert cgroups.limits.memory() == MemoryUse(used=2 * GIB, total=8 * GIB, available=6 * GIB)
+
+    def test_v2_without_limits(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("0::/user.slice/session-3.scope")
+        cgroups.write("user.slice/session-3.scope", cpu_max="max 100000", memory_max="max", memory_current="5")
+        cgroups.write("user.slice", cpu_max="max 100000", memory_max="max", memory_current="5")
+
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
+        assert reason(cgroups.limits.memory) is UnavailableReason.NO_LIMIT
+
+    def test_v2_the_lowest_limit_of_nested_cgroups_applies(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("0::/job/step/task")
+        cgroups.write("job", cpu_max="200000 100000", memory_max=str(4 * GIB), memory_current=str(3 * GIB))
+        cgroups.write("job/step", cpu_max="400000 100000", memory_max=str(9 * GIB), memory_current=str(2 * GIB))
+        cgroups.write("job/step/task", cpu_max="max 100000", memory_max="max", memory_current=str(GIB))
+
+        assert cgroups.limits.cpu_cores() == 2.0
+        assert cgroups.limits.memory() == MemoryUse(used=3 * GIB, total=4 * GIB, available=GIB)
+
+    def test_v2_a_path_beyond_the_root_of_the_namespace(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("0::/../../other")
+        cgroups.write("", cpu_max="50000 100000", memory_max=str(GIB), memory_current="0")
+
+        assert cgroups.limits.cpu_cores() == 0.5
+        assert cgroups.limits.memory().total == GIB
+
+    @pytest.mark.parametrize("cpu_folder", ["cpu", "cpu,cpuacct"])
+    def test_v1_where_the_path_of_the_host_is_not_mounted(self, cgroups: FakeCgroups, cpu_folder: str) -> None:
+        cgroups.set_own_cgroup(f"4:memory:/docker/{A}", f"2:cpu,cpuacct:/docker/{A}", "1:name=systemd:/", "0::/")
+        cgroups.write(cpu_folder, cpu_cfs_quota_us="300000", cpu_cfs_period_us="100000")
+        stat = f"inactive_file 1\ntotal_inactive_file {GIB}"
+        cgroups.write(
+            "memory", memory_limit_in_bytes=str(2 * GIB), memory_usage_in_bytes=str(2 * GIB), memory_stat=stat
+        )
+
+        assert cgroups.limits.cpu_cores() == 3.0
+        assert cgroups.limits.memory() == MemoryUse(used=GIB, total=2 * GIB, available=GIB)
+
+    @pytest.mark.parametrize("unlimited", ["9223372036854771712", "9223372036854710272"])
+    def test_v1_without_limits(self, cgroups: FakeCgroups, unlimited: str) -> None:
+        cgroups.set_own_cgroup("4:memory:/user", "2:cpu:/user")
+        cgroups.write("cpu/user", cpu_cfs_quota_us="-1", cpu_cfs_period_us="100000")
+        cgroups.write("memory/user", memory_limit_in_bytes=unlimited, memory_usage_in_bytes="5")
+
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
+        assert reason(cgroups.limits.memory) is UnavailableReason.NO_LIMIT
+
+    def test_hybrid_hierarchy(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("4:memory:/job", "0::/job")
+        cgroups.write("memory/job", memory_limit_in_bytes=str(GIB), memory_usage_in_bytes="5")
+        cgroups.write("unified/job", cgroup_procs="1")
+
+        assert cgroups.limits.memory() == MemoryUse(used=5, total=GIB, available=GIB - 5)
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
+
+    @pytest.mark.parametrize("cpu", ["", "max", "x y", "100000 0", "-5 100000", "1 2 3", "\xff 100000"])
+    def test_garbage_is_unreadable(self, cgroups: FakeCgroups, cpu: str) -> None:
+        cgroups.set_own_cgroup("0::/")
+        cgroups.write("", cpu_max=cpu, memory_max="lots", memory_current="5")
+
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.UNREADABLE
+        assert reason(cgroups.limits.memory) is UnavailableReason.UNREADABLE
+
+    def test_garbage_in_proc_is_unreadable(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("nonsense")
+
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.UNREADABLE
+
+    def test_a_limit_without_its_usage_is_unreadable(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_own_cgroup("0::/")
+        cgroups.write("", memory_max=str(GIB))
+
+        assert reason(cgroups.limits.memory) is UnavailableReason.UNREADABLE
+
+    def test_without_cgroups_there_is_no_limit(self, cgroups: FakeCgroups) -> None:
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
+        cgroups.set_own_cgroup("0::/")
+        assert reason(cgroups.limits.memory) is UnavailableReason.NO_LIMIT

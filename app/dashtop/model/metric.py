@@ -32,6 +32,7 @@ class Unit(Enum):
     MEGABYTE_PER_SECOND = ("MB/s", 1, "bytes_per_second", 1e6)
     GIGABYTE_PER_SECOND = ("GB/s", 1, "bytes_per_second", 1e9)
     COUNT = ("", 0, "", 1.0)
+    CORES = ("cores", 2, "cores", 1.0)
     LOAD = ("", 2, "", 1.0)
 
     def __init__(self, symbol: str, digits: int, prometheus: str, factor: float, is_difference: bool = False) -> None:

@@ -261,6 +261,12 @@ class HostReader(Protocol):
     def swap(self) -> MemoryUse:
         """Swap space."""
 
+    def cpu_limit(self) -> float:
+        """Cores that the cgroup of dashtop (a container, pod or job) may use; can be a fraction."""
+
+    def container_memory(self) -> MemoryUse:
+        """Memory of that cgroup: `total` is its limit; the page cache that can be freed at once is not used."""
+
     def network_rates(self) -> ByteRates:
         """All interfaces except loopback and those that only forward the traffic of others."""
 

@@ -132,6 +132,7 @@ class UnavailableReason(Enum):
     FIRST_READING = _Fault(text="a rate needs two readings", retry_after_s=0.0)
     UNREADABLE = _Fault(text="not reported by the OS")
     ABSENT = _Fault(text="not present on this machine")
+    NO_LIMIT = _Fault(text="no cgroup limit", retry_after_s=60.0)
 
     def __new__(cls, fault: _Fault) -> UnavailableReason:
         """Return the member for a row, with the row's columns as attributes."""

@@ -154,9 +154,10 @@ def fact(key: str, label: str = "") -> Component:
     )
 
 
-def combined_fact(label: str, *shown: Component | str) -> Component:
-    """Return a label and several values."""
-    return html.Div([html.Dt(label), html.Dd(list(shown))], className="fact")
+def combined_fact(label: str, *shown: Component | str, optional: bool = False) -> Component:
+    """Return a label and several values. `optional`: hidden unless they are available."""
+    class_name = "fact optional" if optional else "fact"
+    return html.Div([html.Dt(label), html.Dd(list(shown))], className=class_name, hidden=optional)
 
 
 def find_metrics(part: object) -> frozenset[str]:

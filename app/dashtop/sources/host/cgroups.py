@@ -1,4 +1,4 @@
-"""Container, Kubernetes pod and Slurm job of a process, from the names of its cgroups in /proc/<pid>/cgroup.
+"""Container, Kubernetes pod and Slurm job of a process, from the names of its cgroups; limits of our own cgroup.
 
 Container runtimes and Slurm choose the names; tests/sources/test_cgroups.py has recorded examples.
 """
@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from dashtop.model.ports import MemoryUse
 from dashtop.model.text import sanitize_text
+from dashtop.model.unavailable import Unavailable, UnavailableReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SHORT_ID_LENGTH = 12
+# v1 reports "no limit" as the largest multiple of the page size that fits into 63 bits.
+_NO_LIMIT_BYTES = 2**62
 
 # Prefixes of systemd units (docker-<id>.scope) and of cgroupfs directories (libpod-<id>). crio-conmon-<id> and
 # libpod-conmon-<id> do not match: the monitor of the container runs there.
@@ -87,3 +96,96 @@ def _find_pod(path: str) -> str | None:
         return None
     matches = (_POD.fullmatch(segment) for segment in reversed(path.split("/")))
     return next((match[1].replace("_", "-") for match in matches if match), None)
+
+
+class CgroupLimits:
+    """Reads the limits of this process's own cgroup, v1 and v2. `proc` and `sys`: where /proc and /sys are mounted.
+
+    A limit applies to all cgroups below it, so the lowest one counts. A container may see its own cgroup as the root
+    (cgroup_namespaces(7)), or only that one mounted while /proc has the path of the host: folders that do not exist are
+    skipped.
+    """
+
+    def __init__(self, *, proc: Path, sys: Path) -> None:
+        self._own_cgroup = proc / "self" / "cgroup"
+        self._mount = sys / "fs" / "cgroup"
+
+    def cpu_cores(self) -> float:
+        """Return how many cores may be used. Raise Unavailable: NO_LIMIT or UNREADABLE."""
+        try:
+            limits = [limit for folder in self._find_folders("cpu") if (limit := _read_cpu_limit(folder)) is not None]
+        except (OSError, ValueError):
+            raise Unavailable(UnavailableReason.UNREADABLE) from None
+        if not limits:
+            raise Unavailable(UnavailableReason.NO_LIMIT)
+        return min(limits)
+
+    def memory(self) -> MemoryUse:
+        """Return the lowest memory limit, and what is used in its cgroup. Raise Unavailable: NO_LIMIT or UNREADABLE."""
+        try:
+            limits = [
+                (limit, folder)
+                for folder in self._find_folders("memory")
+                if (limit := _read_memory_limit(folder)) is not None
+            ]
+            if not limits:
+                raise Unavailable(UnavailableReason.NO_LIMIT)
+            limit, folder = min(limits)
+            used = _read_memory_use(folder)
+        except (OSError, ValueError):
+            raise Unavailable(UnavailableReason.UNREADABLE) from None
+        return MemoryUse(used, limit, max(0, limit - used))
+
+    def _find_folders(self, controller: str) -> Iterator[Path]:
+        """Yield the folder of the cgroup in each hierarchy of this controller, and the folders above it."""
+        for line in (_read_or_none(self._own_cgroup) or "").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:  # v2; beside v1 it is mounted at "unified"
+                hierarchies = [self._mount / "unified", self._mount]
+            elif controller in controllers.split(","):
+                hierarchies = [self._mount / controller, self._mount / controllers]
+            else:
+                continue
+            root = next((folder for folder in hierarchies if folder.is_dir()), None)
+            # Beyond the root of its namespace, a path has "..".
+            parts = [part for part in path.split("/") if part not in {"", ".", ".."}]
+            if root is not None:
+                yield from (root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _read_cpu_limit(folder: Path) -> float | None:
+    """Return cores. None: no limit at this level."""
+    if (text := _read_or_none(folder / "cpu.max")) is not None:
+        quota_us, period_us = text.split()
+    else:
+        quota_us = _read_or_none(folder / "cpu.cfs_quota_us") or "max"
+        period_us = _read_or_none(folder / "cpu.cfs_period_us") or ""
+    if quota_us in {"max", "-1"}:
+        return None
+    if int(quota_us) <= 0 or int(period_us) <= 0:
+        raise ValueError(f"{folder}: a quota of {quota_us} in {period_us} us")
+    return int(quota_us) / int(period_us)
+
+
+def _read_memory_limit(folder: Path) -> int | None:
+    """Return bytes. None: no limit at this level."""
+    text = _read_or_none(folder / "memory.max") or _read_or_none(folder / "memory.limit_in_bytes") or "max"
+    if text == "max" or int(text) >= _NO_LIMIT_BYTES:
+        return None
+    return int(text)
+
+
+def _read_memory_use(folder: Path) -> int:
+    """Return bytes as `docker stats` does: without file pages that are not in use."""
+    is_v2 = (usage := _read_or_none(folder / "memory.current")) is not None
+    usage = usage if usage is not None else (folder / "memory.usage_in_bytes").read_text("ascii")
+    inactive = "inactive_file" if is_v2 else "total_inactive_file"
+    stat = dict(line.split(" ", 1) for line in (_read_or_none(folder / "memory.stat") or "").splitlines())
+    return max(0, int(usage) - int(stat.get(inactive, 0)))
+
+
+def _read_or_none(file: Path) -> str | None:
+    try:
+        return file.read_text("ascii", errors="surrogateescape").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -10,6 +10,7 @@ import psutil
 
 from dashtop.model.ports import LoadAverage, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.host.cgroups import CgroupLimits
 from dashtop.sources.host.io_devices import TrafficReader, select_disks, select_interfaces
 from dashtop.sources.host.mounts import MountReader, statvfs_directory
 from dashtop.sources.host.processes import ProcessReader
@@ -58,6 +59,7 @@ class PsutilHostReader:
         self._cpu = _CpuTimes()
         self._network = TrafficReader(_read_network_counters, lambda names: select_interfaces(names, sys))
         self._disks = TrafficReader(_read_disk_counters, lambda names: select_disks(names, sys))
+        self._limits = CgroupLimits(proc=proc, sys=sys)
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
         self._processes = ProcessReader(clock=clock, proc=proc)
@@ -112,6 +114,14 @@ class PsutilHostReader:
             swap = _query_os(psutil.swap_memory)
             self._swap = MemoryUse(swap.used, swap.total, swap.free)
         return self._swap
+
+    def cpu_limit(self) -> float:
+        """Return the CPU limit of dashtop's own cgroup in cores."""
+        return self._limits.cpu_cores()
+
+    def container_memory(self) -> MemoryUse:
+        """Return the memory of dashtop's own cgroup and its limit."""
+        return self._limits.memory()
 
     def network_rates(self) -> ByteRates:
         """Return the traffic of the interfaces that `select_interfaces` selects."""
