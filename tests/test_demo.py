@@ -44,7 +44,7 @@ def read_json(client: FlaskClient, path: str) -> Any:
 
 @pytest.mark.parametrize("name", ["1h", "6h", "24h", "7d"])
 @pytest.mark.parametrize("gpu", range(4))
-def test_every_range_is_full_at_the_first_look(client: FlaskClient, name: str, gpu: int) -> None:
+def test_every_range_is_full_at_start(client: FlaskClient, name: str, gpu: int) -> None:
     answer = read_json(client, f"/history?range={name}&gpu_id={gpu}&metrics={','.join(METRICS)}")
 
     assert set(answer["series"]) == set(METRICS)
@@ -57,7 +57,7 @@ def test_every_range_is_full_at_the_first_look(client: FlaskClient, name: str, g
 
 
 @pytest.mark.parametrize("name", ["1h", "6h", "24h", "7d"])
-def test_every_range_of_the_host_is_full_and_leads_up_to_the_memory_in_use(client: FlaskClient, name: str) -> None:
+def test_host_history_is_full_and_leads_up_to_the_memory_in_use(client: FlaskClient, name: str) -> None:
     metrics = ("system.cpu.usage_percent", "system.memory.used_gb", "system.memory.used_percent")
     answer = read_json(client, f"/history?range={name}&metrics={','.join(metrics)}")
     total_gb = read_json(client, "/metrics")["memory"]["total_gb"]

@@ -1,4 +1,4 @@
-"""Recorded texts of /proc/<pid>/cgroup; where each was found stands beside it."""
+"""Recorded texts of /proc/<pid>/cgroup with their sources, and limits of fake cgroups."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECORDED = {
         f"8:memory:/docker/{B}/docker/{A}\n1:devices:/docker/{B}/docker/{A}\n",
         Cgroup(container=A[:12], runtime="docker"),
     ),
-    "an id alone at the root: by whom is not told": (
+    "id at the root, unknown runtime": (
         f"10:net_prio:/{A}\n2:cpu:/{A}\n",
         Cgroup(container=A[:12]),
     ),
@@ -106,7 +106,7 @@ RECORDED = {
         f"2:cpu,cpuacct:/libpod_parent/libpod-{A}\n1:name=systemd:/\n",
         Cgroup(container=A[:12], runtime="podman"),
     ),
-    "the keeper of a podman container is in none": (
+    "podman monitor is not in the container": (
         f"0::/machine.slice/libpod-conmon-{A}.scope\n",
         Cgroup(),
     ),
@@ -122,7 +122,7 @@ RECORDED = {
     ),
     "lxc, v1": ("4:memory:/lxc/example\n1:name=systemd:/lxc/example\n", Cgroup(container="example", runtime="lxc")),
     "lxc on proxmox": ("0::/lxc/101/ns/init.scope\n", Cgroup(container="101", runtime="lxc")),
-    "the monitor of lxc is in none": ("0::/lxc.monitor.web\n", Cgroup()),
+    "lxc monitor is not in the container": ("0::/lxc.monitor.web\n", Cgroup()),
     "systemd-nspawn": (
         "0::/machine.slice/machine-my\\x2dbox.scope/payload\n",
         Cgroup(container="my-box", runtime="systemd-nspawn"),
@@ -131,7 +131,7 @@ RECORDED = {
         "0::/machine.slice/systemd-nspawn@build.service/payload/init.scope\n",
         Cgroup(container="build", runtime="systemd-nspawn"),
     ),
-    "a virtual machine is no container": ("0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt\n", Cgroup()),
+    "virtual machine is not a container": ("0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt\n", Cgroup()),
     # https://slurm.schedmd.com/cgroup_v2.html, and sonar's jobs_slurm tests
     "slurm, v2": (
         "0::/system.slice/slurmstepd.scope/job_1392969/step_0/user/task_0\n",
@@ -146,7 +146,7 @@ RECORDED = {
         Cgroup(slurm_job="280678"),
     ),
     "slurm, v1, several slurmd": ("4:memory:/slurm_node7/uid_0/job_9/step_extern\n", Cgroup(slurm_job="9")),
-    "slurm's own daemon is in no job": ("0::/system.slice/slurmstepd.scope/system\n", Cgroup()),
+    "slurmd is in no job": ("0::/system.slice/slurmstepd.scope/system\n", Cgroup()),
     "podman in a slurm job": (
         f"0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0/libpod_parent/libpod-{A}\n",
         Cgroup(container=A[:12], runtime="podman", slurm_job="7"),
@@ -159,7 +159,7 @@ RECORDED = {
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded(name: str) -> None:
+def test_recorded_cgroups(name: str) -> None:
     text, expected = RECORDED[name]
 
     assert parse_cgroup(text) == expected
@@ -180,11 +180,11 @@ def test_recorded(name: str) -> None:
         "0::/job_hello/step_0\n",
     ],
 )
-def test_what_only_resembles_a_container_is_none(text: str) -> None:
+def test_similar_paths_are_not_containers(text: str) -> None:
     assert parse_cgroup(text) == Cgroup()
 
 
-def test_names_that_people_choose_are_made_printable_and_short() -> None:
+def test_user_chosen_names_are_sanitized() -> None:
     found = parse_cgroup("0::/lxc.payload.a\x1b[31m" + "b" * 300 + "\n")
 
     assert found.container is not None
@@ -193,7 +193,7 @@ def test_names_that_people_choose_are_made_printable_and_short() -> None:
     assert parse_cgroup("0::/machine.slice/machine-a\\x0ab.scope\n").container == "a\ufffdb"
 
 
-def test_a_long_hostile_path_costs_little() -> None:
+def test_long_hostile_paths_are_parsed_fast() -> None:
     started = time.process_time()
     for unit in ("-pod", "a:", "slurm/uid_1/", "docker-", "machine-", "/job_1", "kubepods/x-"):
         assert parse_cgroup("0::/" + unit * 1_000 + "\n") == Cgroup()
@@ -249,7 +249,7 @@ class TestLimits:
         assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
         assert reason(cgroups.limits.memory) is UnavailableReason.NO_LIMIT
 
-    def test_v2_the_lowest_limit_of_nested_cgroups_applies(self, cgroups: FakeCgroups) -> None:
+    def test_v2_lowest_limit_of_nested_cgroups_applies(self, cgroups: FakeCgroups) -> None:
         cgroups.set_own_cgroup("0::/job/step/task")
         cgroups.write("job", cpu_max="200000 100000", memory_max=str(4 * GIB), memory_current=str(3 * GIB))
         cgroups.write("job/step", cpu_max="400000 100000", memory_max=str(9 * GIB), memory_current=str(2 * GIB))

@@ -90,20 +90,20 @@ def real() -> Iterator[HostReader]:
     host.close()
 
 
-def reason(question: Callable[[], object]) -> UnavailableReason:
+def reason_of(read: Callable[[], object]) -> UnavailableReason:
     with pytest.raises(Unavailable) as missing:
-        question()
+        read()
     return missing.value.reason
 
 
 class TestCpu:
-    def test_the_first_tick_has_no_rates(self, host: PsutilHostReader) -> None:
+    def test_first_tick_has_no_rates(self, host: PsutilHostReader) -> None:
         host.begin()
 
-        assert reason(host.cpu_percent) is UnavailableReason.FIRST_READING
+        assert reason_of(host.cpu_percent) is UnavailableReason.FIRST_READING
         assert host.per_core() == ()
 
-    def test_busy_is_what_is_neither_idle_nor_waiting(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_busy_excludes_idle_and_iowait(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.cores([0] * 8, [100] * 8)
         host.begin()
         machine.cores([10, 10, 10, 20, 30, 10, 5, 5], [100, 100, 100, 200, 100, 100, 100, 100])
@@ -112,9 +112,7 @@ class TestCpu:
         assert host.per_core() == pytest.approx((50.0, 0.0))
         assert host.cpu_percent() == pytest.approx(25.0)
 
-    def test_iowait_that_is_taken_back_gives_no_share_beyond_the_whole(
-        self, machine: FakeMachine, host: PsutilHostReader
-    ) -> None:
+    def test_decreasing_iowait_keeps_percent_in_range(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.cores([0, 0, 0, 100, 50, 0, 0, 0])
         host.begin()
         machine.cores([60, 0, 0, 140, 10, 0, 0, 0])
@@ -122,33 +120,33 @@ class TestCpu:
 
         assert host.cpu_percent() == pytest.approx(60.0)
 
-    def test_cores_switched_on_start_anew(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_change_of_core_count_restarts_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.cores([0] * 8)
         host.begin()
         machine.cores([10] * 8, [10] * 8)
         host.begin()
-        assert reason(host.cpu_percent) is UnavailableReason.FIRST_READING
+        assert reason_of(host.cpu_percent) is UnavailableReason.FIRST_READING
         assert host.per_core() == ()
 
         machine.cores([20] * 8, [10, 10, 10, 20, 10, 10, 10, 10])
         host.begin()
         assert host.per_core() == pytest.approx((75.0, 0.0))
 
-    def test_an_unreadable_stat_is_said_and_forgotten(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_unreadable_stat_is_reported_and_recovers(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         host.begin()
         (machine.proc / "stat").unlink()
         host.begin()
-        assert reason(host.cpu_percent) is UnavailableReason.UNREADABLE
+        assert reason_of(host.cpu_percent) is UnavailableReason.UNREADABLE
 
         machine.cores([2_000] * 8)
         host.begin()
-        assert reason(host.cpu_percent) is UnavailableReason.FIRST_READING
+        assert reason_of(host.cpu_percent) is UnavailableReason.FIRST_READING
 
-    def test_a_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_stat_without_cores_is_unreadable(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "stat").write_text("cpu  1 2 3 4 5 6 7 8 0 0\n")
         host.begin()
 
-        assert reason(host.cpu_percent) is UnavailableReason.UNREADABLE
+        assert reason_of(host.cpu_percent) is UnavailableReason.UNREADABLE
 
     def test_this_machine_agrees_with_proc_stat(self, real: HostReader) -> None:
         def busy_and_total() -> tuple[int, int]:
@@ -168,24 +166,24 @@ class TestCpu:
         assert max(real.per_core()) > 10
         assert all(0 <= percent <= 100 for percent in real.per_core())
 
-    def test_load_is_that_of_proc(self, real: HostReader) -> None:
-        def told() -> tuple[float, ...]:
+    def test_load_average_equals_proc_loadavg(self, real: HostReader) -> None:
+        def read_loadavg() -> tuple[float, ...]:
             return tuple(float(field) for field in Path("/proc/loadavg").read_text().split()[:3])
 
-        before, load, after = told(), real.load_average(), told()
+        before, load, after = read_loadavg(), real.load_average(), read_loadavg()
         for value, *around in zip(load, before, after, strict=True):
             assert min(around) - 0.01 <= value <= max(around) + 0.01
 
 
 class TestFrequency:
-    def test_mean_of_the_cores(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_frequency_is_mean_of_cores(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "cpuinfo").write_text(
             "processor : 0\ncpu MHz\t\t: 1000.500\n\nprocessor : 1\ncpu MHz\t\t: 3000.500\n"
         )
 
         assert host.cpu_frequency() == pytest.approx(2000.5)
 
-    def test_cpufreq_where_cpuinfo_has_none(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_frequency_from_cpufreq_without_cpuinfo_mhz(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "cpuinfo").write_text("processor : 0\nBogoMIPS : 108.00\n")
         for policy, khz in (("policy0", 1_800_000), ("policy4", 2_400_000)):
             here = machine.sys / "devices/system/cpu/cpufreq" / policy
@@ -195,17 +193,17 @@ class TestFrequency:
         assert host.cpu_frequency() == pytest.approx(2_100.0)
 
     @pytest.mark.parametrize("text", ["processor : 0\n", "cpu MHz : 0.000\n"])
-    def test_what_nothing_tells_is_missing(self, machine: FakeMachine, host: PsutilHostReader, text: str) -> None:
+    def test_unknown_frequency_is_missing(self, machine: FakeMachine, host: PsutilHostReader, text: str) -> None:
         (machine.proc / "cpuinfo").write_text(text)
 
-        assert reason(host.cpu_frequency) is UnavailableReason.UNREADABLE
+        assert reason_of(host.cpu_frequency) is UnavailableReason.UNREADABLE
 
-    def test_no_cpuinfo_at_all(self, host: PsutilHostReader) -> None:
-        assert reason(host.cpu_frequency) is UnavailableReason.UNREADABLE
+    def test_missing_cpuinfo(self, host: PsutilHostReader) -> None:
+        assert reason_of(host.cpu_frequency) is UnavailableReason.UNREADABLE
 
 
 class TestMemory:
-    def test_used_is_what_is_not_available(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_used_is_total_minus_available(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         kib = {"MemTotal": 1000, "MemFree": 100, "MemAvailable": 600, "Buffers": 10, "Cached": 400, "SReclaimable": 5}
         kib |= {"Shmem": 1, "Active": 1, "Inactive": 1, "Slab": 1, "SwapTotal": 500, "SwapFree": 350}
         (machine.proc / "meminfo").write_text("".join(f"{name}: {size} kB\n" for name, size in kib.items()))
@@ -215,43 +213,43 @@ class TestMemory:
         assert host.memory() == MemoryUse(400 * 1024, 1000 * 1024, 600 * 1024)
         assert host.swap() == MemoryUse(150 * 1024, 500 * 1024, 350 * 1024)
 
-    def test_no_meminfo(self, host: PsutilHostReader) -> None:
+    def test_missing_meminfo(self, host: PsutilHostReader) -> None:
         host.begin()
 
-        assert reason(host.memory) is UnavailableReason.UNREADABLE
-        assert reason(host.swap) is UnavailableReason.UNREADABLE
+        assert reason_of(host.memory) is UnavailableReason.UNREADABLE
+        assert reason_of(host.swap) is UnavailableReason.UNREADABLE
 
     def test_this_machine_agrees_with_proc_meminfo(self, real: HostReader) -> None:
         real.begin()
         memory, swap = real.memory(), real.swap()
-        told = {
+        meminfo = {
             line.split(":")[0]: 1024 * int(line.split()[1])
             for line in Path("/proc/meminfo").read_text().splitlines()
             if line.endswith("kB")
         }
 
-        assert memory.total == told["MemTotal"]
-        assert memory.available == pytest.approx(told["MemAvailable"], abs=512 * 2**20)
+        assert memory.total == meminfo["MemTotal"]
+        assert memory.available == pytest.approx(meminfo["MemAvailable"], abs=512 * 2**20)
         assert memory.used == memory.total - memory.available
-        assert swap.total == told["SwapTotal"]
-        assert swap.available == pytest.approx(told["SwapFree"], abs=64 * 2**20)
+        assert swap.total == meminfo["SwapTotal"]
+        assert swap.available == pytest.approx(meminfo["SwapFree"], abs=64 * 2**20)
 
-    def test_one_tick_asks_once(self, real: HostReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memory_is_read_once_per_tick(self, real: HostReader, monkeypatch: pytest.MonkeyPatch) -> None:
         real.begin()
         first = real.memory()
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: pytest.fail("asked twice"))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: pytest.fail("read twice"))
 
         assert real.memory() is first
 
 
 class TestTraffic:
-    def test_the_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+    def test_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.network(lo=(1, 1), eth0=(10**9, 10**9))
         machine.disks(sda=(10**9, 10**9))
         host.begin()
 
-        assert reason(host.network_rates) is UnavailableReason.FIRST_READING
-        assert reason(host.disk_rates) is UnavailableReason.FIRST_READING
+        assert reason_of(host.network_rates) is UnavailableReason.FIRST_READING
+        assert reason_of(host.disk_rates) is UnavailableReason.FIRST_READING
 
     def test_bytes_per_second_of_the_monotonic_clock(
         self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader
@@ -268,7 +266,7 @@ class TestTraffic:
         assert host.disk_rates() == ByteRates(sent=60 * SECTOR / 2, received=60 * SECTOR / 2)
 
     @pytest.mark.parametrize("after", [(50, 50), (0, 0)])
-    def test_a_counter_that_wraps_or_starts_anew_gives_neither_negative_nor_absurd_rates(
+    def test_counter_wrap_or_reset_gives_no_rate(
         self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader, after: tuple[int, int]
     ) -> None:
         machine.network(lo=(0, 0), eth0=(2**32 - 10, 2**32 - 10))
@@ -276,14 +274,14 @@ class TestTraffic:
         machine.network(lo=(0, 0), eth0=after)
         clock.advance(1.0)
         host.begin()
-        assert reason(host.network_rates) is UnavailableReason.FIRST_READING
+        assert reason_of(host.network_rates) is UnavailableReason.FIRST_READING
 
         machine.network(lo=(0, 0), eth0=(after[0] + 7, after[1] + 8))
         clock.advance(1.0)
         host.begin()
         assert host.network_rates() == ByteRates(7.0, 8.0)
 
-    def test_devices_that_come_and_go(self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader) -> None:
+    def test_devices_added_and_removed(self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader) -> None:
         steps: list[tuple[dict[str, tuple[int, int]], ByteRates | UnavailableReason]] = [
             ({}, UnavailableReason.ABSENT),
             ({"usb0": (10**6, 10**6)}, UnavailableReason.FIRST_READING),
@@ -296,12 +294,12 @@ class TestTraffic:
             machine.network(lo=(0, 0), **interfaces)
             host.begin()
             if isinstance(expected, UnavailableReason):
-                assert reason(host.network_rates) is expected
+                assert reason_of(host.network_rates) is expected
             else:
                 assert host.network_rates() == expected
             clock.advance(1.0)
 
-    def test_a_card_put_under_another_is_counted_once_soon_after(
+    def test_card_below_another_card_is_counted_once_after_recheck(
         self, machine: FakeMachine, clock: FakeClock, host: PsutilHostReader
     ) -> None:
         machine.network(lo=(0, 0), eth0=(0, 0), vf0=(0, 0))
@@ -318,14 +316,14 @@ class TestTraffic:
         (machine.proc / "diskstats").write_text("8 0 sda 1 2\n")
         host.begin()
 
-        assert reason(host.network_rates) is UnavailableReason.UNREADABLE
-        assert reason(host.disk_rates) is UnavailableReason.UNREADABLE
+        assert reason_of(host.network_rates) is UnavailableReason.UNREADABLE
+        assert reason_of(host.disk_rates) is UnavailableReason.UNREADABLE
 
-    def test_a_mistake_of_ours_is_not_reported_as_unreadable(
+    def test_internal_error_is_not_reported_as_unreadable(
         self, host: PsutilHostReader, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: object) -> frozenset[str]:
-            raise KeyError("a mistake of ours")
+            raise KeyError("internal error")
 
         monkeypatch.setattr("dashtop.sources.host.reader.select_interfaces", fail)
         host.begin()
@@ -347,13 +345,13 @@ class TestTraffic:
                 assert received >= 0
 
 
-def test_the_whole_table_is_read_from_this_machine(real: HostReader) -> None:
-    walk: MetricReader[HostReader] = MetricReader(HOST_METRICS)
+def test_whole_table_on_this_machine(real: HostReader) -> None:
+    reader: MetricReader[HostReader] = MetricReader(HOST_METRICS)
     real.begin()
-    _, first = walk.read(real, 0.0)
+    _, first = reader.read(real, 0.0)
     time.sleep(2 * TICK_S)
     real.begin()
-    values, unavailable = walk.read(real, 100.0)
+    values, unavailable = reader.read(real, 100.0)
 
     assert first["system.cpu.usage_percent"] is UnavailableReason.FIRST_READING
     assert values["system.memory.total_gb"] == pytest.approx(psutil.virtual_memory().total / 2**30)

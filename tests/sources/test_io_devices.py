@@ -39,7 +39,7 @@ class FakeSys:
         for slave in slaves:
             (here / "slaves" / slave).symlink_to(f"../../{slave}")
 
-    def counted(self) -> set[str]:
+    def select_all(self) -> set[str]:
         return set(select_interfaces([path.name for path in (self.root / "class" / "net").iterdir()], self.root))
 
 
@@ -48,7 +48,7 @@ def sys(tmp_path: Path) -> FakeSys:
     return FakeSys(tmp_path)
 
 
-def test_a_host_with_containers_counts_its_card_alone(sys: FakeSys) -> None:
+def test_host_with_containers_counts_its_card_only(sys: FakeSys) -> None:
     sys.interface("lo", kind=772)
     sys.interface("eth0", card=True)
     sys.interface("docker0", inside="bridge")
@@ -62,67 +62,67 @@ def test_a_host_with_containers_counts_its_card_alone(sys: FakeSys) -> None:
     sys.interface("ifb0")
     sys.interface("dummy0")
 
-    assert sys.counted() == {"eth0"}
+    assert sys.select_all() == {"eth0"}
 
 
-def test_a_bond_is_counted_at_its_cards(sys: FakeSys) -> None:
+def test_bond_is_counted_at_its_cards(sys: FakeSys) -> None:
     sys.interface("eno1", card=True, master="bond0")
     sys.interface("eno2", card=True, master="bond0")
     sys.interface("bond0", inside="bonding", lower="eno1")
     sys.interface("br0", inside="bridge", lower="bond0")
 
-    assert sys.counted() == {"eno1", "eno2"}
+    assert sys.select_all() == {"eno1", "eno2"}
 
 
-def test_a_card_under_a_bridge_is_counted_and_the_bridge_is_not(sys: FakeSys) -> None:
+def test_card_below_bridge_is_counted_instead_of_the_bridge(sys: FakeSys) -> None:
     sys.interface("enp3s0", card=True, master="br0")
     sys.interface("br0", inside="bridge", lower="enp3s0")
 
-    assert sys.counted() == {"enp3s0"}
+    assert sys.select_all() == {"enp3s0"}
 
 
-def test_an_accelerated_pair_is_counted_at_its_upper_half(sys: FakeSys) -> None:
+def test_accelerated_pair_is_counted_at_the_upper_device(sys: FakeSys) -> None:
     sys.interface("eth0", card=True, lower="enP1s2")
     sys.interface("enP1s2", card=True, master="eth0")
 
-    assert sys.counted() == {"eth0"}
+    assert sys.select_all() == {"eth0"}
 
 
-def test_infiniband_counts(sys: FakeSys) -> None:
+def test_infiniband_is_counted(sys: FakeSys) -> None:
     sys.interface("eth0", card=True)
     sys.interface("ib0", kind=32, card=True)
 
-    assert sys.counted() == {"eth0", "ib0"}
+    assert sys.select_all() == {"eth0", "ib0"}
 
 
-def test_a_container_counts_its_own_link(sys: FakeSys) -> None:
+def test_container_counts_its_virtual_interface(sys: FakeSys) -> None:
     sys.interface("lo", kind=772)
     sys.interface("eth0")
     sys.interface("tun0", kind=65534)
 
-    assert sys.counted() == {"eth0"}
+    assert sys.select_all() == {"eth0"}
 
 
-def test_a_pod_with_a_card_of_its_own_counts_both(sys: FakeSys) -> None:
+def test_pod_with_its_own_card_counts_both(sys: FakeSys) -> None:
     sys.interface("eth0")
     sys.interface("net1", card=True)
 
-    assert sys.counted() == {"eth0", "net1"}
+    assert sys.select_all() == {"eth0", "net1"}
 
 
-def test_a_machine_with_loopback_alone_counts_nothing(sys: FakeSys) -> None:
+def test_loopback_is_not_counted(sys: FakeSys) -> None:
     sys.interface("lo", kind=772)
 
-    assert sys.counted() == set()
+    assert sys.select_all() == set()
 
 
-def test_without_sys_names_decide(tmp_path: Path) -> None:
+def test_interfaces_are_selected_by_name_without_sysfs(tmp_path: Path) -> None:
     names = ["lo", "eth0", "wlan0", "docker0", "br-12", "veth1", "virbr0", "bond0", "tun0"]
 
     assert select_interfaces(names, tmp_path) == {"eth0", "wlan0"}
 
 
-def test_partitions_and_layers_of_disks_are_not_counted(sys: FakeSys) -> None:
+def test_partitions_and_stacked_disks_are_not_counted(sys: FakeSys) -> None:
     for name in ("sda", "sdb", "vda", "mmcblk0", "nbd0", "loop0", "ram0", "zram0", "zd16", "sr0"):
         sys.disk(name)
     sys.disk("md0", "sda", "sdb")
@@ -142,48 +142,48 @@ def test_nvme_multipath_is_counted_at_its_paths(sys: FakeSys) -> None:
     assert select_disks(listed, sys.root) == {"nvme0n1", "nvme1c0n1", "nvme1c1n1"}
 
 
-def test_a_disk_name_with_a_slash_is_found_in_sys(sys: FakeSys) -> None:
+def test_disk_name_with_slash_is_found_in_sysfs(sys: FakeSys) -> None:
     sys.disk("cciss!c0d0")
 
     assert select_disks(["cciss/c0d0", "cciss/c0d0p1"], sys.root) == {"cciss/c0d0"}
 
 
-def first_reading(rate: Rate, count: int, at: float) -> None:
+def assert_no_rate_yet(rate: Rate, count: int, at: float) -> None:
     with pytest.raises(Unavailable) as missing:
         rate.update(count, at)
     assert missing.value.reason is UnavailableReason.FIRST_READING
 
 
-def test_a_rate_is_growth_over_the_time_that_passed() -> None:
+def test_rate_is_growth_per_second() -> None:
     rate = Rate()
-    first_reading(rate, 1_000, 10.0)
+    assert_no_rate_yet(rate, 1_000, 10.0)
 
     assert rate.update(4_000, 12.0) == 1_500.0
     assert rate.update(4_000, 12.5) == 0.0
     assert rate.update(4_001, 13.0) == 2.0
 
 
-def test_a_clock_at_zero_is_a_reading_like_any_other() -> None:
+def test_reading_at_clock_zero_counts() -> None:
     rate = Rate()
-    first_reading(rate, 0, 0.0)
+    assert_no_rate_yet(rate, 0, 0.0)
 
     assert rate.update(5, 1.0) == 5.0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2**32 - 100, 50), (10**15, 0), (7, 6)])
-def test_a_counter_that_went_back_says_nothing_about_that_interval(before: int, after: int) -> None:
+def test_decreasing_counter_gives_no_rate(before: int, after: int) -> None:
     rate = Rate()
-    first_reading(rate, before, 1.0)
+    assert_no_rate_yet(rate, before, 1.0)
 
-    first_reading(rate, after, 2.0)
+    assert_no_rate_yet(rate, after, 2.0)
     assert rate.update(after + 30, 3.0) == 30.0
 
 
-def test_two_readings_at_the_same_time_do_not_divide_by_zero_and_lose_nothing() -> None:
+def test_two_readings_at_the_same_time() -> None:
     rate = Rate()
-    first_reading(rate, 0, 1.0)
+    assert_no_rate_yet(rate, 0, 1.0)
 
-    first_reading(rate, 100, 1.0)
+    assert_no_rate_yet(rate, 100, 1.0)
     assert rate.update(200, 2.0) == 200.0
 
 
@@ -195,7 +195,7 @@ def test_traffic_is_summed_over_devices() -> None:
     assert rates.update({"a": (10, 20), "b": (1_100, 1_200)}, 3.0) == ByteRates(55.0, 110.0)
 
 
-def test_a_device_that_appears_with_a_large_count_is_no_burst() -> None:
+def test_new_device_with_large_counter_is_no_burst() -> None:
     rates = TrafficRates()
     with pytest.raises(Unavailable):
         rates.update({"a": (0, 0)}, 1.0)
@@ -204,7 +204,7 @@ def test_a_device_that_appears_with_a_large_count_is_no_burst() -> None:
     assert rates.update({"a": (10, 10), "new": (10**12 + 5, 10**12 + 6)}, 3.0) == ByteRates(5.0, 6.0)
 
 
-def test_a_device_that_left_and_came_back_starts_anew() -> None:
+def test_device_that_returns_starts_again() -> None:
     rates = TrafficRates()
     with pytest.raises(Unavailable):
         rates.update({"a": (0, 0), "usb": (50, 50)}, 1.0)
@@ -213,7 +213,7 @@ def test_a_device_that_left_and_came_back_starts_anew() -> None:
     assert rates.update({"a": (1, 1), "usb": (10**9, 10**9)}, 3.0) == ByteRates(0.0, 0.0)
 
 
-def test_the_reset_of_one_device_leaves_the_others_rates() -> None:
+def test_reset_of_one_device_keeps_the_rates_of_others() -> None:
     rates = TrafficRates()
     with pytest.raises(Unavailable):
         rates.update({"a": (500, 500), "b": (500, 500)}, 1.0)
@@ -223,7 +223,7 @@ def test_the_reset_of_one_device_leaves_the_others_rates() -> None:
         rates.update({"a": (-1, 0), "b": (0, 0)}, 3.0)
 
 
-def test_no_device_is_said_as_such() -> None:
+def test_no_device_is_absent() -> None:
     with pytest.raises(Unavailable) as missing:
         TrafficRates().update({}, 1.0)
     assert missing.value.reason is UnavailableReason.ABSENT

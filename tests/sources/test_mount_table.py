@@ -28,12 +28,12 @@ DESKTOP = rb"""
 """
 
 
-def places(mountinfo: bytes) -> list[str]:
+def best_mount_points(mountinfo: bytes) -> list[str]:
     return [system.mount_points[0] for system in parse_mountinfo(mountinfo)]
 
 
-def test_only_parse_mountinfo_that_hold_data_are_kept() -> None:
-    assert places(DESKTOP) == [
+def test_only_file_systems_with_data_are_listed() -> None:
+    assert best_mount_points(DESKTOP) == [
         "/",
         "/boot/efi",
         "/data",
@@ -45,13 +45,13 @@ def test_only_parse_mountinfo_that_hold_data_are_kept() -> None:
     ]
 
 
-def test_a_bind_mount_is_another_place_of_the_same_file_system() -> None:
+def test_bind_mount_is_another_mount_point_of_the_file_system() -> None:
     data = next(system for system in parse_mountinfo(DESKTOP) if system.device == "8:1")
 
     assert data == FileSystem("8:1", "xfs", ("/data", "/home/me/projects"), is_local=True)
 
 
-def test_what_has_no_disk_in_this_machine_is_not_local() -> None:
+def test_file_systems_without_local_disk_are_not_local() -> None:
     assert [system.mount_points[0] for system in parse_mountinfo(DESKTOP) if not system.is_local] == [
         "/home/me/remote",
         "/mnt/nas",
@@ -61,7 +61,7 @@ def test_what_has_no_disk_in_this_machine_is_not_local() -> None:
     ]
 
 
-def test_the_root_of_a_container_is_an_overlay() -> None:
+def test_overlay_root_of_a_container_is_listed() -> None:
     mountinfo = rb"""
 100 90 0:100 / / rw - overlay overlay rw,lowerdir=/l
 101 100 259:1 /var/lib/docker/containers/f00/hosts /etc/hosts rw - ext4 /dev/nvme0n1p1 rw
@@ -75,17 +75,17 @@ def test_the_root_of_a_container_is_an_overlay() -> None:
     )
 
 
-def test_subvolumes_are_one_file_system_shown_at_the_root() -> None:
+def test_subvolumes_are_one_file_system_at_the_root() -> None:
     mountinfo = rb"""
 28 1 0:30 /@ / rw - btrfs /dev/sda2 rw
 40 28 0:30 /@home /home rw - btrfs /dev/sda2 rw
 41 28 0:30 / /mnt/top rw - btrfs /dev/sda2 rw
 """
 
-    assert places(mountinfo) == ["/"]
+    assert best_mount_points(mountinfo) == ["/"]
 
 
-def test_the_last_mount_on_a_place_hides_the_others() -> None:
+def test_last_mount_on_a_mount_point_hides_the_others() -> None:
     mountinfo = rb"""
 40 28 0:40 / /home/me rw - autofs /etc/auto.home rw
 41 40 0:41 / /home/me rw - nfs4 nas:/me rw
@@ -93,15 +93,15 @@ def test_the_last_mount_on_a_place_hides_the_others() -> None:
 43 42 0:43 / /secret rw - tmpfs tmpfs rw
 """
 
-    assert places(mountinfo) == ["/home/me"]
+    assert best_mount_points(mountinfo) == ["/home/me"]
 
 
-def test_escapes_are_undone_and_strange_bytes_kept() -> None:
+def test_octal_escapes_are_decoded_and_other_bytes_kept() -> None:
     line = rb"40 28 8:1 / /mnt/my\040disk\011\012\134\043x" + b"\xff rw - ext4 /dev/sda1 rw\n"
 
-    assert places(line) == ["/mnt/my disk\t\n\\#x\udcff"]
-    assert os.fsencode(places(line)[0]) == b"/mnt/my disk\t\n\\#x\xff"
+    assert best_mount_points(line) == ["/mnt/my disk\t\n\\#x\udcff"]
+    assert os.fsencode(best_mount_points(line)[0]) == b"/mnt/my disk\t\n\\#x\xff"
 
 
-def test_lines_that_are_none_are_passed_over() -> None:
+def test_invalid_lines_are_skipped() -> None:
     assert parse_mountinfo(b"\n40 28 8:1 / /mnt\nnonsense - \n40 28 8:1 / /x rw -\n") == ()

@@ -21,21 +21,21 @@ WAIT_S = 20.0
 
 
 class FakeDisks:
-    """Answers statvfs by path; a path in `dead` hangs until `release` is set."""
+    """Answers statvfs by path; a path in `hanging_paths` hangs until `release` is set."""
 
     def __init__(self) -> None:
         self.used = 10
         self.failing: dict[str, OSError] = {}
-        self.dead: set[str] = set()
+        self.hanging_paths: set[str] = set()
         self.release = threading.Event()
-        self.hanging = threading.Semaphore(0)
-        self.asked: list[str] = []
+        self.hang_started = threading.Semaphore(0)
+        self.paths: list[str] = []
         self._earlier = set(threading.enumerate())
 
     def statvfs(self, path: str) -> os.statvfs_result:
-        self.asked.append(path)
-        if path in self.dead:
-            self.hanging.release()
+        self.paths.append(path)
+        if path in self.hanging_paths:
+            self.hang_started.release()
             assert self.release.wait(WAIT_S)
         if path in self.failing:
             raise self.failing[path]
@@ -48,7 +48,7 @@ class FakeDisks:
         return [thread for thread in new if thread.name == "dashtop-mounts"]
 
     def wait_until_one_hangs(self) -> None:
-        assert self.hanging.acquire(timeout=WAIT_S)
+        assert self.hang_started.acquire(timeout=WAIT_S)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def refresh(reader: MountReader, clock: FakeClock, seconds: float = 5.0) -> dict
     return {mount.mount_point: mount for mount in reader.mounts()}
 
 
-def test_no_thread_before_the_first_question(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_no_thread_before_the_first_call(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     with reading(tmp_path, disks, clock, ROOT):
         assert disks.threads() == []
 
@@ -117,7 +117,7 @@ def test_sizes_are_those_of_df(disks: FakeDisks, clock: FakeClock, tmp_path: Pat
         )
 
 
-def test_the_first_call_waits_for_what_answers_at_once(
+def test_first_call_waits_for_fast_file_systems(
     disks: FakeDisks, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dashtop.sources.host.mounts.FIRST_READING_TIMEOUT_S", WAIT_S)
@@ -125,8 +125,8 @@ def test_the_first_call_waits_for_what_answers_at_once(
         assert [mount.used_bytes for mount in reader.mounts()] == [10 * 1024] * 2
 
 
-def test_the_first_call_does_not_wait_for_a_dead_mount(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
-    disks.dead.add("/nas")
+def test_first_call_does_not_wait_for_a_hung_mount(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    disks.hanging_paths.add("/nas")
     with reading(tmp_path, disks, clock, NAS, ROOT, DATA) as reader:
         reader.mounts()
         disks.wait_until_one_hangs()
@@ -135,19 +135,17 @@ def test_the_first_call_does_not_wait_for_a_dead_mount(disks: FakeDisks, clock: 
     assert known == {"/": 10 * 1024, "/data": 10 * 1024, "/nas": None}
 
 
-def test_sizes_are_asked_again_after_five_seconds_and_not_before(
-    disks: FakeDisks, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_sizes_are_refreshed_every_five_seconds(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     with reading(tmp_path, disks, clock, ROOT) as reader:
         refresh(reader, clock)
         disks.used = 20
         assert refresh(reader, clock, 4.9)["/"].used_bytes == 10 * 1024
-        assert len(disks.asked) == 1
+        assert len(disks.paths) == 1
 
         assert refresh(reader, clock, 0.1)["/"].used_bytes == 20 * 1024
 
 
-def test_mounts_come_and_go(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_mounts_added_and_removed(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     with reading(tmp_path, disks, clock, ROOT) as reader:
         assert set(refresh(reader, clock)) == {"/"}
         write_table(tmp_path, ROOT, DATA)
@@ -156,10 +154,10 @@ def test_mounts_come_and_go(disks: FakeDisks, clock: FakeClock, tmp_path: Path) 
         assert set(refresh(reader, clock)) == {"/data"}
 
 
-def test_a_dead_mount_has_no_sizes_and_the_others_go_on(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_hung_mount_has_no_sizes_and_others_are_refreshed(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     with reading(tmp_path, disks, clock, ROOT, NAS, DATA) as reader:
         assert refresh(reader, clock)["/nas"].used_bytes == 10 * 1024
-        disks.dead.add("/nas")
+        disks.hanging_paths.add("/nas")
         clock.advance(5.0)
         reader.mounts()
         disks.wait_until_one_hangs()
@@ -167,8 +165,8 @@ def test_a_dead_mount_has_no_sizes_and_the_others_go_on(disks: FakeDisks, clock:
         assert {mount.mount_point: mount.used_bytes for mount in reader.mounts()}["/nas"] == 10 * 1024
 
         clock.advance(0.1)
-        silent = {mount.mount_point: mount for mount in reader.mounts()}["/nas"]
-        assert silent == Mount(
+        hung_mount = {mount.mount_point: mount for mount in reader.mounts()}["/nas"]
+        assert hung_mount == Mount(
             mount_point="/nas", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None
         )
 
@@ -177,31 +175,31 @@ def test_a_dead_mount_has_no_sizes_and_the_others_go_on(disks: FakeDisks, clock:
             known = refresh(reader, clock)
             assert known["/"].used_bytes == known["/data"].used_bytes == used * 1024
             assert known["/nas"].used_bytes is None
-        assert disks.asked.count("/nas") == 2
+        assert disks.paths.count("/nas") == 2
         assert len(disks.threads()) == 2
 
 
-def test_a_mount_that_answers_again_is_shown_again(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
-    disks.dead.add("/nas")
+def test_mount_recovers_after_a_hang(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    disks.hanging_paths.add("/nas")
     with reading(tmp_path, disks, clock, ROOT, NAS) as reader:
         reader.mounts()
         disks.wait_until_one_hangs()
-        left_behind = reader._thread
-        assert left_behind is not None
+        abandoned = reader._thread
+        assert abandoned is not None
         clock.advance(5.0)
         assert refresh(reader, clock)["/nas"].used_bytes is None
 
-        disks.dead.clear()
+        disks.hanging_paths.clear()
         disks.release.set()
-        left_behind.join(WAIT_S)
+        abandoned.join(WAIT_S)
         disks.used = 33
         assert refresh(reader, clock)["/nas"].used_bytes == 33 * 1024
         assert len(disks.threads()) == 1
 
 
-def test_threads_stay_bounded_however_many_mounts_are_dead(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_number_of_threads_is_limited(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     remote = [f"0:{60 + n} / /nas{n} rw - nfs4 nas:/{n}" for n in range(12)]
-    disks.dead = {f"/nas{n}" for n in range(12)}
+    disks.hanging_paths = {f"/nas{n}" for n in range(12)}
     with reading(tmp_path, disks, clock, ROOT, *remote) as reader:
         reader.mounts()
         for _ in range(MAX_HUNG_THREADS):
@@ -214,16 +212,16 @@ def test_threads_stay_bounded_however_many_mounts_are_dead(disks: FakeDisks, clo
             disks.used = used
             known = refresh(reader, clock)
             assert known["/"].used_bytes == used * 1024
-            assert [known[path].used_bytes for path in sorted(disks.dead)] == [None] * 12
+            assert [known[path].used_bytes for path in sorted(disks.hanging_paths)] == [None] * 12
         assert len(disks.threads()) == MAX_HUNG_THREADS + 1
-        assert sum(path in disks.dead for path in disks.asked) == MAX_HUNG_THREADS
+        assert sum(path in disks.hanging_paths for path in disks.paths) == MAX_HUNG_THREADS
 
 
-def test_when_no_thread_is_left_nothing_old_is_shown_as_new(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_without_free_thread_old_sizes_are_not_shown(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     local = [f"8:{n} / /disk{n} rw - ext4 /dev/sd{n}" for n in range(MAX_HUNG_THREADS + 3)]
     with reading(tmp_path, disks, clock, ROOT, *local) as reader:
         refresh(reader, clock)
-        disks.dead = {f"/disk{n}" for n in range(MAX_HUNG_THREADS + 3)}
+        disks.hanging_paths = {f"/disk{n}" for n in range(MAX_HUNG_THREADS + 3)}
         clock.advance(5.0)
         for _ in range(MAX_HUNG_THREADS + 1):
             reader.mounts()
@@ -234,16 +232,14 @@ def test_when_no_thread_is_left_nothing_old_is_shown_as_new(disks: FakeDisks, cl
         assert len(disks.threads()) == MAX_HUNG_THREADS + 1
 
 
-def test_single_files_mounted_into_a_container_are_no_file_systems(
-    disks: FakeDisks, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_mounted_files_are_not_file_systems(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     disks.failing = {"/etc/hosts": NotADirectoryError(), "/gone": FileNotFoundError()}
     hosts, models = "8:5 /h /etc/hosts rw - ext4 /dev/sdc1", "8:5 /m /models/large rw - ext4 /dev/sdc1"
     with reading(tmp_path, disks, clock, ROOT, hosts, models, "8:6 / /gone rw - ext4 /dev/sdd1") as reader:
         assert set(refresh(reader, clock)) == {"/", "/models/large"}
 
 
-def test_a_mount_that_answers_with_an_error_has_no_sizes(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_mount_with_an_error_has_no_sizes(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     disks.failing = {"/nas": OSError(107, "Transport endpoint is not connected"), "/data": PermissionError()}
     with reading(tmp_path, disks, clock, ROOT, NAS, DATA) as reader:
         known = refresh(reader, clock)
@@ -252,20 +248,20 @@ def test_a_mount_that_answers_with_an_error_has_no_sizes(disks: FakeDisks, clock
     assert known["/nas"].used_bytes is known["/data"].used_bytes is None
 
 
-def test_names_are_made_printable_but_asked_as_they_are(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_names_are_sanitized_and_read_unchanged(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     with reading(tmp_path, disks, clock, r"8:1 / /mnt/a\011\033[1m\040b rw - ext4 /dev/sda1") as reader:
         assert set(refresh(reader, clock)) == {"/mnt/a\ufffd\ufffd[1m b"}
-    assert disks.asked == ["/mnt/a\t\x1b[1m b"]
+    assert disks.paths == ["/mnt/a\t\x1b[1m b"]
 
 
-def test_without_a_table_there_are_no_mounts(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+def test_missing_mount_table(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
     reader = MountReader(clock=clock, proc=tmp_path / "nowhere", statvfs=disks.statvfs)
 
     assert refresh(reader, clock) == {}
     reader.close()
 
 
-def test_close_ends_the_thread_and_is_not_held_up_by_a_dead_mount(
+def test_close_ends_the_thread_and_does_not_wait_for_a_hung_mount(
     disks: FakeDisks, clock: FakeClock, tmp_path: Path
 ) -> None:
     with reading(tmp_path, disks, clock, ROOT) as reader:
@@ -275,14 +271,14 @@ def test_close_ends_the_thread_and_is_not_held_up_by_a_dead_mount(
         assert [mount.used_bytes for mount in reader.mounts()] == [10 * 1024]
 
     disks.release.clear()
-    disks.dead.add("/nas")
+    disks.hanging_paths.add("/nas")
     with reading(tmp_path, disks, clock, NAS) as reader:
         reader.mounts()
         disks.wait_until_one_hangs()
         reader.close()
 
 
-def test_a_file_is_no_directory(tmp_path: Path) -> None:
+def test_statvfs_of_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         statvfs_directory(str(tmp_path / "file"))

@@ -87,7 +87,7 @@ def test_each_gpu_has_an_identity(count: int) -> None:
     assert all(0 < pid < 2**22 for pid in pids)
 
 
-def test_zero_gpus_are_a_machine_without_gpus() -> None:
+def test_zero_gpus_report_no_device() -> None:
     reading = SimulatedGpuReader(0, clock=FakeClock()).read(1.0)
 
     assert reading.gpus == ()
@@ -95,7 +95,7 @@ def test_zero_gpus_are_a_machine_without_gpus() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 65])
-def test_impossible_counts_are_rejected(count: int) -> None:
+def test_invalid_counts_are_rejected(count: int) -> None:
     with pytest.raises(ValueError, match="0 to 64"):
         SimulatedGpuReader(count, clock=FakeClock())
 
@@ -211,7 +211,7 @@ def test_processes_have_users_containers_and_jobs() -> None:
         assert process.info.started_ms < clock.now_ms()
 
 
-def test_many_gpus_include_a_split_a_lost_and_a_sleeping_one() -> None:
+def test_many_gpus_include_a_mig_a_lost_and_a_sleeping_one() -> None:
     frame = record_frames(12, 1)[0]
     instances = frame[12:]
 
@@ -354,13 +354,13 @@ def test_changes_are_when_processes_start_and_end() -> None:
     now_ms = FakeClock().now_ms()
     changes = gpu.changes(now_ms, now_ms + DAY_S * 1000)
 
-    def held(time_ms: int) -> list[tuple[int, int | None]]:
+    def read_processes(time_ms: int) -> list[tuple[int, int | None]]:
         return [(process.pid, process.gpu_memory_bytes) for process in gpu.read(time_ms).processes]
 
     assert len(changes) > 2
     for early, late in pairwise(changes):
-        assert held(early) == held(late - 1000)
-        assert held(late - 1000) != held(late)
+        assert read_processes(early) == read_processes(late - 1000)
+        assert read_processes(late - 1000) != read_processes(late)
 
 
 def test_noise_is_even_and_smooth_and_differs_between_gpus() -> None:

@@ -18,18 +18,18 @@ class TestUserNames:
         assert eventually(lambda: names.get(4_000_000_123)) == "4000000123"
 
     def test_each_user_is_looked_up_once(self) -> None:
-        asked: list[int] = []
+        looked_up: list[int] = []
 
         def lookup(uid: int) -> str:
-            asked.append(uid)
+            looked_up.append(uid)
             return f"user-{uid}"
 
         names = UserNames(lookup)
         for _ in range(3):
             assert eventually(lambda: names.get(5)) == "user-5"
-        assert asked == [5]
+        assert looked_up == [5]
 
-    def test_a_directory_that_hangs_holds_up_nobody_and_takes_one_thread(self) -> None:
+    def test_hanging_lookup_blocks_nothing_and_takes_one_thread(self) -> None:
         answer = threading.Event()
         before = threading.active_count()
 
@@ -46,13 +46,13 @@ class TestUserNames:
         assert eventually(lambda: names.get(0)) == "user-0"
         assert eventually(lambda: names.get(49)) == "user-49"
 
-    def test_names_of_many_users_are_not_kept_for_ever(self) -> None:
+    def test_number_of_stored_names_is_limited(self) -> None:
         names = UserNames(str)
         for uid in range(2_500):
             assert eventually(functools.partial(names.get, uid), every_s=0.001) == str(uid)
         assert len(names._names) <= 1_000
 
-    def test_a_name_is_made_printable(self) -> None:
+    def test_name_is_sanitized(self) -> None:
         names = UserNames(lambda uid: "a\x1b[31m\nb" + "c" * 200)
         assert eventually(lambda: names.get(1)).startswith("a\ufffd[31m\ufffdbccc")
         assert len(names.get(1) or "") == 64
@@ -74,5 +74,5 @@ class TestUserNames:
         (b"VIRTUAL_ENV=/x/" + b"n" * 4096 + b"\0", "n" * 63 + "…"),
     ],
 )
-def test_only_the_name_of_an_environment_is_told(environ: bytes, name: str | None) -> None:
+def test_only_the_name_of_an_environment_is_returned(environ: bytes, name: str | None) -> None:
     assert parse_environment_name(environ) == name

@@ -1,1 +1,1 @@
-"""Where readings come from: NVML, the operating system, and simulated GPUs. Nothing here knows who asks."""
+"""Sources of readings: NVML, the operating system, and simulated GPUs."""
