@@ -42,9 +42,9 @@ def hostile_processes(folder: Path, environment: str) -> Iterator[dict[int, str]
 
         started = {}
         # The kernel keeps 15 bytes of a program's name; the first argument, here of 4 KiB, has all of it.
-        for name, told, shown in (("n" * 20, "n" * 4096, "n" * 63 + "…"), (SCRIPT, SCRIPT, SCRIPT)):
+        for name, argument, shown in (("n" * 20, "n" * 4096, "n" * 63 + "…"), (SCRIPT, SCRIPT, SCRIPT)):
             shutil.copy(shutil.which("sleep") or "/bin/sleep", folder / name)
-            started[start(told, "120", executable=folder / name).pid] = shown
+            started[start(argument, "120", executable=folder / name).pid] = shown
         for renamed, shown in NAMES.items():
             process = start(sys.executable, "-c", _RENAMED, renamed.hex())
             assert process.stdout is not None

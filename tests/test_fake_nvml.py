@@ -164,7 +164,7 @@ class Session:
         else:
             self.world = World(data, self._file, self._cache_dir)
         self.world.save()
-        self.probe.ask("fresh()")
+        self.probe.evaluate("fresh()")
         return self.world
 
 
@@ -178,8 +178,8 @@ def session(
 
 
 @pytest.fixture
-def ask(session: Session) -> Callable[..., Any]:
-    return session.probe.ask
+def evaluate(session: Session) -> Callable[..., Any]:
+    return session.probe.evaluate
 
 
 @pytest.fixture
@@ -187,9 +187,9 @@ def run(session: Session) -> Callable[..., Any]:
     return session.probe.run
 
 
-def code_of(ask: Callable[..., Any], expression: str) -> int:
+def code_of(evaluate: Callable[..., Any], expression: str) -> int:
     with pytest.raises(NvmlFailure) as failure:
-        ask(expression)
+        evaluate(expression)
     return failure.value.code
 
 
@@ -201,7 +201,7 @@ def full(session: Session) -> Callable[..., Any]:
     """Return a function that evaluates expressions in a world with FULL_GPU and PLAIN_GPU."""
     if session.world.data.get("name") != "full":
         session.enter(machine(FULL_GPU, PLAIN_GPU, name="full"))
-    return session.probe.ask
+    return session.probe.evaluate
 
 
 GPU = "gpu(0)"
@@ -346,9 +346,9 @@ def test_missing_keys_are_not_supported(full: Callable[..., Any]) -> None:
         "[name for name in dir(n) if name.startswith('nvmlDeviceGet') and 'Handle' not in name and "
         "getattr(n, name).__code__.co_argcount == 1 and not hasattr(getattr(n, name), '__wrapped__')]"
     )
-    asked = [name for name in full(no_argument_beside_the_device) if name in exported_functions() - answered]
-    assert len(asked) > 60
-    for name in asked:
+    functions = [name for name in full(no_argument_beside_the_device) if name in exported_functions() - answered]
+    assert len(functions) > 60
+    for name in functions:
         if "RunningProcesses" in name:
             assert full(f"n.{name}(gpu(1))") == []
         else:
@@ -358,11 +358,11 @@ def test_missing_keys_are_not_supported(full: Callable[..., Any]) -> None:
 def test_field_values_have_their_own_return_codes(full: Callable[..., Any], run: Callable[..., Any]) -> None:
     read = run("""
         members = {1: "uiVal", 3: "ullVal", 5: "siVal"}
-        every_link = 0xFFFFFFFF
-        asked = [82, 83, 185, 186, (186, 1), 190, 192, 193, 197, 198, 91, 94, 138, (138, 1), (138, every_link), 164, 45]
+        total = 0xFFFFFFFF
+        fields = [82, 83, 185, 186, (186, 1), 190, 192, 193, 197, 198, 91, 94, 138, (138, 1), (138, total), 164, 45]
         answer = [
             (v.fieldId, v.nvmlReturn, v.valueType, getattr(v.value, members[v.valueType]))
-            for v in n.nvmlDeviceGetFieldValues(gpu(0), [*asked, 9999])
+            for v in n.nvmlDeviceGetFieldValues(gpu(0), [*fields, 9999])
         ]
     """)
     unsigned, wide, signed = 1, 3, 5
@@ -449,9 +449,9 @@ def test_process_detail_list(full: Callable[..., Any]) -> None:
     assert code_of(full, "n.nvmlDeviceGetRunningProcessDetailList(gpu(0), n.nvmlProcessDetailList_v1 + 1, 0)") == 25
 
 
-def test_process_utilization_returns_each_sample_once(session: Session, ask: Callable[..., Any]) -> None:
+def test_process_utilization_returns_each_sample_once(session: Session, evaluate: Callable[..., Any]) -> None:
     session.enter(machine({**FULL_GPU, "process_sampling_period_us": 300_000}, PLAIN_GPU))
-    samples = ask("n.nvmlDeviceGetProcessUtilization(gpu(0), 0)")
+    samples = evaluate("n.nvmlDeviceGetProcessUtilization(gpu(0), 0)")
     assert [(s["pid"], s["smUtil"], s["memUtil"], s["encUtil"], s["decUtil"]) for s in samples] == [
         (900, 60, 20, 0, 0),
         (901, 5, 0, 3, 2),
@@ -460,24 +460,24 @@ def test_process_utilization_returns_each_sample_once(session: Session, ask: Cal
     assert abs(newest / 1e6 - time.time()) < 1
     # Samples are taken at multiples of the period: start just after one.
     time.sleep(0.3 - time.time() % 0.3 + 0.02)
-    newest = ask("n.nvmlDeviceGetProcessUtilization(gpu(0), 0)")[0]["timeStamp"]
-    assert code_of(ask, f"n.nvmlDeviceGetProcessUtilization(gpu(0), {newest})") == 6
+    newest = evaluate("n.nvmlDeviceGetProcessUtilization(gpu(0), 0)")[0]["timeStamp"]
+    assert code_of(evaluate, f"n.nvmlDeviceGetProcessUtilization(gpu(0), {newest})") == 6
     time.sleep(0.3)
-    assert len(ask(f"n.nvmlDeviceGetProcessUtilization(gpu(0), {newest})")) == 2
-    info = ask("n.nvmlDeviceGetProcessesUtilizationInfo(gpu(0), 0)")[1]
+    assert len(evaluate(f"n.nvmlDeviceGetProcessUtilization(gpu(0), {newest})")) == 2
+    info = evaluate("n.nvmlDeviceGetProcessesUtilizationInfo(gpu(0), 0)")[1]
     assert (info["pid"], info["smUtil"], info["decUtil"], info["ofaUtil"]) == (901, 5, 2, 1)
 
 
-def test_process_utilization_of_an_idle_gpu(session: Session, ask: Callable[..., Any]) -> None:
+def test_process_utilization_of_an_idle_gpu(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(PLAIN_GPU))
-    assert code_of(ask, "n.nvmlDeviceGetProcessUtilization(gpu(0), 0)") == 6
+    assert code_of(evaluate, "n.nvmlDeviceGetProcessUtilization(gpu(0), 0)") == 6
     world.set(0, "process_utilization_idle_return", 0).save()
-    assert code_of(ask, "n.nvmlDeviceGetProcessUtilization(gpu(0), 0)") == 0
+    assert code_of(evaluate, "n.nvmlDeviceGetProcessUtilization(gpu(0), 0)") == 0
     world.set(0, "process_utilization_supported", False).save()
-    assert code_of(ask, "n.nvmlDeviceGetProcessUtilization(gpu(0), 0)") == 3
+    assert code_of(evaluate, "n.nvmlDeviceGetProcessUtilization(gpu(0), 0)") == 3
 
 
-def test_process_names_are_not_changed(session: Session, ask: Callable[..., Any], run: Callable[..., Any]) -> None:
+def test_process_names_are_not_changed(session: Session, evaluate: Callable[..., Any], run: Callable[..., Any]) -> None:
     names = ["a=b\\n\\", "two\nlines", "caf\udce9", "x" * 4096]
     processes = [{"pid": pid, "name": name, "used_memory": 1} for pid, name in enumerate(names, 1)]
     session.enter(machine({**PLAIN_GPU, "processes": processes}))
@@ -486,7 +486,7 @@ def test_process_names_are_not_changed(session: Session, ask: Callable[..., Any]
         answer = raw("nvmlSystemGetProcessName", {pid}, buffer, 1024) or buffer.value
     """
     assert [run(read.format(pid=pid)) for pid in range(1, 5)] == [*names[:3], "x" * 1023]
-    assert code_of(ask, "n.nvmlSystemGetProcessName(99)") == 6
+    assert code_of(evaluate, "n.nvmlSystemGetProcessName(99)") == 6
 
 
 # --- structure versions ---
@@ -520,13 +520,13 @@ def test_structure_versions(run: Callable[..., Any], function: str, structure: s
 
 def test_uninitialized_before_init_and_after_the_last_shutdown(nvml_world: WorldFactory) -> None:
     with Probe(nvml_world(machine(PLAIN_GPU))) as probe:
-        probe.ask("n._LoadNvmlLibrary()")
-        assert code_of(probe.ask, "n.nvmlDeviceGetCount()") == 1
-        assert code_of(probe.ask, "n.nvmlShutdown()") == 1
-        probe.ask("n.nvmlInit() or n.nvmlInit() or n.nvmlShutdown()")
-        assert probe.ask("n.nvmlDeviceGetCount()") == 1
-        probe.ask("gpu(0) and n.nvmlShutdown()")
-        assert code_of(probe.ask, "n.nvmlDeviceGetName(gpu(0))") == 1
+        probe.evaluate("n._LoadNvmlLibrary()")
+        assert code_of(probe.evaluate, "n.nvmlDeviceGetCount()") == 1
+        assert code_of(probe.evaluate, "n.nvmlShutdown()") == 1
+        probe.evaluate("n.nvmlInit() or n.nvmlInit() or n.nvmlShutdown()")
+        assert probe.evaluate("n.nvmlDeviceGetCount()") == 1
+        probe.evaluate("gpu(0) and n.nvmlShutdown()")
+        assert code_of(probe.evaluate, "n.nvmlDeviceGetName(gpu(0))") == 1
 
 
 def test_bad_arguments(full: Callable[..., Any]) -> None:
@@ -542,33 +542,33 @@ def test_bad_arguments(full: Callable[..., Any]) -> None:
     assert code_of(full, "n.nvmlDeviceGetNvLinkState(gpu(1), 0)") == 3
 
 
-def test_return_codes_of_the_machine_a_gpu_and_a_function(session: Session, ask: Callable[..., Any]) -> None:
+def test_return_codes_of_the_machine_a_gpu_and_a_function(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(FULL_GPU, {**FULL_GPU, "uuid": "GPU-2"}))
-    ask("[gpu(0), gpu(1)]")
+    evaluate("[gpu(0), gpu(1)]")
     world.set_return("nvmlDeviceGetFanSpeed", 3).set_return("nvmlDeviceGetPowerUsage", 4, gpu=1).save()
-    assert [code_of(ask, f"n.nvmlDeviceGetFanSpeed(gpu({i}))") for i in (0, 1)] == [3, 3]
-    assert ask("n.nvmlDeviceGetPowerUsage(gpu(0))") == 400123
-    assert code_of(ask, "n.nvmlDeviceGetPowerUsage(gpu(1))") == 4
+    assert [code_of(evaluate, f"n.nvmlDeviceGetFanSpeed(gpu({i}))") for i in (0, 1)] == [3, 3]
+    assert evaluate("n.nvmlDeviceGetPowerUsage(gpu(0))") == 400123
+    assert code_of(evaluate, "n.nvmlDeviceGetPowerUsage(gpu(1))") == 4
     world.set_return("*", 15, gpu=1).set_return("nvmlDeviceGetName", 0, gpu=1).save()
-    assert code_of(ask, "n.nvmlDeviceGetUtilizationRates(gpu(1))") == 15
-    assert code_of(ask, "n.nvmlDeviceGetHandleByIndex(1)") == 15
-    assert ask("n.nvmlDeviceGetName(gpu(1))") == "NVIDIA Test 9000"
-    assert ask("n.nvmlDeviceGetUtilizationRates(gpu(0))")["gpu"] == 71
+    assert code_of(evaluate, "n.nvmlDeviceGetUtilizationRates(gpu(1))") == 15
+    assert code_of(evaluate, "n.nvmlDeviceGetHandleByIndex(1)") == 15
+    assert evaluate("n.nvmlDeviceGetName(gpu(1))") == "NVIDIA Test 9000"
+    assert evaluate("n.nvmlDeviceGetUtilizationRates(gpu(0))")["gpu"] == 71
     world.clear_faults().save()
-    assert ask("n.nvmlDeviceGetPowerUsage(gpu(1))") == 400123
+    assert evaluate("n.nvmlDeviceGetPowerUsage(gpu(1))") == 400123
 
 
-def test_return_codes_of_initialization(session: Session, ask: Callable[..., Any]) -> None:
+def test_return_codes_of_initialization(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(PLAIN_GPU))
     for code in (18, 9, 999):
         world.set_return("nvmlInit", code).save()
-        assert code_of(ask, "fresh()") == code
+        assert code_of(evaluate, "fresh()") == code
     world.clear_faults().save()
-    assert ask("fresh()") == 1
+    assert evaluate("fresh()") == 1
     world.unload_driver()
-    assert code_of(ask, "fresh()") == 9
+    assert code_of(evaluate, "fresh()") == 9
     world.save()
-    assert ask("fresh()") == 1
+    assert evaluate("fresh()") == 1
 
 
 def test_fault_of_an_unknown_function_raises(nvml_world: WorldFactory) -> None:
@@ -608,7 +608,7 @@ def test_latency(session: Session, run: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("function", ["nvmlInit_v2", "nvmlShutdown", "nvmlDeviceGetCount_v2"])
-def test_hang_ends_when_it_is_cleared(session: Session, ask: Callable[..., Any], function: str) -> None:
+def test_hang_ends_when_it_is_cleared(session: Session, evaluate: Callable[..., Any], function: str) -> None:
     world = session.enter(machine(PLAIN_GPU))
     world.set_hang(function).save()
     session.probe.send("answer = fresh()")
@@ -618,12 +618,12 @@ def test_hang_ends_when_it_is_cleared(session: Session, ask: Callable[..., Any],
     assert session.probe.answer(1) == 1
 
 
-def test_hang_of_one_gpu_does_not_affect_others(session: Session, ask: Callable[..., Any]) -> None:
+def test_hang_of_one_gpu_does_not_affect_others(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(FULL_GPU, {**FULL_GPU, "uuid": "GPU-2"}))
-    ask("[gpu(0), gpu(1)]")
+    evaluate("[gpu(0), gpu(1)]")
     world.set_hang("nvmlDeviceGetPowerUsage", gpu=1).save()
-    assert ask("n.nvmlDeviceGetPowerUsage(gpu(0))") == 400123
-    assert ask("n.nvmlDeviceGetTemperature(gpu(1), 0)") == 61
+    assert evaluate("n.nvmlDeviceGetPowerUsage(gpu(0))") == 400123
+    assert evaluate("n.nvmlDeviceGetTemperature(gpu(1), 0)") == 61
     session.probe.send("answer = n.nvmlDeviceGetPowerUsage(gpu(1))")
     with pytest.raises(ProbeHangs):
         session.probe.answer(0.15)
@@ -642,7 +642,7 @@ def test_sigterm_ends_a_hanging_process_unless_it_is_unkillable(nvml_world: Worl
         assert probe.process.wait(1) == -signal.SIGTERM
     world.clear_faults().save()
     with Probe(world) as probe:
-        probe.ask("1")
+        probe.evaluate("1")
         world.set_hang("nvmlInit", unkillable=True).save()
         probe.send("n.nvmlInit()")
         with pytest.raises(ProbeHangs):
@@ -658,20 +658,20 @@ def test_sigterm_ends_a_hanging_process_unless_it_is_unkillable(nvml_world: Worl
 def test_crash_is_a_segmentation_fault(nvml_world: WorldFactory) -> None:
     world = nvml_world(machine(FULL_GPU)).set_crash("nvmlDeviceGetUtilizationRates", gpu=0).save()
     with Probe(world) as probe:
-        probe.ask("fresh()")
-        assert probe.ask("n.nvmlDeviceGetPowerUsage(gpu(0))") == 400123
+        probe.evaluate("fresh()")
+        assert probe.evaluate("n.nvmlDeviceGetPowerUsage(gpu(0))") == 400123
         with pytest.raises(ProbeDied) as death:
-            probe.ask("n.nvmlDeviceGetUtilizationRates(gpu(0))")
+            probe.evaluate("n.nvmlDeviceGetUtilizationRates(gpu(0))")
     assert death.value.returncode == -signal.SIGSEGV
 
 
 def test_absent_symbols_are_not_found(nvml_world: WorldFactory) -> None:
     world = nvml_world(machine(FULL_GPU, absent=["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetFieldValues"]))
     with Probe(world) as probe:
-        probe.ask("fresh()")
-        assert code_of(probe.ask, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)") == 13
-        assert code_of(probe.ask, "n.nvmlDeviceGetFieldValues(gpu(0), [82])") == 13
-        assert probe.ask("n.nvmlDeviceGetMemoryInfo(gpu(0))")["total"] == 80 * GIB
+        probe.evaluate("fresh()")
+        assert code_of(probe.evaluate, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)") == 13
+        assert code_of(probe.evaluate, "n.nvmlDeviceGetFieldValues(gpu(0), [82])") == 13
+        assert probe.evaluate("n.nvmlDeviceGetMemoryInfo(gpu(0))")["total"] == 80 * GIB
 
 
 def test_library_is_built_once(fake_nvml_cache: Path, fake_nvml_library: Library) -> None:
@@ -685,8 +685,8 @@ def test_calls_of_all_processes_are_counted(nvml_world: WorldFactory) -> None:
     world = nvml_world(machine(FULL_GPU, {**PLAIN_GPU, "pci": {"bus_id": "00000000:01:00.0"}})).save().count_calls()
     for _ in range(2):
         with Probe(world) as probe:
-            probe.ask("fresh()")
-            probe.ask("[n.nvmlDeviceGetPowerUsage(gpu(0)) for _ in range(3)]")
+            probe.evaluate("fresh()")
+            probe.evaluate("[n.nvmlDeviceGetPowerUsage(gpu(0)) for _ in range(3)]")
     calls = world.calls()
     assert calls["nvmlDeviceGetPowerUsage", FULL_GPU["uuid"]] == 6
     assert calls["nvmlInit_v2", ""] == 2
@@ -701,51 +701,51 @@ def test_sysfs_of_a_suspended_gpu(nvml_world: WorldFactory, tmp_path: Path) -> N
 # --- changing worlds ---
 
 
-def test_values_change_at_once_and_gpus_at_initialization(session: Session, ask: Callable[..., Any]) -> None:
+def test_values_change_at_once_and_gpus_at_initialization(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(FULL_GPU, PLAIN_GPU))
-    ask("[gpu(0), gpu(1)]")
+    evaluate("[gpu(0), gpu(1)]")
     world.set(0, "utilization.gpu", 99).remove(0, "temperature").save()
-    assert ask("n.nvmlDeviceGetUtilizationRates(gpu(0))") == {"gpu": 99, "memory": 33}
-    assert code_of(ask, "n.nvmlDeviceGetTemperature(gpu(0), 0)") == 3
+    assert evaluate("n.nvmlDeviceGetUtilizationRates(gpu(0))") == {"gpu": 99, "memory": 33}
+    assert code_of(evaluate, "n.nvmlDeviceGetTemperature(gpu(0), 0)") == 3
 
     world.gpus.append({**PLAIN_GPU, "uuid": "GPU-3", "name": "Third"})
     world.save()
-    assert ask("n.nvmlDeviceGetCount()") == 2
-    assert ask("fresh()") == 3
-    assert ask("n.nvmlDeviceGetName(gpu(2))") == "Third"
+    assert evaluate("n.nvmlDeviceGetCount()") == 2
+    assert evaluate("fresh()") == 3
+    assert evaluate("n.nvmlDeviceGetName(gpu(2))") == "Third"
 
-    ask("[gpu(i) for i in range(3)]")
+    evaluate("[gpu(i) for i in range(3)]")
     del world.gpus[0]
     world.gpus.reverse()
     world.save()
-    assert code_of(ask, "n.nvmlDeviceGetName(gpu(0))") == 15
-    assert code_of(ask, "n.nvmlDeviceGetHandleByIndex(0)") == 15
-    assert ask("n.nvmlDeviceGetName(gpu(1))") == "NVIDIA Plain"
-    assert ask("fresh()") == 2
-    assert ask("n.nvmlDeviceGetUUID(gpu(0))") == "GPU-3"
+    assert code_of(evaluate, "n.nvmlDeviceGetName(gpu(0))") == 15
+    assert code_of(evaluate, "n.nvmlDeviceGetHandleByIndex(0)") == 15
+    assert evaluate("n.nvmlDeviceGetName(gpu(1))") == "NVIDIA Plain"
+    assert evaluate("fresh()") == 2
+    assert evaluate("n.nvmlDeviceGetUUID(gpu(0))") == "GPU-3"
 
 
-def test_counters_grow_with_the_clock(session: Session, ask: Callable[..., Any]) -> None:
+def test_counters_grow_with_the_clock(session: Session, evaluate: Callable[..., Any]) -> None:
     gpu = {**PLAIN_GPU, "energy_mj": {"value": 1000, "per_second": 100_000}}
     world = session.enter(
         machine({**gpu, "pcie": {"tx_bytes": {"value": 2**32 - 100, "per_second": 1000, "wrap_bits": 32}}})
     )
     began = time.monotonic()
-    first = ask("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))")
+    first = evaluate("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))")
     time.sleep(0.1)
-    second = ask("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))")
+    second = evaluate("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))")
     assert 1000 < first < second <= 1000 + 100_000 * (time.monotonic() - began + 0.5)
     assert second - first >= 10_000
     time.sleep(0.1)
-    assert ask("n.nvmlDeviceGetFieldValues(gpu(0), [197])[0].value.ullVal") < 2000
+    assert evaluate("n.nvmlDeviceGetFieldValues(gpu(0), [197])[0].value.ullVal") < 2000
     # With a new rate the counter keeps its value.
     world.set(0, "energy_mj", {"per_second": 0}).save()
-    stopped = ask("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))")
+    stopped = evaluate("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))")
     assert stopped > second
-    assert ask("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))") == stopped
+    assert evaluate("n.nvmlDeviceGetTotalEnergyConsumption(gpu(0))") == stopped
 
 
-def test_threads_read_while_the_world_changes(session: Session, ask: Callable[..., Any]) -> None:
+def test_threads_read_while_the_world_changes(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(FULL_GPU))
     session.probe.send("""
         from concurrent.futures import ThreadPoolExecutor
@@ -778,24 +778,24 @@ def mig_gpu() -> dict[str, Any]:
     return {**parent, "mig": {"current": 1, "pending": 1, "max_devices": 7, "instances": [instance(1), instance(2)]}}
 
 
-def test_mig_instances_are_devices(session: Session, ask: Callable[..., Any]) -> None:
+def test_mig_instances_are_devices(session: Session, evaluate: Callable[..., Any]) -> None:
     world = session.enter(machine(mig_gpu()))
     mig = "n.nvmlDeviceGetMigDeviceHandleByIndex(gpu(0), 1)"
-    assert ask(f"n.nvmlDeviceGetUUID({mig})") == "MIG-2"
-    assert ask(f"n.nvmlDeviceIsMigDeviceHandle({mig})") == 1
-    assert [ask(f"n.nvmlDeviceGet{which}InstanceId({mig})") for which in ("Gpu", "Compute")] == [2, 0]
-    assert ask(f"n.nvmlDeviceGetMemoryInfo({mig}, n.nvmlMemory_v2)")["used"] == 2 * GIB
-    assert ask(f"n.nvmlDeviceGetAttributes({mig})")["gpuInstanceSliceCount"] == 3
-    assert ask(f"n.nvmlDeviceGetComputeRunningProcesses({mig})[0]")["pid"] == 102
-    assert ask(f"n.nvmlDeviceGetUUID(n.nvmlDeviceGetDeviceHandleFromMigDeviceHandle({mig}))") == FULL_GPU["uuid"]
-    assert ask("n.nvmlDeviceGetIndex(n.nvmlDeviceGetHandleByUUID('MIG-2'))") == 1
-    assert code_of(ask, f"n.nvmlDeviceGetUtilizationRates({mig})") == 3
-    assert code_of(ask, "n.nvmlDeviceGetUtilizationRates(gpu(0))") == 3
-    assert code_of(ask, "n.nvmlDeviceGetMigDeviceHandleByIndex(gpu(0), 2)") == 6
-    assert code_of(ask, "n.nvmlDeviceGetMigDeviceHandleByIndex(gpu(0), 7)") == 2
+    assert evaluate(f"n.nvmlDeviceGetUUID({mig})") == "MIG-2"
+    assert evaluate(f"n.nvmlDeviceIsMigDeviceHandle({mig})") == 1
+    assert [evaluate(f"n.nvmlDeviceGet{which}InstanceId({mig})") for which in ("Gpu", "Compute")] == [2, 0]
+    assert evaluate(f"n.nvmlDeviceGetMemoryInfo({mig}, n.nvmlMemory_v2)")["used"] == 2 * GIB
+    assert evaluate(f"n.nvmlDeviceGetAttributes({mig})")["gpuInstanceSliceCount"] == 3
+    assert evaluate(f"n.nvmlDeviceGetComputeRunningProcesses({mig})[0]")["pid"] == 102
+    assert evaluate(f"n.nvmlDeviceGetUUID(n.nvmlDeviceGetDeviceHandleFromMigDeviceHandle({mig}))") == FULL_GPU["uuid"]
+    assert evaluate("n.nvmlDeviceGetIndex(n.nvmlDeviceGetHandleByUUID('MIG-2'))") == 1
+    assert code_of(evaluate, f"n.nvmlDeviceGetUtilizationRates({mig})") == 3
+    assert code_of(evaluate, "n.nvmlDeviceGetUtilizationRates(gpu(0))") == 3
+    assert code_of(evaluate, "n.nvmlDeviceGetMigDeviceHandleByIndex(gpu(0), 2)") == 6
+    assert code_of(evaluate, "n.nvmlDeviceGetMigDeviceHandleByIndex(gpu(0), 7)") == 2
     # A fault of the GPU applies to its instances.
     world.set_return("nvmlDeviceGetUUID", 15, gpu=0).save()
-    assert code_of(ask, f"n.nvmlDeviceGetUUID({mig})") == 15
+    assert code_of(evaluate, f"n.nvmlDeviceGetUUID({mig})") == 15
 
 
 def gpm(sample: str, wait: float) -> str:
@@ -814,18 +814,20 @@ def gpm(sample: str, wait: float) -> str:
     """
 
 
-def test_gpm_metrics_between_two_samples(session: Session, ask: Callable[..., Any], run: Callable[..., Any]) -> None:
+def test_gpm_metrics_between_two_samples(
+    session: Session, evaluate: Callable[..., Any], run: Callable[..., Any]
+) -> None:
     session.enter(machine(mig_gpu(), PLAIN_GPU))
-    assert ask("n.nvmlGpmQueryDeviceSupport(gpu(0)).isSupportedDevice") == 1
-    assert ask("n.nvmlGpmQueryDeviceSupport(gpu(1)).isSupportedDevice") == 0
+    assert evaluate("n.nvmlGpmQueryDeviceSupport(gpu(0)).isSupportedDevice") == 1
+    assert evaluate("n.nvmlGpmQueryDeviceSupport(gpu(1)).isSupportedDevice") == 0
     assert run(gpm("n.nvmlGpmSampleGet(gpu(0), {})", 0.11)) == [[0, 61.5], [0, 12.25], [3, 0.0]]
     assert math.isnan(run(gpm("n.nvmlGpmSampleGet(gpu(0), {})", 0))[0][1])
     assert run(gpm("n.nvmlGpmMigSampleGet(gpu(0), 2, {})", 0.11))[0] == [0, 20.0]
-    assert code_of(ask, "n.nvmlGpmSampleGet(gpu(1), n.nvmlGpmSampleAlloc())") == 3
+    assert code_of(evaluate, "n.nvmlGpmSampleGet(gpu(1), n.nvmlGpmSampleAlloc())") == 3
 
 
 def test_event_set_receives_registered_events(
-    session: Session, ask: Callable[..., Any], run: Callable[..., Any]
+    session: Session, evaluate: Callable[..., Any], run: Callable[..., Any]
 ) -> None:
     world = session.enter(machine(FULL_GPU, {**FULL_GPU, "uuid": "GPU-2"}))
     world.add_event(0, "xid", 13).save()
@@ -836,7 +838,7 @@ def test_event_set_receives_registered_events(
     """)
     # Earlier events, and events of other GPUs and other types, are not returned.
     world.add_event(0, "xid", 31).add_event(1, "clock").save()
-    assert code_of(ask, "n.nvmlEventSetWait_v2(events, 50)") == 10
+    assert code_of(evaluate, "n.nvmlEventSetWait_v2(events, 50)") == 10
     session.probe.send("""
         event = n.nvmlEventSetWait_v2(events, 5000)
         answer = n.nvmlDeviceGetUUID(event.device), event
@@ -845,20 +847,20 @@ def test_event_set_receives_registered_events(
     world.add_event(1, "xid", 79).add_event(1, "double_bit_ecc").save()
     uuid, event = session.probe.answer(2)
     assert (uuid, event["eventType"], event["eventData"], event["gpuInstanceId"]) == ("GPU-2", 8, 79, NOT_AVAILABLE_ID)
-    assert ask("n.nvmlEventSetWait_v2(events, 0).eventType") == 2
+    assert evaluate("n.nvmlEventSetWait_v2(events, 0).eventType") == 2
     del world.gpus[1]
     world.data["events"] = []
     world.save()
-    assert code_of(ask, "n.nvmlEventSetWait_v2(events, 1000)") == 15
-    ask("n.nvmlEventSetFree(events)")
-    assert code_of(ask, "n.nvmlDeviceRegisterEvents(gpu(0), 1 << 40, n.nvmlEventSetCreate())") == 3
+    assert code_of(evaluate, "n.nvmlEventSetWait_v2(events, 1000)") == 15
+    evaluate("n.nvmlEventSetFree(events)")
+    assert code_of(evaluate, "n.nvmlDeviceRegisterEvents(gpu(0), 1 << 40, n.nvmlEventSetCreate())") == 3
 
 
 # --- recorded worlds ---
 
 
 @pytest.mark.parametrize("name", world_names())
-def test_recorded_worlds_are_complete(session: Session, ask: Callable[..., Any], name: str) -> None:
+def test_recorded_worlds_are_complete(session: Session, evaluate: Callable[..., Any], name: str) -> None:
     world = session.enter(name)
     assert world.data["source"]
     assert world.data["description"]
@@ -867,8 +869,8 @@ def test_recorded_worlds_are_complete(session: Session, ask: Callable[..., Any],
     for index, gpu in enumerate(world.gpus):
         if gpu.get("returns", {}).get("*"):
             continue
-        assert ask(f"n.nvmlDeviceGetUUID(gpu({index}))") == gpu["uuid"]
-        assert ask(f"n.nvmlDeviceGetName(gpu({index}))") == gpu["name"]
+        assert evaluate(f"n.nvmlDeviceGetUUID(gpu({index}))") == gpu["uuid"]
+        assert evaluate(f"n.nvmlDeviceGetName(gpu({index}))") == gpu["name"]
         if memory := gpu.get("memory"):
             assert memory["used"] + memory["reserved"] <= memory["total"]
             held = sum(process["used_memory"] or 0 for process in gpu.get("processes", ()))
@@ -891,19 +893,19 @@ def test_recorded_worlds_are_complete(session: Session, ask: Callable[..., Any],
     ],
 )
 def test_recorded_worlds_have_unsupported_values(
-    session: Session, ask: Callable[..., Any], name: str, code: int, expression: str
+    session: Session, evaluate: Callable[..., Any], name: str, code: int, expression: str
 ) -> None:
     session.enter(name)
-    assert code_of(ask, expression) == code
+    assert code_of(evaluate, expression) == code
 
 
 def test_old_driver_lacks_newer_functions(nvml_world: WorldFactory) -> None:
     with Probe(nvml_world("driver_r470")) as probe:
-        assert probe.ask("fresh()") == 2
-        assert code_of(probe.ask, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)") == 13
-        assert code_of(probe.ask, "n.nvmlDeviceGetComputeRunningProcesses_v3(gpu(0))") == 13
-        assert probe.ask("n.nvmlDeviceGetComputeRunningProcesses_v2(gpu(0))[0]")["pid"] == 12877
-        assert probe.ask("n.nvmlDeviceGetFieldValues(gpu(0), [197])[0].nvmlReturn") == 2
+        assert probe.evaluate("fresh()") == 2
+        assert code_of(probe.evaluate, "n.nvmlDeviceGetMemoryInfo(gpu(0), n.nvmlMemory_v2)") == 13
+        assert code_of(probe.evaluate, "n.nvmlDeviceGetComputeRunningProcesses_v3(gpu(0))") == 13
+        assert probe.evaluate("n.nvmlDeviceGetComputeRunningProcesses_v2(gpu(0))[0]")["pid"] == 12877
+        assert probe.evaluate("n.nvmlDeviceGetFieldValues(gpu(0), [197])[0].nvmlReturn") == 2
 
 
 def test_calls_take_less_than_half_a_microsecond(session: Session, run: Callable[..., Any]) -> None:

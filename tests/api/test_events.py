@@ -115,9 +115,9 @@ def test_export_without_metrics_has_every_stored_series() -> None:
 
 def test_export_of_a_day_can_have_one_second_steps() -> None:
     path = f"/export?format=json&start={NOON_MS - 86_400_000}&end={NOON_MS + 10_000}&metrics=system.cpu.usage_percent"
-    by_default, asked = get_json(make_history_client(), path), get_json(make_history_client(), f"{path}&step=1")
-    assert (by_default["step_ms"] > 1000, asked["step_ms"]) == (True, 1000)
-    assert [row[0] for row in asked["rows"]] == [NOON_MS + 1000 * second for second in range(10)]
+    by_default, with_step = get_json(make_history_client(), path), get_json(make_history_client(), f"{path}&step=1")
+    assert (by_default["step_ms"] > 1000, with_step["step_ms"]) == (True, 1000)
+    assert [row[0] for row in with_step["rows"]] == [NOON_MS + 1000 * second for second in range(10)]
     assert make_history_client().get(f"/api/v1/system{path}&step=0").status_code == 422
 
 

@@ -51,17 +51,17 @@ def test_problem_with_its_fix(tmp_path: Path) -> None:
 
 
 def test_json(nvml_world: WorldFactory, tmp_path: Path) -> None:
-    well = doctor("--json", env=nvml_world("rtx3090").env())
-    body = json.loads(well.stdout)
-    assert (well.returncode, body["ok"]) == (0, True)
+    healthy = doctor("--json", env=nvml_world("rtx3090").env())
+    body = json.loads(healthy.stdout)
+    assert (healthy.returncode, body["ok"]) == (0, True)
     (gpu,) = body["gpus"]
     assert gpu["metrics_present"] > 20
     assert gpu["missing"]["gpu.utilization.compute"] == "not supported by this device"
     assert {finding["state"] for finding in body["findings"]} == {"ok"}
 
-    ill = doctor("--json", env={"LD_LIBRARY_PATH": str(tmp_path)})
-    body = json.loads(ill.stdout)
-    assert (ill.returncode, body["ok"], body["gpus"]) == (1, False, [])
+    failing = doctor("--json", env={"LD_LIBRARY_PATH": str(tmp_path)})
+    body = json.loads(failing.stdout)
+    assert (failing.returncode, body["ok"], body["gpus"]) == (1, False, [])
     (problem,) = [finding for finding in body["findings"] if finding["state"] != "ok"]
     assert problem["fix"]
 

@@ -60,7 +60,7 @@ class Probe:
         self.process.kill()
         self.process.communicate()
 
-    def ask(self, expression: str, timeout: float = 10.0) -> Any:
+    def evaluate(self, expression: str, timeout: float = 10.0) -> Any:
         """Return the value of an expression."""
         return self.run(f"answer = {expression}", timeout)
 

@@ -195,10 +195,10 @@ def test_unwritable_folder_means_memory_only_with_a_warning(tmp_path: Path, capl
     for first in range(0, 5000, 1000):
         fill(history, first, first + 1000)
         wait_until_written(history)
-    trouble = history.status_message()
-    assert trouble is not None
-    assert "--data-dir" in trouble
-    assert [record.getMessage() for record in caplog.records] == [trouble]
+    message = history.status_message()
+    assert message is not None
+    assert "--data-dir" in message
+    assert [record.getMessage() for record in caplog.records] == [message]
     assert count_values(history, 5000) == 5000
     history.close()
 

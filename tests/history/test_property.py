@@ -39,13 +39,13 @@ distances_ms = st.sampled_from([1000] * 12 + [900, 1100, 7000, 61_000, 599_000, 
 runs = st.lists(st.lists(st.tuples(distances_ms, readings), min_size=1, max_size=40), min_size=1, max_size=4)
 
 
-def aggregate_plainly(kind: Aggregation, held: list[float]) -> float:
+def aggregate_plainly(kind: Aggregation, values: list[float]) -> float:
     if kind is Aggregation.LAST:
-        return held[-1]
+        return values[-1]
     if kind is Aggregation.OR:
-        return float(np.bitwise_or.reduce(np.array(held, dtype=np.int64)))
+        return float(np.bitwise_or.reduce(np.array(values, dtype=np.int64)))
     assert kind is Aggregation.MEAN
-    return sum(held) / len(held)
+    return sum(values) / len(values)
 
 
 EXAMPLES = {"sqlite": 60, "postgresql": 12}
@@ -92,14 +92,14 @@ def check(history: HistoryStore, times: list[int], values: list[Reading]) -> Non
         assert found.step_ms == step_ms
         for row, key in enumerate(KEYS):
             kind = METRICS[key.metric].aggregation
-            held: dict[int, list[float]] = {}
+            values_by_bucket: dict[int, list[float]] = {}
             for time_ms, reading in zip(times, values, strict=True):
                 bucket = (time_ms - found.start_ms) // step_ms
                 value = reading[row]
                 if bucket >= 0 and value is not None:
-                    held.setdefault(bucket, []).append(value)
+                    values_by_bucket.setdefault(bucket, []).append(value)
             expected = np.full((3, found.count), np.nan)
-            for bucket, all_of_it in held.items():
+            for bucket, all_of_it in values_by_bucket.items():
                 expected[:, bucket] = aggregate_plainly(kind, all_of_it), min(all_of_it), max(all_of_it)
             series = found.series[row]
             np.testing.assert_allclose(series.mean, expected[0], rtol=1e-5)

@@ -34,25 +34,25 @@ def test_every_bucket_equals_the_plain_computation(
     buckets = align_buckets(start, start + span, max(step, span // 500 + 1))
     found = aggregate(raw(moments), buckets, [Aggregation.MEAN, Aggregation.LAST])
     assert len(found.times_ms) == buckets.count
-    for storage, begin in enumerate(found.times_ms):
-        held = [value for time, value in moments if begin <= time < begin + buckets.step_ms and not math.isnan(value)]
-        assert found.weight[0, storage] == len(held)
-        if held:
-            np.testing.assert_allclose(found.mean[0, storage], math.fsum(held) / len(held), rtol=1e-5, atol=1e-2)
-            assert (found.minimum[0, storage], found.maximum[0, storage]) == (min(held), max(held))
-            assert found.mean[1, storage] == held[-1]
+    for position, begin in enumerate(found.times_ms):
+        values = [value for time, value in moments if begin <= time < begin + buckets.step_ms and not math.isnan(value)]
+        assert found.weight[0, position] == len(values)
+        if values:
+            np.testing.assert_allclose(found.mean[0, position], math.fsum(values) / len(values), rtol=1e-5, atol=1e-2)
+            assert (found.minimum[0, position], found.maximum[0, position]) == (min(values), max(values))
+            assert found.mean[1, position] == values[-1]
         else:
-            assert np.isnan([column[:, storage] for column in found[1:4]]).all()
+            assert np.isnan([column[:, position] for column in found[1:4]]).all()
 
 
 @given(moments=st.lists(st.tuples(st.integers(0, 999), st.one_of(st.just(GAP), FLAGS)), max_size=20))
 def test_or_and_maximum_of_a_bucket(moments: list[tuple[int, float]]) -> None:
     moments.sort(key=lambda moment: moment[0])
     found = aggregate(raw(moments), align_buckets(0, 1000, 1000), [Aggregation.OR, Aggregation.MAX])
-    held = [value for _, value in moments if not math.isnan(value)]
-    if held:
-        assert found.mean[0, 0] == reduce(or_, map(int, held))
-        assert found.mean[1, 0] == max(held)
+    values = [value for _, value in moments if not math.isnan(value)]
+    if values:
+        assert found.mean[0, 0] == reduce(or_, map(int, values))
+        assert found.mean[1, 0] == max(values)
     else:
         assert np.isnan(found.mean).all()
 

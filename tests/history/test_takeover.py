@@ -108,8 +108,8 @@ def test_process_spans_of_both_writers_do_not_overlap(storage: Storage) -> None:
 
 def test_reader_shows_its_own_samples_with_a_damaged_database(tmp_path: Path) -> None:
     make_database(tmp_path)
-    with (tmp_path / LOCK_FILE).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with (tmp_path / LOCK_FILE).open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         overwrite_with_noise(tmp_path / FILE)
         history = make_history(tmp_path)
         assert reading(history).startswith("Another process writes the history in")
