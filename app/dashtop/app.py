@@ -93,7 +93,10 @@ def open_history(settings: Settings, clock: Clock) -> HistoryStore:
     """Return the history for these settings, to be read. That of the demo is simulated. The caller closes it."""
     history = build_history(settings, clock)
     if settings.demo:
-        history.start(build_past(SimulatedGpuReader(settings.demo, clock=clock).gpus, clock.now_ms()))
+        host = PsutilHostReader(clock=clock)
+        gpus = SimulatedGpuReader(settings.demo, clock=clock).gpus
+        history.start(build_past(gpus, clock.now_ms(), host_memory=_read_memory(host)))
+        host.close()
     return history
 
 
