@@ -257,7 +257,8 @@ def test_columns_of_equal_gpus_are_in_the_order_of_their_index(folder: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "indices"), [("1", [1]), ("2,0", [0, 2]), ("GPU-b", [2]), ("0,GPU-a,0", [0, 1]), (None, [0, 1, 2])]
+    ("wanted", "indices"),
+    [("1", [1]), ("2,0", [0, 2]), ("GPU-b", [2]), ("0,GPU-a,0", [0, 1]), ("all", [0, 1, 2]), (None, [0, 1, 2])],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_command_exports_the_selected_gpus_and_the_host(

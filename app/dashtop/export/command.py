@@ -48,12 +48,21 @@ class Request:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `dashtop export`."""
-    parser.add_argument("--range", metavar="DURATION", type=_range, help="how far back: 90m, 24h, 7d (default 24h)")
-    parser.add_argument("--start", dest="start_ms", metavar="TIME", type=_time, help="instead: 2026-01-31T14:00")
+    parser.add_argument(
+        "--range",
+        metavar="DURATION",
+        type=_range,
+        help="length of the time range that ends now: 90m, 24h, 7d (default 24h)",
+    )
+    parser.add_argument(
+        "--start", dest="start_ms", metavar="TIME", type=_time, help="instead of --range: 2026-01-31T14:00"
+    )
     parser.add_argument("--end", dest="end_ms", metavar="TIME", type=_time, help="with --start (default now)")
     parser.add_argument("--step", dest="step_s", metavar="SECONDS", type=_seconds, help="time between two rows")
-    parser.add_argument("--gpu", dest="gpus", metavar="N", type=_list, help="index or UUID, or several: 0,2 (all)")
-    parser.add_argument("--metrics", metavar="KEYS", type=_metrics, help="metric keys, separated by commas (all)")
+    parser.add_argument("--gpu", dest="gpus", metavar="N", type=_gpus, help="index or UUID, several: 0,2 (default all)")
+    parser.add_argument(
+        "--metrics", metavar="KEYS", type=_metrics, help="metric keys, separated by commas (default all)"
+    )
     parser.add_argument(
         "--layout", choices=LAYOUTS, help="wide: a column per series (default); long: a row per value, for SQL"
     )
@@ -86,6 +95,10 @@ def _seconds(text: str) -> int:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
+
+
+def _gpus(text: str) -> tuple[str, ...] | None:
+    return None if text == "all" else _list(text)
 
 
 def _metrics(text: str) -> tuple[str, ...]:
