@@ -39,6 +39,7 @@ def test_only_file_systems_with_data_are_listed() -> None:
         "/data",
         "/home/me/remote",
         "/mnt/nas",
+        "/snap/core22/1234",  # left out by its sizes
         "/tank",
         "/tank/sets",
         "/tmp",
@@ -96,11 +97,56 @@ def test_last_mount_on_a_mount_point_hides_the_others() -> None:
     assert best_mount_points(mountinfo) == ["/home/me"]
 
 
+def test_mount_below_a_later_mount_is_hidden() -> None:
+    mountinfo = rb"""
+28 1 8:1 / / rw - ext4 /dev/sda1 rw
+40 28 8:2 / /data/inner rw - ext4 /dev/sdb1 rw
+41 28 8:3 / /data rw - ext4 /dev/sdc1 rw
+42 41 8:4 / /data/other rw - ext4 /dev/sdd1 rw
+43 28 8:5 / /database rw - ext4 /dev/sde1 rw
+"""
+
+    assert best_mount_points(mountinfo) == ["/", "/data", "/data/other", "/database"]
+
+
+def test_order_of_the_table_does_not_matter() -> None:
+    mountinfo = rb"""
+41 28 8:3 / /data rw - ext4 /dev/sdc1 rw
+45 44 8:5 / /data/a/b rw - ext4 /dev/sde1 rw
+44 41 8:4 / /data/a rw - ext4 /dev/sdd1 rw
+46 41 8:6 / /data/a/b rw - ext4 /dev/sdf1 rw
+28 1 8:1 / / rw - ext4 /dev/sda1 rw
+"""
+
+    assert [system.device for system in parse_mountinfo(mountinfo)] == ["8:1", "8:3", "8:4", "8:5"]
+
+
+def test_file_system_is_listed_where_it_is_not_hidden() -> None:
+    mountinfo = rb"""
+28 1 8:1 / / rw - ext4 /dev/sda1 rw
+40 28 8:2 / /data rw - ext4 /dev/sdb1 rw
+41 28 8:2 /projects /home/me/projects rw - ext4 /dev/sdb1 rw
+42 40 0:9 / /data rw - tmpfs tmpfs rw
+"""
+
+    assert best_mount_points(mountinfo) == ["/", "/home/me/projects"]
+
+
+def test_parents_in_a_circle_end() -> None:
+    mountinfo = b"1 1 0:2 / / rw - rootfs rootfs rw\n2 3 8:1 / /a rw - ext4 a rw\n3 2 8:2 / /a rw - ext4 b rw\n"
+
+    assert best_mount_points(mountinfo) == ["/"]
+
+
 def test_octal_escapes_are_decoded_and_other_bytes_kept() -> None:
     line = rb"40 28 8:1 / /mnt/my\040disk\011\012\134\043x" + b"\xff rw - ext4 /dev/sda1 rw\n"
 
     assert best_mount_points(line) == ["/mnt/my disk\t\n\\#x\udcff"]
     assert os.fsencode(best_mount_points(line)[0]) == b"/mnt/my disk\t\n\\#x\xff"
+
+
+def test_carriage_return_in_a_name_does_not_end_the_line() -> None:
+    assert best_mount_points(b"40 28 8:1 / /mnt/a\rb rw - ext4 /dev/sda1 rw\n") == ["/mnt/a\rb"]
 
 
 def test_invalid_lines_are_skipped() -> None:

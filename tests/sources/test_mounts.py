@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
+import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +30,7 @@ class FakeDisks:
         self.used = 10
         self.failing: dict[str, OSError] = {}
         self.hanging_paths: set[str] = set()
+        self.images: set[str] = set()
         self.release = threading.Event()
         self.hang_started = threading.Semaphore(0)
         self.paths: list[str] = []
@@ -40,7 +44,8 @@ class FakeDisks:
         if path in self.failing:
             raise self.failing[path]
         # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax
-        return os.statvfs_result((4096, 1024, 100, 100 - self.used, 80 - self.used, 0, 0, 0, 0, 255))
+        free, flags = (0, os.ST_RDONLY) if path in self.images else (100 - self.used, 0)
+        return os.statvfs_result((4096, 1024, 100, free, max(0, free - 20), 0, 0, 0, flags, 255))
 
     def threads(self) -> list[threading.Thread]:
         """Return the threads that ask these disks."""
@@ -252,6 +257,117 @@ def test_names_are_sanitized_and_read_unchanged(disks: FakeDisks, clock: FakeClo
     with reading(tmp_path, disks, clock, r"8:1 / /mnt/a\011\033[1m\040b rw - ext4 /dev/sda1") as reader:
         assert set(refresh(reader, clock)) == {"/mnt/a\ufffd\ufffd[1m b"}
     assert disks.paths == ["/mnt/a\t\x1b[1m b"]
+
+
+def test_names_that_are_not_utf8_are_told_apart(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    names = (b"caf\xe9", b"caf\xe8", b"a\x01", b"a\x02")
+    with reading(tmp_path, disks, clock) as reader:
+        table = b"".join(b"2%d 1 8:%d / /mnt/%s rw - ext4 disk rw\n" % (n, n, name) for n, name in enumerate(names))
+        (tmp_path / "self" / "mountinfo").write_bytes(table)
+        assert set(refresh(reader, clock)) == {
+            r"/mnt/caf\xe9",
+            r"/mnt/caf\xe8",
+            "/mnt/a\N{REPLACEMENT CHARACTER} (8:2)",
+            "/mnt/a\N{REPLACEMENT CHARACTER} (8:3)",
+        }
+    assert sorted(map(os.fsencode, disks.paths)) == sorted(b"/mnt/" + name for name in names)
+
+
+def test_long_names_with_the_same_beginning_are_told_apart(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    lines = [f"8:{n} / /{'x' * 300}{n} rw - ext4 disk{n}" for n in range(2)]
+    with reading(tmp_path, disks, clock, *lines) as reader:
+        found = refresh(reader, clock)
+    assert [name[-7:] for name in found] == ["\N{HORIZONTAL ELLIPSIS} (8:0)", "\N{HORIZONTAL ELLIPSIS} (8:1)"]
+
+
+def test_full_and_read_only_file_systems_are_images(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    images = [
+        "7:1 / /snap/core rw - squashfs /dev/loop1",
+        "0:70 / /tmp/.mount_app rw - fuse.dwarfs dwarfs",
+        "11:0 / /media/dvd rw - udf /dev/sr0",
+        "0:71 / / rw - overlay composefs",
+    ]
+    disks.images = {line.split()[2] for line in images}
+    with reading(tmp_path, disks, clock, DATA, *images) as reader:
+        assert set(refresh(reader, clock)) == {"/data"}
+
+
+def test_full_disk_is_listed(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:
+    disks.used = 100
+    with reading(tmp_path, disks, clock, DATA) as reader:
+        assert refresh(reader, clock)["/data"].used_percent == 100.0
+
+
+LIST_MOUNTS = """
+import sys
+from dashtop.model.ports import SystemClock
+from dashtop.sources.host.mounts import MountReader
+reader = MountReader(clock=SystemClock())
+reader.mounts()
+with reader._changed:
+    assert reader._changed.wait_for(lambda: not reader._is_busy(), 20)
+for mount in reader.mounts():
+    print(ascii(mount.mount_point), mount.total_bytes, mount.used_percent)
+"""
+
+
+def list_mounts_in_namespace(commands: str, folder: Path) -> dict[str, list[str]]:
+    """Return size and percent of each mount after these commands in a mount namespace of its own."""
+    script = f'set -e\ncd "$1"\n{commands}\ncd /\nexec "$2" -c "$3"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(folder), sys.executable, LIST_MOUNTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = (line.rsplit(maxsplit=2) for line in done.stdout.splitlines())
+    return {ast.literal_eval(name): sizes for name, *sizes in rows}
+
+
+def can_mount_loop_devices() -> bool:
+    probe = "truncate -s 1M x && mkfs.ext4 -q x && mkdir d && mount -o loop x d"
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["unshare", "--mount", "sh", "-c", probe]
+        try:
+            return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
+        except FileNotFoundError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def _loop_devices() -> None:
+    if not can_mount_loop_devices():
+        pytest.skip("mounting needs root, unshare, mkfs.ext4 and loop devices")
+
+
+@pytest.mark.usefixtures("_loop_devices")
+def test_kernel_shows_the_cover_of_a_hidden_mount(tmp_path: Path) -> None:
+    commands = """
+    for size in 8 16; do truncate -s ${size}M $size.img; mkfs.ext4 -q $size.img; done
+    mkdir -p data/inner other
+    mount -o loop 8.img data/inner
+    mount -o loop 16.img data
+    mkdir data/inner
+    """
+    found = list_mounts_in_namespace(commands, tmp_path)
+    assert f"{tmp_path}/data/inner" not in found
+    assert int(found[f"{tmp_path}/data"][0]) > 8 * 2**20
+
+
+@pytest.mark.usefixtures("_loop_devices")
+def test_kernel_mounts_with_names_that_are_not_utf8(tmp_path: Path) -> None:
+    commands = r"""
+    for name in "$(printf 'caf\351')" "$(printf 'caf\350')"; do
+        truncate -s 8M "$name.img"; mkfs.ext4 -q "$name.img"; mkdir "$name"; mount -o loop "$name.img" "$name"
+    done
+    """
+    found = list_mounts_in_namespace(commands, tmp_path)
+    assert {rf"{tmp_path}/caf\xe9", rf"{tmp_path}/caf\xe8"} <= set(found)
+    assert found[rf"{tmp_path}/caf\xe9"][0] != "None"
+
+
+@pytest.mark.usefixtures("_loop_devices")
+def test_kernel_reports_a_full_image_as_read_only(tmp_path: Path) -> None:
+    fill = "mount -t tmpfs -o size=64k full /tmp; head -c 65536 /dev/zero >/tmp/x || true"
+    assert list_mounts_in_namespace(fill, tmp_path)["/tmp"] == ["65536", "100.0"]
+    assert "/tmp" not in list_mounts_in_namespace(f"{fill}; mount -o remount,ro /tmp", tmp_path)
 
 
 def test_missing_mount_table(disks: FakeDisks, clock: FakeClock, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +24,14 @@ FIRST_READING_TIMEOUT_S = 0.3
 MAX_HUNG_THREADS = 4
 
 _MAX_PATH_LENGTH = 256
-# These have no data of their own, or are images, which are always full. Automount points are among them: reading the
-# size of one mounts it.
+# These have no data of their own. Automount points are among them: reading the size of one mounts it. Images need no
+# name here: see `_is_image`.
 _WITHOUT_DATA = frozenset(
     (
-        *("autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cramfs", "debugfs", "devpts"),
-        *("devtmpfs", "efivarfs", "erofs", "fusectl", "hugetlbfs", "iso9660", "mqueue", "nsfs", "overlay", "proc"),
-        *("pstore", "ramfs", "romfs", "rootfs", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "squashfs"),
-        *("sysfs", "tmpfs", "tracefs", "fuse.fuse-overlayfs", "fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal"),
-        *("fuse.snapfuse", "fuse.squashfuse"),
+        *("autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs"),
+        *("efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "overlay", "proc", "pstore", "ramfs", "rootfs"),
+        *("rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tmpfs", "tracefs"),
+        *("fuse.fuse-overlayfs", "fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal"),
     )
 )
 # An overlay has the space of the file system below it, and tmpfs is shown as memory. But the root of a container or a
@@ -59,6 +58,8 @@ class FileSystem:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    mount_id: bytes
+    parent_id: bytes
     device: str
     root: bytes
     mount_point: str
@@ -69,13 +70,15 @@ class _Row:
 def parse_mountinfo(text: bytes) -> tuple[FileSystem, ...]:
     """Return the file systems with data in /proc/self/mountinfo (proc_pid_mountinfo(5)).
 
-    One that is mounted several times (bind mounts, subvolumes) is one file system with several mount points.
+    One that is mounted several times (bind mounts, subvolumes) is one file system with several mount points. One that
+    another mount hides is left out: its mount point leads to the other one.
     """
-    # A later mount on the same mount point hides the earlier one.
-    rows = {row.mount_point: row for line in text.splitlines() if (row := _parse_row(line)) is not None}
+    rows = [row for line in text.split(b"\n") if (row := _parse_row(line)) is not None]
+    tree = _MountTree(rows)
     by_device: dict[str, list[_Row]] = {}
-    for row in rows.values():
-        if row.kind not in _WITHOUT_DATA or row.mount_point in _DATA_MOUNT_POINTS.get(row.kind, ()):
+    for row in rows:
+        has_data = row.kind not in _WITHOUT_DATA or row.mount_point in _DATA_MOUNT_POINTS.get(row.kind, ())
+        if has_data and tree.is_visible(row):
             by_device.setdefault(row.device, []).append(row)
     found = []
     for device, group in by_device.items():
@@ -86,6 +89,33 @@ def parse_mountinfo(text: bytes) -> tuple[FileSystem, ...]:
     return tuple(sorted(found, key=lambda system: system.mount_points[0]))
 
 
+class _MountTree:
+    """Follows paths through the mounts as the kernel does, which enters a mount if the path has led to its parent."""
+
+    def __init__(self, rows: list[_Row]) -> None:
+        self._count = len(rows)
+        ids = {row.mount_id for row in rows}
+        # The parent of the root's mount is not in the table.
+        self._children = {
+            (row.parent_id if row.parent_id in ids and row.parent_id != row.mount_id else None, row.mount_point): row
+            for row in rows
+        }
+
+    def is_visible(self, row: _Row) -> bool:
+        """Return whether the mount point leads to this mount, not to one mounted later there or on a folder above."""
+        names = row.mount_point.rstrip("/").split("/")
+        reached: bytes | None = None
+        for depth in range(1, len(names) + 1):
+            path = "/".join(names[:depth]) or "/"
+            following = self._children.get((reached, path)) or self._children.get((None, path))
+            for _ in range(self._count):  # several mounts on one mount point
+                if following is None:
+                    break
+                reached = following.mount_id
+                following = self._children.get((reached, path))
+        return reached == row.mount_id
+
+
 def _parse_row(line: bytes) -> _Row | None:
     """Parse `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`. None: not such a line."""
     left, dash, right = line.partition(b" - ")
@@ -93,6 +123,8 @@ def _parse_row(line: bytes) -> _Row | None:
     if not dash or len(before) < 6 or len(after) < 2:  # noqa: PLR2004 - the fixed fields of the format
         return None
     return _Row(
+        mount_id=before[0],
+        parent_id=before[1],
         device=before[2].decode("ascii", "replace"),
         root=before[3],
         mount_point=os.fsdecode(_unescape(before[4])),
@@ -166,7 +198,9 @@ class MountReader:
             self._ensure_worker()
             if is_first:
                 self._changed.wait_for(lambda: not self._is_busy(), FIRST_READING_TIMEOUT_S)
-            return tuple(mount for system in self._systems if (mount := self._get_mount(system)) is not None)
+            return _make_unique(
+                [(system, mount) for system in self._systems if (mount := self._get_mount(system)) is not None]
+            )
 
     def close(self) -> None:
         """Stop the thread. One that hangs is a daemon and ends with the process."""
@@ -257,9 +291,25 @@ class MountReader:
         return None
 
 
+def _format_path(path: str) -> str:
+    """Return a path as text; bytes that are not UTF-8 as `\\xe9`."""
+    return sanitize_text(os.fsencode(path).decode("utf-8", "backslashreplace"), _MAX_PATH_LENGTH)
+
+
+def _make_unique(mounts: list[tuple[FileSystem, Mount]]) -> tuple[Mount, ...]:
+    """Add the device number to mount points whose texts are the same: cut off, or with replaced characters."""
+    counts = Counter(mount.mount_point for _, mount in mounts)
+    return tuple(
+        mount
+        if counts[mount.mount_point] == 1
+        else replace(mount, mount_point=f"{mount.mount_point} ({system.device})")
+        for system, mount in mounts
+    )
+
+
 def _build_without_sizes(system: FileSystem) -> Mount:
     return Mount(
-        mount_point=sanitize_text(system.mount_points[0], _MAX_PATH_LENGTH),
+        mount_point=_format_path(system.mount_points[0]),
         filesystem=sanitize_text(system.kind),
         used_bytes=None,
         total_bytes=None,
@@ -267,16 +317,30 @@ def _build_without_sizes(system: FileSystem) -> Mount:
     )
 
 
+def _is_image(sizes: os.statvfs_result) -> bool:
+    """Return whether the file system was written once and is full by nature.
+
+    So are squashfs, erofs and composefs, CDs and DVDs, and images in FUSE. A disk that is only mounted read-only has
+    free blocks.
+    """
+    return bool(sizes.f_flag & os.ST_RDONLY) and sizes.f_bfree == 0
+
+
 def _build_mount(system: FileSystem, mount_point: str, sizes: os.statvfs_result) -> Mount | None:
-    """Convert blocks to bytes and percent like df: the share of what an unprivileged user can fill."""
+    """Convert blocks to bytes and percent like df: the share of what an unprivileged user can fill.
+
+    None: without a size of its own, or an image.
+    """
     if sizes.f_blocks == 0:
+        return None
+    if _is_image(sizes):
         return None
     used = sizes.f_blocks - sizes.f_bfree
     usable = used + sizes.f_bavail
     if used < 0 or usable <= 0:
         return _build_without_sizes(system)
     return Mount(
-        mount_point=sanitize_text(mount_point, _MAX_PATH_LENGTH),
+        mount_point=_format_path(mount_point),
         filesystem=sanitize_text(system.kind),
         used_bytes=used * sizes.f_frsize,
         total_bytes=sizes.f_blocks * sizes.f_frsize,
