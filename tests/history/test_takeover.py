@@ -163,3 +163,16 @@ def test_symbolic_link_as_lock_file_is_not_followed(tmp_path: Path) -> None:
     assert "memory only" in reading(history)
     assert other.read_text() == "content"
     history.close()
+
+
+def test_close_right_after_takeover_writes_the_samples_kept_until_then(storage: Storage) -> None:
+    first, second = storage.history(), storage.history(starts=False)
+    append(first, 1)
+    wait_until_written(first)
+    second.start()
+    reading(second, 2)
+    append(second, 3)
+    first.close()
+    eventually(lambda: second.status_message() is None)
+    second.close()
+    assert storage.query_sql("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id") == [(1000,), (2000,), (3000,)]

@@ -26,6 +26,11 @@ APPLICATION_ID = 0x64746F70  # "dtop": marks the file as dashtop's
 CHECK_TIMEOUT_S = 1.0
 BUSY_TIMEOUT_S = 2.0
 VACUUM_PAGES = 1000
+UNUSABLE_PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""Errors at the start that no waiting ends: missing permission, or a path that cannot be a folder or file. Any other
+error (a full, read-only or unmounted disk, no memory or descriptors left) can end at any time."""
 MAX_MEMORY_BYTES = 128_000_000
 """Of a history in memory: `--keep-mb` is meant for a disk."""
 
@@ -41,6 +46,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: Path | None, *, kept_ms: int, max_bytes: int) -> None:
         super().__init__(kept_ms=kept_ms, max_bytes=max_bytes if path is not None else min(max_bytes, MAX_MEMORY_BYTES))
         self._path = path
+        self._was_opened = False
         self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
     @property
@@ -53,21 +59,22 @@ class SqliteDatabase(Database):
         return f"SQLite {sqlite3.sqlite_version}"
 
     def recover(self, error: Exception, now_ms: int) -> tuple[Database, str | None]:
-        """Set a damaged file aside; go on in memory if the folder cannot be written. Else the disk is full or busy."""
+        """Set a damaged file aside; go on in memory if the path is unusable from the start. Else keep trying."""
         path = self._path
         if path is None:
             return self, f"The history in memory failed ({error})."
         if is_damage(error):
             return self, self._set_aside(path, error, now_ms)
-        if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+        if isinstance(error, OSError) and error.errno in UNUSABLE_PATH_ERRORS and not self._was_opened:
             memory = SqliteDatabase(None, kept_ms=self._kept_ms, max_bytes=self._max_bytes)
             return memory, (
                 f"The history is kept in memory only, until dashtop ends: {path.parent} cannot be written"
                 f" ({error.strerror}). Set a folder that can be written with --data-dir."
             )
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "out of memory"
         return self, (
-            f"The history cannot be written to {path.parent} ({error}) and is kept in memory meanwhile."
-            " Free some space there, or give this user write access."
+            f"The history cannot be written to {path.parent} ({reason}) and is kept in memory meanwhile, to be"
+            " written as soon as that is possible. Free some space there, or give this user write access."
         )
 
     def _set_aside(self, path: Path, error: Exception, now_ms: int) -> str | None:
@@ -99,6 +106,7 @@ class SqliteDatabase(Database):
         )
         try:
             _prepare(connection)
+            self._was_opened = True
         except sqlite3.DatabaseError as error:
             connection.close()
             if _is_damage_message(error):

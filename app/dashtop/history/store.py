@@ -128,7 +128,9 @@ class HistoryStore:
         return self._writer.status_message() or self._read_error
 
     def close(self) -> None:
-        """Write what is pending and close the database; see the History port."""
+        """Write what is pending and close the database; see the History port. No `append` runs meanwhile."""
+        if self._backlog and not self._writer.is_locked_out:  # taken over since the last sample
+            self._write_backlog()
         self._writer.close()
 
     def _read_readings(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> Readings:

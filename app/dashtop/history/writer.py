@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 MAX_PENDING = 3600
 """Records that wait to be written; beyond it the oldest are dropped."""
 MAX_BATCH = 500
+MAX_RETRY_INTERVAL_S = 10.0
+"""The time between attempts doubles with each failure up to this."""
 WRITE_INTERVAL_MS = 5000
 """Samples of this much time are written in one transaction: it costs more than its content, and wears the disk. A
 sample with an event is written at once, with all that are pending."""
@@ -42,6 +44,7 @@ class Writer:
         self._is_check_requested = False
         self._is_locked_out = False
         self._is_in_memory = False
+        self._failures = 0
         self._status: str | None = None
         self._past: Past | None = None
         self._is_past_written = threading.Event()
@@ -118,9 +121,14 @@ class Writer:
                     break
             if not self._step():
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._is_stopping, self.database.retry_interval_s):
+                    if self._changed.wait_for(lambda: self._is_stopping, self._retry_interval_s()):
                         break
         self.database.close()
+
+    def _retry_interval_s(self) -> float:
+        """Return the seconds until the next attempt. The lock of another process is free at any time: no backoff."""
+        interval_s = self.database.retry_interval_s
+        return max(interval_s, min(MAX_RETRY_INTERVAL_S, interval_s * 2.0 ** min(self._failures - 1, 10)))
 
     def _step(self) -> bool:
         """Write one batch. Returns False on failure: wait before the next attempt."""
@@ -136,7 +144,9 @@ class Writer:
                 self.database.write(self._batch)
         except Exception as error:  # noqa: BLE001 - the thread must go on after any failure
             self._is_open = False
+            self._failures += 1
             return self._recover(error)
+        self._failures = 0
         with self._changed:
             self._batch = []
             self._is_due = bool(self._pending)
