@@ -11,17 +11,19 @@
     const list = document.querySelector("[data-cores]");
     if (!list) return;
     const cores = snapshot.cores || [];
+    const numberOf = (index) => (snapshot.core_ids ? snapshot.core_ids[index] : index);
     list.hidden = cores.length === 0;
     list.dataset.form = cores.length > MAX_BARS ? "heat" : "bars";
     fit(list, cores.length, (parent) => make("i", "", make("span", "core", parent)));
     cores.forEach((percent, index) => {
       const cell = list.children[index];
       cell.style.setProperty("--use", String(percent / 100));
-      cell.title = `Core ${index}: ${percent} %`;
+      cell.title = `Core ${numberOf(index)}: ${percent} %`;
     });
     const busiest = cores.indexOf(Math.max(...cores));
     if (cores.length) {
-      list.setAttribute("aria-label", `CPU utilization of ${cores.length} cores, highest: core ${busiest}, ${cores[busiest]} %`);
+      const highest = `core ${numberOf(busiest)}, ${cores[busiest]} %`;
+      list.setAttribute("aria-label", `CPU utilization of ${cores.length} cores, highest: ${highest}`);
     }
   }
 

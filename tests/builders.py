@@ -78,6 +78,7 @@ def make_sample(
                 metric.key: UnavailableReason.FIRST_READING for metric in HOST_METRICS if metric.key not in given
             },
             per_core=(10.0, 20.0),
+            core_ids=(0, 1),
             mounts=mounts,
         ),
         gpus=gpus,

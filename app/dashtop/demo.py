@@ -145,7 +145,7 @@ def encode_changes(gpu: SimulatedGpu, start_ms: int, end_ms: int) -> Iterator[Re
             sequence=0,
             time_ms=time_ms,
             monotonic_s=0.0,
-            host=Host(values={}, unavailable={}, per_core=(), mounts=()),
+            host=Host(values={}, unavailable={}, per_core=(), core_ids=(), mounts=()),
             gpus=(gpu.read(time_ms),),
             gpu_error=None,
             gpu_age_s=0.0,

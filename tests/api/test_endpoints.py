@@ -66,7 +66,8 @@ def test_lists_have_every_gpu_process_and_mount(two_gpus: FlaskClient) -> None:
     assert get_json(two_gpus, "/gpu-info/1")["id"] == 1
     assert [(each["pid"], each["gpu_id"]) for each in get_json(two_gpus, "/processes")] == [(12345, 0), (12346, 0)]
     assert [each["mount_point"] for each in get_json(two_gpus, "/storage")] == ["/", "/dead"]
-    assert get_json(two_gpus, "/metrics")["cpu"]["per_core_percent"] == [10.0, 20.0]
+    cpu = get_json(two_gpus, "/metrics")["cpu"]
+    assert (cpu["per_core_percent"], cpu["core_ids"]) == ([10.0, 20.0], [0, 1])
 
 
 def test_null_metrics_of_one_gpu_have_reasons(two_gpus: FlaskClient) -> None:

@@ -211,6 +211,11 @@ class FakeCgroups:
     def set_own_cgroup(self, *lines: str) -> None:
         (self.proc / "self" / "cgroup").write_text("".join(f"{line}\n" for line in lines))
 
+    def set_online_cpus(self, cpus: str) -> None:
+        folder = self.sys / "devices" / "system" / "cpu"
+        folder.mkdir(parents=True)
+        (folder / "online").write_text(f"{cpus}\n")
+
     def write(self, folder: str, **files: str) -> None:
         """Write files of a cgroup; `_` in a name stands for a dot after the controller's name."""
         path = self.sys / "fs" / "cgroup" / folder
@@ -293,6 +298,45 @@ class TestLimits:
 
         assert cgroups.limits.memory() == MemoryUse(used=5, total=GIB, available=GIB - 5)
         assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
+
+    @pytest.mark.parametrize(("cpus", "cores"), [("0-3", 4.0), ("5", 1.0), ("0-1,4-5,7", 5.0), ("6-9", 2.0)])
+    def test_v2_cpuset(self, cgroups: FakeCgroups, cpus: str, cores: float) -> None:
+        cgroups.set_online_cpus("0-7")
+        cgroups.set_own_cgroup("0::/job/task")
+        cgroups.write("", **{"cpuset_cpus.effective": "0-7"})
+        cgroups.write("job", **{"cpuset_cpus.effective": cpus})
+
+        assert cgroups.limits.cpu_cores() == cores
+
+    @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 1.5), ("800000 100000", 4.0), ("max 100000", 4.0)])
+    def test_the_smaller_of_quota_and_cpuset_applies(self, cgroups: FakeCgroups, quota: str, cores: float) -> None:
+        cgroups.set_online_cpus("0-15")
+        cgroups.set_own_cgroup("0::/")
+        cgroups.write("", **{"cpuset_cpus.effective": "4-7", "cpu_max": quota})
+
+        assert cgroups.limits.cpu_cores() == cores
+
+    @pytest.mark.parametrize("name", ["cpuset_cpus", "cpuset_effective_cpus"])
+    def test_v1_cpuset(self, cgroups: FakeCgroups, name: str) -> None:
+        cgroups.set_online_cpus("0-3")
+        cgroups.set_own_cgroup(f"3:cpuset:/docker/{A}", "1:name=systemd:/", "0::/")
+        cgroups.write("cpuset", **{name: "1-2"})
+
+        assert cgroups.limits.cpu_cores() == 2.0
+
+    def test_cpuset_with_all_cpus_that_are_online_is_no_limit(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_online_cpus("0,2-3")
+        cgroups.set_own_cgroup("3:cpuset:/")
+        cgroups.write("cpuset", cpuset_cpus="0-7")
+
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.NO_LIMIT
+
+    def test_garbage_in_a_cpuset_is_unreadable(self, cgroups: FakeCgroups) -> None:
+        cgroups.set_online_cpus("0-3")
+        cgroups.set_own_cgroup("0::/")
+        cgroups.write("", **{"cpuset_cpus.effective": "a-b"})
+
+        assert reason(cgroups.limits.cpu_cores) is UnavailableReason.UNREADABLE
 
     @pytest.mark.parametrize("cpu", ["", "max", "x y", "100000 0", "-5 100000", "1 2 3", "\xff 100000"])
     def test_garbage_is_unreadable(self, cgroups: FakeCgroups, cpu: str) -> None:

@@ -17,7 +17,7 @@ from dashtop.sources.metric_reader import MetricReader
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from dashtop.model.ports import HostReader
 
@@ -36,9 +36,10 @@ class FakeMachine:
         self.network(lo=(5, 5))
         self.disks()
 
-    def cores(self, *cores: list[int]) -> None:
+    def cores(self, *cores: list[int], numbers: Sequence[int] | None = None) -> None:
         """Set each core's clock ticks: user nice system idle iowait irq softirq steal (guest times follow as 0)."""
-        lines = [f"cpu{n} {' '.join(map(str, ticks))} 0 0" for n, ticks in enumerate(cores)]
+        numbered = zip(range(len(cores)) if numbers is None else numbers, cores, strict=True)
+        lines = [f"cpu{n} {' '.join(map(str, ticks))} 0 0" for n, ticks in numbered]
         total = [sum(column) for column in zip(*cores, strict=True)]
         (self.proc / "stat").write_text("\n".join([f"cpu  {' '.join(map(str, total))} 0 0", *lines, ""]))
 
@@ -131,6 +132,23 @@ class TestCpu:
         machine.cores([20] * 8, [10, 10, 10, 20, 10, 10, 10, 10])
         host.begin()
         assert host.per_core() == pytest.approx((75.0, 0.0))
+
+    def test_cores_have_their_real_numbers_if_some_are_offline(
+        self, machine: FakeMachine, host: PsutilHostReader
+    ) -> None:
+        machine.cores([0] * 8, [0] * 8, [0] * 8, numbers=(0, 1, 4))
+        host.begin()
+        assert host.core_ids() == ()
+        machine.cores([0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0], numbers=(0, 1, 4))
+        host.begin()
+        assert dict(zip(host.core_ids(), host.per_core(), strict=True)) == {0: 0.0, 1: 0.0, 4: 100.0}
+
+    def test_another_core_online_restarts_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        machine.cores([0] * 8, [0] * 8, numbers=(0, 1))
+        host.begin()
+        machine.cores([10] * 8, [90_000] * 8, numbers=(0, 2))
+        host.begin()
+        assert reason_of(host.cpu_percent) is UnavailableReason.FIRST_READING
 
     def test_unreadable_stat_is_reported_and_recovers(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         host.begin()

@@ -230,3 +230,5 @@ def test_mounts_and_cores() -> None:
         },
     ]  # fmt: skip
     assert host.system_data(sample, None) == {"cores": [10, 20]}
+    offline = dataclasses.replace(sample, host=dataclasses.replace(sample.host, core_ids=(0, 4)))
+    assert host.system_data(offline, None) == {"cores": [10, 20], "core_ids": (0, 4)}

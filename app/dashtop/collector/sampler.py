@@ -59,7 +59,13 @@ class Sampler:
     def _read_host(self, now: float) -> Host:
         self._host.begin()
         values, unavailable = self._host_metrics.read(self._host, now)
-        return Host(values=values, unavailable=unavailable, per_core=self._host.per_core(), mounts=self._host.mounts())
+        return Host(
+            values=values,
+            unavailable=unavailable,
+            per_core=self._host.per_core(),
+            core_ids=self._host.core_ids(),
+            mounts=self._host.mounts(),
+        )
 
     def _read_gpus(self, timeout_s: float) -> GpuReading:
         if self._gpus is None:

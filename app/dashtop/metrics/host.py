@@ -34,7 +34,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.cpu.limit_cores",
         title="Container CPU limit",
-        help="CPU limit of dashtop's own container, pod or job (cgroup quota).",
+        help="CPU limit of dashtop's own container, pod or job (cgroup quota or cpuset).",
         unit=Unit.CORES,
         read=lambda host: host.cpu_limit(),
         aggregation=Aggregation.LAST,

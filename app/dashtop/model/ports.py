@@ -276,6 +276,9 @@ class HostReader(Protocol):
     def per_core(self) -> tuple[float, ...]:
         """Percent busy of each core since the last tick; empty on the first."""
 
+    def core_ids(self) -> tuple[int, ...]:
+        """Number of each core in `per_core`; those of cores that are offline are missing."""
+
     def mounts(self) -> tuple[Mount, ...]:
         """Mounted file systems that contain data."""
 

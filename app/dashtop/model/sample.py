@@ -183,11 +183,15 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
-    """The machine at one moment. `values` has every key of the host table; `per_core` is each core's use in percent."""
+    """The machine at one moment. `values` has every key of the host table.
+
+    `per_core` is the use of each core in percent, `core_ids` its number: those of cores that are offline are missing.
+    """
 
     values: Mapping[str, float | None]
     unavailable: Mapping[str, UnavailableReason]
     per_core: tuple[float, ...]
+    core_ids: tuple[int, ...]
     mounts: tuple[Mount, ...]
 
 

@@ -109,16 +109,27 @@ class CgroupLimits:
     def __init__(self, *, proc: Path, sys: Path) -> None:
         self._own_cgroup = proc / "self" / "cgroup"
         self._mount = sys / "fs" / "cgroup"
+        self._online = sys / "devices" / "system" / "cpu" / "online"
 
     def cpu_cores(self) -> float:
-        """Return how many cores may be used. Raise Unavailable: NO_LIMIT or UNREADABLE."""
+        """Return how many cores may be used: the CPU time of a quota, or the CPUs of a cpuset if these are fewer.
+
+        Raise Unavailable: NO_LIMIT or UNREADABLE.
+        """
         try:
             limits = [limit for folder in self._find_folders("cpu") if (limit := _read_cpu_limit(folder)) is not None]
+            limits += self._read_cpuset_limits()
         except (OSError, ValueError):
             raise Unavailable(UnavailableReason.UNREADABLE) from None
         if not limits:
             raise Unavailable(UnavailableReason.NO_LIMIT)
         return min(limits)
+
+    def _read_cpuset_limits(self) -> list[float]:
+        """Return the number of CPUs in each cpuset that has not all that are online."""
+        online = parse_cpu_list(_read_or_none(self._online) or "")
+        cpusets = [_read_cpuset(folder) for folder in self._find_folders("cpuset")]
+        return [float(len(usable)) for cpus in cpusets if (usable := cpus & online) and usable != online]
 
     def memory(self) -> MemoryUse:
         """Return the lowest memory limit, and what is used in its cgroup. Raise Unavailable: NO_LIMIT or UNREADABLE."""
@@ -165,6 +176,18 @@ def _read_cpu_limit(folder: Path) -> float | None:
     if int(quota_us) <= 0 or int(period_us) <= 0:
         raise ValueError(f"{folder}: a quota of {quota_us} in {period_us} us")
     return int(quota_us) / int(period_us)
+
+
+def parse_cpu_list(text: str) -> frozenset[int]:
+    """Return the numbers in a list such as `0-3,8` (cpuset(7)). Raises ValueError."""
+    ranges = [each.partition("-") for each in text.strip().split(",") if each]
+    return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
+
+
+def _read_cpuset(folder: Path) -> frozenset[int]:
+    """Return the CPUs of a cpuset, of cgroup v2 or v1; empty if there is none at this level."""
+    names = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
+    return parse_cpu_list(next(filter(None, (_read_or_none(folder / name) for name in names)), ""))
 
 
 def _read_memory_limit(folder: Path) -> int | None:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 
-# The times of a core that add up to the whole (proc_stat(5)): guest time is in user and nice already.
-_TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-_IDLE = (_TIMES.index("idle"), _TIMES.index("iowait"))
+# The times of a core that add up to the whole (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal.
+# Guest time, which follows, is in user and nice already.
+_CORE_TIMES = re.compile(rb"^cpu([0-9]+)((?: [0-9]+){4,8})", re.MULTILINE)
+_IDLE = slice(3, 5)
 _CPU_MHZ = re.compile(rb"^cpu MHz(?: dynamic)?\s*:\s*([0-9.]+)", re.MULTILINE)
 
 
@@ -56,7 +57,7 @@ class PsutilHostReader:
     ) -> None:
         self._clock = clock
         self._proc, self._sys = proc, sys
-        self._cpu = _CpuTimes()
+        self._cpu = _CpuTimes(proc / "stat")
         self._network = TrafficReader(_read_network_counters, lambda names: select_interfaces(names, sys))
         self._disks = TrafficReader(_read_disk_counters, lambda names: select_disks(names, sys))
         self._limits = CgroupLimits(proc=proc, sys=sys)
@@ -132,8 +133,12 @@ class PsutilHostReader:
         return self._disks.rates()
 
     def per_core(self) -> tuple[float, ...]:
-        """Return percent busy of each core since the last tick; empty on the first, and if their number changes."""
+        """Return percent busy of each core since the last tick; empty on the first, and if other cores are online."""
         return self._cpu.per_core
+
+    def core_ids(self) -> tuple[int, ...]:
+        """Return the kernel's number of each core in `per_core`; those of cores that are offline are missing."""
+        return self._cpu.core_ids if self._cpu.per_core else ()
 
     def mounts(self) -> tuple[Mount, ...]:
         """Return the mounted file systems that contain data, with sizes a few seconds old at most."""
@@ -149,24 +154,30 @@ class PsutilHostReader:
 
 
 class _CpuTimes:
-    """Percent busy of the cores between two readings of their times."""
+    """Percent busy of the cores between two readings of their times in /proc/stat, which psutil does not number."""
 
-    def __init__(self) -> None:
-        self._before: list[tuple[float, ...]] = []
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._before: dict[int, list[int]] = {}
         self._overall: float | UnavailableReason = UnavailableReason.FIRST_READING
         self.per_core: tuple[float, ...] = ()
+
+    @property
+    def core_ids(self) -> tuple[int, ...]:
+        """The numbers of the cores that are online, ascending."""
+        return tuple(self._before)
 
     def update(self) -> None:
         before = self._before
         try:
-            self._before = _read_core_times()
+            self._before = self._read()
         except Unavailable as missing:
-            self._before, self._overall, self.per_core = [], missing.reason, ()
+            self._before, self._overall, self.per_core = {}, missing.reason, ()
             return
-        if len(before) != len(self._before):
+        if before.keys() != self._before.keys():
             self._overall, self.per_core = UnavailableReason.FIRST_READING, ()
             return
-        cores = [_busy_and_total(*core) for core in zip(before, self._before, strict=True)]
+        cores = [_busy_and_total(before[core], times) for core, times in self._before.items()]
         total = sum(core[1] for core in cores)
         if total > 0:
             self._overall = 100.0 * sum(core[0] for core in cores) / total
@@ -178,20 +189,19 @@ class _CpuTimes:
             raise Unavailable(self._overall)
         return self._overall
 
+    def _read(self) -> dict[int, list[int]]:
+        """Return the times of each core in clock ticks."""
+        found = _CORE_TIMES.findall(_query_os(self._file.read_bytes))
+        if not found:
+            raise Unavailable(UnavailableReason.UNREADABLE)
+        return {int(core): [int(ticks) for ticks in times.split()] for core, times in found}
 
-def _read_core_times() -> list[tuple[float, ...]]:
-    times = _query_os(lambda: psutil.cpu_times(percpu=True))
-    cores = [tuple(getattr(core, name, 0.0) for name in _TIMES) for core in times]
-    if not cores:
-        raise Unavailable(UnavailableReason.UNREADABLE)
-    return cores
 
-
-def _busy_and_total(before: tuple[float, ...], after: tuple[float, ...]) -> tuple[float, float]:
-    """Return the busy seconds of a core, and all its seconds. The kernel can reduce iowait (proc_stat(5))."""
-    spent = [max(0.0, late - early) for early, late in zip(before, after, strict=True)]
+def _busy_and_total(before: list[int], after: list[int]) -> tuple[int, int]:
+    """Return the busy time of a core, and all its time. The kernel can reduce iowait (proc_stat(5))."""
+    spent = [max(0, late - early) for early, late in zip(before, after, strict=True)]
     total = sum(spent)
-    return total - sum(spent[position] for position in _IDLE), total
+    return total - sum(spent[_IDLE]), total
 
 
 def _read_network_counters() -> dict[str, tuple[int, int]]:

@@ -60,8 +60,11 @@ def _load_average() -> Component:
 
 
 def system_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
-    """Add `cores`: the utilization of each core in whole percent."""
-    return {"cores": [round(core) for core in sample.host.per_core]}
+    """Add `cores`: the utilization of each core in whole percent; `core_ids`: their numbers if some are offline."""
+    data: dict[str, Any] = {"cores": [round(core) for core in sample.host.per_core]}
+    if sample.host.core_ids != tuple(range(len(sample.host.core_ids))):
+        data["core_ids"] = sample.host.core_ids
+    return data
 
 
 SYSTEM: Final = Panel(section=Section.CURRENT, id=ids.PANEL_SYSTEM, layout=system_layout, live_data=system_data)

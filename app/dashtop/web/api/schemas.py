@@ -188,11 +188,20 @@ class Storage(ResponseBody):
     filesystem: str = Field(examples=["ext4"])
 
 
-PER_CORE = (list[float], Field(description="Percent busy of each core.", json_schema_extra={"x-unit": "%"}))
+CORES = {
+    "cpu.per_core_percent": (
+        list[float],
+        Field(description="Percent busy of each core.", json_schema_extra={"x-unit": "%"}),
+    ),
+    "cpu.core_ids": (
+        list[int],
+        Field(description="Number of each core in per_core_percent; those of cores that are offline are missing."),
+    ),
+}
 
 GpuMetrics = _nested("GpuMetrics", GPU_METRICS, _OfGpu, {})
 GpuMetricsWithReasons = create_model("GpuMetricsWithReasons", __base__=(GpuMetrics, _WithReasons))
-SystemMetrics = _nested("SystemMetrics", HOST_METRICS, ResponseBody, {"cpu.per_core_percent": PER_CORE})
+SystemMetrics = _nested("SystemMetrics", HOST_METRICS, ResponseBody, CORES)
 SystemMetricsWithReasons = create_model("SystemMetricsWithReasons", __base__=(SystemMetrics, _WithReasons))
 
 

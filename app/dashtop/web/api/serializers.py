@@ -99,6 +99,7 @@ def system_metrics(host: Host) -> Json:
     """Return every metric of the machine."""
     body = nested(HOST_METRICS, host.values)
     body["cpu"]["per_core_percent"] = [round(core, DIGITS) for core in host.per_core]
+    body["cpu"]["core_ids"] = list(host.core_ids)
     return body
 
 
