@@ -75,7 +75,7 @@ def dashboard(services: Services) -> Any:
     """Return the page with other services than its own."""
     from flask import Flask
 
-    from dashtop.app import assets_dir
+    from dashtop.settings import assets_dir
     from dashtop.ui.page import create_dash
 
     return create_dash(services, server=Flask("fast"), assets_folder=str(assets_dir()), interval_s=1.0)

@@ -9,21 +9,23 @@ from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     import pandas as pd
 
     from dashtop.app import Dashtop
+    from dashtop.notebook import Frame
     from dashtop.settings import Settings
 
-__all__ = ["DashtopError", "__version__", "create_app", "read_history"]
+__all__ = ["DashtopError", "__version__", "create_app", "load_ipython_extension", "read_history", "show"]
 
 
 def create_app(settings: Settings | None = None) -> Dashtop:
-    """Wire one dashtop and start collecting; settings from the environment where none are given.
+    """Create one dashtop and start collecting. Settings default to those of the environment and the settings file.
 
     `create_app().server` is the WSGI application; `create_app().close()` ends collection.
     """
-    from dashtop import app as factory  # noqa: PLC0415 - importing dashtop must cost nothing
+    from dashtop import app as factory  # noqa: PLC0415 - `import dashtop` stays cheap
     from dashtop.settings import load  # noqa: PLC0415
 
     return factory.create_app(settings or load())
@@ -51,3 +53,17 @@ def read_history(
     from dashtop import dataframe  # noqa: PLC0415 - importing dashtop must cost nothing
 
     return dataframe.read_history(range, gpu=gpu, metrics=metrics, url=url, token=token)
+
+
+def show(panel: str = "", *, height: int = 650, **settings: object) -> Frame | None:
+    """Show the dashboard, or one panel, in the output of a notebook cell. See `dashtop.notebook.show`."""
+    from dashtop import notebook  # noqa: PLC0415
+
+    return notebook.show(panel, height=height, **settings)
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Register the magic `%dashtop`, for `%load_ext dashtop`."""
+    from dashtop import notebook  # noqa: PLC0415
+
+    notebook.load_ipython_extension(ipython)

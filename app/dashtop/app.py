@@ -8,7 +8,6 @@ import platform
 import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
@@ -21,6 +20,7 @@ from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services, SystemClock
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import Unavailable
+from dashtop.settings import assets_dir
 from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader
@@ -28,6 +28,7 @@ from dashtop.ui.request import INTERVALS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dash import Dash
     from flask import Flask
@@ -140,7 +141,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from dashtop.web.security import guard  # noqa: PLC0415
     from dashtop.web.security.hosts import AllowedHosts  # noqa: PLC0415
     from dashtop.web.security.proxy import find_viewer, wrap_proxy  # noqa: PLC0415
-    from dashtop.web.security.token import TokenAuth  # noqa: PLC0415
+    from dashtop.web.security.token import TokenAuth, accept_token_in_path  # noqa: PLC0415
 
     clock = clock or SystemClock()
     readers = readers or build_readers(settings, clock)
@@ -165,21 +166,23 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
     token = _access_token(settings)
     build_auth = partial(TokenAuth, path=prefix, is_embedded=bool({*settings.frame_ancestors} - {"'self'", "'none'"}))
-    guard.register(
-        server,
-        guard.SecurityPolicy(
-            hosts=AllowedHosts(bound_to=settings.host, allowed=settings.allowed_hosts),
-            token=build_auth(token) if token is not None else None,
-            embed_token=build_auth(settings.embed_token) if settings.embed_token is not None else None,
-            embed_paths=EMBED_PATHS,
-            viewer_header=viewer_header,
-            rate_limit=settings.rate_limit,
-            url_prefix=prefix,
-            frame_ancestors=settings.frame_ancestors,
-            script_hashes=dash.csp_hashes(),
-            callback_path=prefix + CALLBACK_PATH,
-            callbacks=get_callback_map(dash),
-        ),
+    policy = guard.SecurityPolicy(
+        hosts=AllowedHosts(bound_to=settings.host, allowed=settings.allowed_hosts),
+        token=build_auth(token) if token is not None else None,
+        embed_token=build_auth(settings.embed_token) if settings.embed_token is not None else None,
+        embed_paths=EMBED_PATHS,
+        viewer_header=viewer_header,
+        rate_limit=settings.rate_limit,
+        url_prefix=prefix,
+        frame_ancestors=settings.frame_ancestors,
+        script_hashes=dash.csp_hashes(),
+        callback_path=prefix + CALLBACK_PATH,
+        callbacks=get_callback_map(dash),
+    )
+    guard.register(server, policy)
+    tokens = [each for each in (policy.token, policy.embed_token) if each is not None]
+    server.wsgi_app = accept_token_in_path(  # type: ignore[method-assign, assignment]
+        server.wsgi_app, tokens, url_prefix=prefix
     )
     server.wsgi_app = wrap_proxy(  # type: ignore[method-assign, assignment]
         server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
@@ -249,10 +252,3 @@ def data_folder(settings: Settings) -> Path | None:
     if not is_on_server(settings):
         log.warning("This user has no home folder: the history is kept in memory only. Set a folder with --data-dir.")
     return None
-
-
-def assets_dir() -> Path:
-    """Return the folder of the static files: inside the installed package, or beside it in a source tree."""
-    package = Path(__file__).parent
-    inside = package / "assets"
-    return inside if inside.is_dir() else package.parent.parent / "assets"

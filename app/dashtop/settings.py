@@ -331,6 +331,13 @@ def default_config_file() -> Path:
     return user_config_path("dashtop") / CONFIG_FILE
 
 
+def assets_dir() -> Path:
+    """Return the folder of the static files: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).parent
+    inside = package / "assets"
+    return inside if inside.is_dir() else package.parent.parent / "assets"
+
+
 def options() -> dict[str, Option]:
     """Return the option of each setting, by field name."""
     described = {}

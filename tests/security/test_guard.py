@@ -370,6 +370,25 @@ def test_forwarded_prefix_sets_the_path_of_the_cookie_only(
     assert is_error(client.get("/", headers=spoofed), 401)
 
 
+@pytest.mark.parametrize("prefix", ["/", "/gpu/"])
+def test_token_in_the_path_needs_no_cookie(start: Callable[..., Dashtop], prefix: str) -> None:
+    server = start(token="correct-horse", embed_token="battery-staple", url_prefix=prefix).server
+    base = f"{prefix}~correct-horse"
+    for route in ("/", "/metrics", V1 + "/monitoring/all", "/embed/compact", "/assets/page.css"):
+        with server.test_client().get(base + route, headers=FOREIGN_HOST) as response:
+            assert response.status_code == 200, route
+    client = server.test_client()
+    assert client.post(base + UPDATE, json=TICK).status_code == 200
+    assert client.post(base + UPDATE, json=TICK, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    page = client.get(f"{base}/embed/compact")
+    assert "correct-horse" not in page.text
+    assert client.get(f"{prefix}~battery-staple/embed/compact").status_code == 200
+    assert client.get(f"{prefix}~battery-staple/metrics").status_code == 401
+    for wrong in ("~", "~correct-hors/", "~correct-horsex/", "~correct-horse", "~correct-horse~/", "x/~correct-horse/"):
+        assert client.get(prefix + wrong).status_code == 401, wrong
+    assert client.get("/").status_code == 401 or prefix != "/"
+
+
 def test_embed_token_opens_embeds_only(start: Callable[..., Dashtop]) -> None:
     server = start(token="correct-horse", embed_token="battery-staple").server
     bearer = {"Authorization": "Bearer battery-staple"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from dash import _utils, html
 from flask import Flask
 
-from dashtop.app import assets_dir
+from dashtop.settings import assets_dir
 from dashtop.ui import dash_internals
 from dashtop.ui.dash_internals import StaticTree, get_callback_map, get_tag_and_props, is_plain_element, render_index
 from tests.ui.test_layout import served
@@ -68,6 +69,13 @@ def test_preloaded_addresses_exist() -> None:
     for address in preloads:
         with app.server.test_client().get(urljoin("/", address)) as answer:
             assert answer.status_code == 200, f"Dash no longer serves {address}"
+
+
+@pytest.mark.parametrize(("path", "base"), [("/", "./"), ("/embed/compact", "../")])
+def test_scripts_of_dash_find_the_server_relative_to_the_page(path: str, base: str) -> None:
+    page = served().server.test_client().get(path).get_data(as_text=True)
+    config = re.findall(r'<script id="_dash-config" type="application/json">(.*?)</script>', page)
+    assert [json.loads(each)["requests_pathname_prefix"] for each in config] == [base]
 
 
 def test_registered_callbacks_have_inputs_and_state() -> None:

@@ -15,9 +15,9 @@ from dash import html
 from dash.development.base_component import Component
 from flask import Flask
 
-from dashtop.app import assets_dir
 from dashtop.metrics import METRICS
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.settings import assets_dir
 from dashtop.ui import ids
 from dashtop.ui.components import find_metrics
 from dashtop.ui.dash_internals import get_callback_map

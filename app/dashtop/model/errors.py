@@ -2,6 +2,7 @@
 
 DashtopError                  base class; the message says what is wrong and what to do
 ├── SettingsError             a setting is unknown or invalid (command line: exit 2)
+├── NotebookError             dashtop cannot be shown in this notebook
 ├── ServerStartError          the server cannot listen on its address (exit 1)
 ├── Unavailable               a value is missing; has the UnavailableReason
 ├── CollectionEndedError      no sample will follow: dashtop is shutting down
@@ -23,6 +24,10 @@ class SettingsError(DashtopError):
 
 class ServerStartError(DashtopError):
     """The server cannot listen on its address. The message says what to do."""
+
+
+class NotebookError(DashtopError):
+    """dashtop cannot be shown in this notebook. The message says what to do."""
 
 
 class CollectionEndedError(DashtopError):

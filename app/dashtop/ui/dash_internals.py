@@ -61,11 +61,19 @@ class RelativeDash(Dash):
         """Return the HTML of the page for the requested address."""
         untyped: Any = super()
         page: str = untyped.interpolate_index(*args, **kwargs)
-        prefix = self.config.requests_pathname_prefix
-        depth = request.path.removeprefix(prefix).count("/") if has_request_context() else 0
-        base = "../" * depth or "./"
-        page = page.replace(f'="{prefix}', f'="{base}')
-        return page.replace(f'"requests_pathname_prefix":"{prefix}"', f'"requests_pathname_prefix":"{base}"')
+        return page.replace(f'="{self.config.requests_pathname_prefix}', f'="{self._find_base()}')
+
+    def _config(self) -> dict[str, Any]:
+        """Return what the page tells Dash's scripts."""
+        untyped: Any = super()
+        config: dict[str, Any] = untyped._config()  # noqa: SLF001 - it is overridden here
+        return config | {"requests_pathname_prefix": self._find_base()}
+
+    def _find_base(self) -> str:
+        """Return the address of the page relative to the requested one."""
+        if not has_request_context():
+            return "./"
+        return "../" * request.path.removeprefix(self.config.requests_pathname_prefix).count("/") or "./"
 
 
 def render_index(app: Dash) -> str:

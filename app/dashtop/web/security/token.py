@@ -1,4 +1,4 @@
-"""Access token, sent as a Bearer header, or once as `?token=`, which sets a cookie."""
+"""Access token, sent as a Bearer header, in the path, or once as `?token=`, which sets a cookie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from flask import redirect
 from dashtop.web.security.proxy import find_public_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from flask import Request
     from werkzeug.wrappers import Response
@@ -26,6 +28,7 @@ PARAMETER = "token"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 TOKEN_BYTES = 24
 FILE = "token"
+_ENVIRON_KEY = "dashtop.token_in_path"
 _GENERATED = re.compile(r"[\w-]{32,128}", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,22 @@ def _create_token(path: Path) -> str:
     return token
 
 
+def accept_token_in_path(
+    application: WSGIApplication, tokens: Sequence[TokenAuth], *, url_prefix: str
+) -> WSGIApplication:
+    """Return the application that also takes a token as the first segment of the path: /~TOKEN/embed/compact.
+
+    An iframe on another site then needs no cookie, which browsers may block: the addresses in a page are relative to
+    its own.
+    """
+
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        any(token.remove_from_path(environ, url_prefix) for token in tokens)
+        return application(environ, start_response)
+
+    return respond
+
+
 class TokenAuth:
     """Authentication with one token. The cookie's name depends on the token: all ports of a host share cookies.
 
@@ -103,7 +122,9 @@ class TokenAuth:
         self._cookie_value = hmac.new(self._token, b"dashtop cookie", hashlib.sha256).hexdigest()
 
     def is_authenticated(self, request: Request) -> bool:
-        """Return whether the request has the token as a Bearer header, or the cookie."""
+        """Return whether the request has the token as a Bearer header or in its path, or has the cookie."""
+        if request.environ.get(_ENVIRON_KEY) == self._cookie_name:
+            return True
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
             return True
@@ -132,6 +153,19 @@ class TokenAuth:
             partitioned=is_third_party,
         )
         return response
+
+    def remove_from_path(self, environ: WSGIEnvironment, url_prefix: str) -> bool:
+        """Remove the token from the path if it is its first segment, after `~`. Return whether it was."""
+        path = environ.get("PATH_INFO", "").encode("latin-1")
+        start = url_prefix.encode() + b"~"
+        end = len(start) + len(self._token)
+        if not path.startswith(start) or path[end : end + 1] != b"/":
+            return False
+        if not hmac.compare_digest(path[len(start) : end], self._token):
+            return False
+        environ["PATH_INFO"] = url_prefix + path[end + 1 :].decode("latin-1")
+        environ[_ENVIRON_KEY] = self._cookie_name
+        return True
 
     def _is_token(self, value: str) -> bool:
         return hmac.compare_digest(value.encode(), self._token)
