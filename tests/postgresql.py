@@ -9,13 +9,17 @@ import signal
 import socket
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from tests.processes import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PASSWORD = "t0p-secret/@:?"
 _QUOTED = "t0p-secret%2F%40%3A%3F"
@@ -112,6 +116,21 @@ class Postgres:
             self._process.send_signal(sent)
             self._process.wait(30)
             self._process = None
+
+    @contextmanager
+    def freeze(self) -> Iterator[None]:
+        """Stop every process of the server; they go on afterwards. The kernel still accepts connections."""
+        assert self._process is not None
+        main = self._process.pid
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        pids = [main, *map(int, children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

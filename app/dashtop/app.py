@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HISTORY_TIMEOUT_S = 1.0
+"""Time that a request waits for the database of the history before it is answered from memory."""
+TOKEN_TIMEOUT_S = 3.0
+"""Time that the start waits for the data folder, which can be on a file system that hangs."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readers:
@@ -79,14 +84,18 @@ def build_sampler(settings: Settings) -> Sampler:
     return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
 
 
-def build_history(settings: Settings, clock: Clock) -> HistoryStore:
-    """Return the history for these settings. It writes nothing before `start`. The caller closes it."""
+def build_history(settings: Settings, clock: Clock, *, read_timeout_s: float | None = None) -> HistoryStore:
+    """Return the history for these settings. It writes nothing before `start`. The caller closes it.
+
+    `read_timeout_s`: time that a read waits for the database; None: as long as it takes.
+    """
     from dashtop.history.store import HistoryStore  # noqa: PLC0415
 
     return HistoryStore(
         build_database(settings),
         clock=clock,
         interval_s=min(settings.interval, *INTERVALS_S),  # a viewer may request any of these
+        read_timeout_s=read_timeout_s,
     )
 
 
@@ -145,7 +154,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
 
     clock = clock or SystemClock()
     readers = readers or build_readers(settings, clock)
-    history = build_history(settings, clock)
+    history = build_history(settings, clock, read_timeout_s=HISTORY_TIMEOUT_S)
     latest = LatestSample(clock=clock, interval_s=settings.interval)
     collector = Collector(
         sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock), history=history, latest=latest, clock=clock
@@ -224,6 +233,7 @@ def _access_token(settings: Settings) -> str | None:
 
     A generated token is kept in the data folder, so that it stays the same after a restart and in every worker.
     """
+    from dashtop.history.read_pool import ReadPool, ReadTimeoutError  # noqa: PLC0415
     from dashtop.web.security.hosts import is_loopback  # noqa: PLC0415
     from dashtop.web.security.token import generate_token, load_token  # noqa: PLC0415
 
@@ -233,7 +243,13 @@ def _access_token(settings: Settings) -> str | None:
     if settings.token is not None or (is_loopback(settings.host) and settings.embed_token is None):
         return settings.token
     folder = data_folder(settings)
-    return load_token(folder) if folder is not None else generate_token()
+    if folder is None:
+        return generate_token()
+    try:
+        return ReadPool(TOKEN_TIMEOUT_S).run(partial(load_token, folder))
+    except ReadTimeoutError:
+        log.warning("%s does not answer: the access token changes at each start. Set one with --token.", folder)
+        return generate_token()
 
 
 def data_folder(settings: Settings) -> Path | None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from tests.postgresql import PASSWORD
 from tests.processes import eventually, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.postgresql import Postgres
@@ -267,4 +268,59 @@ def test_gpu_uuid_with_sql_characters_is_stored(storage: Storage) -> None:
     history.append(make_sample(1, time_ms=1000, gpus=(make_gpu(device=odd, values={"gpu.temperature": 40}),)))
     wait_until_written(history)
     assert any(key.gpu_uuid == odd.uuid for key in history.series())
+    history.close()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("fault", ["locked tables", "frozen server"])
+def test_server_that_does_not_answer_delays_no_request(
+    fault: str, storage: Storage, postgres: Postgres, tmp_path: Path
+) -> None:
+    where = {"DASHTOP_HISTORY_URL": str(storage.url), "DASHTOP_DATA_DIR": str(tmp_path)}
+    history = "/api/v1/system/history?range=24h&metrics=system.cpu.usage_percent"
+    with running("--no-gpu", "--interval", "0.5", env=where) as dashtop:
+        eventually(lambda: _rows(storage) > 0)
+        with _break(fault, storage, postgres):
+            durations = []
+            for _ in range(20):
+                for path in ("/healthz", "/readyz", "/", history):
+                    began = time.monotonic()
+                    assert dashtop.get(path)
+                    durations.append(time.monotonic() - began)
+            assert max(durations) < 1.5
+            assert sum(duration > 0.9 for duration in durations) <= 1, "only the first read waits for the deadline"
+            eventually(lambda: "not been written for" in json.dumps(dashtop.json("/readyz")), 20)
+        eventually(lambda: "detail" not in dashtop.json("/readyz"), 20)
+    ((longest,),) = storage.query_sql(
+        "SELECT max(gap) FROM (SELECT time_ms - lag(time_ms) OVER (ORDER BY id) AS gap FROM head WHERE tier = 0) AS g"
+    )
+    assert longest < 2000
+
+
+@contextmanager
+def _break(fault: str, storage: Storage, postgres: Postgres) -> Iterator[None]:
+    if fault == "frozen server":
+        with postgres.freeze():
+            yield
+        return
+    with psycopg.connect(str(storage.url)) as connection:
+        connection.execute("LOCK TABLE head, chunk, event IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def test_successful_write_ends_a_reported_read_error(storage: Storage, postgres: Postgres) -> None:
+    history = storage.history()
+    fill(history, 100, 110)
+    wait_until_written(history)
+    postgres.stop()
+    try:
+        assert count_values(history, 110) == 10
+        assert "cannot be read" in str(history.read_status().error)
+        version = history.read_status().version
+    finally:
+        postgres.start()
+    fill(history, 110, 120)
+    wait_until_written(history)
+    assert history.status_message() is None
+    assert history.read_status().version > version
     history.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dashtop.model.errors import CollectionEndedError
-from dashtop.model.ports import Services
+from dashtop.model.ports import ReadStatus, Services
 from dashtop.model.sample import Series, SeriesKey, SeriesSet
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.clock import FakeClock
@@ -65,7 +65,10 @@ class Recorded:
     def append(self, sample: Sample) -> None:
         raise NotImplementedError
 
-    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+    def query(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
+    ) -> SeriesSet:
+        assert not wait, "a page waits for no database"
         self.queries += 1
         assert start_ms % step_ms == 0
         assert end_ms % step_ms == 0
@@ -89,6 +92,9 @@ class Recorded:
 
     def status_message(self) -> str | None:
         return None
+
+    def read_status(self) -> ReadStatus:
+        return ReadStatus(version=0, error=None)
 
     def close(self) -> None:
         pass

@@ -90,7 +90,7 @@ class Table:
         rows = max(1, MAX_CELLS // (len(self._keys) * len(STATISTICS)))
         for start_ms in range(self._start_ms, self._end_ms, rows * self.step_ms):
             end_ms = min(self._end_ms, start_ms + rows * self.step_ms)
-            found = self._history.query(self._keys, start_ms, end_ms, self.step_ms)
+            found = self._history.query(self._keys, start_ms, end_ms, self.step_ms, wait=True)
             values = np.stack(
                 [np.stack((series.mean, series.minimum, series.maximum), axis=1) for series in found.series], axis=1
             )  # bucket, series, statistic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,9 +11,11 @@ from dashtop.history import queries
 from dashtop.history.compaction import find_aggregation
 from dashtop.history.database import DatabaseReadError
 from dashtop.history.encoder import SampleEncoder
+from dashtop.history.read_pool import ReadPool, ReadTimeoutError
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, align_buckets, concatenate
 from dashtop.history.writer import WRITE_INTERVAL_MS, Writer
+from dashtop.model.ports import ReadStatus
 from dashtop.model.sample import Series, SeriesSet, StoredGpu
 
 if TYPE_CHECKING:
@@ -32,16 +35,29 @@ ResultT = TypeVar("ResultT")
 
 
 class HistoryStore:
-    """A history in `database`. `interval_s`: the shortest time between two samples, which sizes the ring."""
+    """A history in `database`. `interval_s`: the shortest time between two samples, which sizes the ring.
+
+    `read_timeout_s` None: every read waits for the database as long as it takes.
+    """
 
     def __init__(
-        self, database: Database, *, clock: Clock, interval_s: float, write_interval_ms: int = WRITE_INTERVAL_MS
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        interval_s: float,
+        write_interval_ms: int = WRITE_INTERVAL_MS,
+        read_timeout_s: float | None = None,
     ) -> None:
         self._ring = Ring(interval_s=interval_s)
         self._encoder = SampleEncoder()
         self._writer = Writer(database, clock=clock, write_interval_ms=write_interval_ms)
         self._backlog: deque[Sample] = deque(maxlen=MAX_BACKLOG)
-        self._read_error: str | None = None
+        self._clock = clock
+        self._reads = ReadPool(read_timeout_s) if read_timeout_s is not None else None
+        self._read_status = ReadStatus(version=0, error=None)
+        self._read_failed_s = 0.0
+        self._read_status_lock = threading.Lock()
 
     def start(self, past: Past | None = None) -> None:
         """Start the thread that writes the samples, as soon as no other process writes the database.
@@ -71,10 +87,12 @@ class HistoryStore:
                 self._writer.put(self._encoder.encode(sample, *self._encoder.encode_values(sample)))
         self._backlog.clear()
 
-    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+    def query(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
+    ) -> SeriesSet:
         """Return each series in buckets; see the History port."""
         buckets = align_buckets(start_ms, end_ms, step_ms)
-        readings = self._read_readings(keys, buckets.start_ms, buckets.end_ms, step_ms)
+        readings = self._read_readings(keys, buckets.start_ms, buckets.end_ms, step_ms, wait=wait)
         rolled = aggregate(readings, buckets, [find_aggregation(key.metric) for key in keys])
         return SeriesSet(
             start_ms=buckets.start_ms,
@@ -93,13 +111,8 @@ class HistoryStore:
 
     def gpus(self) -> tuple[StoredGpu, ...]:
         """Return every stored GPU; see the History port."""
-        self._writer.wait_for_past()
-        try:
-            with self._writer.database.open_reader() as connection:
-                stored = queries.read_gpus(connection)
-        except DatabaseReadError as error:  # not damage: version 0.1 wrote no such table
-            log.debug("The GPUs of the history were not read: %s", error)
-            stored = []
+        # A missing table is not damage: version 0.1 wrote none.
+        stored = self._read(queries.read_gpus, reports_damage=False) or []
         stored += (gpu for record in self._writer.pending() for gpu in record.layout.gpus)
         newest = {gpu.index: gpu.uuid for gpu in stored}
         found = {
@@ -124,8 +137,24 @@ class HistoryStore:
         return tuple(sorted(newest.values(), key=lambda span: span.start_ms))
 
     def status_message(self) -> str | None:
-        """Return a sentence that says why this process does not write the history, or None; see the History port."""
-        return self._writer.status_message() or self._read_error
+        """Return a sentence about what fails with the history, or None; see the History port."""
+        message, error = self._writer.status_message(), self.read_status().error
+        return error or message if self._writer.is_locked_out else message or error
+
+    def read_status(self) -> ReadStatus:
+        """Return whether the database answers; see the History port."""
+        with self._read_status_lock:
+            is_hanging = self._reads is not None and self._reads.is_hanging
+            is_written_since = self._writer.written_s > self._read_failed_s
+            if self._read_status.error is not None and is_written_since and not is_hanging:
+                self._read_status = ReadStatus(self._read_status.version + 1, None)
+            return self._read_status
+
+    def _set_read_error(self, message: str | None) -> None:
+        with self._read_status_lock:
+            self._read_failed_s = self._clock.monotonic()
+            if message != self._read_status.error:
+                self._read_status = ReadStatus(self._read_status.version + 1, message)
 
     def close(self) -> None:
         """Write what is pending and close the database; see the History port. No `append` runs meanwhile."""
@@ -133,14 +162,17 @@ class HistoryStore:
             self._write_backlog()
         self._writer.close()
 
-    def _read_readings(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> Readings:
+    def _read_readings(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool
+    ) -> Readings:
         if self._ring.covers(start_ms):
             return self._ring.read(keys, start_ms, end_ms)
         written = self._read(
             lambda connection: (
                 queries.read_readings(connection, keys, start_ms, end_ms, step_ms),
                 queries.read_newest_ms(connection),
-            )
+            ),
+            wait=wait,
         )
         if written is None:
             return self._ring.read(keys, start_ms, end_ms)
@@ -148,17 +180,31 @@ class HistoryStore:
         # What is not written yet (seconds, or everything since the disk is full) is in the ring.
         return concatenate([readings, self._ring.read(keys, max(start_ms, newest_ms + 1), end_ms)])
 
-    def _read(self, query: Callable[[Connection], ResultT]) -> ResultT | None:
-        """Run a query on the database; None if it cannot be read, so that the caller uses what is in memory."""
+    def _read(
+        self, query: Callable[[Connection], ResultT], *, wait: bool = False, reports_damage: bool = True
+    ) -> ResultT | None:
+        """Run a query on the database; None if it cannot be read, so that the caller uses what is in memory.
+
+        `wait`: however long it takes, in the caller's thread.
+        """
         self._writer.wait_for_past()
-        try:
+
+        def read() -> ResultT:
             with self._writer.database.open_reader() as connection:
                 result = query(connection)
+            self._set_read_error(None)  # here, so that a read that comes too late ends the error as well
+            return result
+
+        try:
+            return read() if wait or self._reads is None else self._reads.run(read)
+        except ReadTimeoutError:
+            self._set_read_error(
+                f"The history in {self._writer.database.location} does not answer: only what is in memory is shown, the"
+                " last hour at most."
+            )
         except DatabaseReadError as error:
-            if error.is_damaged:
+            if error.is_damaged and reports_damage:
                 self._writer.request_check()
-            self._read_error = str(error) if error.is_unreachable else None
+            self._set_read_error(str(error) if error.is_unreachable else None)
             log.debug("The history was not read: %s", error)
-            return None
-        self._read_error = None
-        return result
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from itertools import takewhile
@@ -23,6 +24,8 @@ MAX_PENDING = 3600
 MAX_BATCH = 500
 MAX_RETRY_INTERVAL_S = 10.0
 """The time between attempts doubles with each failure up to this."""
+STALL_TIMEOUT_S = 5.0
+"""A write that takes longer is reported while it lasts."""
 WRITE_INTERVAL_MS = 5000
 """Samples of this much time are written in one transaction: it costs more than its content, and wears the disk. A
 sample with an event is written at once, with all that are pending."""
@@ -38,6 +41,7 @@ class Writer:
         self._pending: deque[Record] = deque(maxlen=MAX_PENDING)
         self._batch: list[Record] = []
         self._changed = threading.Condition()
+        self._started_s = 0.0
         self._is_due = False
         self._is_stopping = False
         self._is_open = False
@@ -45,6 +49,8 @@ class Writer:
         self._is_locked_out = False
         self._is_in_memory = False
         self._failures = 0
+        self._written_s = -math.inf
+        self._step_started_s: float | None = None
         self._status: str | None = None
         self._past: Past | None = None
         self._is_past_written = threading.Event()
@@ -54,6 +60,7 @@ class Writer:
     def start(self, past: Past | None = None) -> None:
         """Start the thread. It writes `past` to the empty database first; `wait_for_past` waits for that."""
         self._past = past
+        self._started_s = self._clock.monotonic()
         if past is not None:
             self._is_past_written.clear()
         self._thread.start()
@@ -100,7 +107,18 @@ class Writer:
 
     def status_message(self) -> str | None:
         """Return a sentence that says why this process does not write the history, or None."""
+        now_s, step_started_s = self._clock.monotonic(), self._step_started_s
+        if step_started_s is not None and now_s - step_started_s > STALL_TIMEOUT_S:
+            return (
+                f"The history has not been written for {now_s - max(self._written_s, self._started_s):.0f} s:"
+                f" {self.database.location} does not answer. It is kept in memory meanwhile."
+            )
         return self._status
+
+    @property
+    def written_s(self) -> float:
+        """Time of the last successful write on the monotonic clock; -inf before the first."""
+        return self._written_s
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what is pending and end the thread; what cannot be written in time is lost."""
@@ -132,6 +150,13 @@ class Writer:
 
     def _step(self) -> bool:
         """Write one batch. Returns False on failure: wait before the next attempt."""
+        self._step_started_s = self._clock.monotonic()
+        try:
+            return self._write_batch()
+        finally:
+            self._step_started_s = None
+
+    def _write_batch(self) -> bool:
         try:
             if self._is_check_requested:
                 self._is_open, self._is_check_requested = False, False
@@ -142,6 +167,7 @@ class Writer:
                     self._batch.append(self._pending.popleft())
             if self._batch:
                 self.database.write(self._batch)
+                self._written_s = self._clock.monotonic()
         except Exception as error:  # noqa: BLE001 - the thread must go on after any failure
             self._is_open = False
             self._failures += 1

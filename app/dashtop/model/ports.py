@@ -304,14 +304,29 @@ class GpuReader(Protocol):
         """End the worker processes and release resources."""
 
 
+class ReadStatus(NamedTuple):
+    """Whether the database of the history answers. `error`: a sentence that says why it does not, or None.
+
+    `version` changes whenever it stops or resumes answering: results of queries that were kept are then outdated.
+    """
+
+    version: int
+    error: str | None
+
+
 class History(Protocol):
     """The stored samples. Thread-safe. Of several processes that share a database, one writes and the others read."""
 
     def append(self, sample: Sample) -> None:
         """Store a sample."""
 
-    def query(self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+    def query(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
+    ) -> SeriesSet:
         """Return each series in buckets of `step_ms` aligned to the epoch that cover [start_ms, end_ms).
+
+        If the database does not answer within about a second, the result is what is in memory, as it is for the other
+        methods, and `read_status` says so. `wait`: wait for it as long as it takes.
 
         An unknown key gives a series of gaps. Raises QueryError for a range that is empty or too long.
         """
@@ -329,7 +344,13 @@ class History(Protocol):
         """Return the process spans of one GPU in [start_ms, end_ms), by start."""
 
     def status_message(self) -> str | None:
-        """Return a sentence that says why this process does not write the history, or None if it does."""
+        """Return a sentence that says why this process does not write or cannot read the history; None if all is well.
+
+        Never waits for the database.
+        """
+
+    def read_status(self) -> ReadStatus:
+        """Return whether the last read of the database was answered."""
 
     def close(self) -> None:
         """Write pending samples, for at most one second, and release resources."""

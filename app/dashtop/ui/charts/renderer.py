@@ -34,13 +34,16 @@ class ChartRenderer:
         """
         view = request.view_key(gpu.device.uuid if gpu is not None else None)
         first_ms: int | None = None
+        outages = self._services.history.read_status().version  # what was rendered before is outdated afterwards
         if request.zoom is not None:
             window = build_zoom_window(request.zoom, sample.time_ms, request.width_px, self._interval_ms)
         else:
-            first_ms = self._cache.get_or_create(f"start|{view}", lambda: self._find_start(sample, gpu, request))
+            first_ms = self._cache.get_or_create(
+                f"start|{view}|{outages}", lambda: self._find_start(sample, gpu, request)
+            )
             window = self._window(sample, request, first_ms)
         # Not the start: it moves to the next bucket at another moment than the end.
-        version = calculate_version(f"{view}|{first_ms}|{window.end_ms}")
+        version = calculate_version(f"{view}|{first_ms}|{window.end_ms}|{outages}")
 
         def build() -> dict[str, Any]:
             charts = self._cache.get_or_create(
