@@ -23,7 +23,7 @@ OTHER_PROGRAMS_OPTIONS = {  # gunicorn's, docker's and those of dashtop's subcom
     *("--workers", "--threads", "--keep-alive", "--graceful-timeout", "--limit-request-line", "--bind"),
     *("--gpus", "--pid"),
     *("--help", "--print-completion", "--json", "--range", "--start", "--end", "--step", "--metrics", "--format"),
-    *("--gpu", "--layout"),
+    *("--gpu", "--layout", "--verify", "--record"),
 }
 
 document = pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)

@@ -90,10 +90,21 @@ def snapshot(settings: Settings) -> None:
 
 def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every value with nvidia-smi and /proc instead; exit status 1 if one differs",
+    )
 
 
-def doctor(settings: Settings, *, json: bool = False) -> None:
+def doctor(settings: Settings, *, json: bool = False, verify: bool = False) -> None:
     """Print what works, what is missing, and the fix for each problem. Exit status 1: there is a problem."""
+    if verify:
+        from dashtop.doctor import verify as verification  # noqa: PLC0415
+
+        result = verification.verify(settings)
+        print(_format_json(result.as_json()) if json else result.as_text())
+        sys.exit(0 if result.ok else 1)
     from dashtop.doctor.checks import run_checks  # noqa: PLC0415
 
     report = run_checks(settings)
