@@ -191,7 +191,9 @@ class _CpuTimes:
 
     def _read(self) -> dict[int, list[int]]:
         """Return the times of each core in clock ticks."""
-        found = _CORE_TIMES.findall(_query_os(self._file.read_bytes))
+        # The line of interrupts, which follows, can have thousands of numbers.
+        cores = _query_os(self._file.read_bytes).partition(b"\nintr ")[0]
+        found = _CORE_TIMES.findall(cores)
         if not found:
             raise Unavailable(UnavailableReason.UNREADABLE)
         return {int(core): [int(ticks) for ticks in times.split()] for core, times in found}
