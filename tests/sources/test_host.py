@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 SECTOR = 512
+GIB = 2**30
 
 
 class FakeMachine:
@@ -42,6 +44,23 @@ class FakeMachine:
         lines = [f"cpu{n} {' '.join(map(str, ticks))} 0 0" for n, ticks in numbered]
         total = [sum(column) for column in zip(*cores, strict=True)]
         (self.proc / "stat").write_text("\n".join([f"cpu  {' '.join(map(str, total))} 0 0", *lines, ""]))
+
+    def memory(self, *, total: int, available: int) -> None:
+        """Set bytes of RAM."""
+        rows = dict.fromkeys(("Buffers", "Cached", "Shmem", "Active", "Inactive"), 0)
+        rows |= {"MemTotal": total, "MemFree": available // 2, "MemAvailable": available}
+        (self.proc / "meminfo").write_text("".join(f"{name}: {size // 1024} kB\n" for name, size in rows.items()))
+
+    @property
+    def arcstats(self) -> Path:
+        return self.proc / "spl" / "kstat" / "zfs" / "arcstats"
+
+    def arc(self, *, size: int, c_min: int) -> None:
+        """Set bytes of the cache of ZFS."""
+        self.arcstats.parent.mkdir(parents=True)
+        rows = {"hits": 2163, "c_min": c_min, "c_max": 99, "size": size, "arc_meta_min": 1}
+        head = ["9 1 0x01 147 39984 4385 3081", f"{'name':<32}type data"]
+        self.arcstats.write_text("\n".join([*head, *(f"{name:<32}4    {value}" for name, value in rows.items()), ""]))
 
     def network(self, **interfaces: tuple[int, int]) -> None:
         """Set (sent, received) bytes; every interface but lo is a card."""
@@ -258,6 +277,49 @@ class TestMemory:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: pytest.fail("read twice"))
 
         assert real.memory() is first
+
+
+class TestZfs:
+    def test_arc_is_available_except_for_its_minimum(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        machine.memory(total=64 * GIB, available=20 * GIB)
+        machine.arc(size=30 * GIB, c_min=2 * GIB)
+
+        assert host.memory() == MemoryUse(used=16 * GIB, total=64 * GIB, available=48 * GIB)
+        assert host.zfs_arc() == 30 * GIB
+
+    def test_arc_below_its_minimum_frees_nothing(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        machine.memory(total=64 * GIB, available=60 * GIB)
+        machine.arc(size=GIB, c_min=2 * GIB)
+
+        assert host.memory().used == 4 * GIB
+
+    def test_memory_of_a_container_has_no_arc(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        machine.memory(total=8 * GIB, available=4 * GIB)
+        machine.arc(size=30 * GIB, c_min=2 * GIB)
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as other_file_system:
+            meminfo = (machine.proc / "meminfo").rename(machine.proc / "moved")
+            lxcfs = Path(other_file_system, "meminfo")
+            lxcfs.write_bytes(meminfo.read_bytes())
+            (machine.proc / "meminfo").symlink_to(lxcfs)
+
+            assert host.memory().used == 4 * GIB
+
+    def test_without_zfs_there_is_no_arc(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        machine.memory(total=64 * GIB, available=20 * GIB)
+
+        assert reason_of(host.zfs_arc) is UnavailableReason.ABSENT
+        assert host.memory().used == 44 * GIB
+
+    @pytest.mark.parametrize("content", [b"", b"size 4 x\n", b"c_min 4 5\n", b"\xff"])
+    def test_garbage_is_unreadable_and_not_counted(
+        self, machine: FakeMachine, host: PsutilHostReader, content: bytes
+    ) -> None:
+        machine.memory(total=64 * GIB, available=20 * GIB)
+        machine.arc(size=GIB, c_min=GIB)
+        machine.arcstats.write_bytes(content)
+
+        assert reason_of(host.zfs_arc) is UnavailableReason.UNREADABLE
+        assert host.memory().used == 44 * GIB
 
 
 class TestTraffic:

@@ -78,7 +78,7 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(
         key="system.memory.used_gb",
         title="RAM used",
-        help="Memory in use: total minus available.",
+        help="Memory in use: total minus available. The ZFS cache is not in use.",
         unit=Unit.GIBIBYTE,
         read=lambda host: host.memory().used / GIB,
         prometheus="dashtop_memory_used_bytes",
@@ -109,6 +109,15 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         unit=Unit.GIBIBYTE,
         read=lambda host: host.memory().available / GIB,
         prometheus="dashtop_memory_available_bytes",
+    ),
+    Metric(
+        key="system.memory.zfs_arc_gb",
+        title="ZFS cache (ARC)",
+        help="Read cache of ZFS (ARC), which shrinks when programs need memory.",
+        unit=Unit.GIBIBYTE,
+        read=lambda host: host.zfs_arc() / GIB,
+        period_s=2.0,
+        prometheus="dashtop_memory_zfs_arc_bytes",
     ),
     Metric(
         key="system.memory.limit_gb",

@@ -258,6 +258,9 @@ class HostReader(Protocol):
     def memory(self) -> MemoryUse:
         """RAM: `available` can be allocated without swapping; `used` is the rest."""
 
+    def zfs_arc(self) -> int:
+        """Bytes in the read cache of ZFS, which are available, not used, except for its minimum size."""
+
     def swap(self) -> MemoryUse:
         """Swap space."""
 

@@ -10,6 +10,7 @@ import psutil
 
 from dashtop.model.ports import LoadAverage, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.host.arc import ArcReader
 from dashtop.sources.host.cgroups import CgroupLimits
 from dashtop.sources.host.io_devices import TrafficReader, select_disks, select_interfaces
 from dashtop.sources.host.mounts import MountReader, statvfs_directory
@@ -61,6 +62,7 @@ class PsutilHostReader:
         self._network = TrafficReader(_read_network_counters, lambda names: select_interfaces(names, sys))
         self._disks = TrafficReader(_read_disk_counters, lambda names: select_disks(names, sys))
         self._limits = CgroupLimits(proc=proc, sys=sys)
+        self._arc = ArcReader(proc)
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
         self._processes = ProcessReader(clock=clock, proc=proc)
@@ -103,11 +105,21 @@ class PsutilHostReader:
         return LoadAverage(*_query_os(psutil.getloadavg))
 
     def memory(self) -> MemoryUse:
-        """Return RAM in bytes. Caches that the kernel can free at once are available, not used."""
+        """Return RAM in bytes. Caches that the kernel can free at once are available, not used; so is the ARC of ZFS.
+
+        The kernel does not count the ARC as available (MemAvailable in /proc/meminfo), although it shrinks to its
+        minimum when programs need memory.
+        """
         if self._memory is None:
             memory = _query_os(psutil.virtual_memory)
-            self._memory = MemoryUse(memory.total - memory.available, memory.total, memory.available)
+            used = memory.total - memory.available
+            used -= min(used, self._arc.read_shrinkable())
+            self._memory = MemoryUse(used, memory.total, memory.total - used)
         return self._memory
+
+    def zfs_arc(self) -> int:
+        """Return the size of the ARC, the read cache of ZFS, in bytes. Raise Unavailable: ABSENT without ZFS."""
+        return self._arc.read_size()
 
     def swap(self) -> MemoryUse:
         """Return swap space in bytes; all 0 if there is none."""

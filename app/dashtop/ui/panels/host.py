@@ -38,6 +38,7 @@ def system_layout(_services: Services) -> Component:
         fact("system.network.upload_mbps"),
         fact("system.disk_io.read_mbps"),
         fact("system.disk_io.write_mbps"),
+        combined_fact("ZFS cache (ARC)", value("system.memory.zfs_arc_gb"), optional=True),
         combined_fact("Container CPU limit", value("system.cpu.limit_cores"), optional=True),
         combined_fact("Container memory", ratio(f"{_RAM}.container_used_gb", f"{_RAM}.limit_gb"), optional=True),
     ]
