@@ -9,16 +9,23 @@ import pytest
 
 from dashtop.collector.events import FLAGS, detect_events
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
+from dashtop.model.sample import EVENT_KINDS, PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from tests.builders import make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
-    from dashtop.model.sample import Gpu, Sample
+    from collections.abc import Sequence
+
+    from dashtop.model.sample import Event, Gpu, Sample
 
 
 def kinds(previous: Sample, sample: Sample) -> list[str]:
-    return [event.kind for event in detect_events(previous, sample)]
+    return kinds_of(detect_events(previous, sample))
+
+
+def kinds_of(events: Sequence[Event]) -> list[str]:
+    assert {event.kind for event in events} <= set(EVENT_KINDS)
+    return [event.kind for event in events]
 
 
 def sample_of(*gpus: Gpu, error: UnavailableReason | None = None, age_s: float = 0.0) -> Sample:
@@ -60,9 +67,52 @@ def test_events_between_two_samples(previous: Sample, sample: Sample, expected: 
     assert kinds(previous, sample) == expected
 
 
-def test_first_sample_gives_a_restart_event_only() -> None:
-    started = detect_events(None, sample_of(HOT))
-    assert [(event.kind, event.time_ms) for event in started] == [("restart", sample_of(HOT).time_ms)]
+FAULTY = make_gpu(
+    values={"gpu.remapped_rows.pending": 1, "gpu.remapped_rows.failure": 1, "gpu.retired_pages.pending": 0}
+)
+RETIRING = make_gpu(values={"gpu.retired_pages.pending": 1})
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        (sample_of(GPU), []),
+        (sample_of(error=UnavailableReason.STARTING), []),
+        (sample_of(LOST), ["gpu_lost"]),
+        (sample_of(HOT), ["throttle_begin"]),
+        (sample_of(HOT, age_s=3.0), []),
+        (sample_of(FAULTY), ["reset_pending", "remap_failed"]),
+        (sample_of(GPU, replace(make_gpu(1), state=UnavailableReason.GPU_RESET_REQUIRED)), ["gpu_lost"]),
+        (sample_of(error=UnavailableReason.NO_DRIVER), ["driver_silent"]),
+    ],
+)
+def test_conditions_that_exist_at_the_start_begin_then(sample: Sample, expected: list[str]) -> None:
+    assert kinds_of(detect_events(None, sample)) == ["restart", *expected]
+    if sample.gpus:
+        after_start = detect_events(sample_of(error=UnavailableReason.STARTING), sample)
+        assert kinds_of(after_start) == expected
+        assert detect_events(sample, sample) == ()
+
+
+def test_lost_gpu_that_is_added_gives_both_events() -> None:
+    assert kinds(sample_of(make_gpu(1)), sample_of(make_gpu(1), LOST)) == ["gpu_added", "gpu_lost"]
+
+
+@pytest.mark.parametrize("faulty", [FAULTY, RETIRING])
+def test_fault_begins_when_its_first_reading_arrives(faulty: Gpu) -> None:
+    first = dict.fromkeys(faulty.values, UnavailableReason.FIRST_READING)
+    unread = replace(faulty, values=dict.fromkeys(faulty.values), unavailable=first)
+    (event, *_) = detect_events(sample_of(unread), sample_of(faulty))
+    assert (event.kind, event.gpu_uuid) == ("reset_pending", faulty.device.uuid)
+    unreadable = replace(unread, unavailable=dict.fromkeys(faulty.values, UnavailableReason.NO_PERMISSION))
+    assert kinds(sample_of(faulty), sample_of(unreadable)) == []
+    assert kinds(sample_of(unreadable), sample_of(faulty)) == []
+
+
+def test_events_of_faults_say_what_to_do() -> None:
+    pending, failed = detect_events(sample_of(make_gpu(values=dict.fromkeys(FAULTY.values, 0))), sample_of(FAULTY))
+    assert (pending.severity, pending.advice) == (Severity.WARNING, "Reset the GPU when it is idle.")
+    assert (failed.severity, failed.advice) == (Severity.CRITICAL, "Replace the GPU.")
 
 
 def test_throttle_event_has_gpu_reason_and_severity() -> None:

@@ -1,11 +1,13 @@
 """Detects the events between two samples. Pure functions: no clock, no state.
 
-Only fresh readings count: a late or missing value neither begins nor ends anything. A throttle reason without severity
+Only fresh readings count: a late or missing value neither begins nor ends anything. What a GPU already has when it is
+read for the first time (it is lost, throttled, needs a reset) begins then. A throttle reason without severity
 (idle, power cap at full load) is normal and gives no event; its series shows it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
@@ -13,7 +15,7 @@ from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dashtop.model.sample import Gpu, GpuProcess, Sample
     from dashtop.model.unavailable import UnavailableReason
@@ -23,10 +25,47 @@ EVENT_SEVERITIES = frozenset({Severity.WARNING, Severity.CRITICAL})
 """Throttle reasons of these severities give an event."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """A fault that a metric reports as 1 until the GPU is reset or replaced."""
+
+    key: str
+    kind: str
+    severity: Severity
+    text: str
+    advice: str
+
+
+_FAULTS = (
+    _Fault(
+        "gpu.remapped_rows.pending",
+        "reset_pending",
+        Severity.WARNING,
+        "row remapping waits for a reset",
+        "Reset the GPU when it is idle.",
+    ),
+    _Fault(
+        "gpu.retired_pages.pending",
+        "reset_pending",
+        Severity.WARNING,
+        "page retirement waits for a reset",
+        "Reset the GPU when it is idle.",
+    ),
+    _Fault(
+        "gpu.remapped_rows.failure",
+        "remap_failed",
+        Severity.CRITICAL,
+        "a row could not be remapped, no spare rows are left",
+        "Replace the GPU.",
+    ),
+)
+
+
 def detect_events(previous: Sample | None, sample: Sample) -> tuple[Event, ...]:
-    """Return the events between two samples; without a previous one, the start of dashtop."""
+    """Return the events between two samples; without a previous one, the start of dashtop and what exists already."""
     if previous is None:
-        return (_build_event(sample, "restart", Severity.INFO, "dashtop started."),)
+        started = _build_event(sample, "restart", Severity.INFO, "dashtop started.")
+        return (started, *_detect_driver_failure(None, sample), *_detect_conditions_of_new_gpus({}, sample))
     return (*_detect_driver_events(previous, sample), *_detect_gpu_events(previous, sample))
 
 
@@ -60,16 +99,21 @@ def _find_driver_failure(sample: Sample) -> UnavailableReason | None:
 
 def _detect_driver_events(previous: Sample, sample: Sample) -> Iterator[Event]:
     before, now = _find_driver_failure(previous), _find_driver_failure(sample)
-    if before is None and now is not None:
-        text = f"No GPU can be read: {now.text}."
-        yield _build_event(sample, "driver_silent", now.severity, text, advice=now.advice)
-    elif before is not None and now is None and sample.gpus:
+    yield from _detect_driver_failure(before, sample)
+    if before is not None and now is None and sample.gpus:
         yield _build_event(sample, "driver_back", Severity.INFO, "The NVIDIA driver responds again.")
     versions = [{gpu.device.driver_version for gpu in each.gpus} - {None} for each in (previous, sample)]
     if all(versions) and versions[0] != versions[1]:
         old, new = (", ".join(sorted(map(str, each))) for each in versions)
         text = f"The NVIDIA driver changed from {old} to {new}."
         yield _build_event(sample, "driver_changed", Severity.INFO, text)
+
+
+def _detect_driver_failure(before: UnavailableReason | None, sample: Sample) -> Iterator[Event]:
+    now = _find_driver_failure(sample)
+    if before is None and now is not None:
+        text = f"No GPU can be read: {now.text}."
+        yield _build_event(sample, "driver_silent", now.severity, text, advice=now.advice)
 
 
 def _detect_gpu_events(previous: Sample, sample: Sample) -> Iterator[Event]:
@@ -84,23 +128,56 @@ def _detect_gpu_events(previous: Sample, sample: Sample) -> Iterator[Event]:
     for uuid, gpu in before.items():
         if is_complete and uuid not in now:
             yield _build_event(sample, "gpu_removed", Severity.WARNING, f"{_format_gpu(gpu)} was removed.", gpu=gpu)
+    yield from _detect_conditions_of_new_gpus(before, sample)
+
+
+def _detect_conditions_of_new_gpus(known: Mapping[str, Gpu], sample: Sample) -> Iterator[Event]:
+    """Yield what begins with the first reading of a GPU, since it is not known when it began."""
+    for gpu in sample.gpus:
+        if gpu.device.uuid in known:
+            continue
+        if gpu.state is not None and gpu.state.is_lost:
+            yield _build_lost_event(gpu, gpu.state, sample)
+        elif gpu.state is None and not sample.gpu_age_s:
+            yield from _detect_throttling(None, gpu, sample)
+            yield from _detect_faults(None, gpu, sample)
+
+
+def _build_lost_event(gpu: Gpu, state: UnavailableReason, sample: Sample) -> Event:
+    text = f"{_format_gpu(gpu)}: {state.text}."
+    return _build_event(sample, "gpu_lost", state.severity, text, gpu=gpu, advice=state.advice)
 
 
 def _detect_changes(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event]:
     was_lost = previous.state is not None and previous.state.is_lost
     if gpu.state is not None and gpu.state.is_lost and not was_lost:
-        text = f"{_format_gpu(gpu)}: {gpu.state.text}."
-        yield _build_event(sample, "gpu_lost", gpu.state.severity, text, gpu=gpu, advice=gpu.state.advice)
+        yield _build_lost_event(gpu, gpu.state, sample)
     elif was_lost and gpu.state is None:
         yield _build_event(sample, "gpu_back", Severity.INFO, f"{_format_gpu(gpu)} can be read again.", gpu=gpu)
     if previous.state is None and gpu.state is None and not sample.gpu_age_s:
         yield from _detect_throttling(previous, gpu, sample)
+        yield from _detect_faults(previous, gpu, sample)
         if PROCESSES not in previous.unavailable and PROCESSES not in gpu.unavailable:
             yield from _detect_processes(previous, gpu, sample)
 
 
-def _detect_throttling(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event]:
-    before, now = previous.values.get(FLAGS), gpu.values.get(FLAGS)
+def _find_previous(previous: Gpu | None, key: str) -> float | None:
+    """Return the previous value; 0 if the metric was not read yet, None if it could not be read."""
+    if previous is None or ((reason := previous.unavailable.get(key)) is not None and reason.is_pending):
+        return 0.0
+    return previous.values.get(key)
+
+
+def _detect_faults(previous: Gpu | None, gpu: Gpu, sample: Sample) -> Iterator[Event]:
+    for fault in _FAULTS:
+        before = _find_previous(previous, fault.key)
+        if before is not None and not before and gpu.values.get(fault.key):
+            text = f"{_format_gpu(gpu)}: {fault.text}."
+            yield _build_event(sample, fault.kind, fault.severity, text, gpu=gpu, advice=fault.advice)
+
+
+def _detect_throttling(previous: Gpu | None, gpu: Gpu, sample: Sample) -> Iterator[Event]:
+    before, now = _find_previous(previous, FLAGS), gpu.values.get(FLAGS)
     if before is None or now is None:
         return
     for reason in find_throttle_reasons(int(now) & ~int(before)):

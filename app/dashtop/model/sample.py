@@ -98,13 +98,18 @@ class GpuProcess:
     info: ProcessInfo = ProcessInfo()
 
 
+EVENT_KINDS: Final = (
+    *("xid", "ecc", "reset_pending", "remap_failed", "gpu_lost", "gpu_back", "gpu_added", "gpu_removed"),
+    *("driver_changed", "driver_silent", "driver_back", "throttle_begin", "throttle_end"),
+    *("process_start", "process_end", "restart"),
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """An event with its text. `gpu_uuid` None: it concerns the host or dashtop itself.
 
-    `kind`: xid, ecc, gpu_lost, gpu_back, gpu_added, gpu_removed, driver_changed, driver_silent, driver_back,
-    throttle_begin, throttle_end, process_start, process_end, restart. `advice`: what to do; may be empty.
-    `code`: the XID number, or the pid.
+    `kind`: one of EVENT_KINDS. `advice`: what to do; may be empty. `code`: the XID number, or the pid.
     """
 
     time_ms: int
