@@ -1,10 +1,11 @@
-"""The real command: it starts, tells this machine's truth, and ends."""
+"""The real command: it starts, reports values of this machine, and ends."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -210,6 +211,29 @@ def test_a_bad_value_is_one_line(arguments: list[str]) -> None:
 
 def _fails(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([DASHTOP, *arguments], capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_address_has_the_name_of_the_machine_if_bound_to_all_addresses() -> None:
+    with running("--demo", "1", "--host", "0.0.0.0", "--no-auth", ready=False) as server:
+        assert urlsplit(server.url).hostname == platform.node().lower()
+
+
+@pytest.mark.parametrize(
+    ("variables", "base"),
+    [
+        ({"JUPYTER_SERVER_URL": "http://localhost:8888/base/"}, "http://localhost:8888/base/"),
+        ({"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/", "JUPYTER_SERVER_URL": "http://127.0.0.1:9/"}, "/user/ada/"),
+        ({"JUPYTERHUB_SERVICE_PREFIX": "/services/gpus/", "JUPYTERHUB_SERVICE_NAME": "gpus"}, None),
+        ({}, None),
+    ],
+)
+def test_address_below_a_jupyter_server_is_printed_in_its_terminals(
+    variables: dict[str, str], base: str | None
+) -> None:
+    with running("--demo", "1", env=variables) as server:
+        port = urlsplit(server.url).port
+        lines = [line.strip() for line in server.lines if line.startswith("With jupyter-server-proxy")]
+        assert lines == ([] if base is None else [f"With jupyter-server-proxy: {base}proxy/{port}/"])
 
 
 def test_snapshot_is_one_reading_and_quick() -> None:

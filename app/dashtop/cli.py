@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 import shtab
 
@@ -66,11 +68,20 @@ def serve(settings: Settings) -> None:
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.path
         # One write: unbuffered, print() writes the line break separately, and a log line may come before it.
-        sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n")
+        sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n{_describe_jupyter_address(address)}")
         sys.stdout.flush()
         server.run(dashtop.close)
     finally:
         dashtop.close()
+
+
+def _describe_jupyter_address(address: str) -> str:
+    """Return a line with the address below a Jupyter server if this is one of its terminals, else ""."""
+    base = os.environ.get("JUPYTERHUB_SERVICE_PREFIX") or os.environ.get("JUPYTER_SERVER_URL")
+    if not base or "JUPYTERHUB_SERVICE_NAME" in os.environ:
+        return ""
+    url = urlsplit(address)
+    return f"With jupyter-server-proxy: {base.rstrip('/')}/proxy/{url.port}{url.path}\n"
 
 
 def snapshot(settings: Settings) -> None:

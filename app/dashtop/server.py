@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -58,10 +59,12 @@ class Server:
 
     @property
     def address(self) -> str:
-        """The address to open in a browser."""
+        """The address to open in a browser: with the machine's name if the server listens on all addresses."""
         listening = self._server.effective_listen if isinstance(self._server, MultiSocketServer) else None
         host, port = listening[0] if listening else (self._server.effective_host, self._server.effective_port)
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        if host in {"0.0.0.0", "::"}:  # noqa: S104
+            host = platform.node() or "127.0.0.1"
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{port}/"
 
     def run(self, on_end: Callable[[], None]) -> None:
