@@ -68,7 +68,7 @@ class Recorded:
     def query(
         self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
     ) -> SeriesSet:
-        assert not wait, "a page waits for no database"
+        del wait
         self.queries += 1
         assert start_ms % step_ms == 0
         assert end_ms % step_ms == 0

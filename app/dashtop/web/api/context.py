@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_STREAMS = 24
 """Each stream occupies a thread. Fewer than server.THREADS and the Procfile's, so that other requests find one."""
+MAX_LARGE_QUERIES = 2
 NO_GPU = "GPU monitoring not available on this system"
 
 
@@ -43,20 +44,29 @@ class ResponseCache:
 
 
 class StreamLimiter:
-    """Limits the number of open streams. Thread-safe."""
+    """Limits the number of open streams. Thread-safe. `retry_after_s`: what a refused client is told to wait."""
 
-    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
-        self._max_streams = max_streams
+    def __init__(
+        self, max_streams: int = MAX_STREAMS, *, advice: str = "Poll, or try again later.", retry_after_s: int = 5
+    ) -> None:
+        self._detail = f"Too many open streams (at most {max_streams}). {advice}"
+        self._retry_after_s = retry_after_s
         self._free = threading.BoundedSemaphore(max_streams)
 
     def acquire(self) -> None:
         """Count one more open stream. Raise ServiceUnavailable if the limit is reached."""
         if not self._free.acquire(blocking=False):
-            raise ServiceUnavailable(f"Too many open streams (at most {self._max_streams}). Poll, or try again later.")
+            raise ServiceUnavailable(self._detail, retry_after=self._retry_after_s)
 
     def release(self) -> None:
         """Count one open stream less."""
         self._free.release()
+
+
+def build_large_query_limiter() -> StreamLimiter:
+    """Return the limiter of large queries of the history, which take memory and CPU time for seconds."""
+    advice = "This one is a large query of the history: ask for fewer points or metrics, or try again later."
+    return StreamLimiter(MAX_LARGE_QUERIES, advice=advice, retry_after_s=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +76,7 @@ class Context:
     services: Services
     cache: ResponseCache = field(default_factory=ResponseCache)
     stream_limiter: StreamLimiter = field(default_factory=StreamLimiter)
+    large_query_limiter: StreamLimiter = field(default_factory=build_large_query_limiter)
 
     def get_sample(self) -> Sample:
         """Return the latest sample. Raise ServiceUnavailable before the first."""

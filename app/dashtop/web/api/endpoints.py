@@ -26,7 +26,8 @@ ERRORS = {
     422: "Unknown or malformed parameter.",
     429: "Rate limit exceeded; `Retry-After` is the number of seconds to wait.",
     500: "NVML failed: `Failed to collect GPU metrics: …`.",
-    503: "No GPU on this system (`GPU monitoring not available on this system`), or no sample yet.",
+    503: "No GPU on this system (`GPU monitoring not available on this system`), or no sample yet, or too"
+    " many streams or large queries (`Retry-After`).",
 }
 COMMON_ERRORS = frozenset({401, 403, 413, 414, 422, 429, 503})
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from flask import Response
-from werkzeug.exceptions import UnprocessableEntity
+from werkzeug.exceptions import ServiceUnavailable, UnprocessableEntity
 
 from dashtop.export.table import FORMATS, Table
 from dashtop.metrics import ALL_METRICS
@@ -19,13 +19,14 @@ from dashtop.model.timerange import SECOND_MS
 from dashtop.web.api import serializers
 from dashtop.web.api.context import find_gpu, get_gpu, get_gpus, get_readable_gpu, json_response
 from dashtop.web.api.params import DEFAULT_POINTS_OF_ALL, ExportParams
-from dashtop.web.api.serializers import DIGITS, scaled
+from dashtop.web.api.serializers import DIGITS, scaled, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from dashtop.model.ports import History
     from dashtop.model.sample import Gpu, Sample, SeriesSet
     from dashtop.web.api.context import Context, StreamLimiter
     from dashtop.web.api.params import (
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
         ProcessHistoryParams,
     )
 
+STATISTICS = ("mean", "min", "max")
+MAX_CELLS = 2_000_000
+"""Values in one response of /history: more than every metric of a GPU at 5000 points."""
+LARGE_QUERY_CELLS = 200_000
+"""A larger response is streamed, and few are written at a time: 200 000 values take 30 MB until they are JSON."""
+PIECE_CELLS = 50_000
+"""Values of a large response that are in memory at a time."""
 MAX_EXPORT_ROWS = 5_000_000
 """Two years in steps of 15 s, or a month in steps of 1 s. Reading thousands of empty years would take hours."""
 
@@ -86,12 +94,44 @@ storage = _sample_handler(lambda sample: [serializers.storage(mount) for mount i
 
 
 def history(context: Context, params: HistoryParams) -> Response:
-    """Return the series of one GPU and the host."""
+    """Return the series of one GPU and the host. A large response is streamed, a few series at a time."""
     names = _find_metrics(params)
     keys = _find_series_keys(names, _find_gpus(context.get_sample(), names, params))
     points = params.points or (DEFAULT_POINTS_OF_ALL if params.metrics is None else None)
     start_ms, end_ms, step_ms = params.resolve(context.services.clock, points)
-    return json_response(_columns(context.services.history.query(keys, start_ms, end_ms, step_ms)))
+    cells_per_series = len(STATISTICS) * ((end_ms - start_ms) // step_ms + 2)
+    cells = cells_per_series * len(keys)
+    if cells > MAX_CELLS:
+        raise UnprocessableEntity(
+            f"This is {cells} values, at most {MAX_CELLS} are allowed. Ask for fewer points or metrics."
+        )
+    pieces = _write_columns(
+        context.services.history,
+        keys,
+        start_ms,
+        end_ms,
+        step_ms,
+        series_per_piece=max(1, PIECE_CELLS // cells_per_series),
+    )
+    if cells <= LARGE_QUERY_CELLS:
+        return json_response(b"".join(pieces))
+    return _stream(context.large_query_limiter, pieces, media_type="application/json")
+
+
+def _write_columns(
+    history: History, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, series_per_piece: int
+) -> Iterator[bytes]:
+    """Yield the JSON of the series, a few at a time."""
+    separator = b""
+    for first in range(0, max(len(keys), 1), series_per_piece):
+        series_set = history.query(keys[first : first + series_per_piece], start_ms, end_ms, step_ms)
+        if first == 0:
+            times = [series_set.start_ms + index * step_ms for index in range(series_set.count)]
+            yield b'{"timestamps":%b,"step_ms":%d,"series":{' % (to_json(times), step_ms)
+        if series_set.series:
+            yield separator + to_json(_columns(series_set))[1:-1]
+            separator = b","
+    yield b'},"incomplete":%b}' % to_json(history.read_status().error)
 
 
 def _find_metrics(params: HistoryParams) -> list[str]:
@@ -119,16 +159,12 @@ def _find_series_keys(names: Sequence[str], gpus: Sequence[Gpu]) -> list[SeriesK
 
 def _columns(series_set: SeriesSet) -> dict[str, object]:
     return {
-        "timestamps": [series_set.start_ms + index * series_set.step_ms for index in range(series_set.count)],
-        "step_ms": series_set.step_ms,
-        "series": {
-            series.key.metric: {
-                "mean": _column(series.mean),
-                "min": _column(series.minimum),
-                "max": _column(series.maximum),
-            }
-            for series in series_set.series
-        },
+        series.key.metric: {
+            "mean": _column(series.mean),
+            "min": _column(series.minimum),
+            "max": _column(series.maximum),
+        }
+        for series in series_set.series
     }
 
 
@@ -146,6 +182,8 @@ def export(context: Context, params: ExportParams) -> Response:
     keys = _find_series_keys(names, gpus)
     if params.metrics is None:
         stored = set(services.history.series())
+        if (error := services.history.read_status().error) is not None:
+            raise ServiceUnavailable(error)  # the file would lack columns
         keys = [key for key in keys if key in stored]
     start_ms, end_ms, step_ms = params.resolve(services.clock, params.points)
     if params.step is not None:
@@ -164,16 +202,21 @@ def export(context: Context, params: ExportParams) -> Response:
         gpus=[StoredGpu(gpu.device.uuid, gpu.device.index, gpu.device.name) for gpu in gpus],
         layout=params.layout,
     )
-    limited = _limit_stream(context.stream_limiter, file_format.write(table))
     try:
-        first = next(limited)
+        response = _stream(context.stream_limiter, file_format.write(table), media_type=file_format.media_type)
     except ExportError as error:
         raise UnprocessableEntity(str(error)) from None
-    response = Response(chain((first,), limited), content_type=file_format.media_type)
-    response.call_on_close(limited.close)
-    response.headers["Cache-Control"] = "no-store"
     name = params.range if params.start is None else f"{start_ms}-{end_ms}"
     response.headers["Content-Disposition"] = f'attachment; filename="dashtop-{name}{file_format.suffix}"'
+    return response
+
+
+def _stream(limiter: StreamLimiter, chunks: Iterator[bytes], *, media_type: str) -> Response:
+    """Return a streamed response that counts as an open stream. Raise what the first chunk raises."""
+    limited = _limit_stream(limiter, chunks)
+    response = Response(chain((next(limited),), limited), content_type=media_type)
+    response.call_on_close(limited.close)
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 

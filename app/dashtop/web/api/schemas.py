@@ -233,6 +233,9 @@ class History(ResponseBody):
     timestamps: list[int] = Field(description="Start of each bucket.", json_schema_extra=EPOCH_MS)
     step_ms: int = Field(description="Width of a bucket in milliseconds.", examples=[12_000])
     series: dict[str, Statistics] = Field(description="By metric key, in the unit of the metric.")
+    incomplete: str | None = Field(
+        description="Why values that are stored can be missing: the database does not answer. null: nothing is missing."
+    )
 
 
 class ExportColumn(ResponseBody):
