@@ -9,6 +9,7 @@ import pytest
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.nvml import background_poller
 from dashtop.sources.nvml.background_poller import BackgroundPoller
+from dashtop.sources.nvml.call_marker import CallMarker, open_memory
 from tests.processes import eventually
 
 if TYPE_CHECKING:
@@ -26,9 +27,18 @@ class CountingQuery:
         return self.calls
 
 
+class Owner:
+    """The device whose queries run."""
+
+    gpu_index = 0
+
+
+OWNER = Owner()
+
+
 @pytest.fixture
 def poller() -> Iterator[BackgroundPoller]:
-    poller = BackgroundPoller()
+    poller = BackgroundPoller(CallMarker(open_memory(None), "background"))
     yield poller
     poller.close()
 
@@ -38,7 +48,7 @@ def wait_for_result(poller: BackgroundPoller, query: Callable[[], int], interval
 
     def get() -> int | None:
         try:
-            return poller.get("gpu", query, interval_s)
+            return poller.get(OWNER, query, interval_s)
         except Unavailable:
             return None
 

@@ -12,7 +12,7 @@ import pytest
 
 from dashtop.model.metric import Severity
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.nvml import subprocess_reader
+from dashtop.sources.nvml import quarantine, subprocess_reader, worker_process
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import is_healthy, open_reader, read_complete, read_until, resize_world, worker_pids
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the timeouts."""
-    monkeypatch.setattr(subprocess_reader, "HANG_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(worker_process, "HANG_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(worker_process, "INIT_TIMEOUT_S", 1.0)
     monkeypatch.setattr(subprocess_reader, "STALE_AFTER_S", 0.2)
 
 
@@ -52,11 +53,11 @@ def test_crash_during_initialization_is_retried(
 ) -> None:
     world = resize_world(nvml_world("rtx3090"), 2).set_crash(function)
     with open_reader(world, monkeypatch) as gpus:
-        read_until(gpus, lambda _: gpus.failures() >= 2 and len(worker_pids()) <= 2)
+        read_until(gpus, lambda _: gpus.failures() >= 2)
         assert gpus.read(0.1).error is UnavailableReason.DRIVER_ERROR
         world.clear_faults().save()
         assert read_until(gpus, is_healthy).gpus[1].values["gpu.temperature"] == 31
-        assert len(worker_pids()) == 1
+        read_until(gpus, lambda found: is_healthy(found) and len(worker_pids()) == 1)
 
 
 @pytest.mark.usefixtures("_short_timeouts")
@@ -120,11 +121,84 @@ def test_hang_in_a_background_query_makes_only_its_value_stale(
         read_complete(gpus)
         world.set_hang("nvmlDeviceGetFanSpeed").save()
         found = read_until(
-            gpus, lambda found: found.gpus[0].unavailable.get("gpu.fan_speed") is UnavailableReason.STALE, timeout_s=15
+            gpus, lambda found: found.gpus[0].unavailable.get("gpu.fan_speed") is UnavailableReason.STALE, timeout_s=30
         )
         assert [gpu.values["gpu.temperature"] for gpu in found.gpus] == [30, 31]
         world.clear_faults().save()
         read_until(gpus, lambda found: found.gpus[1].values["gpu.fan_speed"] is not None)
+
+
+@pytest.mark.parametrize("sick", [(2,), (1, 2)], ids=["one", "two"])
+@pytest.mark.parametrize("kind", ["hang", "crash"])
+def test_gpu_that_hangs_or_crashes_leaves_the_others_alone(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, sick: tuple[int, ...], kind: str
+) -> None:
+    monkeypatch.setattr(quarantine, "RELEASE_AFTER_S", 1.0)
+    world = resize_world(nvml_world("rtx3090"), 8)
+    reason = UnavailableReason.NOT_RESPONDING if kind == "hang" else UnavailableReason.DRIVER_ERROR
+    with open_reader(world, monkeypatch) as gpus:
+        before = [gpu.device for gpu in read_complete(gpus)]
+        for index in sick:
+            set_fault = world.set_hang if kind == "hang" else world.set_crash
+            set_fault("nvmlDeviceGetUtilizationRates", gpu=index)
+        world.save()
+        started_ms = time.time() * 1000
+
+        def are_others_back(found: GpuReading) -> bool:
+            healthy = [gpu.values["gpu.temperature"] is not None for gpu in found.gpus]
+            return found.age_s == 0 and healthy == [index not in sick for index in range(8)]
+
+        found = read_until(gpus, are_others_back, timeout_s=10)
+        for index in sick:
+            gpu = found.gpus[index]
+            assert gpu.state is reason
+            assert set(gpu.unavailable.values()) == {reason}
+            assert gpu.state_since_ms is not None
+            assert started_ms - 1000 < gpu.state_since_ms < started_ms + 10_000
+        assert [gpu.device for gpu in found.gpus] == before
+        end = time.monotonic() + 3
+        while time.monotonic() < end:  # the probes of the sick GPU hang or crash meanwhile
+            assert are_others_back(gpus.read(0.5))
+        world.clear_faults().save()
+        read_until(gpus, is_healthy)
+        read_until(gpus, lambda found: is_healthy(found) and len(worker_pids()) == 1, timeout_s=20)
+        assert [gpu.device for gpu in gpus.read(20).gpus] == before
+
+
+def test_gpu_whose_slow_calls_hang_leaves_those_of_others_alone(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = resize_world(nvml_world("rtx3090"), 4)
+    with open_reader(world, monkeypatch) as gpus:
+        read_complete(gpus)
+        world.set_hang("nvmlDeviceGetFanSpeed", gpu=2).save()
+
+        def has_fan_speeds(found: GpuReading) -> bool:
+            others = [gpu for gpu in found.gpus if gpu.device.index != 2]
+            return found.gpus[2].values["gpu.fan_speed"] is None and all(
+                gpu.values["gpu.fan_speed"] is not None and gpu.values["gpu.temperature"] is not None for gpu in others
+            )
+
+        found = read_until(
+            gpus,
+            lambda found: (
+                has_fan_speeds(found) and found.gpus[2].unavailable["gpu.fan_speed"] is UnavailableReason.STALE
+            ),
+            timeout_s=20,
+        )
+        assert found.gpus[2].values["gpu.temperature"] == 32, "its other values are still read"
+        assert found.gpus[2].state is None
+        assert len(worker_pids()) == 2
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            assert has_fan_speeds(gpus.read(0.5))
+            time.sleep(0.1)
+        world.clear_faults().save()
+        read_until(
+            gpus,
+            lambda found: found.gpus[2].values["gpu.fan_speed"] is not None and len(worker_pids()) == 1,
+            timeout_s=20,
+        )
 
 
 def test_worker_ignores_sigint_and_exits_on_close(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:

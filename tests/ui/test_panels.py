@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,6 +199,8 @@ def test_states_of_a_gpu() -> None:
         state = gpu_status.describe_state(each)
         assert state.lower() == f"{reason.value}.".lower()
         assert state[0].isupper()
+    hung = dataclasses.replace(working, state=UnavailableReason.NOT_RESPONDING, state_since_ms=1_700_000_000_000)
+    assert re.fullmatch(r"The GPU does not respond \(since \d\d:\d\d:20\)\.", gpu_status.describe_state(hung))
 
 
 def test_a_mig_instance_names_its_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -148,6 +149,7 @@ class Gpu:
 
     If the processes cannot be listed, `processes` is empty and `unavailable` has the reason under PROCESSES. `state` is
     set if the whole GPU cannot be read at present: lost, reset required, asleep, or no response from the driver.
+    `state_since_ms` is when it began, for a GPU that hangs or crashes its reader; None: not known.
     """
 
     device: Device
@@ -155,6 +157,14 @@ class Gpu:
     unavailable: Mapping[str, UnavailableReason]
     processes: tuple[GpuProcess, ...]
     state: UnavailableReason | None = None
+    state_since_ms: int | None = None
+
+    @property
+    def state_text(self) -> str:
+        """Why the GPU cannot be read, with the local time since when, if that is known; empty if it can."""
+        if self.state is None or self.state_since_ms is None:
+            return self.state.text if self.state is not None else ""
+        return f"{self.state.text} (since {time.strftime('%H:%M:%S', time.localtime(self.state_since_ms / 1000))})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

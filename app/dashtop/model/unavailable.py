@@ -112,6 +112,7 @@ class UnavailableReason(Enum):
     NO_DEVICE = _Fault(text="no NVIDIA GPU was found", scope=Scope.DRIVER, http_status=503, fix=Fix.RESCAN_BUS)
     DISABLED = _Fault(text="disabled in the settings", scope=Scope.DRIVER, http_status=503)
     STARTING = _Fault(text="waiting for the first reading", scope=Scope.DRIVER, http_status=503, retry_after_s=0.0)
+    INITIALIZING = _Fault(text="initializing the driver", scope=Scope.DRIVER, http_status=503, retry_after_s=0.0)
     DRIVER_MISMATCH = _failure(
         "the NVIDIA driver was upgraded: its library and kernel module differ until it is reloaded",
         Scope.DRIVER,
@@ -123,6 +124,7 @@ class UnavailableReason(Enum):
     STALE = _failure("the last reading is too old", Scope.DRIVER, Fix.READ_KERNEL_LOG)
     INTERNAL_ERROR = _failure("internal error of dashtop, see its log", Scope.METRIC, None)
     GPU_LOST = _failure("the GPU has fallen off the bus", Scope.GPU, Fix.RESET_GPU_OR_REBOOT, is_lost=True)
+    NOT_RESPONDING = _failure("the GPU does not respond", Scope.GPU, Fix.RESET_GPU_OR_REBOOT, is_lost=True)
     GPU_RESET_REQUIRED = _failure("the GPU needs a reset", Scope.GPU, Fix.RESET_GPU, is_lost=True)
     ASLEEP = _Fault(text="the GPU is asleep (dashtop does not wake it)", scope=Scope.GPU)
     MIG_PARENT = _Fault(text="split into MIG instances, which report it")

@@ -76,6 +76,25 @@ def get_mig_parent_reason(key: str, reason: UnavailableReason) -> UnavailableRea
     return UnavailableReason.MIG_PARENT if is_utilization else reason
 
 
+def build_unreadable_device(
+    index: int, uuid: str | None = None, name: str | None = None, bus_id: str | None = None
+) -> Device:
+    """Return what is known of a GPU that NVML cannot read."""
+    return Device(
+        uuid=uuid or f"unreadable-{index}",
+        index=index,
+        name=name or "NVIDIA GPU",
+        memory_total_bytes=None,
+        driver_version=None,
+        cuda_version=None,
+        compute_capability=None,
+        pci_bus_id=bus_id,
+        power_limit_watts=None,
+        slowdown_celsius=None,
+        shutdown_celsius=None,
+    )
+
+
 def mark_unavailable(device: Device, reason: UnavailableReason) -> Gpu:
     """Return a GPU without values, all of them missing for one reason."""
     keys = [metric.key for metric in GPU_METRICS]

@@ -14,13 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml.bindings import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dashtop.sources.nvml.call_marker import CallMarker
 
     _Key = tuple[object, object]
     _ScheduledQuery = tuple[float, int, _Key, "_Query[Any]"]
@@ -42,10 +44,20 @@ class RetryAfter(Exception):  # noqa: N818 - a request, not an error
         self.seconds = seconds
 
 
+class QueryOwner(Protocol):
+    """A device whose queries run in the background."""
+
+    @property
+    def gpu_index(self) -> int:
+        """NVML's index of the physical GPU."""
+
+
 @dataclass(slots=True)
 class _Query(Generic[ResultT]):
     function: Callable[[], ResultT]
     interval_s: float
+    gpu_index: int
+    requested_at: float
     due: float = 0.0
     result: ResultT | Unavailable | None = None
     finished_at: float = 0.0
@@ -54,7 +66,9 @@ class _Query(Generic[ResultT]):
 class BackgroundPoller:
     """Runs each query once per interval and keeps the newest result. The thread starts with the first query."""
 
-    def __init__(self) -> None:
+    def __init__(self, marker: CallMarker) -> None:
+        """`marker` tells the parent process which query is running."""
+        self._marker = marker
         self._queries: dict[_Key, _Query[Any]] = {}
         # New queries; None: run what is due.
         self._requests: SimpleQueue[tuple[_Key, _Query[Any]] | None] = SimpleQueue()
@@ -62,15 +76,16 @@ class BackgroundPoller:
         self._due = math.inf
         self._thread: threading.Thread | None = None
 
-    def get(self, owner: object, function: Callable[[], ResultT], interval_s: float) -> ResultT:
+    def get(self, owner: QueryOwner, function: Callable[[], ResultT], interval_s: float) -> ResultT:
         """Return the newest result of a query, identified by `owner` and `function`; the first call only schedules it.
 
         Raise what the query raised, Unavailable(FIRST_READING) before there is a result, and Unavailable(STALE) if the
-        result is too old.
+        result is too old or does not arrive.
         """
         query = self._queries.get((owner, function))
         if query is None:
-            query = self._queries[owner, function] = _Query(function, interval_s)
+            query = _Query(function, interval_s, owner.gpu_index, time.monotonic())
+            self._queries[owner, function] = query
             self._requests.put(((owner, function), query))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dashtop-nvml-poller", daemon=True)
@@ -78,7 +93,8 @@ class BackgroundPoller:
             raise Unavailable(UnavailableReason.FIRST_READING)
         result = query.result
         if result is None:
-            raise Unavailable(UnavailableReason.FIRST_READING)
+            is_late = time.monotonic() - query.requested_at > interval_s + STALE_AFTER_S
+            raise Unavailable(UnavailableReason.STALE if is_late else UnavailableReason.FIRST_READING)
         if isinstance(result, Unavailable):
             raise Unavailable(result.reason)
         if time.monotonic() - query.finished_at > interval_s + STALE_AFTER_S:
@@ -86,7 +102,7 @@ class BackgroundPoller:
         value: ResultT = result
         return value
 
-    def discard(self, owner: object) -> None:
+    def discard(self, owner: QueryOwner) -> None:
         """Stop the queries of `owner` and forget their results. `get` schedules them again."""
         for key in [key for key in self._queries if key[0] == owner]:
             self._queries.pop(key, None)
@@ -126,10 +142,10 @@ class BackgroundPoller:
                         heapq.heappush(retries, (time.monotonic() + retry_after_s, next(order), key, query))
             self._due = scheduled[0][0] if scheduled else math.inf
 
-    @staticmethod
-    def _execute(query: _Query[Any]) -> float | None:
+    def _execute(self, query: _Query[Any]) -> float | None:
         """Run a query and store its result. Return the seconds until it must run again to have one, or None."""
         interval_s = query.interval_s
+        self._marker.begin(query.gpu_index, get_function_name(query.function))
         try:
             query.result = call(query.function)
         except RetryAfter as retry:
@@ -142,6 +158,8 @@ class BackgroundPoller:
                 interval_s = error.reason.retry_after_s
         except Exception:  # noqa: BLE001 - pynvml can fail to parse one result; the other queries must go on
             query.result = Unavailable(UnavailableReason.DRIVER_ERROR)
+        finally:
+            self._marker.end()
         query.finished_at = time.monotonic()
         query.due = query.finished_at + max(interval_s / 2, interval_s - SCHEDULE_TOLERANCE_S)
         return None
@@ -152,3 +170,9 @@ class BackgroundPoller:
         self._requests.put(None)  # wake the thread
         if self._thread is not None:
             self._thread.join(0.5)
+
+
+def get_function_name(function: Callable[..., object]) -> str:
+    """Return the name of a function, a method, or the function of a partial call."""
+    name: str = getattr(getattr(function, "func", function), "__qualname__", "call")
+    return name

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.sample import GpuProcess
     from dashtop.sources.nvml.background_poller import BackgroundPoller
+    from dashtop.sources.nvml.call_marker import CallMarker
 
 ResultT = TypeVar("ResultT")
 
@@ -31,7 +32,7 @@ class NvmlDevice:
     """Implements GpuDevice. Fast calls run once per tick (`_query`), slow ones in the background (`_poll`).
 
     `not_supported_reason` replaces NOT_SUPPORTED if the kind of device explains it (MIG, Windows).
-    `read_host_memory` returns the memory of the host, for a GPU that shares it.
+    `read_host_memory` returns the memory of the host, for a GPU that shares it. `gpu_index`: that of the physical GPU.
     """
 
     def __init__(
@@ -39,11 +40,15 @@ class NvmlDevice:
         handle: Any,
         poller: BackgroundPoller,
         *,
+        marker: CallMarker,
+        gpu_index: int,
         not_supported_reason: UnavailableReason = UnavailableReason.NOT_SUPPORTED,
         read_host_memory: Callable[[], MemoryUse] | None = None,
     ) -> None:
         self._handle = handle
         self._poller = poller
+        self._marker = marker
+        self.gpu_index = gpu_index
         self._not_supported_reason = not_supported_reason
         self._read_host_memory = read_host_memory
         self._results: dict[Callable[..., Any], Any] = {}
@@ -69,6 +74,7 @@ class NvmlDevice:
         """Call NVML once per tick, however many metrics need the result."""
         result: ResultT | Unavailable | None = self._results.get(function)
         if result is None:
+            self._marker.begin(self.gpu_index, function.__name__)
             try:
                 result = call(function, self._handle, *arguments)
             except Unavailable as error:

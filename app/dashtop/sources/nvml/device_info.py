@@ -87,25 +87,6 @@ def find_mig_instances(handle: Any) -> Iterator[Any]:
             yield instance
 
 
-def build_unreadable_device(
-    index: int, uuid: str | None = None, name: str | None = None, bus_id: str | None = None
-) -> Device:
-    """Return what is known of a GPU that NVML cannot read."""
-    return Device(
-        uuid=uuid or f"unreadable-{index}",
-        index=index,
-        name=name or "NVIDIA GPU",
-        memory_total_bytes=None,
-        driver_version=None,
-        cuda_version=None,
-        compute_capability=None,
-        pci_bus_id=bus_id,
-        power_limit_watts=None,
-        slowdown_celsius=None,
-        shutdown_celsius=None,
-    )
-
-
 class SuspendedGpu(NamedTuple):
     """A GPU that is suspended; None: not known."""
 

@@ -1,9 +1,10 @@
-"""The NVML session of the worker: finds the GPUs, reads them, and reopens the session when GPUs are lost or change."""
+"""The NVML session of the worker: finds the GPUs, reads them, and opens those again that are lost or change."""
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +13,31 @@ import pynvml
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, GpuReading
 from dashtop.model.unavailable import Scope, Unavailable, UnavailableReason
-from dashtop.sources.gpu_records import build_host_memory_reader, get_mig_parent_reason, mark_unavailable
+from dashtop.sources.gpu_records import (
+    build_host_memory_reader,
+    build_unreadable_device,
+    get_mig_parent_reason,
+    mark_unavailable,
+)
 from dashtop.sources.metric_reader import MetricReader
 from dashtop.sources.nvml import device_info
 from dashtop.sources.nvml.background_poller import BackgroundPoller
 from dashtop.sources.nvml.bindings import call, call_or_none
+from dashtop.sources.nvml.call_marker import NO_GPU, OPEN_DRIVER, OPEN_GPU, CallMarker, open_memory
 from dashtop.sources.nvml.device import NvmlDevice
 from dashtop.sources.nvml.queries import mig_mode
+from dashtop.sources.nvml.selection import Selection
 from dashtop.sources.nvml.xid_events import XidEventWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import mmap
+    from collections.abc import Iterator, Mapping
 
     from dashtop.model.ports import GpuDevice
 
 REOPEN_DELAY_S = 2.0
 BUS_CHECK_INTERVAL_S = 2.0
-# A session with lost GPUs is reopened this often to see whether they are back. Opening may take this share of the time.
+# A lost GPU is opened again this often; if every GPU is lost, the session is. Opening may take this share of the time.
 RECOVERY_INTERVAL_S = 5.0
 MAX_OPENING_SHARE = 0.1
 
@@ -100,33 +109,74 @@ def _find_gpu_error(
     return next((unavailable[key] for key in ESSENTIAL_KEYS if unavailable[key].scope is not Scope.METRIC), None)
 
 
-class NvmlSession:
-    """All GPUs of the machine. Opened at the first reading, and reopened while the driver or a GPU is missing.
+@dataclass
+class GpuGroup:
+    """A physical GPU and its MIG instances. `retry_at`: when to open it again (monotonic seconds), if it is lost."""
 
-    `proc` and `sys_root` are where /proc and /sys are mounted.
+    gpu: GpuSession
+    instances: list[GpuSession] = field(default_factory=list)
+    retry_at: float = math.inf
+
+    def close(self) -> None:
+        """Close the GPU and its instances."""
+        for each in (self.gpu, *self.instances):
+            each.close()
+
+
+class NvmlSession:
+    """All GPUs of the machine. Opened at the first reading, and reopened while the driver or every GPU is missing.
+
+    One GPU that is lost is opened again by itself, which leaves the others alone. `proc` and `sys_root` are where /proc
+    and /sys are mounted. `memory` is shared with the parent process, which sees the running calls in it.
     """
 
-    def __init__(self, *, proc: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> None:
+    def __init__(
+        self, *, proc: Path = Path("/proc"), sys_root: Path = Path("/sys"), memory: mmap.mmap | None = None
+    ) -> None:
         self._proc, self._sys_root = proc, sys_root
+        memory = memory if memory is not None else open_memory(None)
+        self._marker, self._background_marker = CallMarker(memory, "sample"), CallMarker(memory, "background")
+        self._selection = Selection()
+        self._groups: dict[int, GpuGroup] = {}
         self._gpus: list[GpuSession] = []
+        self._gpu_count = 0
+        self._known: dict[int, Device] = {}
+        self._driver = device_info.Driver(None, None)
         self._error: UnavailableReason | None = UnavailableReason.STARTING
         self._open_at = 0.0
         self._check_bus_at = 0.0
         self._bus_ids: tuple[str, ...] = ()
         self._is_initialized = False
-        self._poller = BackgroundPoller()
+        self._poller = BackgroundPoller(self._background_marker)
         self._events: XidEventWatcher | None = None
+
+    def select(self, selection: Selection) -> None:
+        """Read these GPUs from now on. The others keep their state."""
+        if selection == self._selection:
+            return
+        self._selection = selection
+        if not self._is_initialized:
+            return
+        for index in [index for index in self._groups if not selection.has(index)]:
+            self._groups.pop(index).close()
+        for index in self._list_selected():
+            if index not in self._groups:
+                self._groups[index] = self._open_group(index)
+        self._list_gpus()
+        self._marker.end()
 
     def read(self) -> GpuReading:
         """Read every GPU. Never raises; blocks for as long as the driver does."""
         now = time.monotonic()
         if self._has_bus_changed(now):
             self._open_at = now
+            self._known.clear()
         if self._open_at <= now:
             self._open(now)
         gpus = tuple(gpu.read(now) for gpu in self._gpus)
         if self._is_initialized:
             self._schedule_recovery(gpus, now)
+        self._marker.end()
         events = self._events.drain() if self._events is not None else ()
         return GpuReading(gpus=gpus, error=None if gpus else self._error, events=events)
 
@@ -143,25 +193,46 @@ class NvmlSession:
         return before != self._bus_ids
 
     def _schedule_recovery(self, gpus: tuple[Gpu, ...], now: float) -> None:
-        """Reopen the session after RECOVERY_INTERVAL_S if a GPU is lost or does not answer."""
-        if all(gpu.state is None or gpu.state is UnavailableReason.ASLEEP for gpu in gpus):
-            self._open_at = math.inf
-        elif self._open_at == math.inf:
-            self._open_at = now + RECOVERY_INTERVAL_S
+        """Open a GPU again RECOVERY_INTERVAL_S after it is lost or does not answer; if all are, the whole session.
+
+        Only then: a new session would take rates, energy and processes from the healthy GPUs for some seconds.
+        """
+        lost = {gpu.device.index for gpu in gpus if gpu.state is not None and gpu.state is not UnavailableReason.ASLEEP}
+        if len(lost) == len(gpus):
+            self._open_at = min(self._open_at, now + RECOVERY_INTERVAL_S)
+            return
+        self._open_at = math.inf
+        for index, group in list(self._groups.items()):
+            if index not in lost:
+                group.retry_at = math.inf
+            elif group.retry_at == math.inf:
+                group.retry_at = now + RECOVERY_INTERVAL_S
+            elif group.retry_at <= now:
+                group.close()
+                self._groups[index] = self._open_group(index)
+                self._list_gpus()
 
     def _open(self, now: float) -> None:
         self._close_session()
         suspended = device_info.find_suspended_gpus(self._proc, self._sys_root)
         if suspended:
             self._gpus = [
-                self._build_unreadable(index, UnavailableReason.ASLEEP, *gpu) for index, gpu in enumerate(suspended)
+                self._build_unreadable(build_unreadable_device(index, *gpu), UnavailableReason.ASLEEP)
+                for index, gpu in enumerate(suspended)
             ]
             self._open_at = now + REOPEN_DELAY_S
             return
+        self._marker.begin(NO_GPU, OPEN_DRIVER)
         try:
             call(pynvml.nvmlInit)
             self._is_initialized = True
-            self._gpus = self._find_gpus()
+            self._gpu_count = call(pynvml.nvmlDeviceGetCount)
+            self._marker.set_gpu_count(self._gpu_count)
+            self._driver = device_info.read_driver()
+            self._events = XidEventWatcher()
+            for index in self._list_selected():
+                self._groups[index] = self._open_group(index)
+            self._list_gpus()
             self._error = UnavailableReason.NO_DEVICE
         except Unavailable as missing:
             self._error = missing.reason
@@ -171,31 +242,41 @@ class NvmlSession:
             opening_s = time.monotonic() - now
             self._open_at = now + max(REOPEN_DELAY_S, opening_s / MAX_OPENING_SHARE)
 
-    def _find_gpus(self) -> list[GpuSession]:
-        driver = device_info.read_driver()
-        found: list[GpuSession] = []
-        parents: list[tuple[Any, Device]] = []
-        for index in range(call(pynvml.nvmlDeviceGetCount)):
-            try:
-                handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
-                device = device_info.read_device(handle, index, driver)
-            except Unavailable as missing:
-                found.append(self._build_unreadable(index, missing.reason))
-                continue
-            parents.append((handle, device))
-            found.append(self._open_gpu(handle, device))
-        # Listed before they are opened: instances have indexes after those of all GPUs.
-        instances = [(each, device) for handle, device in parents for each in device_info.find_mig_instances(handle)]
-        for instance, parent in instances:
-            device = device_info.read_instance(instance, len(found), parent, driver)
-            found.append(self._open_gpu(instance, device))
-        self._events = XidEventWatcher({device.uuid: handle for handle, device in parents})
-        return found
+    def _list_selected(self) -> Iterator[int]:
+        return (index for index in range(self._gpu_count) if self._selection.has(index))
 
-    def _open_gpu(self, handle: Any, device: Device) -> GpuSession:
+    def _open_group(self, index: int) -> GpuGroup:
+        """Open a GPU and its MIG instances."""
+        self._marker.begin(index, OPEN_GPU)
+        try:
+            handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
+            device = device_info.read_device(handle, index, self._driver)
+        except Unavailable as missing:
+            known = self._known.get(index) or build_unreadable_device(index)
+            return GpuGroup(self._build_unreadable(known, missing.reason))
+        self._known[index] = device
+        group = GpuGroup(self._open_gpu(handle, device, index))
+        for instance in device_info.find_mig_instances(handle):
+            part = device_info.read_instance(instance, index, device, self._driver)
+            group.instances.append(self._open_gpu(instance, part, index))
+        if self._events is not None:
+            self._events.add(device.uuid, handle)
+        return group
+
+    def _list_gpus(self) -> None:
+        """List the GPUs in the order of their indexes; those of MIG instances come after those of all GPUs."""
+        groups = [self._groups[index] for index in sorted(self._groups)]
+        instances = [instance for group in groups for instance in group.instances]
+        for index, instance in enumerate(instances, start=self._gpu_count):
+            instance.device = replace(instance.device, index=index)
+        self._gpus = [*(group.gpu for group in groups), *instances]
+
+    def _open_gpu(self, handle: Any, device: Device, gpu_index: int) -> GpuSession:
         nvml_device = NvmlDevice(
             handle,
             self._poller,
+            marker=self._marker,
+            gpu_index=gpu_index,
             not_supported_reason=self._get_not_supported_reason(device),
             read_host_memory=build_host_memory_reader(self._proc) if device.shares_host_memory else None,
         )
@@ -203,12 +284,8 @@ class NvmlSession:
         power_state = device_info.PowerState(self._sys_root, device.pci_bus_id)
         return GpuSession(device, nvml_device, power_state, has_instances=has_instances)
 
-    def _build_unreadable(
-        self, index: int, error: UnavailableReason, uuid: str | None = None, name: str | None = None,
-        bus_id: str | None = None,
-    ) -> GpuSession:  # fmt: skip
-        device = device_info.build_unreadable_device(index, uuid, name, bus_id)
-        return GpuSession(device, None, device_info.PowerState(self._sys_root, bus_id), error=error)
+    def _build_unreadable(self, device: Device, error: UnavailableReason) -> GpuSession:
+        return GpuSession(device, None, device_info.PowerState(self._sys_root, device.pci_bus_id), error=error)
 
     def _get_not_supported_reason(self, device: Device) -> UnavailableReason:
         if device.mig_parent_uuid is not None:
@@ -216,17 +293,19 @@ class NvmlSession:
         return UnavailableReason.WDDM if device_info.is_wsl(self._proc) else UnavailableReason.NOT_SUPPORTED
 
     def _close_session(self) -> None:
+        self._marker.begin(NO_GPU, "nvmlShutdown")
         if self._events is not None:
             self._events.close()
             self._events = None
         self._poller.close()
-        self._poller = BackgroundPoller()
-        for gpu in self._gpus:
-            gpu.close()
-        self._gpus = []
+        self._poller = BackgroundPoller(self._background_marker)
+        for group in self._groups.values():
+            group.close()
+        self._groups, self._gpus = {}, []
         if self._is_initialized:
             self._is_initialized = False
             call_or_none(pynvml.nvmlShutdown)
+        self._marker.end()
 
     def close(self) -> None:
         """Close the session with the driver."""

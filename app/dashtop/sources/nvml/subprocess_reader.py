@@ -1,103 +1,40 @@
-"""Reads GPUs through a worker process. A worker that hangs or crashes is replaced; dashtop itself goes on."""
+"""Reads GPUs through a worker process. A worker that hangs or crashes is replaced; dashtop itself goes on.
+
+A GPU that made it hang or crash is left to a worker of its own (`quarantine`), so that the others are read.
+"""
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import subprocess
-import sys
+import logging
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dashtop.model.sample import GpuReading
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.gpu_records import mark_unavailable
-from dashtop.sources.nvml.worker import REQUEST, Decoder
+from dashtop.sources.nvml.quarantine import MAX_PROBES, Quarantine
+from dashtop.sources.nvml.worker_process import WorkerProcess, stop_all
 
 if TYPE_CHECKING:
     from dashtop.model.ports import Clock
 
+log = logging.getLogger(__name__)
+
 STALE_AFTER_S = 2.0
-HANG_TIMEOUT_S = 5.0
-KILL_TIMEOUT_S = 1.0
+SUSPECT_TIMEOUT_S = 1.5
+"""A call that takes longer hangs while the last worker hung too: several GPUs can hang at the same time."""
+MAX_REPLACED = 3
+"""Workers that the kernel cannot kill yet; after so many, none is replaced even to leave out one more GPU."""
 MIN_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 5.0
-
-# -c puts the current folder ('') first on sys.path; a file such as pickle.py there must not hide the standard library.
-# The folder of dashtop is appended at the end for the same reason. PYTHONPATH keeps its effect.
-_START = """import sys; sys.path[:] = [*filter(None, sys.path), sys.argv[1]]
-from dashtop.sources.nvml.worker import main; main(int(sys.argv[2]), *sys.argv[3:])"""
-
-
-class _Worker:
-    """One worker process and the connection to it."""
-
-    def __init__(self, proc: Path, sys_root: Path) -> None:
-        own_end, worker_end = socket.socketpair()
-        with worker_end:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", _START, str(Path(__file__).parents[3]), str(worker_end.fileno())),
-                    *(str(proc), str(sys_root)),
-                ],
-                pass_fds=(worker_end.fileno(),),
-                stdin=subprocess.DEVNULL,
-                close_fds=True,
-            )
-        self._connection = Connection(os.dup(own_end.fileno()))
-        own_end.close()
-        self._poll = select.poll()
-        self._poll.register(self._connection, select.POLLIN)
-        self._decoder = Decoder()
-        self.requested_at: float | None = None
-        self.terminated_at: float | None = None
-
-    def request(self, now: float) -> None:
-        """Request a reading unless one is pending. Raise OSError if the worker is gone."""
-        if self.requested_at is None:
-            self._connection.send_bytes(REQUEST)
-            self.requested_at = now
-
-    def receive(self, timeout_s: float) -> GpuReading | None:
-        """Wait for the reading. Return None after the timeout. Raise OSError or EOFError if the worker is gone."""
-        if not self._poll.poll(1000 * timeout_s):
-            return None
-        reading = self._decoder.decode(self._connection.recv_bytes())
-        self.requested_at = None
-        return reading
-
-    def is_alive(self) -> bool:
-        """Return whether the process exists."""
-        return self._process.poll() is None
-
-    def stop(self, now: float) -> None:
-        """Terminate the process; called again after KILL_TIMEOUT_S, kill it. A call stuck in the driver can survive."""
-        if self.terminated_at is None:
-            self._connection.close()
-            self._process.terminate()
-            self.terminated_at = now
-        elif now - self.terminated_at >= KILL_TIMEOUT_S:
-            self._process.kill()
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait for the process to exit; kill it after the timeout."""
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:  # stuck in the kernel: it exits when the driver returns
-                return
 
 
 class SubprocessGpuReader:
     """Implements GpuReader with a worker process that is replaced when it hangs or crashes.
 
-    There are never more than two workers: the current one, and a replaced one that the kernel cannot kill yet.
+    Unless GPUs are in quarantine, there are never more than two workers: the current one, and a replaced one that the
+    kernel cannot kill yet.
     """
 
     simulated = False
@@ -106,14 +43,18 @@ class SubprocessGpuReader:
         """`proc` and `sys_root`: where /proc and /sys are mounted."""
         self._clock = clock
         self._proc, self._sys_root = proc, sys_root
-        self._worker: _Worker | None = None
-        self._replaced: _Worker | None = None
+        self._worker: WorkerProcess | None = None
+        self._replaced: list[WorkerProcess] = []
+        self._quarantine = Quarantine(lambda: WorkerProcess(proc, sys_root))
         self._last = GpuReading(error=UnavailableReason.STARTING)
         self._is_last_marked = False
         self._last_at = clock.monotonic()
         self._start_at = 0.0
         self._backoff_s = MIN_BACKOFF_S
         self._failures = 0
+        self._gpu_count = 0
+        self._is_suspect = False
+        self._crashed_gpus: set[int] = set()
 
     def failures(self) -> int:
         """Return how many workers hung or crashed."""
@@ -123,59 +64,122 @@ class SubprocessGpuReader:
         """Return a new reading; or, if it is late, the last one with its age; or the reason why there is none."""
         now = self._clock.monotonic()
         self._stop_replaced(now)
+        self._quarantine.read(now)
         worker = self._worker or self._start(now)
         if worker is None:
             return self._get_last(now)
         try:
-            worker.request(now)
+            worker.request(now, self._quarantine.selection())
             reading = worker.receive(timeout_s)
         except (OSError, EOFError):
-            self._fail(worker, now, UnavailableReason.DRIVER_ERROR)
+            self._handle_crash(worker, now)
             return self._get_last(now)
         if reading is not None:
-            if reading.error is None:
-                self._backoff_s = MIN_BACKOFF_S
-            self._last, self._last_at, self._is_last_marked = replace(reading, events=()), now, False
-            if reading.error is not None and reading.error.requires_restart:
-                self._replace(worker, now)
-            return reading
-        if worker.requested_at is not None and now - worker.requested_at > HANG_TIMEOUT_S:
-            if self._replaced is None:
-                self._fail(worker, now, UnavailableReason.DRIVER_SILENT)
-            else:  # two workers hang: keep this one, because the driver may let either continue
-                self._last = mark_all_unavailable(self._last, UnavailableReason.DRIVER_SILENT)
+            return self._accept(worker, reading, now)
+        self._handle_delay(worker, now)
         return self._get_last(now)
 
-    def _start(self, now: float) -> _Worker | None:
+    def _accept(self, worker: WorkerProcess, reading: GpuReading, now: float) -> GpuReading:
+        if worker.gpu_count() != self._gpu_count or reading.error is not None:
+            self._gpu_count = worker.gpu_count()
+            if self._quarantine:  # GPUs were added or removed, so their indexes have changed
+                self._quarantine.clear(now)
+        if self._quarantine:
+            reading = self._quarantine.merge(reading)
+        if reading.error is None:
+            self._backoff_s = MIN_BACKOFF_S
+            self._is_suspect = False
+        self._last, self._last_at, self._is_last_marked = replace(reading, events=()), now, False
+        if reading.error is not None and reading.error.requires_restart:
+            self._replace(worker, now)
+        else:
+            self._handle_hung_background_call(worker, now)
+        return reading
+
+    def _handle_delay(self, worker: WorkerProcess, now: float) -> None:
+        """Replace a worker that hangs, without the GPU in whose call it hangs."""
+        is_stale = not self._last.gpus or now - self._last_at > STALE_AFTER_S
+        if is_stale and worker.is_initializing(now):
+            self._last, self._is_last_marked = mark_all_unavailable(self._last, UnavailableReason.INITIALIZING), True
+        call = worker.find_hung_call(now, SUSPECT_TIMEOUT_S if self._is_suspect else None)
+        if call is None:
+            return
+        is_isolated = len(self._replaced) < MAX_REPLACED and self._isolate(
+            call.gpu, UnavailableReason.NOT_RESPONDING, worker, now
+        )
+        if is_isolated or not self._replaced:
+            log.warning("NVML hangs in %s of GPU %s", call.name, "(any)" if call.gpu is None else call.gpu)
+            self._is_suspect = True
+            self._fail(worker, now, UnavailableReason.DRIVER_SILENT, at_once=is_isolated)
+        else:  # two workers hang: keep this one, because the driver may let either continue
+            self._last = mark_all_unavailable(self._last, UnavailableReason.DRIVER_SILENT)
+
+    def _handle_crash(self, worker: WorkerProcess, now: float) -> None:
+        """Replace a worker that has crashed; the second time that a GPU is involved, without this GPU."""
+        gpus = worker.list_running_gpus()
+        suspects = gpus & self._crashed_gpus
+        self._crashed_gpus = gpus
+        isolated = [gpu for gpu in suspects if self._isolate(gpu, UnavailableReason.DRIVER_ERROR, worker, now)]
+        self._fail(worker, now, UnavailableReason.DRIVER_ERROR, at_once=bool(isolated))
+
+    def _handle_hung_background_call(self, worker: WorkerProcess, now: float) -> None:
+        """Read a GPU apart whose slow calls hang: they would hold up those of the others."""
+        call = worker.find_hung_background_call(now)
+        if call is None or call.gpu is None or len(self._quarantine) >= MAX_PROBES:
+            return
+        if self._quarantine.can_isolate(call.gpu, self._gpu_count):
+            log.warning("NVML hangs in %s of GPU %d in the background", call.name, call.gpu)
+            self._isolate(call.gpu, UnavailableReason.NOT_RESPONDING, worker, now)
+            self._failures += 1
+            self._replace(worker, now)
+            self._start_at = now
+
+    def _isolate(self, gpu: int | None, reason: UnavailableReason, worker: WorkerProcess, now: float) -> bool:
+        """Put a GPU into quarantine. Return whether others are left; if none is, it is the driver that fails."""
+        count = self._gpu_count = worker.gpu_count() or self._gpu_count
+        if gpu is None or not self._quarantine.can_isolate(gpu, count):
+            self._quarantine.clear(now)
+            return False
+        now_ms = self._clock.now_ms()
+        self._quarantine.isolate(gpu, reason, gpus=self._last.gpus, gpu_count=count, now=now, now_ms=now_ms)
+        return True
+
+    def _start(self, now: float) -> WorkerProcess | None:
         if now < self._start_at:
             return None
-        self._worker = _Worker(self._proc, self._sys_root)
+        try:
+            self._worker = WorkerProcess(self._proc, self._sys_root)
+        except OSError as error:
+            log.warning("The process that reads the GPUs cannot be started: %s", error)
+            self._last, self._is_last_marked = mark_all_unavailable(self._last, UnavailableReason.INTERNAL_ERROR), True
+            self._back_off(now)
         return self._worker
 
-    def _fail(self, worker: _Worker, now: float, reason: UnavailableReason) -> None:
+    def _fail(self, worker: WorkerProcess, now: float, reason: UnavailableReason, *, at_once: bool) -> None:
         """Replace a worker that hangs or has crashed, and mark every value unavailable."""
         self._failures += 1
         self._last, self._is_last_marked = mark_all_unavailable(self._last, reason), True
         self._replace(worker, now)
+        if at_once:
+            self._start_at = now
 
-    def _replace(self, worker: _Worker, now: float) -> None:
+    def _replace(self, worker: WorkerProcess, now: float) -> None:
         """Stop a worker. `read` starts another one after the backoff."""
         self._worker = None
         worker.stop(now)
-        if self._replaced is None:
-            self._replaced = worker
-        else:
-            worker.wait(KILL_TIMEOUT_S)
+        self._replaced.append(worker)
+        self._back_off(now)
+
+    def _back_off(self, now: float) -> None:
         self._start_at = now + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 
     def _stop_replaced(self, now: float) -> None:
-        if self._replaced is None:
-            return
-        if self._replaced.is_alive():
-            self._replaced.stop(now)
-        else:
-            self._replaced = None
+        for worker in list(self._replaced):
+            if worker.is_alive():
+                worker.stop(now)
+            else:
+                self._replaced.remove(worker)
 
     def _get_last(self, now: float) -> GpuReading:
         age_s = now - self._last_at
@@ -186,12 +190,9 @@ class SubprocessGpuReader:
     def close(self) -> None:
         """Stop the workers. Return within two seconds."""
         now = self._clock.monotonic()
-        workers = [worker for worker in (self._worker, self._replaced) if worker is not None]
-        self._worker = self._replaced = None
-        for worker in workers:
-            worker.stop(now)
-        for worker in workers:
-            worker.wait(0.5)
+        workers = [*([self._worker] if self._worker is not None else []), *self._replaced]
+        self._worker, self._replaced = None, []
+        stop_all([*workers, *self._quarantine.close(now)], now)
 
 
 def mark_all_unavailable(reading: GpuReading, reason: UnavailableReason) -> GpuReading:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.sample import Gpu, GpuProcess, GpuReading
+from dashtop.sources.nvml.call_marker import open_memory
+from dashtop.sources.nvml.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,22 +24,27 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Device
     from dashtop.model.unavailable import UnavailableReason
 
-REQUEST = b"read"
 _KEYS = tuple(metric.key for metric in GPU_METRICS)
 
 
-def main(descriptor: int, proc: str, sys_root: str) -> None:
+def main(descriptor: int, memory: int, proc: str, sys_root: str) -> None:
     """Answer requests on the socket `descriptor` until the parent closes its end.
 
+    `memory` is the descriptor of the memory in which the parent sees the running calls (`call_marker`).
     Exit after an error that only a new process can recover from: the loaded library does not fit the driver.
     """
     from dashtop.sources.nvml.session import NvmlSession  # noqa: PLC0415 - the parent must not import pynvml
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    encoder, session = Encoder(), NvmlSession(proc=Path(proc), sys_root=Path(sys_root))
+    session = NvmlSession(proc=Path(proc), sys_root=Path(sys_root), memory=open_memory(memory))
+    encoder, last_request = Encoder(), b""
     with Connection(descriptor) as connection:
         try:
-            while connection.recv_bytes() == REQUEST:
+            while True:
+                request = connection.recv_bytes()
+                if request != last_request:
+                    last_request = request
+                    session.select(Selection.decode(request))
                 reading = session.read()
                 connection.send_bytes(encoder.encode(reading))
                 if reading.error is not None and reading.error.requires_restart:

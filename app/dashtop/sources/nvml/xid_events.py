@@ -16,8 +16,6 @@ from dashtop.model.unavailable import Unavailable
 from dashtop.sources.nvml.bindings import call, call_or_none
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dashtop.model.sample import Event
 
 # NVML's types of ECC events, and the XIDs of the same meaning.
@@ -35,17 +33,23 @@ MAX_PENDING_EVENTS = 256
 class XidEventWatcher:
     """Collects events of GPUs. There are none if the driver does not support events (Windows, vGPU)."""
 
-    def __init__(self, handles: Mapping[str, Any]) -> None:
-        """Register for the events of `handles`, by UUID."""
+    def __init__(self) -> None:
         self._pending: deque[Event] = deque(maxlen=MAX_PENDING_EVENTS)
         self._stop = threading.Event()
-        self._uuids = {_get_address(handle): uuid for uuid, handle in handles.items()}
+        self._uuids: dict[int | None, str] = {}
         self._set = call_or_none(pynvml.nvmlEventSetCreate)
         self._thread: threading.Thread | None = None
-        if self._set is None:
+
+    def add(self, uuid: str, handle: Any) -> None:
+        """Register for the events of a GPU. A GPU that is added again keeps its registration."""
+        address = _get_address(handle)
+        if self._set is None or address in self._uuids:
             return
-        registered = [handle for handle in handles.values() if self._register(handle)]
-        if registered:
+        self._uuids[address] = uuid  # before it is registered: its first event can come at once
+        if not self._register(handle):
+            del self._uuids[address]
+            return
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dashtop-nvml-events", daemon=True)
             self._thread.start()
 

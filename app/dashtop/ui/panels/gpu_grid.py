@@ -128,7 +128,7 @@ def build_table(sample: Sample) -> Table:
 def describe_state(gpu: Gpu) -> str:
     """Return what is special about a GPU, in words; "" if it simply works."""
     if gpu.state is not None:
-        return gpu.state.text
+        return gpu.state_text
     if gpu.unavailable.get(_UTILIZATION) is UnavailableReason.MIG_PARENT:
         return UnavailableReason.MIG_PARENT.text
     if pending := next((text for key, text in _RESET_PENDING.items() if gpu.values.get(key)), ""):

@@ -59,10 +59,10 @@ def describe_mig_instance(sample: Sample, gpu: Gpu) -> str:
 
 def describe_state(gpu: Gpu) -> str:
     """Return why the GPU reports no values, or that its MIG instances report them."""
-    reason = gpu.state
-    if reason is None and UnavailableReason.MIG_PARENT in gpu.unavailable.values():
-        reason = UnavailableReason.MIG_PARENT
-    return f"{reason.text[:1].upper()}{reason.text[1:]}." if reason is not None else ""
+    text = gpu.state_text
+    if not text and UnavailableReason.MIG_PARENT in gpu.unavailable.values():
+        text = UnavailableReason.MIG_PARENT.text
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def no_gpu_layout(_services: Services) -> Component:

@@ -105,6 +105,7 @@ class _OfGpu(ResponseBody):
     gpu_name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
     gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
     state: str | None = Field(description="Why the GPU cannot be read; null: it can.")
+    state_since: int | None = Field(description="When a GPU stopped responding, in ms since 1970; null: not known.")
     clock_reasons: list[ClockReason] | None = Field(
         description="Active throttle reasons, the bits of `clocks.event_reasons` in words; null: not reported."
     )

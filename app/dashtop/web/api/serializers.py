@@ -74,6 +74,7 @@ def gpu_metrics(gpu: Gpu) -> Json:
         "gpu_name": gpu.device.name,
         "gpu_uuid": gpu.device.uuid,
         "state": gpu.state.text if gpu.state is not None else None,
+        "state_since": gpu.state_since_ms,
         "clock_reasons": _clock_reasons(gpu),
         **nested(GPU_METRICS, gpu.values),
     }
