@@ -57,7 +57,7 @@ def location(prefix: str, dashtop: Running, cut: str) -> str:
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proxied]]:
     nginx, folder = program("nginx"), tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
-        plain = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--trusted-proxies", "1"))
+        plain = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--trusted-proxies", "1", "--no-auth"))
         under = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--url-prefix", "/gpu/"))
         ports = _free_ports(len(PLACES))
         locations = (location("/", plain, ""), location("/gpu/", under, ""), location("/gpu/", under, "/"))
@@ -119,6 +119,18 @@ def test_calls_and_redirects(place: Proxied) -> None:
     with urllib.request.urlopen(f"{place.through.url.rstrip('/')}{place.prefix}{V1}/docs", timeout=10) as answer:
         assert urlsplit(answer.url).path == f"{place.prefix}docs"
     assert place.through.status(f"{place.prefix}api/nothing")[0] == 404
+
+
+def test_forged_host_does_not_pass(places: dict[str, Proxied]) -> None:
+    """A page whose DNS name was rebound to the proxy can set X-Forwarded-Host, which nginx passes on, but not Host."""
+    url = f"{places['root'].through.url}{V1}/processes"
+    forged = {"Host": "evil.example", "X-Forwarded-Host": "localhost"}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, headers=forged), timeout=10)
+    refused.value.close()
+    assert refused.value.code == 403
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert answer.status == 200
 
 
 def test_streams_come_as_they_happen(place: Proxied) -> None:

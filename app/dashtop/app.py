@@ -180,6 +180,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         token=build_auth(token) if token is not None else None,
         embed_token=build_auth(settings.embed_token) if settings.embed_token is not None else None,
         embed_paths=EMBED_PATHS,
+        has_proxy=settings.trusted_proxies > 0,
         viewer_header=viewer_header,
         rate_limit=settings.rate_limit,
         url_prefix=prefix,
@@ -227,9 +228,10 @@ def _read_memory(host: HostReader) -> MemoryUse | None:
 
 
 def _access_token(settings: Settings) -> str | None:
-    """Return the token that clients need: the configured one, none on loopback, else a generated one.
+    """Return the token that clients need, None if only this machine can connect. Generate one if none is configured.
 
-    A token for embeds says that the rest is not for everyone: then one is generated on loopback as well.
+    `allowed_hosts` and `trusted_proxies` say that others connect through a proxy, `embed_token` says that the rest is
+    not for everyone. Then a token is generated on loopback as well.
 
     A generated token is kept in the data folder, so that it stays the same after a restart and in every worker.
     """
@@ -240,7 +242,10 @@ def _access_token(settings: Settings) -> str | None:
     if not settings.auth:
         log.warning("--no-auth: everyone who can connect to %s can read this machine's metrics.", settings.host)
         return None
-    if settings.token is not None or (is_loopback(settings.host) and settings.embed_token is None):
+    is_private = is_loopback(settings.host) and not (
+        settings.embed_token or settings.allowed_hosts or settings.trusted_proxies
+    )
+    if settings.token is not None or is_private:
         return settings.token
     folder = data_folder(settings)
     if folder is None:

@@ -178,7 +178,7 @@ class Settings(BaseSettings):
         Field(
             repr=False,
             validation_alias=AliasChoices("DASHTOP_TOKEN"),
-            description="access token; generated and printed if other machines can connect",
+            description="access token; generated and printed if others can connect, directly or through a proxy",
         ),
         Option(flag="--token", metavar="TOKEN", is_secret=True),
         _TOKEN,
@@ -224,7 +224,7 @@ class Settings(BaseSettings):
             ge=0,
             le=16,
             validation_alias=AliasChoices("DASHTOP_TRUSTED_PROXIES"),
-            description="number of reverse proxies whose forwarded headers are trusted",
+            description="number of reverse proxies in front, whose X-Forwarded-For and X-Forwarded-Proto are trusted",
         ),
         Option(flag="--trusted-proxies", metavar="N"),
     ] = 0

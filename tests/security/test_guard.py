@@ -194,6 +194,36 @@ def test_allowed_hosts_setting(start: Callable[..., Dashtop]) -> None:
     assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("host", "forwarded", "status"),
+    [
+        ("localhost", "monitor.example", 200), ("monitor.example", "monitor.example", 200),
+        ("monitor.example", "", 200),
+        # nginx passes on the X-Forwarded-Host of the client, Apache appends to it and replaces Host.
+        ("evil.example", "localhost", 403), ("127.0.0.1:8050", "localhost, evil.example", 403),
+        ("127.0.0.1:8050", "evil.example", 403), ("127.0.0.1:8050", "evil.example,localhost", 403),
+        ("localhost", ",", 200),
+    ],
+)  # fmt: skip
+def test_forwarded_host_is_checked_and_does_not_replace_host(
+    start: Callable[..., Dashtop], host: str, forwarded: str, status: int
+) -> None:
+    client = start(trusted_proxies=1, auth="false", allowed_hosts="monitor.example").server.test_client()
+    headers = {"Host": host, "X-Forwarded-Host": forwarded}
+    assert client.get(V1 + "/metrics", headers=headers).status_code == status
+    assert client.get(V1 + "/metrics", headers={**headers, "X-Forwarded-Port": "1"}).status_code == status
+
+
+def test_origin_may_be_the_host_that_a_proxy_forwards(start: Callable[..., Dashtop]) -> None:
+    settings = {"auth": "false", "allowed_hosts": "monitor.example"}
+    headers = {"Host": "127.0.0.1:8050", "Origin": "http://monitor.example", "X-Forwarded-Host": "monitor.example"}
+    client = start(trusted_proxies=1, **settings).server.test_client()
+    assert client.post(UPDATE, json=TICK, headers=headers).status_code == 200
+    assert client.post(UPDATE, json=TICK, headers={**headers, "Origin": "http://evil.example"}).status_code == 403
+    without_proxy = start(**settings).server.test_client()
+    assert without_proxy.post(UPDATE, json=TICK, headers=headers).status_code == 403
+
+
 def test_frame_ancestors_setting(start: Callable[..., Dashtop]) -> None:
     client = start(frame_ancestors="'self' https://portal.example").server.test_client()
     assert "frame-ancestors 'self' https://portal.example" in client.get("/").headers["Content-Security-Policy"]
@@ -215,7 +245,7 @@ def test_rate_limit_applies_to_api_only(start: Callable[..., Dashtop]) -> None:
 
 
 def test_rate_limit_distinguishes_clients_of_trusted_proxy(start: Callable[..., Dashtop]) -> None:
-    client = start(rate_limit="1/minute", trusted_proxies=1).server.test_client()
+    client = start(rate_limit="1/minute", trusted_proxies=1, auth="false").server.test_client()
 
     def status(forwarded: str) -> int:
         return client.get(V1 + "/metrics", headers={"X-Forwarded-For": forwarded}).status_code
@@ -285,6 +315,16 @@ def test_token_is_generated_unless_bound_to_loopback(start: Callable[..., Dashto
     assert dashtop.path.startswith("/?token=") == needed
     client.get(dashtop.path)
     assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("proxied", [{"allowed_hosts": "monitor.example"}, {"trusted_proxies": 1}])
+def test_token_is_generated_behind_a_proxy(start: Callable[..., Dashtop], proxied: dict[str, Any]) -> None:
+    dashtop = start(**proxied)
+    client = dashtop.server.test_client()
+    assert is_error(client.get(V1 + "/processes"), 401)
+    assert client.get(dashtop.path).status_code == 302
+    assert client.get(V1 + "/processes").status_code == 200
+    assert start(**proxied, auth="false").server.test_client().get("/").status_code == 200
 
 
 def test_no_auth_logs_a_warning(start: Callable[..., Dashtop], caplog: pytest.LogCaptureFixture) -> None:
@@ -419,7 +459,7 @@ def test_user_named_by_the_proxy_is_shown_and_logged(
     start: Callable[..., Dashtop], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    client = start(auth_header="X-Forwarded-User", trusted_proxies=1).server.test_client()
+    client = start(auth_header="X-Forwarded-User", trusted_proxies=1, auth="false").server.test_client()
     hostile = {"X-Forwarded-User": "ada <b>\u202e" + "x" * 200}
     client.get("/", headers={"Sec-Fetch-Mode": "navigate", **hostile})
     assert "ada <b>\ufffdx" in caplog.text

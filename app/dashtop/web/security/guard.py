@@ -28,7 +28,7 @@ from dashtop.model.text import sanitize_text
 from dashtop.web.security.callback import find_callback_error
 from dashtop.web.security.headers import add_security_headers, build_content_security_policy
 from dashtop.web.security.pages import build_host_page, build_token_form, is_for_person
-from dashtop.web.security.proxy import find_viewer
+from dashtop.web.security.proxy import find_viewer, get_forwarded_hosts
 from dashtop.web.security.token import PARAMETER
 
 if TYPE_CHECKING:
@@ -53,14 +53,16 @@ log = logging.getLogger(__name__)
 class SecurityPolicy:
     """What the guard enforces. `url_prefix` ends with a slash.
 
-    `token` None: no authentication. `embed_token` opens `embed_paths` only, which are below `url_prefix`. A trusted
-    proxy names the user in `viewer_header`. `callbacks`: Dash's registered callbacks by output.
+    `token` None: no authentication. `embed_token` opens `embed_paths` only, which are below `url_prefix`.
+    `has_proxy`: requests come through trusted proxies, which name the user in `viewer_header`. `callbacks`: Dash's
+    registered callbacks by output.
     """
 
     hosts: AllowedHosts
     token: TokenAuth | None
     embed_token: TokenAuth | None
     embed_paths: Sequence[str]
+    has_proxy: bool
     viewer_header: str | None
     rate_limit: str
     url_prefix: str
@@ -147,13 +149,18 @@ class _RequestGuard:
             raise RequestEntityTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
 
     def _check_host(self) -> Response | None:
-        host = request.environ.get("HTTP_HOST", "")
-        if self._policy.hosts.is_allowed(host):
+        """Refuse a name that is not allowed. Proxies add names to check; they cannot replace the Host header."""
+        hosts = [request.environ.get("HTTP_HOST", ""), *self._get_forwarded_hosts()]
+        host = next((each for each in hosts if not self._policy.hosts.is_allowed(each)), None)
+        if host is None:
             return None
         host = host[:MAX_QUOTED_LENGTH]
         if is_for_person(request) and not request.path.startswith(self._api_path):
             return build_host_page(host)
         raise Forbidden(f"Host {host!r} is not allowed. Add it with --allowed-hosts.")
+
+    def _get_forwarded_hosts(self) -> list[str]:
+        return get_forwarded_hosts(request) if self._policy.has_proxy else []
 
     def _check_rate(self) -> None:
         if not request.path.startswith(self._api_path):
@@ -166,16 +173,22 @@ class _RequestGuard:
                 retry_after=max(1, math.ceil(reset_at_s - time.time())),
             )
 
-    @staticmethod
-    def _check_origin() -> None:
-        """Refuse requests from pages of other sites (CSRF). Older browsers send Origin instead of Sec-Fetch-Site."""
+    def _check_origin(self) -> None:
+        """Refuse requests from pages of other sites (CSRF).
+
+        Browsers send Sec-Fetch-Site over HTTPS and to loopback only, and older ones not at all, but Origin always.
+        A page of another site cannot set X-Forwarded-Host: the browser asks for permission first, which fails.
+        """
         site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
         if site is not None:
             is_cross_site = site not in SAME_SITE
         else:
-            is_cross_site = origin is not None and urlsplit(origin).netloc != request.host
+            is_cross_site = origin is not None and not self._is_own_origin(origin)
         if is_cross_site:
             raise Forbidden("Cross-site requests are not allowed.")
+
+    def _is_own_origin(self, origin: str) -> bool:
+        return urlsplit(origin).netloc in {request.host, *self._get_forwarded_hosts()}
 
     def _check_callback(self) -> None:
         if not request.is_json:

@@ -20,12 +20,17 @@ _PATH = re.compile(r"/([\w.~@%+-]+/)*[\w.~@%+-]+/?", re.ASCII)
 
 
 def wrap_proxy(application: WSGIApplication, *, url_prefix: str, trusted_proxies: int) -> WSGIApplication:
-    """Return the application served under `url_prefix`, trusting that many proxies in front of it."""
+    """Return the application served under `url_prefix`, trusting that many proxies in front of it.
+
+    Their X-Forwarded-For gives the client's address. X-Forwarded-Proto only decides the attributes of the cookie that
+    the same client receives, so a forged one harms nobody else. X-Forwarded-Host never replaces Host: nginx passes on
+    what a client sends there unless it is configured to set it (see `get_forwarded_hosts`).
+    """
     if url_prefix != "/":
         application = _PrefixMiddleware(application, url_prefix)
     if trusted_proxies:
         number = trusted_proxies
-        application = ProxyFix(application, x_for=number, x_proto=number, x_host=number, x_port=0, x_prefix=0)
+        application = ProxyFix(application, x_for=number, x_proto=number, x_host=0, x_port=0, x_prefix=0)
     return application
 
 
@@ -37,6 +42,15 @@ def find_public_path(request: Request) -> str | None:
     """
     prefix = request.headers.get("X-Forwarded-Prefix", "")
     return prefix if _PATH.fullmatch(prefix) else None
+
+
+def get_forwarded_hosts(request: Request) -> list[str]:
+    """Return every name in X-Forwarded-Host: those that proxies add and those that the client may have forged.
+
+    Apache replaces Host by the address of dashtop and appends the client's Host here, so both must be checked.
+    """
+    headers = request.headers.getlist("X-Forwarded-Host")
+    return [name.strip() for header in headers for name in header.split(",") if name.strip()]
 
 
 def find_viewer(request: Request, header: str | None) -> str | None:
