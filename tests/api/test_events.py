@@ -11,7 +11,7 @@ from dashtop.model.metric import Severity
 from dashtop.model.sample import Event, GpuProcess, ProcessInfo
 from dashtop.web.api.context import MAX_STREAMS
 from tests.api.client import FixedSample, make_client
-from tests.builders import NOON_MS, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -62,6 +62,57 @@ def test_events_and_processes_of_a_time_range() -> None:
     assert get_json(make_history_client(), f"/events?start={NOON_MS}&end={NOON_MS + 5000}") == []
     (span,) = get_json(make_history_client(), f"/processes/history?start={NOON_MS}&end={NOON_MS + 6000}")
     assert (span["username"], span["gpu_memory_mb"], span["start"]) == ("ada", 1024, NOON_MS)
+
+
+def make_event(second: int, kind: str, severity: Severity, gpu: int | None = None) -> Event:
+    uuid = make_device(gpu).uuid if gpu is not None else None
+    return Event(time_ms=NOON_MS + second * 1000, kind=kind, severity=severity, text=kind, gpu_uuid=uuid)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", [0, 1, 2, 3, 4]),
+        ("&kind=xid", [0, 1]),
+        ("&kind=xid,process_end", [0, 1, 3]),
+        ("&severity=critical", [1, 2]),
+        ("&severity=warning,critical", [0, 1, 2]),
+        ("&gpu_id=1", [1, 3]),
+        ("&gpu_id=5", [4]),  # no longer there
+        ("&kind=xid&severity=critical&gpu_id=0", []),
+        ("&kind=gpu_lost,xid&severity=critical&gpu_id=0", [2]),
+    ],
+)
+def test_events_are_selected_by_kind_severity_and_gpu(query: str, expected: list[int]) -> None:
+    history = make_history()
+    events = (
+        make_event(0, "xid", Severity.WARNING, 0),
+        make_event(1, "xid", Severity.CRITICAL, 1),
+        make_event(2, "gpu_lost", Severity.CRITICAL, 0),
+        make_event(3, "process_end", Severity.INFO, 1),
+        make_event(4, "gpu_removed", Severity.INFO, 5),
+    )
+    for sample in (make_sample(0, gpus=(make_gpu(5),)), make_sample(1, gpus=(make_gpu(0), make_gpu(1)), events=events)):
+        history.append(sample)
+    client = make_client(FixedSample(sample), history=history, clock=FakeClock(now_ms=NOON_MS + 10_000))
+    found = get_json(client, f"/events?range=1h{query}")
+    assert [(event["timestamp"] - NOON_MS) // 1000 for event in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ("kind=xyz", 422, "'xyz' is unknown; allowed are xid, ecc,"),
+        ("kind=xid,", 422, "'' is unknown"),
+        ("severity=bad", 422, "allowed are info, warning, critical"),
+        ("gpu_id=x", 422, "must be a whole number"),
+        ("gpu_id=7", 400, "Invalid GPU ID"),
+    ],
+)
+def test_filter_that_selects_nothing_that_exists_is_an_error(query: str, status: int, message: str) -> None:
+    response = make_history_client().get(f"/api/v1/system/events?{query}")
+    assert response.status_code == status
+    assert message in response.get_json()["detail"]
 
 
 @pytest.mark.parametrize(

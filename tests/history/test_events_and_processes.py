@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dashtop.history import events as events_module
+from dashtop.history.events import MAX_RESULTS
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, Event, GpuProcess, ProcessInfo
+from dashtop.model.sample import PROCESSES, Event, EventFilter, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample, wait_until_written
 
@@ -104,4 +106,66 @@ def test_events_are_read_complete_and_in_order(storage: Storage) -> None:
     history.close()
     history = storage.history()
     assert history.events(NOON_MS + 1000, NOON_MS + 4000) == events[1:4]
+    history.close()
+
+
+def make_event(number: int, kind: str, severity: Severity) -> Event:
+    return Event(time_ms=NOON_MS + number, kind=kind, severity=severity, text=f"{number}")
+
+
+def write_storm(history: HistoryStore, count: int, *rare: Event) -> None:
+    """Write rare events, then many of processes that start and end."""
+    history.append(make_sample(0, events=rare))
+    kinds = ("process_start", "process_end")
+    for first in range(0, count, 1000):
+        storm = tuple(make_event(1000 + n, kinds[n % 2], Severity.INFO) for n in range(first, first + 1000))
+        history.append(make_sample(1 + first // 1000, events=storm))
+    wait_until_written(history)
+
+
+def test_frequent_events_do_not_push_out_rare_and_severe_ones(storage: Storage) -> None:
+    rare = (
+        make_event(0, "xid", Severity.CRITICAL),
+        make_event(1, "xid", Severity.WARNING),
+        make_event(2, "gpu_back", Severity.INFO),
+    )
+    history = storage.history()
+    write_storm(history, 12_000, *rare)
+
+    found = history.events(NOON_MS, NOON_MS + 60_000)
+    assert found[:3] == rare
+    assert len(found) == MAX_RESULTS + 3
+    assert [event.time_ms for event in found[3:]] == list(range(NOON_MS + 3000, NOON_MS + 13_000))
+    assert len(set(found)) == len(found)
+
+    wanted = EventFilter(severities=(Severity.CRITICAL, Severity.WARNING))
+    assert history.events(NOON_MS, NOON_MS + 60_000, wanted) == rare[:2]
+    assert history.events(NOON_MS + 1, NOON_MS + 60_000, EventFilter(kinds=("xid",))) == rare[1:2]
+    history.close()
+
+
+def test_pending_events_are_selected_too(storage: Storage) -> None:
+    history = storage.history(starts=False)
+    events = (make_event(0, "xid", Severity.CRITICAL), make_event(1, "gpu_back", Severity.INFO))
+    history.append(make_sample(0, events=events))
+    assert history.events(NOON_MS, NOON_MS + 10, EventFilter(kinds=("gpu_back",))) == events[1:]
+    history.close()
+
+
+def test_oldest_frequent_events_are_deleted_and_rare_ones_kept(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "MAX_EVENTS", 2000)
+    monkeypatch.setattr(events_module, "MIN_EVENTS_OF_A_KIND", 50)
+    rare = make_event(0, "xid", Severity.CRITICAL)
+    history = storage.history()
+    write_storm(history, 4000, rare)
+    # The next window compacts this one, and prunes.
+    history.append(make_sample(time_ms=NOON_MS + 3_600_000, events=(make_event(60_000, "restart", Severity.INFO),)))
+    wait_until_written(history)
+
+    found = history.events(NOON_MS, NOON_MS + 4_000_000)
+    assert found[0] == rare
+    assert len(found) == 2001
+    assert found[1].time_ms == NOON_MS + 1000 + 4000 - 1999
     history.close()

@@ -9,14 +9,14 @@ import numpy as np
 
 from dashtop.model.errors import CollectionEndedError
 from dashtop.model.ports import ReadStatus, Services
-from dashtop.model.sample import Series, SeriesKey, SeriesSet
+from dashtop.model.sample import ALL_EVENTS, Series, SeriesKey, SeriesSet
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, StoredGpu
+    from dashtop.model.sample import Event, EventFilter, Gpu, ProcessSpan, Sample, StoredGpu
 
 GPU_VALUES = {
     "gpu.utilization.gpu": 97.5,
@@ -84,7 +84,7 @@ class Recorded:
     def gpus(self) -> tuple[StoredGpu, ...]:
         return ()
 
-    def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+    def events(self, start_ms: int, end_ms: int, wanted: EventFilter = ALL_EVENTS) -> tuple[Event, ...]:
         return ()
 
     def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dashtop.history.events import prune_events
 from dashtop.history.rollup import Readings, aggregate, align_buckets
 from dashtop.history.schema import TIERS, Tier, compress, compress_times
 from dashtop.metrics import METRICS
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 MAX_DELETED_WINDOWS = 4
 """Windows deleted at most for each one that is compacted, so that no step takes long."""
-MAX_ROWS = 500_000
-"""Events kept, and spans of processes."""
+MAX_SPANS = 500_000
+"""Spans of processes kept."""
 ROLLUP_COLUMNS = 4
 """Mean, minimum, maximum and weight of a rolled-up reading; a raw one is its value alone."""
 
@@ -160,10 +161,10 @@ def prune(connection: Connection, *, kept_ms: int, max_bytes: int, used_bytes: C
         max_windows = -(-min(kept_ms, tier.kept_ms or kept_ms) // tier.window_ms)
         windows = 'SELECT id FROM "window" WHERE tier = ? ORDER BY id DESC LIMIT ? OFFSET ?'
         _delete_windows(connection, windows, tier.number, MAX_DELETED_WINDOWS, max_windows)
-    for table in ("event", "process"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE id <= (SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET {MAX_ROWS})"  # noqa: S608
-        )
+    prune_events(connection)
+    connection.execute(
+        f"DELETE FROM process WHERE id <= (SELECT id FROM process ORDER BY id DESC LIMIT 1 OFFSET {MAX_SPANS})"  # noqa: S608
+    )
     if used_bytes(connection) > max_bytes:
         _delete_windows(connection, 'SELECT id FROM "window" ORDER BY tier, id LIMIT ?', MAX_DELETED_WINDOWS)
 

@@ -19,6 +19,7 @@ from dashtop.history.database import (
     DatabaseReadError,
     IncompatibleDatabaseError,
 )
+from dashtop.history.events import EVENT_INDEX
 from dashtop.history.lock import DatabaseLockedError, LockHolder
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
@@ -119,6 +120,8 @@ class PostgresDatabase(Database):
                 connection.execute(f"BEGIN; {SCHEMA} COMMIT;")
             elif "gpu" not in _read_tables(connection):  # version 0.1 had none
                 connection.execute(GPU_TABLE)
+            if not connection.execute("SELECT to_regclass('event_kind') IS NOT NULL").fetchone()[0]:
+                connection.execute(EVENT_INDEX)
             self._backend_pid = connection.backend_pid
         except BaseException:
             connection.close()

@@ -1,4 +1,4 @@
-"""Queries of the database: readings of a time range from the tiers that still hold it, events, process spans."""
+"""Queries of the database: readings of a time range from the tiers that still hold it, and process spans."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 from dashtop.history.compaction import ROLLUP_COLUMNS, read_buffer, to_readings
 from dashtop.history.rollup import Readings, concatenate
 from dashtop.history.schema import RAW, TIERS, Tier, decompress, decompress_times, find_tier
-from dashtop.model.metric import Severity
-from dashtop.model.sample import Event, ProcessInfo, ProcessSpan, SeriesKey, StoredGpu
+from dashtop.model.sample import ProcessInfo, ProcessSpan, SeriesKey, StoredGpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 10_000
-"""Events or spans in one result."""
+"""Spans in one result."""
 
 
 def read_readings(
@@ -64,21 +63,6 @@ def read_newest_ms(connection: Connection) -> int:
     """Return the time of the sample that was written last, -1 if there is none."""
     row = connection.execute("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id DESC LIMIT 1").fetchone()
     return int(row[0]) if row else -1
-
-
-def read_events(connection: Connection, start_ms: int, end_ms: int) -> tuple[Event, ...]:
-    """Return the newest events in [start_ms, end_ms), in ascending time."""
-    rows = connection.execute(
-        "SELECT time_ms, kind, severity, text, gpu, advice, code FROM event"
-        " WHERE time_ms >= ? AND time_ms < ? ORDER BY time_ms DESC, id DESC LIMIT ?",
-        (start_ms, end_ms, MAX_ROWS),
-    ).fetchall()
-    return tuple(
-        Event(
-            time_ms=time_ms, kind=kind, severity=Severity(severity), text=text, gpu_uuid=gpu, advice=advice, code=code
-        )
-        for time_ms, kind, severity, text, gpu, advice, code in reversed(rows)
-    )
 
 
 def read_processes(connection: Connection, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:

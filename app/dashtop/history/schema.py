@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
+from dashtop.history.events import EVENT_INDEX
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, TIER_RETENTION_MS, TIER_STEPS_MS
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def build_schema(*, key: str, integer: str, real: str, blob: str, layout_series:
     `key`: an id that the database assigns in ascending order; `layout_series`: what is unique of a layout.
     """
     tables = _TABLES.format(key=key, integer=integer, real=real, blob=blob, layout_series=layout_series)
-    return tables + GPU_TABLE
+    return f"{tables}{GPU_TABLE}{EVENT_INDEX};"
 
 
 def compress(numbers: NDArray[Number]) -> bytes:

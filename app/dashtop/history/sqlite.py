@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dashtop.history.database import Connection, Database, DatabaseReadError, IncompatibleDatabaseError
+from dashtop.history.events import EVENT_INDEX
 from dashtop.history.lock import FileLock
 from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
 
@@ -155,6 +156,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if (application_id, version) == (APPLICATION_ID, VERSION):
         _check(connection)
         connection.execute(GPU_TABLE)  # version 0.1 had none
+        connection.execute(EVENT_INDEX)
     elif tables or application_id:
         raise IncompatibleDatabaseError("it is not a history of this version of dashtop")
     else:

@@ -11,12 +11,13 @@ from dashtop.history import queries
 from dashtop.history.compaction import find_aggregation
 from dashtop.history.database import DatabaseReadError
 from dashtop.history.encoder import SampleEncoder
+from dashtop.history.events import read_events
 from dashtop.history.read_pool import ReadPool, ReadTimeoutError
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, align_buckets, concatenate
 from dashtop.history.writer import WRITE_INTERVAL_MS, Writer
 from dashtop.model.ports import ReadStatus
-from dashtop.model.sample import Series, SeriesSet, StoredGpu
+from dashtop.model.sample import ALL_EVENTS, Series, SeriesSet, StoredGpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dashtop.history.past import Past
     from dashtop.history.rollup import Readings
     from dashtop.model.ports import Clock
-    from dashtop.model.sample import Event, ProcessSpan, Sample, SeriesKey
+    from dashtop.model.sample import Event, EventFilter, ProcessSpan, Sample, SeriesKey
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +121,12 @@ class HistoryStore:
         }
         return tuple(sorted(found.values(), key=lambda gpu: (gpu.index is None, gpu.index, gpu.uuid)))
 
-    def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
+    def events(self, start_ms: int, end_ms: int, wanted: EventFilter = ALL_EVENTS) -> tuple[Event, ...]:
         """Return events; see the History port."""
         pending = [event for record in self._writer.pending() for event in record.events]
-        written = self._read(lambda connection: queries.read_events(connection, start_ms, end_ms)) or ()
-        return tuple(dict.fromkeys([*written, *(event for event in pending if start_ms <= event.time_ms < end_ms)]))
+        written = self._read(lambda connection: read_events(connection, start_ms, end_ms, wanted)) or ()
+        fitting = (event for event in pending if start_ms <= event.time_ms < end_ms and wanted.matches(event))
+        return tuple(dict.fromkeys([*written, *fitting]))
 
     def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         """Return the spans of GPU processes; see the History port."""

@@ -6,11 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from dashtop.model.sample import ALL_EVENTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dashtop.model.sample import (
         Event,
+        EventFilter,
         GpuProcess,
         GpuReading,
         Mount,
@@ -340,8 +343,11 @@ class History(Protocol):
     def gpus(self) -> tuple[StoredGpu, ...]:
         """Return the GPUs that were ever stored, by index; those without an index last."""
 
-    def events(self, start_ms: int, end_ms: int) -> tuple[Event, ...]:
-        """Return the newest 10 000 events in [start_ms, end_ms), by time."""
+    def events(self, start_ms: int, end_ms: int, wanted: EventFilter = ALL_EVENTS) -> tuple[Event, ...]:
+        """Return the wanted events in [start_ms, end_ms), by time.
+
+        These are the newest 10 000, and in any case the newest 1 000 of each kind and severity.
+        """
 
     def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         """Return the process spans of one GPU in [start_ms, end_ms), by start."""

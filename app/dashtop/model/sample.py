@@ -123,6 +123,26 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EventFilter:
+    """Selects events. Empty or None: any."""
+
+    kinds: tuple[str, ...] = ()
+    severities: tuple[Severity, ...] = ()
+    gpu_uuid: str | None = None
+
+    def matches(self, event: Event) -> bool:
+        """Return whether an event is selected."""
+        return (
+            (not self.kinds or event.kind in self.kinds)
+            and (not self.severities or event.severity in self.severities)
+            and self.gpu_uuid in {None, event.gpu_uuid}
+        )
+
+
+ALL_EVENTS: Final = EventFilter()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessSpan:
     """A time span [start_ms, end_ms] in which a process used about the same memory (within 5 %) on one GPU.
 

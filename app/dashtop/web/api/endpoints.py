@@ -139,10 +139,11 @@ ENDPOINTS = (
     ),
     Endpoint(
         path="/events",
-        summary="Events, oldest first; the newest 10 000.",
+        summary="Events, oldest first: the newest 10 000, and in any case the newest 1 000 of each kind and severity.",
         handler=handlers.events,
         params=EventsParams,
         response=list[schemas.Event],
+        errors=ONE_GPU_ERRORS,
     ),
     Endpoint(
         path="/stream",

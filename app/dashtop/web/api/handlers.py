@@ -232,6 +232,7 @@ def _limit_stream(limiter: StreamLimiter, chunks: Iterator[bytes]) -> Generator[
 def events(context: Context, params: EventsParams) -> Response:
     """Return events, the oldest first."""
     start_ms, end_ms, _ = params.resolve(context.services.clock)
+    wanted = params.to_filter(_find_gpu_uuid(context, params.gpu_id) if params.gpu_id is not None else None)
     indices = {gpu.device.uuid: gpu.device.index for gpu in context.get_sample().gpus}
     return json_response(
         [
@@ -245,9 +246,18 @@ def events(context: Context, params: EventsParams) -> Response:
                 "gpu_id": indices.get(event.gpu_uuid or ""),
                 "code": event.code,
             }
-            for event in context.services.history.events(start_ms, end_ms)
+            for event in context.services.history.events(start_ms, end_ms, wanted)
         ]
     )
+
+
+def _find_gpu_uuid(context: Context, index: int) -> str:
+    """Return the UUID of the GPU with this index, at present or in the history. Raise as `get_gpu` does."""
+    sample = context.get_sample()
+    if (gpu := sample.gpu(index)) is not None:
+        return gpu.device.uuid
+    stored = next((gpu.uuid for gpu in context.services.history.gpus() if gpu.index == index), None)
+    return stored if stored is not None else get_gpu(sample, index).device.uuid
 
 
 def processes_history(context: Context, params: ProcessHistoryParams) -> Response:

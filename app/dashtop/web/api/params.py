@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import METRICS
+from dashtop.model.metric import Severity
+from dashtop.model.sample import EVENT_KINDS, EventFilter
 from dashtop.model.timerange import DURATION_PATTERN, RANGES, TimeRange, parse_duration
 
 if TYPE_CHECKING:
@@ -209,8 +211,58 @@ class ExportParams(HistoryParams):
     ] = None
 
 
+def _check_list(text: str, allowed: Sequence[str]) -> str:
+    """Check a list of names, separated by commas."""
+    for name in text.split(","):
+        if name not in allowed:
+            raise ValueError(f"{name[:MAX_QUOTED_LENGTH]!r} is unknown; allowed are {', '.join(allowed)}")
+    return text
+
+
+def _list_pattern(allowed: Sequence[str]) -> str:
+    names = "|".join(allowed)
+    return f"^({names})(,({names}))*$"
+
+
+SEVERITIES = tuple(severity.value for severity in Severity)
+
+
 class EventsParams(TimeRangeParams):
-    """Select a time range."""
+    """Select a time range, and events of it."""
+
+    kind: Annotated[
+        str | None,
+        AfterValidator(lambda text: _check_list(text, EVENT_KINDS)),
+        Field(
+            description="Kinds of events, separated by commas; default: all.",
+            examples=["xid,gpu_lost"],
+            json_schema_extra={"pattern": _list_pattern(EVENT_KINDS)},
+        ),
+    ] = None
+    severity: Annotated[
+        str | None,
+        AfterValidator(lambda text: _check_list(text, SEVERITIES)),
+        Field(
+            description="Severities, separated by commas; default: all.",
+            examples=["warning,critical"],
+            json_schema_extra={"pattern": _list_pattern(SEVERITIES)},
+        ),
+    ] = None
+    gpu_id: Annotated[
+        int | None,
+        WholeNumber,
+        Field(ge=0, le=MAX_GPU_ID, description="Index of one GPU; default: all events.", examples=[0]),
+    ] = None
+
+    def to_filter(self, gpu_uuid: str | None) -> EventFilter:
+        """Return the filter of the history. `gpu_uuid`: that of `gpu_id`."""
+        return EventFilter(
+            kinds=tuple(dict.fromkeys(self.kind.split(","))) if self.kind else (),
+            severities=tuple(Severity(name) for name in dict.fromkeys(self.severity.split(",")))
+            if self.severity
+            else (),
+            gpu_uuid=gpu_uuid,
+        )
 
 
 class ProcessHistoryParams(TimeRangeParams, GpuParams):
