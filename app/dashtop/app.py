@@ -184,7 +184,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         viewer_header=viewer_header,
         rate_limit=settings.rate_limit,
         url_prefix=prefix,
-        frame_ancestors=settings.frame_ancestors,
+        frame_ancestors=_find_frame_ancestors(settings),
         script_hashes=dash.csp_hashes(),
         callback_path=prefix + CALLBACK_PATH,
         callbacks=get_callback_map(dash),
@@ -225,6 +225,18 @@ def _read_memory(host: HostReader) -> MemoryUse | None:
         return host.memory()
     except Unavailable:
         return None
+
+
+def _find_frame_ancestors(settings: Settings) -> tuple[str, ...]:
+    """Return the origins that may embed the pages; if none are set, those of this machine for a server on loopback.
+
+    A cell of a local JupyterLab then shows `IFrame("http://127.0.0.1:8050")`.
+    """
+    from dashtop.web.security.hosts import is_loopback  # noqa: PLC0415
+
+    if "frame_ancestors" in settings.model_fields_set or not is_loopback(settings.host):
+        return settings.frame_ancestors
+    return (*settings.frame_ancestors, "http://localhost:*", "http://127.0.0.1:*")
 
 
 def _access_token(settings: Settings) -> str | None:

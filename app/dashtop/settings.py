@@ -204,7 +204,8 @@ class Settings(BaseSettings):
         BeforeValidator(_split),
         Field(
             validation_alias=AliasChoices("DASHTOP_FRAME_ANCESTORS"),
-            description="origins whose pages may embed dashtop, such as https://portal.example",
+            description="origins that may embed the pages, such as https://portal.example; without it, its own"
+            " and, if it listens on loopback only, those of this machine",
         ),
         Option(flag="--frame-ancestors", metavar="ORIGINS"),
     ] = ("'self'",)

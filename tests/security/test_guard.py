@@ -229,6 +229,17 @@ def test_frame_ancestors_setting(start: Callable[..., Dashtop]) -> None:
     assert "frame-ancestors 'self' https://portal.example" in client.get("/").headers["Content-Security-Policy"]
 
 
+def test_servers_of_this_machine_may_embed_a_server_for_this_machine(start: Callable[..., Dashtop]) -> None:
+    loopback = "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
+    for settings, expected in (
+        ({}, True),
+        ({"host": "0.0.0.0", "auth": "false"}, False),
+        ({"frame_ancestors": "'self'"}, False),
+    ):
+        policy = start(**settings).server.test_client().get("/").headers["Content-Security-Policy"]
+        assert (loopback in policy) == expected
+
+
 def test_rate_limit_applies_to_api_only(start: Callable[..., Dashtop]) -> None:
     client = start(rate_limit="3/minute").server.test_client()
     route = V1 + "/metrics"
