@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -106,10 +107,21 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare every value with nvidia-smi and /proc instead; exit status 1 if one differs",
     )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write what NVML answers here, without private names, to a file for bug reports",
+    ).complete = shtab.FILE  # type: ignore[attr-defined]
 
 
-def doctor(settings: Settings, *, json: bool = False, verify: bool = False) -> None:
+def doctor(settings: Settings, *, json: bool = False, verify: bool = False, record: Path | None = None) -> None:
     """Print what works, what is missing, and the fix for each problem. Exit status 1: there is a problem."""
+    if record is not None:
+        from dashtop.doctor import record as recording  # noqa: PLC0415
+
+        print(recording.record(record))
+        return
     if verify:
         from dashtop.doctor import verify as verification  # noqa: PLC0415
 

@@ -32,7 +32,7 @@ INIT_FUNCTIONS = ("nvmlInit", "nvmlInit_v2", "nvmlInitWithFlags")
 # A fault of the machine, of a GPU or of a MIG instance.
 _FAULT_KEY = re.compile(rf"(gpus\.\d+\.(mig\.instances\.\d+\.)?)?(?P<kind>{'|'.join((*FAULT_MAPPINGS, *FAULT_LISTS))})")
 # Keys that are not written to the file of the library.
-_PYTHON_ONLY_KEYS = ("source", "description", "absent")
+_PYTHON_ONLY_KEYS = ("source", "description", "absent", "calls")
 
 _EVENT_TYPES = {
     "single_bit_ecc": 0x1,
@@ -111,6 +111,13 @@ class World:
     def load(cls, name: str, file: Path, cache_dir: Path) -> World:
         """Return a recorded world, not yet saved."""
         return cls(json.loads((WORLDS_DIR / f"{name}.json").read_text()), file, cache_dir)
+
+    @classmethod
+    def read(cls, recording: Path, file: Path, cache_dir: Path) -> World:
+        """Return the world that `dashtop doctor --record` wrote on some machine, not yet saved."""
+        data = json.loads(recording.read_text())
+        data["absent"] = sorted(set(data.get("absent", ())) & exported_functions())
+        return cls(data, file, cache_dir)
 
     # --- programs that load the library ---
 
