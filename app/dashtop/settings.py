@@ -94,7 +94,7 @@ def _check(pattern: str, requirement: str) -> AfterValidator:
 
 _HOST: Final = r"[\w.*-]+|\[[0-9A-Fa-f:.]+\]"
 _TOKEN: Final = _check(
-    r"[\w.~+/=-]{8,200}", "must have 8 to 200 characters, each a letter, a digit or one of . _ ~ + / = -"
+    r"[\w.~+/=-]{16,200}", "must have 16 to 200 characters, each a letter, a digit or one of . _ ~ + / = -"
 )
 _FRAME_ANCESTOR: Final = _check(
     rf"'self'|'none'|\*|[a-z][a-z0-9+.-]*:(//({_HOST})(:(\d+|\*))?)?",

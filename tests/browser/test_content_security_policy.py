@@ -19,12 +19,12 @@ document.addEventListener('securitypolicyviolation', event => window.violations.
 """
 
 
-@pytest.mark.parametrize("arguments", [(), ("--url-prefix", "/gpu/"), ("--token", "correct-horse")])
+@pytest.mark.parametrize("arguments", [(), ("--url-prefix", "/gpu/"), ("--token", "correct-horse-battery")])
 def test_pages_do_not_violate_the_policy(new_tab: Callable[..., BrowserTab], arguments: tuple[str, ...]) -> None:
     with running("--demo", "2", *arguments) as server:
         tab = new_tab()
         tab.page.add_init_script(RECORD_VIOLATIONS)
-        tab.open(server.url + ("?token=correct-horse" if arguments[:1] == ("--token",) else ""))
+        tab.open(server.url + ("?token=correct-horse-battery" if arguments[:1] == ("--token",) else ""))
         tab.wait_until("() => document.querySelector('#chart-temperature .js-plotly-plot')")
         tab.page.click("#theme-toggle")
         tab.page.hover("#chart-utilization .js-plotly-plot")

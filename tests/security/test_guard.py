@@ -269,7 +269,7 @@ def test_rate_limit_distinguishes_clients_of_trusted_proxy(start: Callable[..., 
 
 
 def test_token_is_required_except_for_health_checks(start: Callable[..., Dashtop]) -> None:
-    client = start(token="correct-horse").server.test_client()
+    client = start(token="correct-horse-battery").server.test_client()
     for route in ROUTES:
         expected = 200 if route in {"/healthz", "/readyz"} else 401
         response = client.get(route)
@@ -281,29 +281,35 @@ def test_token_is_required_except_for_health_checks(start: Callable[..., Dashtop
 
 
 def test_bearer_header_authenticates(start: Callable[..., Dashtop]) -> None:
-    client = start(token="correct-horse").server.test_client()
-    authorization = {"Authorization": "Bearer correct-horse"}
+    client = start(token="correct-horse-battery").server.test_client()
+    authorization = {"Authorization": "Bearer correct-horse-battery"}
     for route in ("/", "/metrics", V1 + "/monitoring/all"):
         assert client.get(route, headers=authorization).status_code == 200
-        for bad in ("Bearer correct-hors", "Bearer", "Basic correct-horse", "correct-horse", "Bearer \xff"):
+        for bad in (
+            "Bearer correct-horse-batter",
+            "Bearer",
+            "Basic correct-horse-battery",
+            "correct-horse-battery",
+            "Bearer \xff",
+        ):
             assert client.get(route, headers={"Authorization": bad}).status_code == 401
 
 
 def test_token_parameter_sets_a_cookie(start: Callable[..., Dashtop]) -> None:
-    client = start(token="correct-horse").server.test_client()
+    client = start(token="correct-horse-battery").server.test_client()
     assert client.get("/?token=wrong-horse").status_code == 401
-    response = client.get("/?view=compare&token=correct-horse")
+    response = client.get("/?view=compare&token=correct-horse-battery")
     assert (response.status_code, response.headers["Location"]) == (302, "./?view=compare")
     cookie = response.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
-    assert "correct-horse" not in cookie
+    assert "correct-horse-battery" not in cookie
     assert client.get("/").status_code == 200
     assert client.post(UPDATE, json=TICK).status_code == 200
 
 
 def test_redirect_stays_on_this_server(start: Callable[..., Dashtop]) -> None:
-    client = start(token="correct-horse").server.test_client()
+    client = start(token="correct-horse-battery").server.test_client()
     for path in (
         "//evil.example/",
         "//evil.example",
@@ -311,7 +317,7 @@ def test_redirect_stays_on_this_server(start: Callable[..., Dashtop]) -> None:
         "/%2F%2Fevil.example",
         "/\\evil.example",
     ):
-        response = client.get(f"{path}?token=correct-horse", base_url="http://localhost")
+        response = client.get(f"{path}?token=correct-horse-battery", base_url="http://localhost")
         assert response.headers["Location"].startswith("./"), path
         assert "/" not in response.headers["Location"].removeprefix("./"), path
 
@@ -347,19 +353,19 @@ FOREIGN_HOST = {"Host": "gpu1.corp.example"}
 
 
 def test_any_host_name_is_allowed_with_the_token(start: Callable[..., Dashtop]) -> None:
-    client = start(token="correct-horse").server.test_client()
+    client = start(token="correct-horse-battery").server.test_client()
     for route in ("/", "/metrics", V1 + "/monitoring/all"):
-        bearer = {"Authorization": "Bearer correct-horse", **FOREIGN_HOST}
+        bearer = {"Authorization": "Bearer correct-horse-battery", **FOREIGN_HOST}
         assert client.get(route, headers=bearer).status_code == 200
         # A page whose DNS name was rebound to this server has neither token nor cookie.
         assert is_error(client.get(route, headers=FOREIGN_HOST), 401)
     assert is_error(client.get("/healthz", headers=FOREIGN_HOST), 403)
-    assert client.get("/?token=correct-horse", base_url="http://gpu1.corp.example").status_code == 302
+    assert client.get("/?token=correct-horse-battery", base_url="http://gpu1.corp.example").status_code == 302
     assert client.get("/", base_url="http://gpu1.corp.example").status_code == 200
 
 
 def test_person_gets_a_form_for_the_token(start: Callable[..., Dashtop]) -> None:
-    client = start(token="correct-horse", frame_ancestors="https://portal.example").server.test_client()
+    client = start(token="correct-horse-battery", frame_ancestors="https://portal.example").server.test_client()
     browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     page = client.get('/embed/compact?gpu=1&x="><script>&token=wrong-horse', headers=browser)
     assert (page.status_code, page.mimetype) == (401, "text/html")
@@ -384,8 +390,8 @@ def test_token_parameter_of_another_server_is_ignored(plain: Dashtop, start: Cal
     client = plain.server.test_client()
     for route in ROUTES:
         assert client.get(route).status_code == client.get(f"{route}?token=jupyters").status_code, route
-    client = start(token="correct-horse").server.test_client()
-    bearer = {"Authorization": "Bearer correct-horse"}
+    client = start(token="correct-horse-battery").server.test_client()
+    bearer = {"Authorization": "Bearer correct-horse-battery"}
     assert client.get(V1 + "/metrics?token=jupyters", headers=bearer).status_code == 200
 
 
@@ -394,9 +400,9 @@ def test_token_parameter_of_another_server_is_ignored(plain: Dashtop, start: Cal
 def test_cookie_works_in_frames_of_other_sites_if_they_are_allowed(
     start: Callable[..., Dashtop], ancestors: str, scheme: str
 ) -> None:
-    client = start(token="correct-horse", frame_ancestors=ancestors, trusted_proxies=1).server.test_client()
+    client = start(token="correct-horse-battery", frame_ancestors=ancestors, trusted_proxies=1).server.test_client()
     proxied = {"X-Forwarded-Proto": scheme}
-    cookie = client.get("/embed/compact?token=correct-horse", headers=proxied).headers["Set-Cookie"]
+    cookie = client.get("/embed/compact?token=correct-horse-battery", headers=proxied).headers["Set-Cookie"]
     is_third_party = scheme == "https" and ancestors != "'self'"
     assert ("SameSite=None" in cookie) == ("Partitioned" in cookie) == is_third_party
     assert ("Secure" in cookie) == (scheme == "https")
@@ -412,8 +418,8 @@ def test_cookie_works_in_frames_of_other_sites_if_they_are_allowed(
 def test_forwarded_prefix_sets_the_path_of_the_cookie_only(
     start: Callable[..., Dashtop], forwarded: str, path: str
 ) -> None:
-    client = start(token="correct-horse").server.test_client()
-    response = client.get("/?token=correct-horse", headers={"X-Forwarded-Prefix": forwarded})
+    client = start(token="correct-horse-battery").server.test_client()
+    response = client.get("/?token=correct-horse-battery", headers={"X-Forwarded-Prefix": forwarded})
     assert f"; Path={path}" in f"{response.headers['Set-Cookie']};"
     assert "evil.example" not in response.headers["Set-Cookie"]
     assert response.headers["Location"] == "./"
@@ -423,8 +429,8 @@ def test_forwarded_prefix_sets_the_path_of_the_cookie_only(
 
 @pytest.mark.parametrize("prefix", ["/", "/gpu/"])
 def test_token_in_the_path_needs_no_cookie(start: Callable[..., Dashtop], prefix: str) -> None:
-    server = start(token="correct-horse", embed_token="battery-staple", url_prefix=prefix).server
-    base = f"{prefix}~correct-horse"
+    server = start(token="correct-horse-battery", embed_token="battery-staple-embed", url_prefix=prefix).server
+    base = f"{prefix}~correct-horse-battery"
     for route in ("/", "/metrics", V1 + "/monitoring/all", "/embed/compact", "/assets/page.css"):
         with server.test_client().get(base + route, headers=FOREIGN_HOST) as response:
             assert response.status_code == 200, route
@@ -432,17 +438,24 @@ def test_token_in_the_path_needs_no_cookie(start: Callable[..., Dashtop], prefix
     assert client.post(base + UPDATE, json=TICK).status_code == 200
     assert client.post(base + UPDATE, json=TICK, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     page = client.get(f"{base}/embed/compact")
-    assert "correct-horse" not in page.text
-    assert client.get(f"{prefix}~battery-staple/embed/compact").status_code == 200
-    assert client.get(f"{prefix}~battery-staple/metrics").status_code == 401
-    for wrong in ("~", "~correct-hors/", "~correct-horsex/", "~correct-horse", "~correct-horse~/", "x/~correct-horse/"):
+    assert "correct-horse-battery" not in page.text
+    assert client.get(f"{prefix}~battery-staple-embed/embed/compact").status_code == 200
+    assert client.get(f"{prefix}~battery-staple-embed/metrics").status_code == 401
+    for wrong in (
+        "~",
+        "~correct-horse-batter/",
+        "~correct-horse-batteryx/",
+        "~correct-horse-battery",
+        "~correct-horse-battery~/",
+        "x/~correct-horse-battery/",
+    ):
         assert client.get(prefix + wrong).status_code == 401, wrong
     assert client.get("/").status_code == 401 or prefix != "/"
 
 
 def test_embed_token_opens_embeds_only(start: Callable[..., Dashtop]) -> None:
-    server = start(token="correct-horse", embed_token="battery-staple").server
-    bearer = {"Authorization": "Bearer battery-staple"}
+    server = start(token="correct-horse-battery", embed_token="battery-staple-embed").server
+    bearer = {"Authorization": "Bearer battery-staple-embed"}
     opened = {"/embed/compact", "/_dash-layout", "/_dash-dependencies"}
     for route in [*ROUTES, "/", "/embed/", "/assets/page.css", "/assets/../"]:
         public = route in {"/healthz", "/readyz"}
@@ -450,8 +463,8 @@ def test_embed_token_opens_embeds_only(start: Callable[..., Dashtop]) -> None:
         with server.test_client().get(route, headers=bearer) as response:
             assert (response.status_code == 200) == allowed, route
     client = server.test_client()
-    assert client.get("/?token=battery-staple").status_code == 401
-    assert client.get("/embed/compact?token=battery-staple").status_code == 302
+    assert client.get("/?token=battery-staple-embed").status_code == 401
+    assert client.get("/embed/compact?token=battery-staple-embed").status_code == 302
     assert client.get("/embed/compact").status_code == 200
     assert client.post(UPDATE, json=TICK).status_code == 200
     for route in ("/", "/metrics", V1 + "/processes"):
@@ -460,7 +473,7 @@ def test_embed_token_opens_embeds_only(start: Callable[..., Dashtop]) -> None:
 
 
 def test_embed_token_alone_protects_the_rest(start: Callable[..., Dashtop]) -> None:
-    dashtop = start(embed_token="battery-staple")
+    dashtop = start(embed_token="battery-staple-embed")
     client = dashtop.server.test_client()
     assert client.get("/").status_code == 401
     assert client.get(dashtop.path).status_code == 302
@@ -487,8 +500,8 @@ def test_user_named_by_the_proxy_is_shown_and_logged(
 
 @pytest.mark.parametrize("prefix", ["/gpu/", "/user/a%40b/gpus/"])
 def test_every_address_of_a_page_is_relative(start: Callable[..., Dashtop], prefix: str) -> None:
-    client = start(url_prefix=prefix, token="correct-horse").server.test_client()
-    authorization = {"Authorization": "Bearer correct-horse"}
+    client = start(url_prefix=prefix, token="correct-horse-battery").server.test_client()
+    authorization = {"Authorization": "Bearer correct-horse-battery"}
     encoded, prefix = prefix, prefix.replace("%40", "@")
     page = client.get(prefix, headers=authorization).text
     links = [part.split('"')[0] for name in ("src", "href") for part in page.split(f'{name}="')[1:]]
@@ -499,7 +512,7 @@ def test_every_address_of_a_page_is_relative(start: Callable[..., Dashtop], pref
         with client.get(urljoin(prefix, link), headers=authorization) as response:
             assert response.status_code == 200
     assert client.get(encoded[:-1], headers=authorization).headers["Location"].endswith(prefix)
-    assert client.get(prefix + "?token=correct-horse").headers["Location"] == "./"
+    assert client.get(prefix + "?token=correct-horse-battery").headers["Location"] == "./"
     documentation = prefix + "api/v1/system/docs"
     location = client.get(documentation, headers=authorization).headers["Location"]
     assert urljoin(documentation, location) == prefix + "docs"

@@ -26,10 +26,11 @@ from werkzeug.exceptions import (
 
 from dashtop.model.text import sanitize_text
 from dashtop.web.security.callback import find_callback_error
+from dashtop.web.security.guesses import GuessLimiter
 from dashtop.web.security.headers import add_security_headers, build_content_security_policy
-from dashtop.web.security.pages import build_host_page, build_token_form, is_for_person
+from dashtop.web.security.pages import build_host_page, build_token_form, build_wait_page, is_for_person
 from dashtop.web.security.proxy import find_viewer, get_forwarded_hosts
-from dashtop.web.security.token import PARAMETER
+from dashtop.web.security.token import PARAMETER, find_presented
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -90,6 +91,7 @@ class _RequestGuard:
         self._policy = policy
         self._limit = parse_limit(policy.rate_limit)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._guesses = GuessLimiter()
         self._api_path = policy.url_prefix + "api/"
         self._embed_paths = tuple(policy.url_prefix + path for path in policy.embed_paths)
         self._public_paths = {policy.url_prefix + name for name in ("healthz", "readyz")}
@@ -97,12 +99,16 @@ class _RequestGuard:
     def check(self) -> BaseResponse | None:
         """Return None if the request is allowed, or a redirect or page instead. Raise HTTPException if refused."""
         self._check_size()
-        is_authenticated = False
-        for token in self._tokens():
-            redirect = token.sign_in(request)
-            if redirect is not None:
-                return redirect
-            is_authenticated = is_authenticated or token.is_authenticated(request)
+        is_authenticated = any(token.has_cookie(request) for token in self._tokens())
+        wait_s = self._count_guesses()
+        if wait_s > 0 and not is_authenticated:
+            return self._refuse_guess(wait_s)
+        if wait_s == 0:
+            for token in self._tokens():
+                redirect = token.sign_in(request)
+                if redirect is not None:
+                    return redirect
+                is_authenticated = is_authenticated or token.has_token(request)
         # A page that has rebound its DNS name to this server has neither token nor cookie.
         if not is_authenticated:
             refusal = self._check_token() or self._check_host()
@@ -123,6 +129,24 @@ class _RequestGuard:
             yield policy.token
         if policy.embed_token is not None and request.path.startswith(self._embed_paths):
             yield policy.embed_token
+
+    def _count_guesses(self) -> float:
+        """Count wrong tokens of the request. Return the seconds to wait before its tokens, right or wrong, count."""
+        policy, client = self._policy, request.remote_addr or ""
+        tokens = [token for token in (policy.token, policy.embed_token) if token is not None]
+        presented = find_presented(request, policy.url_prefix) if tokens else []
+        wait_s = self._guesses.get_wait_s(client, presented) if presented else 0.0
+        if wait_s == 0:
+            for value in presented:
+                if value and not any(token.is_token(value) for token in tokens):
+                    self._guesses.add(client, value)
+        return wait_s
+
+    def _refuse_guess(self, wait_s: float) -> Response:
+        retry_after = math.ceil(wait_s)
+        if is_for_person(request) and not request.path.startswith(self._api_path):
+            return build_wait_page(retry_after)
+        raise TooManyRequests(f"Too many wrong access tokens. Try again in {retry_after} s.", retry_after=retry_after)
 
     def _check_token(self) -> Response | None:
         if self._policy.token is None or request.path in self._public_paths:

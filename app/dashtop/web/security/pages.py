@@ -68,5 +68,13 @@ def build_host_page(host: str) -> Response:
     return _build_page("Host name not allowed", content, 403)
 
 
+def build_wait_page(wait_s: int) -> Response:
+    """Return status 429 and how long to wait after too many wrong tokens."""
+    content = f"<p>Too many wrong access tokens came from this address. Reload this page in {wait_s} seconds.</p>"
+    response = _build_page("Too many attempts", content, 429)
+    response.headers["Retry-After"] = str(wait_s)
+    return response
+
+
 def _build_page(title: str, content: str, status: int) -> Response:
     return Response(_PAGE.replace("TITLE", title).replace("CONTENT", content), status)

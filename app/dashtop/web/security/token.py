@@ -107,6 +107,22 @@ def accept_token_in_path(
     return respond
 
 
+def find_presented(request: Request, url_prefix: str) -> list[str]:
+    """Return what the request presents as a token, right or wrong. Cookies cannot be guessed and are left out.
+
+    A right token in the path is an empty string: `remove_from_path` has removed it.
+    """
+    start = url_prefix + "~"
+    in_path = request.path.removeprefix(start).partition("/")[0] if request.path.startswith(start) else None
+    presented = (in_path, _get_bearer(request), request.args.get(PARAMETER))
+    return [value for value in presented if value] + ([""] if _ENVIRON_KEY in request.environ else [])
+
+
+def _get_bearer(request: Request) -> str | None:
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else None
+
+
 class TokenAuth:
     """Authentication with one token. The cookie's name depends on the token: all ports of a host share cookies.
 
@@ -121,15 +137,17 @@ class TokenAuth:
         self._cookie_name = "dashtop-" + hashlib.sha256(b"name:" + self._token).hexdigest()[:8]
         self._cookie_value = hmac.new(self._token, b"dashtop cookie", hashlib.sha256).hexdigest()
 
-    def is_authenticated(self, request: Request) -> bool:
-        """Return whether the request has the token as a Bearer header or in its path, or has the cookie."""
-        if request.environ.get(_ENVIRON_KEY) == self._cookie_name:
-            return True
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
-            return True
+    def has_cookie(self, request: Request) -> bool:
+        """Return whether the request has a valid cookie."""
         cookie = request.cookies.get(self._cookie_name, "")
         return hmac.compare_digest(cookie.encode(), self._cookie_value.encode())
+
+    def has_token(self, request: Request) -> bool:
+        """Return whether the request has the token as a Bearer header or in its path."""
+        if request.environ.get(_ENVIRON_KEY) == self._cookie_name:
+            return True
+        bearer = _get_bearer(request)
+        return bearer is not None and self.is_token(bearer)
 
     def sign_in(self, request: Request) -> Response | None:
         """Return a redirect that sets the cookie if the request has the token as a parameter, else None.
@@ -137,7 +155,7 @@ class TokenAuth:
         It leads to the same URL without the token, and is relative: a proxy may serve dashtop below another path.
         """
         parameter = request.args.get(PARAMETER)
-        if parameter is None or request.method not in SAFE_METHODS or not self._is_token(parameter):
+        if parameter is None or request.method not in SAFE_METHODS or not self.is_token(parameter):
             return None
         query = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != PARAMETER])
         name = "./" + quote(request.path.rpartition("/")[2], safe="@")
@@ -167,5 +185,6 @@ class TokenAuth:
         environ[_ENVIRON_KEY] = self._cookie_name
         return True
 
-    def _is_token(self, value: str) -> bool:
+    def is_token(self, value: str) -> bool:
+        """Return whether the value is the token, in a time that does not depend on it."""
         return hmac.compare_digest(value.encode(), self._token)
