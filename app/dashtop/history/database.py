@@ -11,7 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -63,6 +63,18 @@ class IncompatibleDatabaseError(Exception):
     """The database is damaged, or not of this version of dashtop."""
 
 
+class DatabaseReplacedError(Exception):
+    """Another file is at the path of the database, or none: what would be written now is lost."""
+
+
+class Notice(NamedTuple):
+    """Something that happened to the database, to be stored as an event. `kind`: one of EVENT_KINDS."""
+
+    kind: str
+    text: str
+    advice: str
+
+
 class DatabaseReadError(Exception):
     """The database cannot be read: `is_damaged`, or `is_unreachable`."""
 
@@ -92,6 +104,7 @@ class Database(ABC):
         self._last_layout: Layout | None = None
         self._window = -1
         self._is_last_write_uncertain = False
+        self._notices: list[Notice] = []
 
     @property
     @abstractmethod
@@ -125,6 +138,11 @@ class Database(ABC):
     @abstractmethod
     def _reclaim_space(self, connection: Connection) -> None:
         """Return free space to the system after pruning, outside a transaction."""
+
+    def take_notices(self) -> list[Notice]:
+        """Return and forget what happened since the last call. For the thread that writes."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def open(self) -> None:
         """Acquire the writer lock and open the database for writing.

@@ -47,6 +47,14 @@ class DatabaseLockedError(Exception):
         self.holder = holder
 
 
+def is_at(path: Path, status: os.stat_result) -> bool:
+    """Return whether the file with this status is at `path`. Raises OSError, but not if there is no file."""
+    try:
+        return os.path.samestat(path.stat(), status)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 class FileLock:
     """An flock on a file that names its holder. The kernel releases it when the process ends, in whichever way."""
 
@@ -87,6 +95,10 @@ class FileLock:
                     error.strerror,
                 )
             self._is_unsupported = True
+
+    def is_in_place(self) -> bool:
+        """Return whether the file that this object has locked is still the one at its path. Raises OSError."""
+        return self._descriptor is not None and is_at(self._path, os.fstat(self._descriptor))
 
     def release(self) -> None:
         """Release the lock if this object holds it."""

@@ -10,14 +10,23 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dashtop.history.database import Connection, Database, DatabaseReadError, IncompatibleDatabaseError
+from dashtop.history.database import (
+    Connection,
+    Database,
+    DatabaseReadError,
+    DatabaseReplacedError,
+    IncompatibleDatabaseError,
+    Notice,
+)
 from dashtop.history.events import EVENT_INDEX
-from dashtop.history.lock import FileLock
+from dashtop.history.lock import FileLock, is_at
 from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from dashtop.history.encoder import Record
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +41,8 @@ UNUSABLE_PATH_ERRORS = frozenset(
 )
 """Errors at the start that no waiting ends: missing permission, or a path that cannot be a folder or file. Any other
 error (a full, read-only or unmounted disk, no memory or descriptors left) can end at any time."""
+OTHERS_CAN_WRITE = 0o002
+"""Not the group: Kubernetes lets the group of a volume (fsGroup) write its files."""
 MAX_MEMORY_BYTES = 128_000_000
 """Of a history in memory: `--keep-mb` is meant for a disk."""
 
@@ -48,6 +59,8 @@ class SqliteDatabase(Database):
         super().__init__(kept_ms=kept_ms, max_bytes=max_bytes if path is not None else min(max_bytes, MAX_MEMORY_BYTES))
         self._path = path
         self._was_opened = False
+        self._file_status: os.stat_result | None = None
+        self._abandoned: list[Connection] = []
         self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
     @property
@@ -64,6 +77,9 @@ class SqliteDatabase(Database):
         path = self._path
         if path is None:
             return self, f"The history in memory failed ({error})."
+        if isinstance(error, DatabaseReplacedError):
+            self._abandon(path)
+            return self, None
         if is_damage(error):
             return self, self._set_aside(path, error, now_ms)
         if isinstance(error, OSError) and error.errno in UNUSABLE_PATH_ERRORS and not self._was_opened:
@@ -87,6 +103,34 @@ class SqliteDatabase(Database):
         log.warning("%s cannot be used (%s). It was renamed to %s, and a new history begins.", path, error, aside.name)
         return None
 
+    def write(self, records: Sequence[Record]) -> None:
+        """Write records; see Database. Raises DatabaseReplacedError if the file is no longer at its path."""
+        if self._path is not None and self._connection is not None and not self._is_in_place(self._path):
+            raise DatabaseReplacedError(str(self._path))
+        super().write(records)
+
+    def _is_in_place(self, path: Path) -> bool:
+        is_locked = self._lock is None or self._lock.is_in_place()
+        return is_locked and self._file_status is not None and is_at(path, self._file_status)
+
+    def _abandon(self, path: Path) -> None:
+        """Give up a file that is no longer at its path, and its lock."""
+        connection = self._connection
+        if path.exists() and connection is not None:
+            # SQLite deletes PATH-wal by name when it closes the last connection: it can belong to another process now.
+            with self._connection_lock:
+                self._connection = None
+            if (configure := getattr(connection, "setconfig", None)) is not None:  # Python 3.12
+                configure(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)  # type: ignore[attr-defined, unused-ignore]
+                connection.close()
+            else:
+                self._abandoned.append(connection)
+        self.close()
+        text = f"The history file {path} was deleted or replaced while dashtop ran. A new history begins."
+        log.warning("%s", text)
+        advice = "Stop dashtop before you delete, move or restore its data folder."
+        self._notices.append(Notice("history_replaced", text, advice))
+
     def close(self) -> None:
         """Close the file and release the writer lock."""
         super().close()
@@ -98,7 +142,7 @@ class SqliteDatabase(Database):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._lock is not None:
                 self._lock.acquire()
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the names of processes and users are private
+            self._file_status = _create_file(self._path)
         connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,
             timeout=BUSY_TIMEOUT_S,
@@ -147,6 +191,28 @@ class SqliteDatabase(Database):
 
     def _reclaim_space(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+
+
+def _create_file(path: Path) -> os.stat_result:
+    """Create the file, which only this user can read, if there is none; return its status.
+
+    The names of processes and users are private. Raises PermissionError for a file that another user can write, or may
+    have planted in a folder that others can write.
+    """
+    is_shared = bool(path.parent.stat().st_mode & OTHERS_CAN_WRITE)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_NOFOLLOW if is_shared else 0), 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PermissionError(errno.EPERM, f"{path.name} is a symbolic link in a shared folder") from None
+        raise
+    status = os.fstat(descriptor)
+    os.close(descriptor)
+    if status.st_mode & OTHERS_CAN_WRITE:
+        raise PermissionError(errno.EPERM, f"other users can write {path.name}")
+    if is_shared and status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"{path.name} belongs to another user and is in a shared folder")
+    return status
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

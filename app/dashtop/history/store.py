@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from dashtop.history import queries
@@ -77,6 +78,8 @@ class HistoryStore:
             return
         if self._backlog:
             self._write_backlog()
+        if events := self._writer.take_events():
+            sample = replace(sample, events=(*sample.events, *events))
         self._writer.put(self._encoder.encode(sample, layout, values))
 
     def _write_backlog(self) -> None:

@@ -10,6 +10,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from dashtop.history.lock import DatabaseLockedError
+from dashtop.model.metric import Severity
+from dashtop.model.sample import Event
 
 if TYPE_CHECKING:
     from dashtop.history.database import Database
@@ -24,6 +26,8 @@ MAX_PENDING = 3600
 MAX_BATCH = 500
 MAX_RETRY_INTERVAL_S = 10.0
 """The time between attempts doubles with each failure up to this."""
+NOTICE_S = 600.0
+"""How long the page shows that the history was damaged or replaced; the event stays."""
 STALL_TIMEOUT_S = 5.0
 """A write that takes longer is reported while it lasts."""
 WRITE_INTERVAL_MS = 5000
@@ -51,6 +55,9 @@ class Writer:
         self._failures = 0
         self._written_s = -math.inf
         self._step_started_s: float | None = None
+        self._events: list[Event] = []
+        self._notice = ""
+        self._notice_until_s = -math.inf
         self._status: str | None = None
         self._past: Past | None = None
         self._is_past_written = threading.Event()
@@ -113,7 +120,28 @@ class Writer:
                 f"The history has not been written for {now_s - max(self._written_s, self._started_s):.0f} s:"
                 f" {self.database.location} does not answer. It is kept in memory meanwhile."
             )
-        return self._status
+        return self._status or (self._notice if now_s < self._notice_until_s else None)
+
+    def take_events(self) -> list[Event]:
+        """Return and forget the events about the database since the last call, to be stored with a sample."""
+        with self._changed:
+            events, self._events = self._events, []
+            return events
+
+    def _add_events(self) -> None:
+        """Turn the notices of the database into events, and show them for a time."""
+        for notice in self.database.take_notices():
+            event = Event(
+                time_ms=self._clock.now_ms(),
+                kind=notice.kind,
+                severity=Severity.WARNING,
+                text=notice.text,
+                advice=notice.advice,
+            )
+            with self._changed:
+                self._events.append(event)
+            self._notice = f"{notice.text} {notice.advice}"
+            self._notice_until_s = self._clock.monotonic() + NOTICE_S
 
     @property
     def written_s(self) -> float:
@@ -155,6 +183,7 @@ class Writer:
             return self._write_batch()
         finally:
             self._step_started_s = None
+            self._add_events()
 
     def _write_batch(self) -> bool:
         try:
