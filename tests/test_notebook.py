@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,6 +73,20 @@ def test_one_server_for_the_same_settings_protected_by_a_token() -> None:
         assert b'data-embed="chart-memory"' in page.read()
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(base.partition("~")[0], timeout=10)
+
+
+def test_colab_shows_the_frame_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[int, str, int]] = []
+    output = ModuleType("google.colab.output")
+    output.serve_kernel_port_as_iframe = lambda port, path, height: shown.append((port, path, height))  # type: ignore[attr-defined]
+    for name, module in (("google", ModuleType("google")), ("google.colab", ModuleType("google.colab"))):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "google.colab.output", output)
+    assert dashtop.show("panel-fan", height=400, demo=2) is None
+    ((port, path, height),) = shown
+    assert height == 400
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as page:
+        assert b'data-embed="panel-fan"' in page.read()
 
 
 def test_invalid_setting_is_refused_before_a_server_starts() -> None:
