@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import pytest
+from itsdangerous import TimestampSigner
 
 from dashtop.web.api.endpoints import ENDPOINTS
+from dashtop.web.security.token import SESSION_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,6 +309,35 @@ def test_token_parameter_sets_a_cookie(start: Callable[..., Dashtop]) -> None:
     assert "correct-horse-battery" not in cookie
     assert client.get("/").status_code == 200
     assert client.post(UPDATE, json=TICK).status_code == 200
+
+
+def test_cookie_expires(start: Callable[..., Dashtop], monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start(token="correct-horse-battery").server.test_client()
+    client.get("/?token=correct-horse-battery")
+    signed_at_s = time.time()
+    for age_s, status in ((SESSION_S - 60, 200), (SESSION_S + 60, 401), (-60, 401)):
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self, age_s=age_s: int(signed_at_s + age_s))
+        assert client.get("/").status_code == status, age_s
+
+
+def test_each_sign_in_has_a_cookie_that_other_workers_accept(start: Callable[..., Dashtop]) -> None:
+    servers = [start(token="correct-horse-battery").server for _ in range(2)]
+    values = set()
+    for server in servers:
+        response = server.test_client().get("/?token=correct-horse-battery")
+        name, _, value = response.headers["Set-Cookie"].partition(";")[0].partition("=")
+        values.add(value)
+        for other in servers:
+            client = other.test_client()
+            client.set_cookie(name, value)
+            assert client.get("/").status_code == 200
+            for forged in (value[:-1], value + "x", value.partition(".")[0], "", "..", "\xe9.a.b", value[1:]):
+                client.set_cookie(name, forged)
+                assert client.get("/").status_code == 401, forged
+    assert len(values) == 2
+    client = start(token="another-horse-battery").server.test_client()
+    client.set_cookie(name, value)
+    assert client.get("/").status_code == 401
 
 
 def test_redirect_stays_on_this_server(start: Callable[..., Dashtop]) -> None:

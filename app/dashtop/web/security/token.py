@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from flask import redirect
+from itsdangerous import BadSignature, TimestampSigner
 
 from dashtop.web.security.proxy import find_public_path
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 PARAMETER = "token"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 TOKEN_BYTES = 24
+SESSION_ID_BYTES = 16
+SESSION_S = 30 * 86400
+"""Validity of a cookie. Then the browser needs the token again."""
 FILE = "token"
 _ENVIRON_KEY = "dashtop.token_in_path"
 _GENERATED = re.compile(r"[\w-]{32,128}", re.ASCII)
@@ -126,6 +130,9 @@ def _get_bearer(request: Request) -> str | None:
 class TokenAuth:
     """Authentication with one token. The cookie's name depends on the token: all ports of a host share cookies.
 
+    The cookie is a random session id and its time, signed with the token: every worker with this token accepts it, also
+    after a restart, and no worker needs to store it.
+
     `path`: where dashtop is served. `is_embedded`: pages of other sites may show dashtop in an iframe. On HTTPS their
     iframes get a cookie of their own (CHIPS), which browsers keep even if third-party cookies are blocked.
     """
@@ -135,12 +142,18 @@ class TokenAuth:
         self._path = path
         self._is_embedded = is_embedded
         self._cookie_name = "dashtop-" + hashlib.sha256(b"name:" + self._token).hexdigest()[:8]
-        self._cookie_value = hmac.new(self._token, b"dashtop cookie", hashlib.sha256).hexdigest()
+        self._signer = TimestampSigner(
+            self._token, salt=b"dashtop cookie", key_derivation="hmac", digest_method=hashlib.sha256
+        )
 
     def has_cookie(self, request: Request) -> bool:
-        """Return whether the request has a valid cookie."""
+        """Return whether the request has a cookie that this token signed less than 30 days ago."""
         cookie = request.cookies.get(self._cookie_name, "")
-        return hmac.compare_digest(cookie.encode(), self._cookie_value.encode())
+        try:
+            self._signer.unsign(cookie, max_age=SESSION_S)
+        except BadSignature:  # or SignatureExpired
+            return False
+        return True
 
     def has_token(self, request: Request) -> bool:
         """Return whether the request has the token as a Bearer header or in its path."""
@@ -163,7 +176,7 @@ class TokenAuth:
         is_third_party = self._is_embedded and request.is_secure
         response.set_cookie(
             self._cookie_name,
-            self._cookie_value,
+            self._signer.sign(secrets.token_urlsafe(SESSION_ID_BYTES)).decode(),
             path=find_public_path(request) or self._path,
             httponly=True,
             samesite="None" if is_third_party else "Lax",
