@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from dashtop.history.compaction import compact, get_layout_id, prune
+from dashtop.history.encoder import MAX_LAYOUTS
 from dashtop.history.past import insert_readings
 from dashtop.history.schema import RAW
 
@@ -298,6 +299,8 @@ class Database(ABC):
 
     def _insert_layout(self, connection: Connection, layout: Layout) -> int:
         layout_id = get_layout_id(connection, self._insert_series(connection, layout.keys))
+        if len(self._layout_ids) >= MAX_LAYOUTS:
+            self._layout_ids.clear()
         self._layout_ids[layout] = layout_id
         return layout_id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -19,10 +20,18 @@ if TYPE_CHECKING:
 
     from dashtop.model.sample import Device, Event, GpuProcess, ProcessInfo, Sample
 
+log = logging.getLogger(__name__)
+
 MIN_MEMORY_CHANGE = 0.05
 """A process whose GPU memory changes by more than this fraction begins a new span."""
 SPAN_WRITE_INTERVAL_MS = 15_000
 """How often an open span is written with its new end."""
+MAX_NEW_GPUS = 64
+"""GPUs, or MIG instances, that can be new at once after the first sample."""
+NEW_GPU_INTERVAL_S = 10.0
+"""Time after which one more can be new. A faulty driver can report another UUID with each sample; every new one takes
+memory here and series in the database."""
+MAX_LAYOUTS = 64
 MAX_SPAN_GAP_MS = 15_000
 """An open span outlasts a driver that lists no processes of its GPU for this long."""
 
@@ -123,23 +132,53 @@ class SampleEncoder:
     def __init__(self) -> None:
         self._layouts: dict[tuple[tuple[str, int], ...], Layout] = {}
         self._open: dict[tuple[str, int], Span] = {}
+        self._known_uuids: set[str] = set()
+        self._new_gpus_left = float(MAX_NEW_GPUS)
+        self._refilled_s = 0.0
+        self._is_limit_logged = False
 
     def restart_spans(self) -> None:
         """Start new spans with the next sample: the open ones were not written."""
         self._open.clear()
 
     def encode_values(self, sample: Sample) -> tuple[Layout, NDArray[np.float32]]:
-        """Return the values of a sample. The values of GPUs that were not read again are left out."""
+        """Return the values of a sample. The values of GPUs that were not read again are left out.
+
+        So are those of new GPUs beyond MAX_NEW_GPUS, until there is room.
+        """
         scopes: dict[str | None, Mapping[str, float | None]] = {None: sample.host.values}
-        devices = [gpu.device for gpu in sample.gpus] if sample.gpu_age_s == 0 else []
+        gpus = sample.gpus if sample.gpu_age_s == 0 else ()
+        if any(gpu.device.uuid not in self._known_uuids for gpu in gpus):
+            self._add_known_gpus(sample)
+            gpus = tuple(gpu for gpu in gpus if gpu.device.uuid in self._known_uuids)
+        devices = [gpu.device for gpu in gpus]
         if devices:
-            scopes.update((gpu.device.uuid, gpu.values) for gpu in sample.gpus)
+            scopes.update((gpu.device.uuid, gpu.values) for gpu in gpus)
         layout = self._layout(scopes, devices)
         values: list[float | None] = []
         for scope, metrics in zip(scopes.values(), layout.metrics, strict=True):
             values.extend(map(scope.__getitem__, metrics))
         # None becomes NaN, in half the time of np.array.
         return layout, np.fromiter(values, np.float32, len(values))
+
+    def _add_known_gpus(self, sample: Sample) -> None:
+        """Add the new GPUs of a sample to the known ones, as long as there is room."""
+        elapsed_s = max(0.0, sample.monotonic_s - self._refilled_s)
+        self._new_gpus_left = min(MAX_NEW_GPUS, self._new_gpus_left + elapsed_s / NEW_GPU_INTERVAL_S)
+        self._refilled_s = sample.monotonic_s
+        is_first = not self._known_uuids
+        for gpu in sample.gpus:
+            uuid = gpu.device.uuid
+            if uuid in self._known_uuids:
+                continue
+            if not is_first:
+                if self._new_gpus_left < 1:
+                    if not self._is_limit_logged:
+                        log.warning("Too many new GPUs: %s and further ones are not stored for now.", uuid)
+                    self._is_limit_logged = True
+                    return
+                self._new_gpus_left -= 1
+            self._known_uuids.add(uuid)
 
     def encode(self, sample: Sample, layout: Layout, values: NDArray[np.float32]) -> Record:
         """Return the record of a sample with these encoded values."""
@@ -162,6 +201,8 @@ class SampleEncoder:
             )
             keys = tuple(SeriesKey(name, uuid) for uuid, names in zip(scopes, metrics, strict=True) for name in names)
             gpus = tuple(StoredGpu(device.uuid, device.index, device.name) for device in devices)
+            if len(self._layouts) >= MAX_LAYOUTS:
+                self._layouts.pop(next(iter(self._layouts)))  # the oldest; it is built again if it is still in use
             layout = self._layouts[identity] = Layout(keys, tuple(scopes), metrics, gpus)
         return layout
 

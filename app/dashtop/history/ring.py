@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dashtop.history.encoder import MAX_LAYOUTS
 from dashtop.history.rollup import Readings
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SPAN_S = 3660.0
 """One minute more than an hour: a chart in whole minutes begins before the hour does."""
+
+MAX_ABSENT_SCOPES = 32
+"""GPUs that keep their columns although they are not in the newest sample. Those of the longest absent are reused."""
 
 
 class Ring:
@@ -86,17 +90,26 @@ class Ring:
                 self._columns[scope] = Columns(self._allocate(len(metrics)), metrics)
                 self._last_seen[scope] = self._written
         positions = np.array([self._columns[key.gpu_uuid].positions[key.metric] for key in layout.keys], dtype=np.intp)
+        if len(self._positions) >= MAX_LAYOUTS:
+            self._positions.clear()
         self._positions[layout] = positions
         return positions
 
     def _allocate(self, count: int) -> int:
-        """Return the first of `count` columns: those of a scope that has left the ring, or new ones."""
-        for scope, last_seen in list(self._last_seen.items()):
-            if last_seen < self._oldest and len(self._columns[scope].positions) == count:
+        """Return the first of `count` columns: those of a scope that is not needed any more, or new ones."""
+        absent = sorted(
+            (scope for scope, last_seen in self._last_seen.items() if last_seen < self._written),
+            key=lambda scope: self._last_seen[scope],
+        )
+        for number, scope in enumerate(absent):
+            is_unneeded = self._last_seen[scope] < self._oldest or number < len(absent) - MAX_ABSENT_SCOPES
+            if is_unneeded and len(self._columns[scope].positions) == count:
                 del self._last_seen[scope]
                 self._positions.clear()
-                return self._columns.pop(scope).first
-        first: int = self._rows.shape[1]
+                first = self._columns.pop(scope).first
+                self._rows[:, first : first + count] = np.nan
+                return first
+        first = int(self._rows.shape[1])
         wider = np.full((self._capacity, first + count), np.nan, dtype=np.float32)
         wider[:, :first] = self._rows
         self._rows = wider
