@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -18,12 +17,15 @@ import shtab
 
 from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
-from dashtop.model.errors import DashtopError, SettingsError
+from dashtop.model.errors import DashtopError, OutputError, SettingsError
+from dashtop.output import format_json, prepare_streams, write_output
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
 
 SNAPSHOT_INTERVAL_S = 0.25
 SNAPSHOT_GPU_TIMEOUT_S = 5.0
@@ -44,6 +46,7 @@ class Command:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Exit status 2: a setting is unknown or impossible; 1: the command failed."""
+    prepare_streams()
     try:
         command, given = parse(sys.argv[1:] if arguments is None else arguments)
         command(load(**given))
@@ -68,9 +71,11 @@ def serve(settings: Settings) -> None:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
         simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.path
-        # One write: unbuffered, print() writes the line break separately, and a log line may come before it.
-        sys.stdout.write(f"dashtop {__version__}{simulated}: {address}\n{_describe_jupyter_address(address)}")
-        sys.stdout.flush()
+        text = f"dashtop {__version__}{simulated}: {address}\n{_describe_jupyter_address(address)}"
+        try:
+            write_output(text.rstrip("\n"))
+        except (OutputError, BrokenPipeError) as error:
+            log.warning("The address was not printed: %s dashtop goes on at %s", error, server.address)
         server.run(dashtop.close)
     finally:
         dashtop.close()
@@ -97,7 +102,7 @@ def snapshot(settings: Settings) -> None:
         sample = sampler.sample(SNAPSHOT_GPU_TIMEOUT_S)
     finally:
         sampler.close()
-    print(_format_json(monitoring_all(sample, sample.gpu(0))))
+    write_output(format_json(monitoring_all(sample, sample.gpu(0))))
 
 
 def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
@@ -126,12 +131,12 @@ def doctor(settings: Settings, *, json: bool = False, verify: bool = False, reco
         from dashtop.doctor import verify as verification  # noqa: PLC0415
 
         result = verification.verify(settings)
-        print(_format_json(result.as_json()) if json else result.as_text())
+        write_output(format_json(result.as_json()) if json else result.as_text())
         sys.exit(0 if result.ok else 1)
     from dashtop.doctor.checks import run_checks  # noqa: PLC0415
 
     report = run_checks(settings)
-    print(_format_json(report.as_json()) if json else report.as_text())
+    write_output(format_json(report.as_json()) if json else report.as_text())
     if report.problems:
         sys.exit(1)
 
@@ -148,10 +153,6 @@ def export(settings: Settings, **request: Any) -> None:
         command.run(command.Request(**request), history, clock)
     finally:
         history.close()
-
-
-def _format_json(body: object) -> str:
-    return json.dumps(body, indent=2, ensure_ascii=False)
 
 
 COMMANDS: dict[str, Command] = {

@@ -6,6 +6,7 @@ DashtopError                  base class; the message says what is wrong and wha
 ├── ServerStartError          the server cannot listen on its address (exit 1)
 ├── Unavailable               a value is missing; has the UnavailableReason
 ├── CollectionEndedError      no sample will follow: dashtop is shutting down
+├── OutputError              standard output cannot be written
 ├── ExportError               an export cannot be written
 ├── ServerRequestError        a request to a dashtop server failed
 └── QueryError                a query of the history is invalid
@@ -36,6 +37,10 @@ class CollectionEndedError(DashtopError):
 
 class QueryError(DashtopError):
     """A query of the history is invalid. The message says what is allowed."""
+
+
+class OutputError(DashtopError):
+    """Standard output is closed or full."""
 
 
 class ExportError(DashtopError):
