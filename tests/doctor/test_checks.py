@@ -232,6 +232,7 @@ def test_hung_driver_does_not_block_doctor(
     nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "GPU_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(checks, "INIT_TIMEOUT_S", 1.0)
     world = nvml_world("rtx3090").set_hang("nvmlInit_v2")
     started = time.monotonic()
     try:
@@ -242,6 +243,24 @@ def test_hung_driver_does_not_block_doctor(
     assert time.monotonic() - started < 8
     assert problem.text == f"{UnavailableReason.DRIVER_SILENT.text}; waited 1 s; no NVIDIA GPU is on the PCI bus"
     assert problem.fix == "sudo reboot"
+
+
+def test_slow_initialization_of_the_driver_is_waited_for(nvml_world: WorldFactory, machine: Machine) -> None:
+    world = nvml_world("rtx3090").set_latency("nvmlInit_v2", 12_000_000)
+    assert problems(machine.run_checks(world)) == []
+
+
+def test_hanging_gpu_is_named_and_the_others_are_checked(nvml_world: WorldFactory, machine: Machine) -> None:
+    world = nvml_world("h100x8").set_hang("nvmlDeviceGetTemperature", gpu=2)
+    try:
+        report = machine.run_checks(world)
+    finally:
+        with contextlib.suppress(OSError):
+            world.clear_faults().save()
+    (problem,) = problems(report)
+    assert problem.text == UnavailableReason.NOT_RESPONDING.text
+    assert problem.fix == "sudo nvidia-smi --gpu-reset -i 2 || sudo reboot"
+    assert [gpu.present > 0 for gpu in report.gpus] == [index != 2 for index in range(8)]
 
 
 def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ SUCCESSORS = {
     "nvmlDeviceGetMPSComputeRunningProcesses_v2": "nvmlDeviceGetMPSComputeRunningProcesses_v3",
 }
 # Without these a GPU has no values.
-LOOKUPS = ("nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID")
+LOOKUPS = ("nvmlDeviceGetHandleByIndex_v2",)
 # Functions without a device. If INIT_FUNCTIONS fail there are no GPUs, if ACTIVITY_FUNCTIONS fail no activity metrics.
 # Failures of OPTIONAL_FUNCTIONS, here of several at once with different codes, affect no metric.
 INIT_FUNCTIONS = ("nvmlInit_v2", "nvmlDeviceGetCount_v2")
@@ -99,6 +99,7 @@ OTHER_FUNCTIONS = (
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
     "nvmlDeviceGetProcessUtilization",
     "nvmlDeviceGetName",
+    "nvmlDeviceGetUUID",
     "nvmlDeviceGetCudaComputeCapability",
     "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetSerial",
@@ -181,6 +182,8 @@ def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], healthy: 
         elif function in METRIC_FUNCTIONS:
             found = gpu.unavailable.get(METRIC_FUNCTIONS[function])
             assert found in get_allowed_reasons(function, code), (function, code, found)
+        elif code in LOST_CODES and function == "nvmlDeviceGetUUID":
+            assert gpu.state is get_reason(code)
         elif code not in LOST_CODES:
             assert set(gpu.unavailable) - {PROCESSES} <= healthy[index], (function, code)
 

@@ -13,15 +13,17 @@ import pytest
 from dashtop.model.metric import Severity
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.nvml import quarantine, subprocess_reader, worker_process
+from dashtop.sources.nvml.bindings import get_reason
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import is_healthy, open_reader, read_complete, read_until, resize_world, worker_pids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from dashtop.model.sample import Event, GpuReading
     from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
+    from tests.fake_nvml import World
     from tests.fake_nvml.fixtures import WorldFactory
 
 
@@ -126,6 +128,15 @@ def test_hang_in_a_background_query_makes_only_its_value_stale(
         assert [gpu.values["gpu.temperature"] for gpu in found.gpus] == [30, 31]
         world.clear_faults().save()
         read_until(gpus, lambda found: found.gpus[1].values["gpu.fan_speed"] is not None)
+
+
+def test_slow_initialization_is_shown_and_waited_for(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("rtx3090"), 2).set_latency("nvmlInit_v2", 8_000_000)
+    with open_reader(world, monkeypatch) as gpus:
+        read_until(gpus, lambda found: found.error is UnavailableReason.INITIALIZING)
+        found = read_until(gpus, lambda found: found.error is not UnavailableReason.INITIALIZING, timeout_s=15)
+        assert is_healthy(found)
+        assert gpus.failures() == 0
 
 
 @pytest.mark.parametrize("sick", [(2,), (1, 2)], ids=["one", "two"])
@@ -261,6 +272,91 @@ def test_lost_gpu_has_its_state_and_recovers(nvml_world: WorldFactory, monkeypat
         assert set(found.gpus[2].unavailable.values()) == {UnavailableReason.GPU_LOST}
         world.clear_faults().save()
         assert [gpu.values["gpu.temperature"] for gpu in read_until(gpus, is_healthy).gpus] == [30, 31, 32, 33]
+
+
+def identify(found: GpuReading) -> list[tuple[object, ...]]:
+    return [(gpu.device.uuid, gpu.device.name, gpu.device.index, gpu.device.pci_bus_id) for gpu in found.gpus]
+
+
+def test_lost_gpu_keeps_its_identity_and_leaves_the_others_alone(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = pynvml.NVML_ERROR_GPU_IS_LOST
+    world = resize_world(nvml_world("rtx3090"), 4).count_calls()
+    with open_reader(world, monkeypatch) as gpus:
+        complete = read_until(gpus, lambda found: has_rates(found, range(4)), timeout_s=15)
+        before = identify(complete)
+        world.set_return("*", code, gpu=2).save()
+        read_until(gpus, lambda found: found.gpus[2].state is not None)
+        lookups = count_calls(world, "nvmlDeviceGetHandleByIndex_v2")
+
+        def is_looked_for_twice(found: GpuReading) -> bool:
+            assert identify(found) == before
+            assert found.gpus[2].state is get_reason(code)
+            assert has_rates(found, (0, 1, 3)), "a value of a healthy GPU is missing"
+            return count_calls(world, "nvmlDeviceGetHandleByIndex_v2") >= lookups + 2
+
+        read_until(gpus, is_looked_for_twice, timeout_s=20)
+        assert count_calls(world, "nvmlInit_v2") == 1
+        os.kill(worker_pids()[0], signal.SIGKILL)
+        read_until(gpus, lambda found: found.age_s == 0 and found.gpus[2].state is get_reason(code), timeout_s=15)
+        assert identify(gpus.read(20)) == before
+        world.clear_faults().save()
+        assert identify(read_until(gpus, is_healthy)) == before
+
+
+def test_forbidden_gpu_leaves_the_others_alone(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = pynvml.NVML_ERROR_NO_PERMISSION
+    world = resize_world(nvml_world("rtx3090"), 4).set_return("*", code, gpu=2).count_calls()
+    with open_reader(world, monkeypatch) as gpus:
+        read_until(gpus, lambda found: has_rates(found, (0, 1, 3)), timeout_s=15)
+        lookups = count_calls(world, "nvmlDeviceGetHandleByIndex_v2")
+
+        def is_looked_for_again(found: GpuReading) -> bool:
+            assert found.gpus[2].state is get_reason(code)
+            assert has_rates(found, (0, 1, 3)), "a value of a healthy GPU is missing"
+            return count_calls(world, "nvmlDeviceGetHandleByIndex_v2") > lookups
+
+        read_until(gpus, is_looked_for_again)
+        assert count_calls(world, "nvmlInit_v2") == 1
+
+
+def count_calls(world: World, function: str) -> int:
+    """Return how often a function was called, for any GPU."""
+    return sum(count for (called, _), count in world.calls().items() if called == function)
+
+
+def has_rates(found: GpuReading, indexes: Iterable[int]) -> bool:
+    """Return whether these GPUs have the values that a new session lacks for a while, and their processes."""
+    keys = ("gpu.pcie.tx_mbps", "gpu.energy.total_wh", "gpu.fan_speed", "gpu.temperature")
+    return bool(found.gpus) and all(
+        found.gpus[index].values[key] is not None and found.gpus[index].processes for index in indexes for key in keys
+    )
+
+
+def test_gpu_without_uuid_is_identified_by_its_pci_address(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = resize_world(nvml_world("rtx3090"), 3).set_return("nvmlDeviceGetUUID", pynvml.NVML_ERROR_UNKNOWN, gpu=1)
+    with open_reader(world, monkeypatch) as gpus:
+        found = read_until(gpus, is_healthy)
+        uuids = [gpu["uuid"] for gpu in world.gpus]
+        assert [gpu.device.uuid for gpu in found.gpus] == [uuids[0], "PCI-00000000:02:00.0", uuids[2]]
+
+
+def test_lost_gpu_is_identified_by_the_files_of_the_driver(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = resize_world(nvml_world("rtx3090"), 2).set_return("*", pynvml.NVML_ERROR_GPU_IS_LOST, gpu=1)
+    for gpu in world.gpus:
+        folder = tmp_path / "driver" / "nvidia" / "gpus" / gpu["pci"]["bus_id"].lower()[4:]
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t {gpu['name']}\nGPU UUID: \t {gpu['uuid']}\n")
+    with open_reader(world, monkeypatch, proc=tmp_path) as gpus:
+        _, lost = gpus.read(20).gpus
+    assert lost.state is UnavailableReason.GPU_LOST
+    assert (lost.device.uuid, lost.device.name) == (world.gpu(1)["uuid"], world.gpu(1)["name"])
+    assert lost.device.pci_bus_id == "0000:02:00.0"
 
 
 def test_gpu_lost_at_the_start_does_not_affect_other_gpus(

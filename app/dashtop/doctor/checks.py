@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Sample
     from dashtop.settings import Settings
 
-GPU_TIMEOUT_S = 5.0
+# Enough to find a GPU that hangs (4 s), and to read the others without it.
+GPU_TIMEOUT_S = 10.0
+INIT_TIMEOUT_S = 62.0
+POLL_TIMEOUT_S = 1.0
 # Rates need a second sample; slow metrics arrive later.
 SETTLE_TIMEOUT_S = 4.0
 SAMPLE_INTERVAL_S = 0.25
@@ -32,7 +35,9 @@ CONTAINER = "Container"
 
 
 def run_checks(settings: Settings, *, root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Report:
-    """Check this machine; `root` is its root directory. Takes at most 15 s, even if the driver hangs."""
+    """Check this machine; `root` is its root directory. Takes at most 20 s, even if the driver hangs;
+    a minute longer if it hangs while it initializes.
+    """
     environment = read_environment(root, environ)
     sample = _read_settled_sample(settings)
     nvml = library.find(root / "dev/nvidiactl") if settings.gpu and not settings.demo else library.Library()
@@ -51,14 +56,24 @@ def run_checks(settings: Settings, *, root: Path = Path("/"), environ: Mapping[s
 def _read_settled_sample(settings: Settings) -> Sample:
     sampler = build_sampler(settings)
     try:
+        started = time.monotonic()
+        sample = sampler.sample(POLL_TIMEOUT_S)
+        while _is_waiting(sample, time.monotonic() - started):
+            sample = sampler.sample(POLL_TIMEOUT_S)
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        sample = sampler.sample(GPU_TIMEOUT_S)
         while _is_settling(sample) and time.monotonic() < deadline:
             time.sleep(SAMPLE_INTERVAL_S)
-            sample = sampler.sample(GPU_TIMEOUT_S)
+            sample = sampler.sample(POLL_TIMEOUT_S)
         return sample
     finally:
         sampler.close()
+
+
+def _is_waiting(sample: Sample, waited_s: float) -> bool:
+    """Return whether to wait longer for the driver, which may initialize or be about to be read without a GPU."""
+    is_late = sample.gpu_age_s > 0 or sample.gpu_error in {UnavailableReason.STARTING, UnavailableReason.DRIVER_SILENT}
+    is_initializing = sample.gpu_error is UnavailableReason.INITIALIZING
+    return (is_late and waited_s < GPU_TIMEOUT_S) or (is_initializing and waited_s < INIT_TIMEOUT_S)
 
 
 def _is_settling(sample: Sample) -> bool:
@@ -76,7 +91,9 @@ def _check_driver(
     if settings.demo:
         yield Finding(area=DRIVER, text=f"{settings.demo} simulated GPUs; the driver is not read")
         return
-    reason = UnavailableReason.DRIVER_SILENT if sample.gpu_error is UnavailableReason.STARTING else sample.gpu_error
+    reason = sample.gpu_error
+    if reason is not None and reason.is_pending:
+        reason = UnavailableReason.DRIVER_SILENT
     if reason is UnavailableReason.DISABLED:
         yield Finding(area=DRIVER, text="GPU monitoring is disabled (--no-gpu)")
         return
@@ -91,7 +108,7 @@ def _check_driver(
         yield Finding(
             area=DRIVER,
             state=State.FAIL,
-            text="; ".join([reason.text, *_driver_details(reason, nvml, environment)]),
+            text="; ".join([reason.text, *_driver_details(reason, sample.gpu_error, nvml, environment)]),
             fix=fixes.fix_driver(reason, environment, denied=nvml.denied is not None),
         )
         return
@@ -103,9 +120,12 @@ def _check_driver(
     yield Finding(area=DRIVER, text=f"{versions}; {gpu_count}")
 
 
-def _driver_details(reason: UnavailableReason, nvml: library.Library, environment: Environment) -> Iterator[str]:
+def _driver_details(
+    reason: UnavailableReason, sample_error: UnavailableReason | None, nvml: library.Library, environment: Environment
+) -> Iterator[str]:
     if reason is UnavailableReason.DRIVER_SILENT:
-        yield f"waited {GPU_TIMEOUT_S:g} s"
+        waited_s = INIT_TIMEOUT_S if sample_error is UnavailableReason.INITIALIZING else GPU_TIMEOUT_S
+        yield f"waited {waited_s:g} s"
     if nvml.error is not None:
         yield nvml.error
     if nvml.denied is not None:

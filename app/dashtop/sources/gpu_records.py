@@ -20,6 +20,9 @@ ARCHITECTURES = {
     10: "Blackwell", 13: "Rubin",
 }  # fmt: skip
 
+PCI_PREFIX, UNREADABLE_PREFIX = "PCI-", "unreadable-"
+"""Beginnings of an identity in place of a UUID that cannot be read."""
+
 # A GPU with MIG instances does not report its utilization (NVML manual, chapter on MIG).
 _UTILIZATION_KEYS = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
 _MIG_PROFILE = re.compile(r"MIG (\S+)")
@@ -76,12 +79,17 @@ def get_mig_parent_reason(key: str, reason: UnavailableReason) -> UnavailableRea
     return UnavailableReason.MIG_PARENT if is_utilization else reason
 
 
+def has_uuid(device: Device) -> bool:
+    """Return whether the UUID of a device is known."""
+    return not device.uuid.startswith((PCI_PREFIX, UNREADABLE_PREFIX))
+
+
 def build_unreadable_device(
     index: int, uuid: str | None = None, name: str | None = None, bus_id: str | None = None
 ) -> Device:
     """Return what is known of a GPU that NVML cannot read."""
     return Device(
-        uuid=uuid or f"unreadable-{index}",
+        uuid=uuid or f"{UNREADABLE_PREFIX}{index}",
         index=index,
         name=name or "NVIDIA GPU",
         memory_total_bytes=None,

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pynvml
 
 from dashtop.model.sample import Device
-from dashtop.model.text import sanitize_text
-from dashtop.sources.gpu_records import ARCHITECTURES, build_instance, format_cuda_version, shares_host_memory
-from dashtop.sources.nvml.bindings import MAX_TEXT_LENGTH, call_or_none, read_text, read_text_or_none
+from dashtop.model.unavailable import Unavailable
+from dashtop.sources.gpu_records import (
+    ARCHITECTURES,
+    PCI_PREFIX,
+    build_instance,
+    format_cuda_version,
+    shares_host_memory,
+)
+from dashtop.sources.nvml.bindings import call_or_none, read_text, read_text_or_none
+from dashtop.sources.nvml.driver_files import GpuIdentity, read_first_line, read_identity
 from dashtop.sources.nvml.queries import MILLI, memory_v2, mig_mode
 
 if TYPE_CHECKING:
@@ -36,9 +43,8 @@ def read_driver() -> Driver:
     )
 
 
-def read_device(handle: Any, index: int, driver: Driver) -> Device:
-    """Read the static facts of a GPU. Raise Unavailable if its UUID cannot be read."""
-    uuid = read_text(pynvml.nvmlDeviceGetUUID, handle)
+def read_device(handle: Any, index: int, driver: Driver, *, uuid: str) -> Device:
+    """Read the static facts of a GPU."""
     name = read_text_or_none(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
     capability = call_or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     memory = call_or_none(memory_v2, handle) or call_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
@@ -71,9 +77,23 @@ def _read_bus_id(handle: Any) -> str:
     return str(pynvml.nvmlDeviceGetPciInfo(handle).busId)
 
 
+def read_uuid(handle: Any, *, known: str | None) -> str:
+    """Return the UUID of a GPU; if NVML does not report it, the `known` one, or its PCI address.
+
+    Raise Unavailable if the GPU is lost or neither can be read.
+    """
+    try:
+        return read_text(pynvml.nvmlDeviceGetUUID, handle)
+    except Unavailable as missing:
+        bus_id = None if missing.reason.is_lost else read_text_or_none(_read_bus_id, handle)
+        if bus_id is None:
+            raise
+    return known or f"{PCI_PREFIX}{bus_id}"
+
+
 def read_instance(handle: Any, index: int, parent: Device, driver: Driver) -> Device:
-    """Read the static facts of a MIG instance of `parent`."""
-    device = read_device(handle, index, driver)
+    """Read the static facts of a MIG instance of `parent`. Raise Unavailable if its UUID cannot be read."""
+    device = read_device(handle, index, driver, uuid=read_text(pynvml.nvmlDeviceGetUUID, handle))
     return build_instance(parent, index, device.uuid, device.name, device.memory_total_bytes)
 
 
@@ -87,14 +107,6 @@ def find_mig_instances(handle: Any) -> Iterator[Any]:
             yield instance
 
 
-class SuspendedGpu(NamedTuple):
-    """A GPU that is suspended; None: not known."""
-
-    uuid: str | None
-    name: str | None
-    bus_id: str
-
-
 class PowerState:
     """Reads whether a GPU is suspended. Reading it does not wake the GPU.
 
@@ -106,63 +118,36 @@ class PowerState:
         self._status: Path | None = None
         if bus_id is not None:
             power = sys_root / "bus" / "pci" / "devices" / to_sysfs_name(bus_id) / "power"
-            if _read_first_line(power / "control") == "auto":
+            if read_first_line(power / "control") == "auto":
                 self._status = power / "runtime_status"
 
     def is_suspended(self) -> bool:
         """Return whether the GPU is suspended now."""
-        return self._status is not None and _read_first_line(self._status) == "suspended"
+        return self._status is not None and read_first_line(self._status) == "suspended"
 
 
-def find_suspended_gpus(proc: Path, sys_root: Path) -> list[SuspendedGpu]:
+def find_suspended_gpus(proc: Path, sys_root: Path) -> list[GpuIdentity]:
     """Return the GPUs on the PCI bus if all of them are suspended, else an empty list.
 
     nvmlInit would wake them. Their names are in files of the driver, which can be read without waking them.
     """
-    found: list[SuspendedGpu] = []
+    found: list[GpuIdentity] = []
     for device in sorted((sys_root / "bus" / "pci" / "devices").glob("*")):
-        is_display = _read_first_line(device / "class").startswith(_DISPLAY_CLASS)
-        if not is_display or _read_first_line(device / "vendor") != _NVIDIA_VENDOR:
+        is_display = read_first_line(device / "class").startswith(_DISPLAY_CLASS)
+        if not is_display or read_first_line(device / "vendor") != _NVIDIA_VENDOR:
             continue
         if not PowerState(sys_root, device.name).is_suspended():
             return []
-        facts = _read_driver_file(proc / "driver" / "nvidia" / "gpus" / device.name / "information")
-        found.append(SuspendedGpu(facts.get("GPU UUID"), facts.get("Model"), device.name))
+        found.append(read_identity(proc, device.name))
     return found
-
-
-def list_bus_ids(proc: Path) -> tuple[str, ...]:
-    """Return the PCI bus ids of the GPUs that the driver has claimed; empty if it does not list them."""
-    try:
-        return tuple(sorted(entry.name for entry in (proc / "driver" / "nvidia" / "gpus").iterdir()))
-    except OSError:
-        return ()
 
 
 def is_wsl(proc: Path) -> bool:
     """Return whether this is WSL, where the driver is that of Windows (its kernel says so in /proc/version)."""
-    return "microsoft" in _read_first_line(proc / "version").lower()
+    return "microsoft" in read_first_line(proc / "version").lower()
 
 
 def to_sysfs_name(bus_id: str) -> str:
     """Return a PCI bus id as sysfs spells it: NVML's domain has eight digits and capitals, that of the kernel four."""
     domain, _, rest = bus_id.lower().partition(":")
     return f"{domain[-4:]}:{rest}"
-
-
-def _read_first_line(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace").partition("\n")[0].strip()
-    except OSError:
-        return ""
-
-
-def _read_driver_file(file: Path) -> dict[str, str]:
-    try:
-        lines = file.read_text(errors="replace").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {
-        key.strip(): sanitize_text(value.strip(), limit=MAX_TEXT_LENGTH) for key, _, value in pairs if value.strip()
-    }

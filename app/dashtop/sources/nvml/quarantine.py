@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.gpu_records import build_unreadable_device, mark_unavailable
+from dashtop.sources.gpu_records import mark_unavailable
 from dashtop.sources.nvml.selection import Selection
 
 if TYPE_CHECKING:
@@ -74,12 +74,11 @@ class Quarantine:
         return index not in self._isolated and index < gpu_count and len(self._isolated) + 1 < gpu_count
 
     def isolate(
-        self, index: int, reason: UnavailableReason, *, gpus: Iterable[Gpu], gpu_count: int, now: float, now_ms: int
+        self, index: int, reason: UnavailableReason, *, gpus: tuple[Gpu, ...], gpu_count: int, now: float, now_ms: int
     ) -> None:
-        """Read a GPU apart from now on. `gpus`: all GPUs as last read."""
-        own = tuple(find_group(index, gpus)) or (mark_unavailable(build_unreadable_device(index), reason),)
+        """Read a GPU apart from now on. `gpus`: it and its MIG instances as last read."""
         self._gpu_count = gpu_count
-        entry = IsolatedGpu(index, reason, now_ms, own, start_at=now)
+        entry = IsolatedGpu(index, reason, now_ms, gpus, start_at=now)
         entry.mark()
         self._isolated[index] = entry
 
@@ -182,11 +181,11 @@ def _has_failed(gpu: Gpu) -> bool:
     return gpu.state is not None and gpu.state.is_failure
 
 
-def find_group(index: int, gpus: Iterable[Gpu]) -> list[Gpu]:
+def find_group(index: int, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
     """Return a physical GPU and its MIG instances."""
     listed = tuple(gpus)
     uuids = {gpu.device.uuid for gpu in listed if gpu.device.index == index and gpu.device.mig_parent_uuid is None}
-    return [gpu for gpu in listed if {gpu.device.uuid, gpu.device.mig_parent_uuid} & uuids]
+    return tuple(gpu for gpu in listed if {gpu.device.uuid, gpu.device.mig_parent_uuid} & uuids)
 
 
 def _sort_gpus(gpus: tuple[Gpu, ...], gpu_count: int) -> tuple[Gpu, ...]:

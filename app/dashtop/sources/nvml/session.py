@@ -17,6 +17,7 @@ from dashtop.sources.gpu_records import (
     build_host_memory_reader,
     build_unreadable_device,
     get_mig_parent_reason,
+    has_uuid,
     mark_unavailable,
 )
 from dashtop.sources.metric_reader import MetricReader
@@ -25,6 +26,7 @@ from dashtop.sources.nvml.background_poller import BackgroundPoller
 from dashtop.sources.nvml.bindings import call, call_or_none
 from dashtop.sources.nvml.call_marker import NO_GPU, OPEN_DRIVER, OPEN_GPU, CallMarker, open_memory
 from dashtop.sources.nvml.device import NvmlDevice
+from dashtop.sources.nvml.driver_files import describe_unreadable_gpu, list_bus_ids
 from dashtop.sources.nvml.queries import mig_mode
 from dashtop.sources.nvml.selection import Selection
 from dashtop.sources.nvml.xid_events import XidEventWatcher
@@ -189,7 +191,7 @@ class NvmlSession:
         if now < self._check_bus_at:
             return False
         self._check_bus_at = now + BUS_CHECK_INTERVAL_S
-        before, self._bus_ids = self._bus_ids, device_info.list_bus_ids(self._proc)
+        before, self._bus_ids = self._bus_ids, list_bus_ids(self._proc)
         return before != self._bus_ids
 
     def _schedule_recovery(self, gpus: tuple[Gpu, ...], now: float) -> None:
@@ -248,16 +250,20 @@ class NvmlSession:
     def _open_group(self, index: int) -> GpuGroup:
         """Open a GPU and its MIG instances."""
         self._marker.begin(index, OPEN_GPU)
+        known = self._known.get(index) or describe_unreadable_gpu(self._proc, index, self._gpu_count)
         try:
             handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
-            device = device_info.read_device(handle, index, self._driver)
+            uuid = device_info.read_uuid(handle, known=known.uuid if has_uuid(known) else None)
+            device = device_info.read_device(handle, index, self._driver, uuid=uuid)
         except Unavailable as missing:
-            known = self._known.get(index) or build_unreadable_device(index)
             return GpuGroup(self._build_unreadable(known, missing.reason))
         self._known[index] = device
         group = GpuGroup(self._open_gpu(handle, device, index))
         for instance in device_info.find_mig_instances(handle):
-            part = device_info.read_instance(instance, index, device, self._driver)
+            try:
+                part = device_info.read_instance(instance, index, device, self._driver)
+            except Unavailable:
+                continue  # removed in this moment
             group.instances.append(self._open_gpu(instance, part, index))
         if self._events is not None:
             self._events.add(device.uuid, handle)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.sample import GpuReading
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.gpu_records import mark_unavailable
-from dashtop.sources.nvml.quarantine import MAX_PROBES, Quarantine
+from dashtop.sources.gpu_records import has_uuid, mark_unavailable
+from dashtop.sources.nvml.driver_files import describe_unreadable_gpu
+from dashtop.sources.nvml.quarantine import MAX_PROBES, Quarantine, find_group
 from dashtop.sources.nvml.worker_process import WorkerProcess, stop_all
 
 if TYPE_CHECKING:
     from dashtop.model.ports import Clock
+    from dashtop.model.sample import Device
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class SubprocessGpuReader:
         self._backoff_s = MIN_BACKOFF_S
         self._failures = 0
         self._gpu_count = 0
+        self._known: dict[int, Device] = {}
         self._is_suspect = False
         self._crashed_gpus: set[int] = set()
 
@@ -82,10 +85,12 @@ class SubprocessGpuReader:
     def _accept(self, worker: WorkerProcess, reading: GpuReading, now: float) -> GpuReading:
         if worker.gpu_count() != self._gpu_count or reading.error is not None:
             self._gpu_count = worker.gpu_count()
+            self._known.clear()
             if self._quarantine:  # GPUs were added or removed, so their indexes have changed
                 self._quarantine.clear(now)
         if self._quarantine:
             reading = self._quarantine.merge(reading)
+        reading = self._keep_identities(reading)
         if reading.error is None:
             self._backoff_s = MIN_BACKOFF_S
             self._is_suspect = False
@@ -95,6 +100,19 @@ class SubprocessGpuReader:
         else:
             self._handle_hung_background_call(worker, now)
         return reading
+
+    def _keep_identities(self, reading: GpuReading) -> GpuReading:
+        """Restore the facts of GPUs that are lost since they were read: a new worker does not know them."""
+        nameless = [gpu.device.index for gpu in reading.gpus if not has_uuid(gpu.device)]
+        if not nameless:
+            self._known = {gpu.device.index: gpu.device for gpu in reading.gpus}
+            return reading
+        known = self._known
+        lost = known.keys() & set(nameless)
+        gpus = (
+            replace(gpu, device=known[gpu.device.index]) if gpu.device.index in lost else gpu for gpu in reading.gpus
+        )
+        return replace(reading, gpus=tuple(gpus))
 
     def _handle_delay(self, worker: WorkerProcess, now: float) -> None:
         """Replace a worker that hangs, without the GPU in whose call it hangs."""
@@ -141,7 +159,10 @@ class SubprocessGpuReader:
             self._quarantine.clear(now)
             return False
         now_ms = self._clock.now_ms()
-        self._quarantine.isolate(gpu, reason, gpus=self._last.gpus, gpu_count=count, now=now, now_ms=now_ms)
+        gpus = find_group(gpu, self._last.gpus)
+        if not gpus:  # it hangs since the start
+            gpus = (mark_unavailable(describe_unreadable_gpu(self._proc, gpu, count), reason),)
+        self._quarantine.isolate(gpu, reason, gpus=gpus, gpu_count=count, now=now, now_ms=now_ms)
         return True
 
     def _start(self, now: float) -> WorkerProcess | None:
