@@ -18,7 +18,9 @@
     item.dataset.address = url.href;
     if (item.dataset.visible) frame.src = url.href;
     const size = `width="600" height="${frame.getAttribute("height")}"`;
-    const code = `<iframe src="${escapeAttribute(url.href)}" ${size} title="${escapeAttribute(frame.title)}" style="border: 0"></iframe>`;
+    const theme = url.searchParams.get("theme");
+    const style = `border: 0; color-scheme: ${theme === "system" ? "light dark" : theme}`; // see embed.css
+    const code = `<iframe src="${escapeAttribute(url.href)}" ${size} title="${escapeAttribute(frame.title)}" style="${style}"></iframe>`;
     item.querySelector("code").textContent = code;
   }
 

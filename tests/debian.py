@@ -1,4 +1,4 @@
-"""Paths of prometheus, promtool and nginx: from PATH, else unpacked from the Debian package.
+"""Paths of prometheus, promtool, nginx and openssl: from PATH, else unpacked from the Debian package.
 
 The package is not installed: that would start services and leave them running.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "nginx": "nginx"}
+PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "nginx": "nginx", "openssl": "openssl"}
 
 
 def program(name: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import subprocess
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -15,24 +13,14 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from tests.debian import program
-from tests.processes import ROOT, Running, eventually, running
+from tests.nginx import build_location, find_free_ports, run_nginx
+from tests.processes import Running, eventually, running
 from tests.streams import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 V1 = "api/v1/system"
-LOCATION = (ROOT / "docs" / "deployment.md").read_text().partition("```nginx\n")[2].partition("```")[0]
-CONFIGURATION = """
-daemon off; pid {folder}/pid; error_log stderr warn; events {{}}
-http {{
-  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  {servers}
-}}
-"""
 PLACES = ("root", "left", "cut")
 
 
@@ -47,54 +35,24 @@ class Proxied:
         return self.through.get(self.prefix + path).decode()
 
 
-def location(prefix: str, dashtop: Running, cut: str) -> str:
-    """Return the documented location block, for that prefix and server."""
-    passed = f"{dashtop.url.partition(prefix)[0] if prefix != '/' else dashtop.url.rstrip('/')}{cut}"
-    return LOCATION.replace("location / ", f"location {prefix} ").replace("http://127.0.0.1:8050", passed)
-
-
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proxied]]:
-    nginx, folder = program("nginx"), tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
         plain = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--trusted-proxies", "1", "--no-auth"))
         under = stack.enter_context(running("--demo", "2", "--interval", "0.5", "--url-prefix", "/gpu/"))
-        ports = _free_ports(len(PLACES))
-        locations = (location("/", plain, ""), location("/gpu/", under, ""), location("/gpu/", under, "/"))
+        ports = find_free_ports(len(PLACES))
+        locations = (build_location(plain), build_location(under, "/gpu/"), build_location(under, "/gpu/", "/"))
         servers = "\n".join(
             f"server {{ listen 127.0.0.1:{port}; {each} }}" for port, each in zip(ports, locations, strict=True)
         )
-        process = _started(nginx, folder, servers)
-        try:
-            found = {
-                name: Proxied(Running(process, f"http://127.0.0.1:{port}/"), "/" if name == "root" else "/gpu/")
-                for name, port in zip(PLACES, ports, strict=True)
-            }
-            for each in found.values():
-                eventually(partial(each.get, "healthz"))
-            yield found
-        finally:
-            process.terminate()
-            print(process.communicate(timeout=10)[0])
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-def _started(nginx: str, folder: Path, servers: str) -> subprocess.Popen[str]:
-    configuration = folder / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(folder=folder, servers=servers))
-    return subprocess.Popen(
-        [nginx, "-p", str(folder), "-c", str(configuration)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+        process = stack.enter_context(run_nginx(tmp_path_factory.mktemp("nginx"), servers))
+        found = {
+            name: Proxied(Running(process, f"http://127.0.0.1:{port}/"), "/" if name == "root" else "/gpu/")
+            for name, port in zip(PLACES, ports, strict=True)
+        }
+        for each in found.values():
+            eventually(partial(each.get, "healthz"))
+        yield found
 
 
 @pytest.fixture(params=PLACES)
