@@ -19,7 +19,7 @@ from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, OutputError, SettingsError
 from dashtop.output import format_json, prepare_streams, write_output
-from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, load, options
+from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, describe_demo, load, options
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def serve(settings: Settings) -> None:
     dashtop = create_app(settings)
     try:
         server = Server(dashtop.server, host=settings.host, port=settings.port)
-        simulated = f" with {settings.demo} simulated GPUs" if settings.demo else ""
+        simulated = f" with {describe_demo(settings.demo)}" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.path
         text = f"dashtop {__version__}{simulated}: {address}\n{_describe_jupyter_address(address)}"
         try:
@@ -116,7 +116,7 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="FILE",
-        help="write what NVML answers here, without private names, to a file for bug reports",
+        help="write what NVML answers here, without private names, to a file for bug reports; --demo FILE replays it",
     ).complete = shtab.FILE  # type: ignore[attr-defined]
 
 
@@ -125,7 +125,7 @@ def doctor(settings: Settings, *, json: bool = False, verify: bool = False, reco
     if record is not None:
         from dashtop.doctor import record as recording  # noqa: PLC0415
 
-        print(recording.record(record))
+        write_output(recording.record(record))
         return
     if verify:
         from dashtop.doctor import verify as verification  # noqa: PLC0415

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 DEFAULT_DEMO_GPUS: Final = 4
+MAX_DEMO_GPUS: Final = 64
 CONFIG_FILE: Final = "config.toml"
 MAX_QUOTED_LENGTH: Final = 80
 
@@ -77,7 +78,20 @@ def _parse_demo(value: object) -> object:
     if not isinstance(value, str):
         return value
     words = dict.fromkeys(("true", "on", "yes"), DEFAULT_DEMO_GPUS) | dict.fromkeys(("false", "off", "no"), 0)
-    return words.get(value.lower(), value)
+    if value.lower() in words:
+        return words[value.lower()]
+    is_number = re.fullmatch(r"[+-]?\d+", value, re.ASCII) is not None
+    return int(value) if is_number else Path(value)
+
+
+def _check_demo(value: int | Path) -> int | Path:
+    """Raise ValueError unless it is a number of GPUs, or a file that exists."""
+    is_valid = value.is_file() if isinstance(value, Path) else 0 <= value <= MAX_DEMO_GPUS
+    if not is_valid:
+        raise ValueError(
+            f"must be a whole number from 0 to {MAX_DEMO_GPUS}, or a file that `dashtop doctor --record` wrote"
+        )
+    return value
 
 
 def _check(pattern: str, requirement: str) -> AfterValidator:
@@ -152,15 +166,15 @@ class Settings(BaseSettings):
         Option(flag="--no-gpu", flag_value="false"),
     ] = True
     demo: Annotated[
-        int,
+        int | Path,
         BeforeValidator(_parse_demo),
+        AfterValidator(_check_demo),
         Field(
-            ge=0,
-            le=64,
             validation_alias=AliasChoices("DASHTOP_DEMO"),
-            description=f"show N simulated GPUs ({DEFAULT_DEMO_GPUS} if N is left out), marked as simulated",
+            description=f"show N simulated GPUs ({DEFAULT_DEMO_GPUS} if N is left out), or those of a file that"
+            " `dashtop doctor --record` wrote; marked as simulated",
         ),
-        Option(flag="--demo", metavar="N", flag_value=str(DEFAULT_DEMO_GPUS), has_optional_value=True),
+        Option(flag="--demo", metavar="N/FILE", flag_value=str(DEFAULT_DEMO_GPUS), has_optional_value=True),
     ] = 0
 
     url_prefix: Annotated[
@@ -337,6 +351,11 @@ def assets_dir() -> Path:
     package = Path(__file__).parent
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent.parent / "assets"
+
+
+def describe_demo(demo: int | Path) -> str:
+    """Return what `--demo` shows, in words."""
+    return f"{demo} simulated GPUs" if isinstance(demo, int) else f"the recorded GPUs of {demo}"
 
 
 def options() -> dict[str, Option]:

@@ -12,7 +12,9 @@ import pytest
 from dashtop.app import build_sampler
 from dashtop.doctor import record
 from dashtop.doctor.record import RecordError
+from dashtop.model.ports import SystemClock
 from dashtop.settings import Settings
+from dashtop.sources.simulated.reader import SimulatedGpuReader
 from tests.fake_nvml.build import exported_functions
 from tests.fake_nvml.world import World
 from tests.processes import DASHTOP
@@ -83,9 +85,15 @@ def test_a_recording_replays_what_was_recorded(nvml_world: WorldFactory, machine
     world = nvml_world(name)
     machine.record(world)
     original, replayed = machine.sample([world, machine.replay()])
+    shown = SimulatedGpuReader(machine.file, clock=SystemClock()).read(1.0)
 
     assert replayed.gpu_error == original.gpu_error
     assert len(replayed.gpus) == len(original.gpus) > 0
+    for before, demo in zip(original.gpus, shown.gpus, strict=True):
+        assert demo.state == before.state
+        for key, value in before.values.items():
+            assert (demo.values[key] is None) == (value is None), key
+            assert key in RATES or demo.values[key] == pytest.approx(value), key
     for before, after in zip(original.gpus, replayed.gpus, strict=True):
         assert after.unavailable == before.unavailable
         assert after.state == before.state

@@ -12,6 +12,7 @@ from dashtop.doctor import fixes
 from dashtop.doctor.environment import check_storage_and_port, read_environment
 from dashtop.doctor.report import Finding, GpuFinding, Report, State, gpu_area
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.settings import describe_demo
 from dashtop.sources.nvml import library
 from dashtop.version import __version__
 
@@ -89,7 +90,7 @@ def _check_driver(
     settings: Settings, sample: Sample, nvml: library.Library, environment: Environment
 ) -> Iterator[Finding]:
     if settings.demo:
-        yield Finding(area=DRIVER, text=f"{settings.demo} simulated GPUs; the driver is not read")
+        yield Finding(area=DRIVER, text=f"{describe_demo(settings.demo)}; the driver is not read")
         return
     reason = sample.gpu_error
     if reason is not None and reason.is_pending:

@@ -1,6 +1,6 @@
 """`dashtop doctor --record FILE`: writes what NVML answers on this machine as a world file, without private names.
 
-The fake library of the tests replays it. A call that hangs or crashes is written down as such, and the
+The fake library of the tests and `--demo FILE` replay it. A call that hangs or crashes is written down as such, and the
 recording goes on without it.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ def record(file: Path) -> str:
     count, calls = len(world["gpus"]), len(world["calls"])
     return (
         f"{file}: {calls} NVML calls, {count} GPU{'' if count == 1 else 's'}. Serial numbers, UUIDs, pids and the names"
-        " of processes are replaced."
+        f" of processes are replaced. Look at it with: dashtop --demo {shlex.quote(str(file))}"
     )
 
 

@@ -84,7 +84,7 @@ class SimulatedGpu:
             (find_fact(facts, "power.enforced_limit") or find_fact(facts, "power.usage") or 0.0) / 1000,
             float(device.slowdown_celsius or _DEFAULT_LIMIT_CELSIUS),
             device.memory_total_bytes or 0,
-            tuple((each["used_memory"], each["type"] == "G") for each in self._processes),
+            tuple((each["used_memory"] or 0, each["type"] == "G") for each in self._processes),
         )
         facts = {**facts, **_derive_facts(facts, driver_loaded_s)}
         if self._read_host_memory is not None:
@@ -92,8 +92,9 @@ class SimulatedGpu:
         self._curves: dict[str, tuple[Any, Curve]] = {}
         self._constants: dict[str, float] = {}
         self.unavailable: dict[str, UnavailableReason] = {}
+        curves = self.find_curves(shares_host_memory=self._read_host_memory is not None)
         for key in (metric.key for metric in GPU_METRICS):
-            path, curve = CURVES.get(key, ("", None))
+            path, curve = curves.get(key, ("", None))
             fact = find_fact(facts, path)
             # NVML reports 0 for the temperature of the memory if there is no sensor.
             if curve is None or fact is None or (fact == 0 and path == "memory_temperature"):
@@ -103,6 +104,11 @@ class SimulatedGpu:
             else:
                 self._constants[key] = fact * curve
         self._values: dict[str, float | None] = dict.fromkeys(metric.key for metric in GPU_METRICS) | self._constants
+
+    @staticmethod
+    def find_curves(*, shares_host_memory: bool) -> Mapping[str, tuple[str, Curve | float]]:  # noqa: ARG004
+        """Return how each metric follows from the recorded facts and the load."""
+        return CURVES
 
     def _get_reason(self, key: str, path: str, *, is_split: bool) -> UnavailableReason:
         if self.device.mig_parent_uuid is not None:
@@ -128,10 +134,11 @@ class SimulatedGpu:
         values = self._values.copy()
         for key, (fact, curve) in self._curves.items():
             values[key] = float(curve(fact, moment))
-        processes = tuple(
-            self._build_process(position, int(size), moment) for position, size in enumerate(moment.sizes) if size
-        )
+        processes = self._list_processes(moment)
         return Gpu(device=self.device, values=values, unavailable=self.unavailable, processes=processes)
+
+    def _list_processes(self, m: Moment) -> tuple[GpuProcess, ...]:
+        return tuple(self._build_process(position, int(size), m) for position, size in enumerate(m.sizes) if size)
 
     def read_many(self, times_ms: NDArray[np.int64], keys: Sequence[str]) -> NDArray[np.float32]:
         """Return a row for each of `keys`, which the GPU supports; NaN while the GPU is lost."""
@@ -235,7 +242,7 @@ def _derive_facts(facts: Mapping[str, Any], driver_loaded_s: float) -> dict[str,
     derived: dict[str, Any] = {}
     if "energy_mj" in facts:
         derived["driver_loaded_s"] = driver_loaded_s
-    if (margin := facts.get("temperature_margin")) is not None:
+    if (margin := facts.get("temperature_margin")) is not None and "temperature" in facts:
         derived["hottest"] = margin + facts["temperature"]
     for way in ("tx", "rx"):
         per_second = find_fact(facts, f"nvlink.link.{way}_bytes.per_second")

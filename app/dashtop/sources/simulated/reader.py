@@ -21,6 +21,7 @@ from dashtop.sources.gpu_records import (
 )
 from dashtop.sources.simulated.curves import BATCH, DAY_S, IDLE, INFERENCE, OVERHEATING, TRAINING, Noise
 from dashtop.sources.simulated.gpu import Role, SimulatedGpu, find_fact
+from dashtop.sources.simulated.recorded import RecordedGpu, build_role, derive_facts, find_state, load_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,20 +69,28 @@ def load_world(name: str) -> dict[str, Any]:
 
 
 class SimulatedGpuReader:
-    """Implements GpuReader with `count` simulated GPUs (0 to 64) and the MIG instances of those that are split.
+    """Implements GpuReader with simulated GPUs (0 to 64) and the MIG instances of those that are split.
 
-    Every value depends only on the GPU, the wall clock and the seed; energy also on when the reader was created.
+    With a file, they are those of a recording. Every value depends only on the GPU, the wall clock and the seed; energy
+    also on when the reader was created.
     """
 
     simulated: bool = True
 
-    def __init__(self, count: int, *, clock: Clock, seed: int = 0, proc: Path = Path("/proc")) -> None:
-        """`proc`: where /proc is mounted, for GPUs that share the memory of the host."""
-        if not 0 <= count <= MAX_GPUS:
-            raise ValueError(f"0 to {MAX_GPUS} GPUs can be simulated, not {count}")
+    def __init__(self, source: int | Path, *, clock: Clock, seed: int = 0, proc: Path = Path("/proc")) -> None:
+        """`source`: number of GPUs, or a recording. `proc`: where /proc is mounted, for GPUs that share its memory.
+
+        Raise ValueError for a wrong number, SettingsError for a file that is no recording.
+        """
         self._clock = clock
         self._read_until_ms = clock.now_ms()
-        self.gpus = tuple(_build_gpus(count, seed, proc, clock.now_ms() // 1000 - _DRIVER_LOADED_BEFORE_S))
+        now_s = clock.now_ms() // 1000
+        if isinstance(source, Path):
+            self.gpus = tuple(_build_recorded_gpus(load_recording(source), proc, now_s))
+            return
+        if not 0 <= source <= MAX_GPUS:
+            raise ValueError(f"0 to {MAX_GPUS} GPUs can be simulated, not {source}")
+        self.gpus = tuple(_build_gpus(source, seed, proc, now_s - _DRIVER_LOADED_BEFORE_S))
 
     def read(self, timeout_s: float) -> GpuReading:  # noqa: ARG002 - nothing here waits
         """Return the GPUs as they are now."""
@@ -120,7 +129,8 @@ def _build_gpus(count: int, seed: int, proc: Path, driver_loaded_s: float) -> It
         role, random = ROLES[index % len(ROLES)], Random(1_000 * seed + index)  # noqa: S311 - identifiers of a demo
         world = load_world(role.world)
         facts = world["gpus"][role.position]
-        device = _build_device(facts, world, index, f"GPU-{_draw_uuid(random)}")
+        bus_id = f"00000000:{index + 1:02X}:00.0"  # one of its own
+        device = _build_device(facts, world, index, f"GPU-{_draw_uuid(random)}", bus_id)
         for instance in find_fact(facts, "mig.instances") or ():
             number, name = count + len(instances), instance["name"]
             part = build_instance(device, number, f"MIG-{_draw_uuid(random)}", name, instance["memory"]["total"])
@@ -129,28 +139,59 @@ def _build_gpus(count: int, seed: int, proc: Path, driver_loaded_s: float) -> It
     yield from (build(*instance) for instance in instances)
 
 
+def _build_recorded_gpus(world: Mapping[str, Any], proc: Path, now_s: float) -> Iterator[SimulatedGpu]:
+    """Yield the GPUs of a recording, then their MIG instances."""
+    gpus = world["gpus"]
+    instances: list[tuple[Device, Mapping[str, Any], int]] = []
+
+    def build(device: Device, facts: Mapping[str, Any], position: int) -> SimulatedGpu:
+        gpu = RecordedGpu(
+            device,
+            derive_facts(facts, now_s),
+            build_role(position),
+            Noise(position),
+            first_pid=0,
+            driver_loaded_s=now_s,
+            read_host_memory=build_host_memory_reader(proc),
+        )
+        gpu.state = find_state(facts) or gpu.state
+        return gpu
+
+    for index, facts in enumerate(gpus):
+        device = _build_device(facts, world, index, facts["uuid"], facts.get("pci", {}).get("bus_id"))
+        for instance in find_fact(facts, "mig.instances") or ():
+            number, name = len(gpus) + len(instances), instance.get("name", "MIG instance")
+            total = find_fact(instance, "memory.total")
+            instances.append((build_instance(device, number, instance["uuid"], name, total), instance, index))
+        yield build(device, facts, index)
+    yield from (build(*instance) for instance in instances)
+
+
 def _draw_uuid(random: Random) -> uuid.UUID:
     return uuid.UUID(int=random.getrandbits(128), version=4)
 
 
-def _build_device(facts: Mapping[str, Any], world: Mapping[str, Any], index: int, uuid: str) -> Device:
-    """Return the static facts of a GPU; each has a bus address of its own."""
-    capability = facts["compute_capability"]
+def _build_device(
+    facts: Mapping[str, Any], world: Mapping[str, Any], index: int, uuid: str, bus_id: str | None
+) -> Device:
+    """Return the static facts of a GPU."""
+    capability, cuda = facts.get("compute_capability"), world.get("cuda_driver_version")
     total, limit = find_fact(facts, "memory.total"), find_fact(facts, "power.enforced_limit")
+    name = facts.get("name", "NVIDIA GPU")
     return Device(
         uuid=uuid,
         index=index,
-        name=facts["name"],
+        name=name,
         memory_total_bytes=total,
-        driver_version=world["driver_version"],
-        cuda_version=format_cuda_version(world["cuda_driver_version"]),
-        compute_capability=f"{capability[0]}.{capability[1]}",
-        pci_bus_id=f"00000000:{index + 1:02X}:00.0",
+        driver_version=world.get("driver_version"),
+        cuda_version=format_cuda_version(cuda) if cuda is not None else None,
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability is not None else None,
+        pci_bus_id=bus_id,
         power_limit_watts=limit / 1000 if limit is not None else None,
-        slowdown_celsius=find_fact(facts, "temperature_thresholds.slowdown"),
-        shutdown_celsius=find_fact(facts, "temperature_thresholds.shutdown"),
+        slowdown_celsius=find_fact(facts, "temperature_thresholds.slowdown") or None,
+        shutdown_celsius=find_fact(facts, "temperature_thresholds.shutdown") or None,
         serial=facts.get("serial"),
         vbios=facts.get("vbios"),
-        architecture=ARCHITECTURES[facts["architecture"]],
-        shares_host_memory=shares_host_memory(facts["name"], total),
+        architecture=ARCHITECTURES.get(facts.get("architecture", 0)),
+        shares_host_memory=shares_host_memory(name, total),
     )
