@@ -14,6 +14,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer
 from waitress.task import ErrorTask, WSGITask
 
+from dashtop.addresses import find_addresses, format_address
 from dashtop.model.errors import ServerStartError
 from dashtop.web.security.guard import MAX_BODY_BYTES
 
@@ -39,8 +40,7 @@ class Server:
         try:
             self._server = waitress.create_server(
                 application,
-                host=host,
-                port=port,
+                **_choose_listeners(host, port),
                 threads=THREADS,
                 ident=None,
                 connection_limit=MAX_CONNECTIONS,
@@ -50,10 +50,10 @@ class Server:
                 outbuf_high_watermark=MAX_UNSENT_BYTES,
                 clear_untrusted_proxy_headers=False,  # security.proxy decides which headers to trust
             )
+        except (ValueError, socket.gaierror) as error:
+            raise ServerStartError(f"--host {host}: not an address of this machine. Use --host 127.0.0.1.") from error
         except OSError as error:
             raise ServerStartError(_format_error(error, host, port)) from error
-        except ValueError as error:
-            raise ServerStartError(f"--host {host}: not an address of this machine. Use --host 127.0.0.1.") from error
 
         _configure(self._server)
 
@@ -117,6 +117,14 @@ def _configure(server: BaseWSGIServer | MultiSocketServer) -> None:
             each.channel_class = _Channel
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # its connections inherit it
                 each.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
+
+
+def _choose_listeners(host: str, port: int) -> dict[str, Any]:
+    """Return waitress's parameters: the name, or those of its addresses that this machine has. Raises OSError."""
+    addresses, are_all = find_addresses(host, port)
+    if are_all:
+        return {"host": host, "port": port}
+    return {"listen": " ".join(format_address(*address[:2]) for _, address in addresses)}
 
 
 def _format_error(error: OSError, host: str, port: int) -> str:

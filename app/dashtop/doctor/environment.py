@@ -15,6 +15,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dashtop.addresses import find_addresses, format_address
 from dashtop.app import build_database, data_folder, is_on_server
 from dashtop.doctor.report import Finding, State
 from dashtop.history.database import DatabaseReadError
@@ -164,19 +165,26 @@ def _check_folder(folder: Path | None) -> Finding:
 
 def _check_port(settings: Settings) -> Finding:
     host, port = settings.host, settings.port
-    address_text = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+    address_text = format_address(host, port)
     if port == 0:
         return Finding(area=PAGE, text=f"{host}: dashtop takes a free port")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            # Like the server: without it, a connection closed a moment ago counts as in use.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
+        for family, address in find_addresses(host, port)[0]:
+            _try_to_listen(family, address)
     except OSError as error:
         return _explain_bind_error(address_text, settings, error)
     return Finding(area=PAGE, text=f"{address_text} is free")
+
+
+def _try_to_listen(family: socket.AddressFamily, address: tuple[str, int]) -> None:
+    """Listen as the server does, and stop. Raises OSError."""
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        # Without it, a connection closed a moment ago counts as in use.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # [::] and 0.0.0.0 are two listeners
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen()
 
 
 def _explain_bind_error(address_text: str, settings: Settings, error: OSError) -> Finding:
