@@ -30,7 +30,7 @@ from tests.history.writer import CPU, append, count_values, fill
 from tests.processes import ROOT, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dashtop.history.database import Connection
@@ -163,10 +163,17 @@ def test_unusable_file_is_renamed_with_a_warning(
     (aside,) = tmp_path.glob(f"{FILE}.unusable-*[0-9]")
     assert aside.read_bytes() == damaged
     assert any(aside.name in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-    assert history.status_message() is None
+    message = history.status_message()
+    assert message is not None
+    assert aside.name in message
+    append(history, 4100)
+    wait_until_written(history)
+    (event,) = history.events(0, 2**62)
+    assert event.kind == "history_damaged"
+    assert event.text in message
     history.close()
     reopened = make_history(tmp_path)
-    assert count_values(reopened, 5000) == 100
+    assert np.isfinite(reopened.query([CPU], 4_000_000, 4_101_000, 1000).series[0].mean).all()
     reopened.close()
 
 
@@ -184,7 +191,64 @@ def test_file_damaged_while_running_is_renamed(tmp_path: Path) -> None:
 
     eventually(set_aside)
     wait_until_written(history)
-    assert history.status_message() is None
+    assert "was renamed to" in str(history.status_message())
+    history.close()
+
+
+def damage_page_of_chunks(path: Path) -> None:
+    """Overwrite a page in the middle of the file: most of it is compressed chunks."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 8192 // 2 * 8192)
+        file.write(random.Random(1).randbytes(8192))
+
+
+@pytest.mark.parametrize("damage", [damage_page_of_chunks, truncate])
+def test_readable_windows_of_a_damaged_file_are_copied(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    history = make_history(tmp_path)
+    seconds = np.arange(0, 40_000, 8)
+    for first in range(0, len(seconds), 500):
+        for second in seconds[first : first + 500].tolist():
+            append(history, second)
+        wait_until_written(history)
+    event = Event(time_ms=40_000_000, kind="xid", severity=Severity.CRITICAL, text="Xid 79", gpu_uuid=GPU)
+    history.append(make_sample(40_000, time_ms=40_000_000, events=(event,)))
+    wait_until_written(history)
+    history.close()
+    damage(tmp_path / FILE)
+    repaired = make_history(tmp_path)
+    append(repaired, 40_008)
+    wait_until_written(repaired)
+    found = repaired.query([CPU], 0, 40_000_000, 8000).series[0].mean
+    is_kept = np.isfinite(found)
+    np.testing.assert_array_equal(found[is_kept], (seconds * 31 % 101)[is_kept])
+    assert is_kept.mean() > (0.9 if damage is damage_page_of_chunks else 0.1)
+    if damage is damage_page_of_chunks:
+        assert event in repaired.events(0, 2**62)
+    append(repaired, 40_016)
+    wait_until_written(repaired)
+    assert "time windows" in str(repaired.status_message())
+    repaired.close()
+    assert make_history(tmp_path).status_message() is None
+
+
+def test_set_aside_files_count_as_history_and_are_deleted_first(tmp_path: Path) -> None:
+    path = make_database(tmp_path)
+    aside, foreign = (path.with_name(f"{FILE}.unusable-2020010{day}-000000") for day in (1, 2))
+    aside.write_bytes(path.read_bytes())
+    with aside.open("r+b") as file:
+        file.truncate(20_000_000)
+    foreign.write_bytes(b"not a history" * 1_000_000)
+    history = make_history(tmp_path, max_bytes=25_000_000)
+    fill(history, 4000, 6000)
+    wait_until_written(history)
+    assert aside.exists()
+    history.close()
+    history = make_history(tmp_path, max_bytes=15_000_000)
+    fill(history, 6000, 8000)
+    wait_until_written(history)
+    assert not aside.exists()
+    assert foreign.exists(), "a file of another program is not dashtop's to delete"
+    assert count_values(history, 8000) == 7000
     history.close()
 
 

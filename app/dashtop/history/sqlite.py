@@ -20,6 +20,7 @@ from dashtop.history.database import (
 )
 from dashtop.history.events import EVENT_INDEX
 from dashtop.history.lock import FileLock, is_at
+from dashtop.history.salvage import salvage
 from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class SqliteDatabase(Database):
         self._was_opened = False
         self._file_status: os.stat_result | None = None
         self._abandoned: list[Connection] = []
+        self._damaged: Path | None = None
         self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
     @property
@@ -101,7 +103,44 @@ class SqliteDatabase(Database):
         except OSError as failure:
             return f"{path} cannot be used ({error}) or renamed ({failure.strerror}): move it away by hand."
         log.warning("%s cannot be used (%s). It was renamed to %s, and a new history begins.", path, error, aside.name)
+        self._damaged = aside
         return None
+
+    def _salvage(self, connection: Connection, damaged: Path) -> None:
+        """Copy what is readable of a file that was set aside into the new, empty one."""
+        reason = "nothing could be read of it"
+        connection.execute(self.begin_statement)
+        try:
+            salvaged = salvage(damaged, connection, APPLICATION_ID)
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - a damaged file must not keep the new one from being written
+            connection.execute("ROLLBACK")
+            log.warning("%s could not be copied: %s", damaged, error)
+        else:
+            if salvaged is None:
+                reason = "it is not a history of this version of dashtop"
+            elif any(salvaged):
+                reason = f"{salvaged.windows} time windows and the newest {salvaged.rows} rows of it were copied"
+        text = f"The history file was unusable and was renamed to {damaged.name}; {reason}."
+        log.warning("%s", text)
+        advice = "What could not be copied is a gap. Delete the renamed file once you do not need it."
+        self._notices.append(Notice("history_damaged", text, advice))
+
+    def _find_set_aside(self) -> list[Path]:
+        """Return the files that were set aside and are histories, the oldest first."""
+        if self._path is None:
+            return []
+        found = sorted(self._path.parent.glob(f"{self._path.name}.unusable-*[0-9]"))
+        return [path for path in found if _has_application_id(path)]
+
+    def _prune(self, connection: Connection) -> None:
+        """Delete files that were set aside before readings, if they take more than the limit together."""
+        for path in self._find_set_aside():
+            if self._read_used_bytes(connection) <= self._max_bytes:
+                break
+            log.warning("%s is deleted: the history is larger than --keep-mb.", path)
+            path.unlink()
+        super()._prune(connection)
 
     def write(self, records: Sequence[Record]) -> None:
         """Write records; see Database. Raises DatabaseReplacedError if the file is no longer at its path."""
@@ -151,6 +190,9 @@ class SqliteDatabase(Database):
         )
         try:
             _prepare(connection)
+            if self._damaged is not None:
+                damaged, self._damaged = self._damaged, None
+                self._salvage(connection, damaged)
             self._was_opened = True
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -187,7 +229,7 @@ class SqliteDatabase(Database):
             int(connection.execute(f"PRAGMA {name}").fetchone()[0])
             for name in ("page_count", "freelist_count", "page_size")
         )
-        return (pages - free) * size
+        return (pages - free) * size + sum(path.stat().st_size for path in self._find_set_aside())
 
     def _reclaim_space(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
@@ -249,6 +291,13 @@ def set_aside(path: Path, now_ms: int) -> Path:
         if file.exists():
             file.rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def _has_application_id(path: Path) -> bool:
+    """Return whether a file begins as a history does (SQLite's file format, 1.3)."""
+    with path.open("rb") as file:
+        header = file.read(72)
+    return header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def _is_damage_message(error: sqlite3.Error) -> bool:
