@@ -50,6 +50,25 @@ def test_row(metric: Metric[Any]) -> None:
         assert bool(metric.thresholds.message) == any(limit is not None for limit in severities)
 
 
+@pytest.mark.parametrize(
+    ("key", "impossible", "extreme"),
+    [
+        ("gpu.utilization.gpu", 991, 100),
+        ("gpu.power.current_watts", (2**32 - 1) / 1000, 15_000),
+        ("gpu.temperature", 255, 125),
+        ("gpu.clocks.gpu_mhz", 2**32 - 1, 4_000),
+        ("gpu.pcie.replays", 2**32 - 1, 10**9),
+        ("gpu.memory.used_percent", 101, 100),
+        ("gpu.fan_speed", 121, 120),
+        ("gpu.power.usage_percent", 1e6, 180),
+        ("gpu.pcie.width", 2**32 - 1, 16),
+    ],
+)
+def test_impossible_values_are_outside_the_plausible_range(key: str, impossible: float, extreme: float) -> None:
+    lowest, highest = METRICS[key].plausible_range
+    assert lowest <= extreme <= highest < impossible
+
+
 def test_full_load_has_no_colour_and_no_warning() -> None:
     loads = [
         metric for metric in ALL_METRICS if "utilization" in metric.key or metric.key == "system.cpu.usage_percent"

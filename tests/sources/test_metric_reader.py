@@ -47,6 +47,17 @@ def test_zero_is_a_value() -> None:
     assert not unavailable
 
 
+def test_implausible_value_is_missing_and_counted() -> None:
+    reader = MetricReader([row("gpu.a")])
+    source = Source(lambda: 2**32 - 1)
+    assert reader.read(source, 0.0) == ({"gpu.a": None}, {"gpu.a": UnavailableReason.IMPLAUSIBLE})
+    reader.read(source, 1.0)
+    assert reader.implausible_count == 2
+    source.read = lambda: 7
+    assert reader.read(source, 2.0) == ({"gpu.a": 7.0}, {})
+    assert reader.implausible_count == 2
+
+
 def test_failing_rows_do_not_affect_others() -> None:
     reads: list[Callable[[], float]] = [
         raising(TypeError("N/A")),

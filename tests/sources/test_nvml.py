@@ -81,6 +81,32 @@ def test_missing_fan_affects_only_the_fan_speed(nvml_world: WorldFactory, monkey
     assert second.values["gpu.temperature"] == 31
 
 
+def test_impossible_values_are_missing_and_counted(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("rtx3090"), 2)
+    impossible = {
+        "utilization": {"gpu": 991, "memory": 5}, "temperature": 255, "power.usage": 2**32 - 1,
+        "clocks.graphics": 2**32 - 1, "memory.used": 2**50,
+    }  # fmt: skip
+    for path, value in impossible.items():
+        world.set(0, path, value)
+    world.set(1, "fan_speed", 115)
+    with open_reader(world, monkeypatch) as gpus:
+        counted = gpus.read(20).implausible_count
+        first, second = read_complete(gpus)
+    keys = {
+        "gpu.utilization.gpu", "gpu.temperature", "gpu.power.current_watts", "gpu.power.usage_percent",
+        "gpu.clocks.gpu_mhz", "gpu.memory.used_gb", "gpu.memory.used_percent",
+    }  # fmt: skip
+    found = {key for key, reason in first.unavailable.items() if reason is UnavailableReason.IMPLAUSIBLE}
+    assert found - {"gpu.power.instant_watts", "gpu.power.average_watts"} == keys
+    assert counted >= len(keys) - 1  # the power limit, and so the share of it, is read in the background
+    assert first.values["gpu.utilization.memory"] == 5
+    assert first.values["gpu.memory.total_gb"] is not None
+    assert first.state is None
+    assert second.values["gpu.fan_speed"] == 115
+    assert UnavailableReason.IMPLAUSIBLE not in second.unavailable.values()
+
+
 def test_changed_value_is_read(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     world = resize_world(nvml_world("rtx3090"), 1)
     with open_reader(world, monkeypatch) as gpus:

@@ -24,6 +24,7 @@ class Sampler:
         self._clock = clock
         self._host_metrics: MetricReader[HostReader] = MetricReader(HOST_METRICS)
         self._sequence = 0
+        self._implausible_count = 0
 
     def sample(self, gpu_timeout_s: float) -> Sample:
         """Read host and GPUs once. A slow GPU delays the sample by about `gpu_timeout_s` at most."""
@@ -35,6 +36,7 @@ class Sampler:
         gpus_done = self._clock.monotonic()
         gpus = self._add_host_info(reading.gpus)
         self._sequence += 1
+        self._implausible_count += reading.implausible_count
         return Sample(
             sequence=self._sequence,
             time_ms=time_ms,
@@ -46,11 +48,17 @@ class Sampler:
             simulated=self._gpus is not None and self._gpus.simulated,
             events=reading.events,
             collectors=(
-                CollectorRun(name="host", duration_s=host_done - started, failures=0),
+                CollectorRun(
+                    name="host",
+                    duration_s=host_done - started,
+                    failures=0,
+                    implausible_count=self._host_metrics.implausible_count,
+                ),
                 CollectorRun(
                     name="gpu",
                     duration_s=gpus_done - host_done,
                     failures=self._gpus.failures() if self._gpus is not None else 0,
+                    implausible_count=self._implausible_count,
                 ),
                 CollectorRun(name="processes", duration_s=self._clock.monotonic() - gpus_done, failures=0),
             ),

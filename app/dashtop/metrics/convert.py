@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dashtop.model.unavailable import Unavailable, UnavailableReason
+
+if TYPE_CHECKING:
+    from dashtop.model.ports import MemoryUse
 
 MEGA = 1e6
 
@@ -16,6 +21,13 @@ _PCIE_LANE_GBPS = {
     5: 32 / 8 * 128 / 130,
     6: 8 * 242 / 256,
 }
+
+
+def used_memory(memory: MemoryUse) -> float:
+    """Return the used bytes. Raise Unavailable if they are more than the total."""
+    if memory.used > memory.total:
+        raise Unavailable(UnavailableReason.IMPLAUSIBLE)
+    return memory.used
 
 
 def percent(part: float, whole: float) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.convert import MEGA, pcie_bandwidth, percent
+from dashtop.metrics.convert import MEGA, pcie_bandwidth, percent, used_memory
 from dashtop.metrics.gpu_health import HEALTH_METRICS
 from dashtop.metrics.gpu_load import LOAD_METRICS
 from dashtop.metrics.gpu_power import POWER_METRICS
@@ -54,7 +54,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="VRAM used",
         help="Allocated device memory, without the memory reserved by the driver.",
         unit=Unit.GIBIBYTE,
-        read=lambda gpu: gpu.memory().used / GIB,
+        read=lambda gpu: used_memory(gpu.memory()) / GIB,
         prometheus="dashtop_gpu_memory_used_bytes",
     ),
     Metric(
@@ -112,6 +112,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.PERCENT,
         read=lambda gpu: percent(gpu.power_usage(), gpu.power_limit()),
         thresholds=POWER_USAGE,
+        plausible=(0.0, 500.0),
         prometheus="dashtop_gpu_power_used_ratio",
     ),
     Metric(
@@ -121,6 +122,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.PERCENT,
         read=lambda gpu: gpu.fan_speed(),
         period_s=1.0,
+        plausible=(0.0, 120.0),
         prometheus="dashtop_gpu_fan_speed_ratio",
     ),
     Metric(
@@ -179,6 +181,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.pcie_generation(),
         aggregation=Aggregation.LAST,
         period_s=2.0,
+        plausible=(1.0, 15.0),
         prometheus="dashtop_gpu_pcie_generation",
     ),
     Metric(
@@ -189,6 +192,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.pcie_width(),
         aggregation=Aggregation.LAST,
         period_s=2.0,
+        plausible=(0.0, 32.0),
         prometheus="dashtop_gpu_pcie_lanes",
     ),
     Metric(
@@ -198,6 +202,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.pcie_rates().sent / MEGA,
         period_s=1.0,
+        plausible=(0.0, 500_000.0),
         prometheus="dashtop_gpu_pcie_transmit_bytes_per_second",
     ),
     Metric(
@@ -207,6 +212,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.MEGABYTE_PER_SECOND,
         read=lambda gpu: gpu.pcie_rates().received / MEGA,
         period_s=1.0,
+        plausible=(0.0, 500_000.0),
         prometheus="dashtop_gpu_pcie_receive_bytes_per_second",
     ),
     Metric(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashtop.metrics.convert import MEGA
+from dashtop.metrics.convert import MEGA, used_memory
 from dashtop.metrics.thresholds import ANY_ERROR, NEEDS_RESET, NO_SPARES
 from dashtop.model.metric import GIB, Aggregation, Kind, Metric, Unit
 
@@ -27,7 +27,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         title="BAR1 used",
         help="Used part of the BAR1 window.",
         unit=Unit.GIBIBYTE,
-        read=lambda gpu: gpu.bar1().used / GIB,
+        read=lambda gpu: used_memory(gpu.bar1()) / GIB,
         period_s=10.0,
         prometheus="dashtop_gpu_bar1_used_bytes",
     ),
@@ -51,6 +51,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         aggregation=Aggregation.LAST,
         period_s=60.0,
         constant=True,
+        plausible=(1.0, 15.0),
         prometheus="dashtop_gpu_pcie_max_generation",
     ),
     Metric(
@@ -62,6 +63,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         aggregation=Aggregation.LAST,
         period_s=60.0,
         constant=True,
+        plausible=(0.0, 32.0),
         prometheus="dashtop_gpu_pcie_max_lanes",
     ),
     Metric(
@@ -84,6 +86,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         aggregation=Aggregation.LAST,
         period_s=10.0,
         constant=True,
+        plausible=(0.0, 1_000.0),
         prometheus="dashtop_gpu_nvlink_links",
     ),
     Metric(
@@ -94,6 +97,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.nvlinks().active,
         aggregation=Aggregation.LAST,
         period_s=10.0,
+        plausible=(0.0, 1_000.0),
         prometheus="dashtop_gpu_nvlink_active",
     ),
     Metric(
@@ -167,6 +171,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.retired_pages().single_bit,
         aggregation=Aggregation.LAST,
         period_s=60.0,
+        plausible=(0.0, 1e6),
         prometheus="dashtop_gpu_retired_pages_single_bit",
     ),
     Metric(
@@ -177,6 +182,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.retired_pages().double_bit,
         aggregation=Aggregation.LAST,
         period_s=60.0,
+        plausible=(0.0, 1e6),
         prometheus="dashtop_gpu_retired_pages_double_bit",
     ),
     Metric(
@@ -188,6 +194,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         aggregation=Aggregation.LAST,
         thresholds=NEEDS_RESET,
         period_s=60.0,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_retired_pages_pending",
     ),
     Metric(
@@ -198,6 +205,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.remapped_rows().corrected,
         aggregation=Aggregation.LAST,
         period_s=60.0,
+        plausible=(0.0, 1e6),
         prometheus="dashtop_gpu_remapped_rows_corrected",
     ),
     Metric(
@@ -208,6 +216,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.remapped_rows().uncorrected,
         aggregation=Aggregation.LAST,
         period_s=60.0,
+        plausible=(0.0, 1e6),
         prometheus="dashtop_gpu_remapped_rows_uncorrected",
     ),
     Metric(
@@ -219,6 +228,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         aggregation=Aggregation.LAST,
         thresholds=NEEDS_RESET,
         period_s=60.0,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_remapped_rows_pending",
     ),
     Metric(
@@ -230,6 +240,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         aggregation=Aggregation.LAST,
         thresholds=NO_SPARES,
         period_s=60.0,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_remapped_rows_failure",
     ),
     Metric(
@@ -240,6 +251,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.compute_mode(),
         aggregation=Aggregation.LAST,
         period_s=10.0,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_compute_mode",
     ),
     Metric(
@@ -250,6 +262,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.persistence_mode(),
         aggregation=Aggregation.LAST,
         period_s=10.0,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_persistence_mode",
     ),
     Metric(
@@ -260,6 +273,7 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.mig_mode(),
         aggregation=Aggregation.LAST,
         period_s=10.0,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_mig_mode",
     ),
 )

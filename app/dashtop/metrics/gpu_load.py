@@ -61,6 +61,7 @@ LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.encoder_sessions(),
         aggregation=Aggregation.MAX,
         period_s=2.0,
+        plausible=(0.0, 100_000.0),
         prometheus="dashtop_gpu_encoder_sessions",
     ),
 )

@@ -122,6 +122,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.WATT_HOUR,
         read=lambda gpu: gpu.energy_rate(),
         period_s=10.0,
+        plausible=(0.0, 20_000.0),
         prometheus="dashtop_gpu_energy_hour_joules",
     ),
     Metric(
@@ -148,6 +149,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
         read=lambda gpu: gpu.clock_event_reasons(),
         kind=Kind.FLAGS,
         aggregation=Aggregation.OR,
+        plausible=(0.0, 2.0**64),
         prometheus="dashtop_gpu_clock_event_reasons",
     ),
     Metric(
@@ -157,6 +159,7 @@ POWER_METRICS: tuple[Metric[GpuDevice], ...] = (
         unit=Unit.COUNT,
         read=lambda gpu: gpu.performance_state(),
         aggregation=Aggregation.LAST,
+        plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_performance_state",
     ),
 )

@@ -19,28 +19,38 @@ ReaderT_contra = TypeVar("ReaderT_contra", contravariant=True)
 
 
 class Unit(Enum):
-    """A unit: symbol and decimals on the page, base unit and factor in Prometheus."""
+    """A unit: symbol and decimals on the page, base unit and factor in Prometheus, and the values that are plausible.
 
-    PERCENT = ("%", 0, "ratio", 0.01)
-    CELSIUS = ("°C", 0, "celsius", 1.0)
-    CELSIUS_DIFFERENCE = ("°C", 0, "celsius", 1.0, True)  # converted to °F without the offset of 32
-    WATT = ("W", 0, "watts", 1.0)
-    WATT_HOUR = ("Wh", 1, "joules", 3600.0)
-    MEGAHERTZ = ("MHz", 0, "hertz", 1e6)
-    GIBIBYTE = ("GiB", 1, "bytes", float(GIB))
-    MEGABIT_PER_SECOND = ("Mbit/s", 1, "bytes_per_second", 125_000.0)
-    MEGABYTE_PER_SECOND = ("MB/s", 1, "bytes_per_second", 1e6)
-    GIGABYTE_PER_SECOND = ("GB/s", 1, "bytes_per_second", 1e9)
-    COUNT = ("", 0, "", 1.0)
-    CORES = ("cores", 2, "cores", 1.0)
-    LOAD = ("", 2, "", 1.0)
+    Drivers report 2^32-1, 255 °C or 991 % when something is wrong; the ranges are wide enough for hardware to come.
+    """
 
-    def __init__(self, symbol: str, digits: int, prometheus: str, factor: float, is_difference: bool = False) -> None:
+    PERCENT = ("%", 0, "ratio", 0.01, (0.0, 100.0))
+    CELSIUS = ("°C", 0, "celsius", 1.0, (-50.0, 150.0))
+    CELSIUS_DIFFERENCE = ("°C", 0, "celsius", 1.0, (-150.0, 150.0))
+    WATT = ("W", 0, "watts", 1.0, (0.0, 20_000.0))
+    WATT_HOUR = ("Wh", 1, "joules", 3600.0, (0.0, 1e9))
+    MEGAHERTZ = ("MHz", 0, "hertz", 1e6, (0.0, 50_000.0))
+    GIBIBYTE = ("GiB", 1, "bytes", float(GIB), (0.0, 2.0**20))
+    MEGABIT_PER_SECOND = ("Mbit/s", 1, "bytes_per_second", 125_000.0, (0.0, 1e8))
+    MEGABYTE_PER_SECOND = ("MB/s", 1, "bytes_per_second", 1e6, (0.0, 1e7))
+    GIGABYTE_PER_SECOND = ("GB/s", 1, "bytes_per_second", 1e9, (0.0, 1e4))
+    COUNT = ("", 0, "", 1.0, (0.0, 2.0**32 - 2))  # 2^32-1 is NVML's value for "not available"
+    CORES = ("cores", 2, "cores", 1.0, (0.0, 1e6))
+    LOAD = ("", 2, "", 1.0, (0.0, 1e6))
+
+    def __init__(
+        self, symbol: str, digits: int, prometheus: str, factor: float, plausible: tuple[float, float]
+    ) -> None:
         self.symbol = symbol
+        self.plausible = plausible
         self.digits = digits
         self.prometheus = prometheus
         self.factor = factor
-        self.is_difference = is_difference
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether a value is converted to °F without the offset of 32."""
+        return self is Unit.CELSIUS_DIFFERENCE
 
 
 class Kind(str, Enum):
@@ -100,7 +110,8 @@ class Metric(Generic[ReaderT_contra]):
 
     `read` returns the value in `unit`, or raises Unavailable. `period_s` is how often it is read (0: each sample).
     `device_thresholds` returns thresholds that depend on the device, which take precedence over `thresholds`.
-    `constant`: the value does not change while the device is present, so it is not stored.
+    `constant`: the value does not change while the device is present, so it is not stored. `plausible`: the lowest and
+    the highest value that can be true, if they are not those of the unit; others are missing as implausible readings.
     """
 
     key: str
@@ -115,6 +126,12 @@ class Metric(Generic[ReaderT_contra]):
     device_thresholds: Callable[[Device], Thresholds | None] | None = None
     period_s: float = 0.0
     constant: bool = False
+    plausible: tuple[float, float] | None = None
+
+    @property
+    def plausible_range(self) -> tuple[float, float]:
+        """The lowest and the highest plausible value."""
+        return self.plausible or self.unit.plausible
 
     @property
     def path(self) -> str:

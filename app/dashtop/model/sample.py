@@ -192,13 +192,14 @@ class GpuReading:
     """The result of GpuReader.read: the GPUs, or in `error` the reason why there are none.
 
     `age_s` is the age of the values: 0 for a new reading, more while the driver has not responded yet. `events` are
-    those that the driver has reported since the last reading.
+    those that the driver has reported since the last reading, `implausible_count` the values that were discarded.
     """
 
     gpus: tuple[Gpu, ...] = ()
     error: UnavailableReason | None = None
     age_s: float = 0.0
     events: tuple[Event, ...] = ()
+    implausible_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,11 +233,15 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectorRun:
-    """The duration of a collector's last run in seconds of wall time, and the number of its failures so far."""
+    """The duration of a collector's last run in seconds of wall time, and what failed so far.
+
+    `failures`: runs. `implausible_count`: values that were discarded because they cannot be true.
+    """
 
     name: str
     duration_s: float
     failures: int
+    implausible_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

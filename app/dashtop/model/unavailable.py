@@ -131,6 +131,7 @@ class UnavailableReason(Enum):
     MIG_INSTANCE = _Fault(text="not reported for MIG instances")
     WDDM = _Fault(text="not reported by the driver under Windows (WDDM, WSL)")
     UNIFIED_MEMORY = _Fault(text="shares the memory of the host")
+    IMPLAUSIBLE = _Fault(text="implausible reading")
     FIRST_READING = _Fault(text="a rate needs two readings", retry_after_s=0.0)
     UNREADABLE = _Fault(text="not reported by the OS")
     ABSENT = _Fault(text="not present on this machine")

@@ -25,28 +25,38 @@ class MetricReader(Generic[ReaderT]):
     """The state of reading one table from one device: last values, reasons, and when each row is due again."""
 
     def __init__(self, metrics: Sequence[Metric[ReaderT]]) -> None:
-        self._rows = [(metric.key, metric.read, DUE_AFTER_SHARE_OF_PERIOD * metric.period_s) for metric in metrics]
+        self._rows = [
+            (metric.key, metric.read, DUE_AFTER_SHARE_OF_PERIOD * metric.period_s, *metric.plausible_range)
+            for metric in metrics
+        ]
         self._due = [-math.inf] * len(self._rows)
         self._values: dict[str, float | None] = {metric.key: None for metric in metrics}
         self._unavailable: dict[str, UnavailableReason] = {}
+        self.implausible_count = 0
+        """Number of implausible readings so far."""
 
     def read(self, reader: ReaderT, now: float) -> tuple[Mapping[str, float | None], Mapping[str, UnavailableReason]]:
         """Read the rows that are due at `now` (monotonic seconds).
 
-        Return the value of every row, and the reason of each missing one. A value that is not finite is a driver error.
+        Return the value of every row, and the reason of each missing one. A value that is not finite is a driver error,
+        one outside the plausible range of its row is missing as well.
         An exception other than Unavailable is our own mistake: it is logged once per row, until the row recovers.
         """
         values, unavailable, due = self._values.copy(), self._unavailable.copy(), self._due
-        for position, (key, read, period_s) in enumerate(self._rows):
+        for position, (key, read, period_s, lowest, highest) in enumerate(self._rows):
             if now < due[position]:
                 continue
             due[position] = now + period_s
             try:
                 value = float(read(reader))
-                if not math.isfinite(value):
-                    raise Unavailable(UnavailableReason.DRIVER_ERROR)  # noqa: TRY301
+                if not lowest <= value <= highest:  # nor if it is NaN
+                    is_finite = math.isfinite(value)
+                    raise Unavailable(  # noqa: TRY301
+                        UnavailableReason.IMPLAUSIBLE if is_finite else UnavailableReason.DRIVER_ERROR
+                    )
             except Unavailable as missing:
                 reason = missing.reason
+                self.implausible_count += reason is UnavailableReason.IMPLAUSIBLE
             except Exception:
                 reason = UnavailableReason.INTERNAL_ERROR
                 if unavailable.get(key) is not reason:

@@ -61,6 +61,7 @@ class Quarantine:
         self._stopped: list[WorkerProcess] = []
         self._gpu_count = 0
         self._events: list[Event] = []
+        self._implausible_count = 0
 
     def __len__(self) -> int:
         return len(self._isolated)
@@ -125,6 +126,7 @@ class Quarantine:
 
     def _accept(self, entry: IsolatedGpu, worker: WorkerProcess, reading: GpuReading, now: float) -> None:
         self._events.extend(reading.events)
+        self._implausible_count += reading.implausible_count
         if reading.error is not None or not reading.gpus:
             if reading.error is not None and reading.error.requires_restart:
                 self._stop(entry, worker, reading.error, now)
@@ -161,7 +163,8 @@ class Quarantine:
         """Add the GPUs in quarantine to a reading of the others, in the order of their indexes."""
         gpus = (*reading.gpus, *(gpu for entry in self._isolated.values() for gpu in entry.gpus))
         events, self._events = (*reading.events, *self._events), []
-        return replace(reading, gpus=_sort_gpus(gpus, self._gpu_count), events=events)
+        implausible, self._implausible_count = reading.implausible_count + self._implausible_count, 0
+        return replace(reading, gpus=_sort_gpus(gpus, self._gpu_count), events=events, implausible_count=implausible)
 
     def clear(self, now: float) -> None:
         """Stop every probe: the main worker reads every GPU again."""

@@ -94,6 +94,11 @@ class GpuSession:
         self._reader = MetricReader(GPU_METRICS)
         return mark_unavailable(self.device, reason)
 
+    def take_implausible_count(self) -> int:
+        """Return the number of implausible readings since the last call."""
+        count, self._reader.implausible_count = self._reader.implausible_count, 0
+        return count
+
     def close(self) -> None:
         """Free what the driver has allocated for this GPU."""
         if self._nvml_device is not None:
@@ -176,11 +181,12 @@ class NvmlSession:
         if self._open_at <= now:
             self._open(now)
         gpus = tuple(gpu.read(now) for gpu in self._gpus)
+        implausible = sum(gpu.take_implausible_count() for gpu in self._gpus)
         if self._is_initialized:
             self._schedule_recovery(gpus, now)
         self._marker.end()
         events = self._events.drain() if self._events is not None else ()
-        return GpuReading(gpus=gpus, error=None if gpus else self._error, events=events)
+        return GpuReading(gpus=gpus, error=None if gpus else self._error, events=events, implausible_count=implausible)
 
     def run_due_queries(self) -> None:
         """Run slow queries in the background. Call it after a reading is sent, so that it does not wait."""

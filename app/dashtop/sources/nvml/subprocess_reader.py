@@ -94,7 +94,7 @@ class SubprocessGpuReader:
         if reading.error is None:
             self._backoff_s = MIN_BACKOFF_S
             self._is_suspect = False
-        self._last, self._last_at, self._is_last_marked = replace(reading, events=()), now, False
+        self._last, self._last_at, self._is_last_marked = replace(reading, events=(), implausible_count=0), now, False
         if reading.error is not None and reading.error.requires_restart:
             self._replace(worker, now)
         else:

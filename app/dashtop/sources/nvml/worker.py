@@ -70,7 +70,7 @@ class Encoder:
         if changed:
             self._devices, self._unavailable = devices, [{} for _ in devices]
         rows = [self._encode_gpu(position, gpu) for position, gpu in enumerate(reading.gpus)]
-        message = (reading.error, devices if changed else None, rows, reading.events)
+        message = (reading.error, devices if changed else None, rows, reading.events, reading.implausible_count)
         return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
     def _encode_gpu(self, position: int, gpu: Gpu) -> tuple[Any, ...]:
@@ -96,11 +96,11 @@ class Decoder:
 
     def decode(self, message: bytes) -> GpuReading:
         """Return the reading of a message."""
-        error, devices, rows, events = pickle.loads(message)  # noqa: S301 - from our own worker, over a private socket
+        error, devices, rows, events, implausible_count = pickle.loads(message)  # noqa: S301 - from our own worker, over a private socket
         if devices is not None:
             self._devices, self._unavailable = devices, [{} for _ in devices]
         gpus = tuple(self._decode_gpu(position, *row) for position, row in enumerate(rows))
-        return GpuReading(gpus=gpus, error=error, events=events)
+        return GpuReading(gpus=gpus, error=error, events=events, implausible_count=implausible_count)
 
     def _decode_gpu(
         self,

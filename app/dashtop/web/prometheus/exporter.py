@@ -118,10 +118,14 @@ def _build_collector_families(sample: Sample, now_ms: int) -> Iterator[Family]:
     failures = CounterMetricFamily(
         "dashtop_collector_failures_total", "Readings of the collector that went wrong.", labels=("collector",)
     )
+    implausible = CounterMetricFamily(
+        "dashtop_implausible_readings_total", "Values discarded because they cannot be true.", labels=("collector",)
+    )
     for run in sample.collectors:
         duration.add_metric((run.name,), run.duration_s)
         failures.add_metric((run.name,), run.failures)
-    yield from (duration, failures)
+        implausible.add_metric((run.name,), run.implausible_count)
+    yield from (duration, failures, implausible)
 
 
 def _build_filesystem_families(sample: Sample) -> Iterator[Family]:
