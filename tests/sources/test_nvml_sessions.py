@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
@@ -438,6 +439,38 @@ def test_mig_instances_are_listed_as_devices(nvml_world: WorldFactory, monkeypat
         assert part.device.mig_profile == "3g.20gb"
         assert part.values["gpu.memory.total_gb"] == pytest.approx(instance["memory"]["total"] / 2**30)
         assert part.unavailable["gpu.temperature"] is UnavailableReason.MIG_INSTANCE
+
+
+def test_mig_instances_made_and_removed_are_found(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = nvml_world("a100_mig").count_calls()
+    world.gpus.append(nvml_world("rtx3090").gpu(0))
+    instances = world.gpu(0)["mig"]["instances"]
+    first, second = instances
+    added = {**copy.deepcopy(second), "uuid": "MIG-12345678-1111-4222-8333-444455556666"}
+
+    def list_instances(found: GpuReading) -> list[str]:
+        for gpu in found.gpus:
+            assert gpu.state is None, "a removed instance is not lost"
+        return [gpu.device.uuid for gpu in found.gpus if gpu.device.mig_parent_uuid is not None]
+
+    with open_reader(world, monkeypatch) as gpus:
+        read_complete(gpus)
+        instances[:] = [second]  # removed
+        world.save()
+        read_until(gpus, lambda found: list_instances(found) == [second["uuid"]])
+        instances[:] = [second, added]  # made
+        world.save()
+        found = read_until(gpus, lambda found: list_instances(found) == [second["uuid"], added["uuid"]])
+        assert [gpu.device.index for gpu in found.gpus] == [0, 1, 2, 3]
+        instances[:] = [first]  # re-cut
+        world.save()
+        found = read_until(gpus, lambda found: list_instances(found) == [first["uuid"]])
+        assert found.gpus[2].values["gpu.memory.used_gb"] == pytest.approx(first["memory"]["used"] / 2**30)
+        world.set_return("nvmlDeviceGetMigMode", pynvml.NVML_ERROR_UNKNOWN, gpu=0).save()
+        checks = count_calls(world, "nvmlDeviceGetMigMode")
+        read_until(gpus, lambda found: count_calls(world, "nvmlDeviceGetMigMode") > checks + 4)
+        assert list_instances(gpus.read(20)) == [first["uuid"]], "a failing call does not remove instances"
+        assert count_calls(world, "nvmlInit_v2") == 1
 
 
 def test_unified_memory_is_the_memory_of_the_host(

@@ -15,12 +15,11 @@ from dashtop.sources.gpu_records import (
     format_cuda_version,
     shares_host_memory,
 )
-from dashtop.sources.nvml.bindings import call_or_none, read_text, read_text_or_none
+from dashtop.sources.nvml.bindings import call, call_or_none, read_text, read_text_or_none
 from dashtop.sources.nvml.driver_files import GpuIdentity, read_first_line, read_identity
 from dashtop.sources.nvml.queries import MILLI, memory_v2, mig_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 _NVIDIA_VENDOR = "0x10de"
@@ -91,20 +90,30 @@ def read_uuid(handle: Any, *, known: str | None) -> str:
     return known or f"{PCI_PREFIX}{bus_id}"
 
 
-def read_instance(handle: Any, index: int, parent: Device, driver: Driver) -> Device:
-    """Read the static facts of a MIG instance of `parent`. Raise Unavailable if its UUID cannot be read."""
-    device = read_device(handle, index, driver, uuid=read_text(pynvml.nvmlDeviceGetUUID, handle))
+def read_instance(handle: Any, index: int, parent: Device, driver: Driver, *, uuid: str) -> Device:
+    """Read the static facts of a MIG instance of `parent`."""
+    device = read_device(handle, index, driver, uuid=uuid)
     return build_instance(parent, index, device.uuid, device.name, device.memory_total_bytes)
 
 
-def find_mig_instances(handle: Any) -> Iterator[Any]:
-    """Yield the handles of the MIG instances of a GPU."""
-    if call_or_none(mig_mode, handle) != 1:
-        return
-    for position in range(call_or_none(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-        instance = call_or_none(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, position)
-        if instance is not None:
-            yield instance
+def find_mig_instances(handle: Any) -> dict[str, Any]:
+    """Return the handles of the MIG instances of a GPU by UUID. Raise Unavailable if they cannot be listed."""
+    try:
+        if call(mig_mode, handle) != 1:
+            return {}
+    except Unavailable as missing:
+        if missing.reason.is_unsupported:
+            return {}
+        raise
+    found = {}
+    for position in range(call(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle)):
+        try:
+            instance = call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, position)
+            found[read_text(pynvml.nvmlDeviceGetUUID, instance)] = instance
+        except Unavailable as missing:
+            if not missing.reason.is_unsupported:  # NOT_FOUND is: there is none at this position
+                raise
+    return found
 
 
 class PowerState:

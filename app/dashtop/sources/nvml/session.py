@@ -42,6 +42,7 @@ BUS_CHECK_INTERVAL_S = 2.0
 # A lost GPU is opened again this often; if every GPU is lost, the session is. Opening may take this share of the time.
 RECOVERY_INTERVAL_S = 5.0
 MAX_OPENING_SHARE = 0.1
+MIG_CHECK_INTERVAL_S = 5.0
 
 # A GPU of which none of these can be read is unavailable as a whole.
 ESSENTIAL_KEYS = ("gpu.temperature", "gpu.memory.used_gb", "gpu.power.current_watts", "gpu.utilization.gpu")
@@ -61,7 +62,7 @@ class GpuSession:
     ) -> None:
         """`nvml_device` is None if NVML cannot read the GPU, for the reason `error`."""
         self.device = device
-        self._has_instances = has_instances
+        self.has_instances = has_instances
         self._nvml_device = nvml_device
         self._power_state = power_state
         self._error = error
@@ -78,7 +79,7 @@ class GpuSession:
         error = _find_gpu_error(values, unavailable)
         if error is not None:
             return self._mark_unavailable(error)
-        if self._has_instances:
+        if self.has_instances:
             unavailable = {key: get_mig_parent_reason(key, reason) for key, reason in unavailable.items()}
         processes: tuple[GpuProcess, ...] = ()
         try:
@@ -99,6 +100,11 @@ class GpuSession:
         count, self._reader.implausible_count = self._reader.implausible_count, 0
         return count
 
+    def discard(self) -> None:
+        """Stop the background calls. What the driver has allocated stays: a call that is running may use it."""
+        if self._nvml_device is not None:
+            self._nvml_device.stop_polling()
+
     def close(self) -> None:
         """Free what the driver has allocated for this GPU."""
         if self._nvml_device is not None:
@@ -116,16 +122,29 @@ def _find_gpu_error(
     return next((unavailable[key] for key in ESSENTIAL_KEYS if unavailable[key].scope is not Scope.METRIC), None)
 
 
+def _is_failed_instance(gpu: Gpu) -> bool:
+    return gpu.state is not None and gpu.state.is_failure and gpu.device.mig_parent_uuid is not None
+
+
 @dataclass
 class GpuGroup:
-    """A physical GPU and its MIG instances. `retry_at`: when to open it again (monotonic seconds), if it is lost."""
+    """A physical GPU and its MIG instances. `retry_at`: when to open it again (monotonic seconds), if it is lost.
+
+    `handle` is None if NVML cannot read the GPU.
+    """
 
     gpu: GpuSession
+    handle: Any = None
     instances: list[GpuSession] = field(default_factory=list)
     retry_at: float = math.inf
 
+    def discard(self) -> None:
+        """Stop reading the GPU and its instances while the session goes on."""
+        for each in (self.gpu, *self.instances):
+            each.discard()
+
     def close(self) -> None:
-        """Close the GPU and its instances."""
+        """Close the GPU and its instances, after the background calls have ended."""
         for each in (self.gpu, *self.instances):
             each.close()
 
@@ -152,6 +171,7 @@ class NvmlSession:
         self._error: UnavailableReason | None = UnavailableReason.STARTING
         self._open_at = 0.0
         self._check_bus_at = 0.0
+        self._check_instances_at = 0.0
         self._bus_ids: tuple[str, ...] = ()
         self._is_initialized = False
         self._poller = BackgroundPoller(self._background_marker)
@@ -165,7 +185,7 @@ class NvmlSession:
         if not self._is_initialized:
             return
         for index in [index for index in self._groups if not selection.has(index)]:
-            self._groups.pop(index).close()
+            self._groups.pop(index).discard()
         for index in self._list_selected():
             if index not in self._groups:
                 self._groups[index] = self._open_group(index)
@@ -180,7 +200,12 @@ class NvmlSession:
             self._known.clear()
         if self._open_at <= now:
             self._open(now)
+        self._check_instances(now)
         gpus = tuple(gpu.read(now) for gpu in self._gpus)
+        if any(_is_failed_instance(gpu) for gpu in gpus):  # removed rather than lost?
+            self._check_instances_at = now
+            if self._check_instances(now):
+                gpus = tuple(gpu.read(now) for gpu in self._gpus)
         implausible = sum(gpu.take_implausible_count() for gpu in self._gpus)
         if self._is_initialized:
             self._schedule_recovery(gpus, now)
@@ -216,7 +241,7 @@ class NvmlSession:
             elif group.retry_at == math.inf:
                 group.retry_at = now + RECOVERY_INTERVAL_S
             elif group.retry_at <= now:
-                group.close()
+                group.discard()
                 self._groups[index] = self._open_group(index)
                 self._list_gpus()
 
@@ -264,16 +289,46 @@ class NvmlSession:
         except Unavailable as missing:
             return GpuGroup(self._build_unreadable(known, missing.reason))
         self._known[index] = device
-        group = GpuGroup(self._open_gpu(handle, device, index))
-        for instance in device_info.find_mig_instances(handle):
-            try:
-                part = device_info.read_instance(instance, index, device, self._driver)
-            except Unavailable:
-                continue  # removed in this moment
-            group.instances.append(self._open_gpu(instance, part, index))
+        group = GpuGroup(self._open_gpu(handle, device, index), handle)
+        self._update_instances(group, index)
         if self._events is not None:
             self._events.add(device.uuid, handle)
         return group
+
+    def _check_instances(self, now: float) -> bool:
+        """Find MIG instances that were made or removed since the last check. Return whether there are any."""
+        if now < self._check_instances_at:
+            return False
+        self._check_instances_at = now + MIG_CHECK_INTERVAL_S
+        changed = [self._update_instances(group, index) for index, group in self._groups.items()]
+        if any(changed):
+            self._list_gpus()
+        return any(changed)
+
+    def _update_instances(self, group: GpuGroup, index: int) -> bool:
+        """Open new MIG instances of a GPU and discard removed ones. Return whether there are any."""
+        if group.handle is None:
+            return False
+        self._marker.begin(index, "nvmlDeviceGetMigDeviceHandleByIndex")
+        try:
+            found = device_info.find_mig_instances(group.handle)
+        except Unavailable:
+            return False  # not known at present
+        before = {instance.device.uuid: instance for instance in group.instances}
+        if found.keys() == before.keys():
+            return False
+        instances = []
+        for uuid, handle in found.items():
+            if uuid in before:
+                instances.append(before[uuid])
+                continue
+            part = device_info.read_instance(handle, index, group.gpu.device, self._driver, uuid=uuid)
+            instances.append(self._open_gpu(handle, part, index))
+        for uuid in before.keys() - found.keys():
+            before[uuid].discard()
+        group.instances = instances
+        group.gpu.has_instances = bool(instances) or call_or_none(mig_mode, group.handle) == 1
+        return True
 
     def _list_gpus(self) -> None:
         """List the GPUs in the order of their indexes; those of MIG instances come after those of all GPUs."""
