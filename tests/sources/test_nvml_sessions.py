@@ -537,6 +537,24 @@ def test_xid_event_has_text_severity_and_advice(nvml_world: WorldFactory, monkey
     ]
 
 
+def test_storm_of_one_xid_does_not_displace_another(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = resize_world(nvml_world("h100x8"), 2)
+    codes: list[int | None] = []
+
+    def is_over(found: GpuReading) -> bool:
+        codes.extend(event.code for event in found.events)
+        return 45 in codes
+
+    with open_reader(world, monkeypatch) as gpus:
+        read_complete(gpus)
+        world.add_event(1, "xid", 79)
+        for _ in range(600):
+            world.add_event(0, "xid", 31)
+        world.add_event(0, "xid", 45).save()
+        read_until(gpus, is_over, timeout_s=20)
+    assert codes == [79, 31, 45]
+
+
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Iterator[None]:
     yield

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import threading
 import time
-from collections import deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pynvml
@@ -27,14 +26,67 @@ ECC_EVENTS = {
 }
 EVENT_TYPES = pynvml.nvmlEventTypeXidCriticalError | sum(ECC_EVENTS)
 WAIT_TIMEOUT_MS = 500
-MAX_PENDING_EVENTS = 256
+REPEAT_INTERVAL_S = 60.0
+MAX_KINDS = 512
+
+
+@dataclass(slots=True)
+class _Repetition:
+    """An event that was reported at `reported_at` (monotonic seconds) and came `count` times since, last as `event`."""
+
+    event: Event
+    reported_at: float
+    count: int = 0
+
+
+class EventBuffer:
+    """Keeps the first event of each kind and GPU, and counts those that follow within REPEAT_INTERVAL_S.
+
+    A fault can repeat thousands of times a minute; it must not displace the event that explains it. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: list[Event] = []
+        self._repetitions: dict[tuple[object, ...], _Repetition] = {}
+
+    def add(self, event: Event, now: float) -> None:
+        """Add an event; `now` in monotonic seconds. Events of more than MAX_KINDS kinds are counted as one kind."""
+        key: tuple[object, ...] = (event.gpu_uuid, event.kind, event.code, event.text)
+        with self._lock:
+            if key not in self._repetitions and len(self._repetitions) >= MAX_KINDS:
+                key = ()
+            known = self._repetitions.get(key)
+            if known is None:
+                self._repetitions[key] = _Repetition(event, now)
+                self._pending.append(event)
+            else:
+                known.event = event
+                known.count += 1
+
+    def drain(self, now: float) -> tuple[Event, ...]:
+        """Return the first events since the last call, and the number of those repeated for REPEAT_INTERVAL_S."""
+        if not self._repetitions:
+            return ()
+        with self._lock:
+            events, self._pending = self._pending, []
+            for key, known in list(self._repetitions.items()):
+                if now - known.reported_at < REPEAT_INTERVAL_S:
+                    continue
+                if known.count:
+                    seconds = round(now - known.reported_at)
+                    events.append(replace(known.event, text=f"{known.event.text} {known.count} more in {seconds} s."))
+                    known.reported_at, known.count = now, 0
+                else:
+                    del self._repetitions[key]
+        return tuple(events)
 
 
 class XidEventWatcher:
     """Collects events of GPUs. There are none if the driver does not support events (Windows, vGPU)."""
 
     def __init__(self) -> None:
-        self._pending: deque[Event] = deque(maxlen=MAX_PENDING_EVENTS)
+        self._buffer = EventBuffer()
         self._stop = threading.Event()
         self._uuids: dict[int | None, str] = {}
         self._set = call_or_none(pynvml.nvmlEventSetCreate)
@@ -65,11 +117,7 @@ class XidEventWatcher:
 
     def drain(self) -> tuple[Event, ...]:
         """Return the events since the last call, oldest first."""
-        events = []
-        with contextlib.suppress(IndexError):
-            while True:
-                events.append(self._pending.popleft())
-        return tuple(events)
+        return self._buffer.drain(time.monotonic())
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -82,7 +130,7 @@ class XidEventWatcher:
                 continue
             event = self._build_event(data)
             if event is not None:
-                self._pending.append(event)
+                self._buffer.add(event, time.monotonic())
 
     def _build_event(self, data: Any) -> Event | None:
         uuid = self._uuids.get(_get_address(data.device))
