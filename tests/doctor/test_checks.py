@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+import pynvml
 import pytest
 
 from dashtop.doctor import checks
@@ -142,6 +143,17 @@ def test_loaded_driver_without_device_files(nvml_world: WorldFactory, machine: M
     world = nvml_world("rtx3090").set_return("nvmlInit_v2", NOT_LOADED)
 
     assert problems(machine.run_checks(world))[0].fix == "sudo nvidia-modprobe -c 0 -u"
+
+
+@pytest.mark.parametrize("code", [NOT_LOADED, pynvml.NVML_ERROR_OPERATING_SYSTEM])
+def test_advice_in_wsl_is_about_windows(nvml_world: WorldFactory, machine: Machine, code: int) -> None:
+    machine.write("proc/version", "Linux version 5.15.153.1-microsoft-standard-WSL2 (root@x) #1 SMP\n")
+    world = nvml_world("wsl").set_return("nvmlInit_v2", code)
+
+    (problem,) = problems(machine.run_checks(world))
+    assert problem.fix is not None
+    assert problem.fix.startswith("wsl.exe --update")
+    assert "driver in Windows" in problem.fix
 
 
 def test_upgraded_driver_with_the_old_kernel_module(nvml_world: WorldFactory, machine: Machine) -> None:

@@ -242,6 +242,8 @@ class World:
             power.mkdir(parents=True, exist_ok=True)
             (device / "vendor").write_text("0x10de\n")
             (device / "class").write_text("0x030000\n")
+            if not (device / "driver").is_symlink():
+                (device / "driver").symlink_to("../../../bus/pci/drivers/nvidia")
             (power / "runtime_status").write_text(gpu.get("runtime_status", "active") + "\n")
             (power / "control").write_text("auto\n")
         return root

@@ -424,6 +424,22 @@ def test_suspended_laptop_gpu_is_not_woken(
         assert not {function for function, uuid in world.calls() - before if uuid}
 
 
+@pytest.mark.parametrize("driver", ["nouveau", "vfio-pci", None])
+def test_suspended_gpu_of_another_driver_is_not_asleep(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: str | None
+) -> None:
+    world = nvml_world("rtx4090_laptop_asleep").save().unload_driver()
+    environment = world.library.env(world.file)
+    monkeypatch.setattr(world, "env", lambda: environment)
+    for device in (world.write_sysfs(tmp_path) / "bus" / "pci" / "devices").iterdir():
+        (device / "driver").unlink()
+        if driver is not None:
+            (device / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
+    with open_reader(world, monkeypatch, sys_root=tmp_path) as gpus:
+        found = gpus.read(20)
+    assert (found.gpus, found.error) == ((), UnavailableReason.NO_DRIVER)
+
+
 def test_mig_instances_are_listed_as_devices(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     world = nvml_world("a100_mig")
     instances = world.gpu(0)["mig"]["instances"]
@@ -485,6 +501,22 @@ def test_unified_memory_is_the_memory_of_the_host(
     assert gpu.unavailable["gpu.memory.reserved_gb"] is UnavailableReason.UNIFIED_MEMORY
     assert gpu.values["gpu.clocks.gpu_mhz"] is not None
     assert gpu.values["gpu.clocks.memory_mhz"] is None
+
+
+@pytest.mark.parametrize("total", [0, 120 * 2**30])
+def test_gpu_with_the_memory_of_the_host_shares_it(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, total: int
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 125829120 kB\nMemFree: 1 kB\nMemAvailable: 31457280 kB\n")
+    world = nvml_world("gb10").set(0, "name", "NVIDIA N7")
+    world.set(0, "memory", {"total": total, "used": 0, "reserved": 0})
+    world.gpus.append({**nvml_world("rtx3090").gpu(0)})
+    with open_reader(world, monkeypatch, proc=tmp_path) as gpus:
+        shared, own = read_complete(gpus)
+    assert shared.device.shares_host_memory
+    assert shared.device.memory_total_bytes is None
+    assert (shared.values["gpu.memory.used_gb"], shared.values["gpu.memory.total_gb"]) == (90, 120)
+    assert not own.device.shares_host_memory
 
 
 def test_wsl_reason_is_wddm(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

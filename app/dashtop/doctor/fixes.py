@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RELOAD = "sudo modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia || sudo reboot"
 READ_KERNEL_LOG = "sudo dmesg | grep -E 'NVRM|Xid'"
+# In WSL the driver is that of Windows (NVIDIA's "CUDA on WSL" user guide); there is no kernel module to load.
+UPDATE_WSL = "wsl.exe --update && wsl.exe --shutdown  # and update the NVIDIA driver in Windows"
 # A derived distribution has several names (os-release(5), ID_LIKE). The more specific one comes first here.
 _INSTALL = {
     "ubuntu": "sudo ubuntu-drivers install",
@@ -34,7 +36,7 @@ def fix_driver(reason: UnavailableReason, environment: Environment, *, denied: b
         return _restart_container(reason, environment)
     if denied or reason is UnavailableReason.NO_PERMISSION:
         return _grant_access(environment)
-    return _command(reason, environment) or READ_KERNEL_LOG
+    return _command(reason, environment) or (UPDATE_WSL if environment.wsl else READ_KERNEL_LOG)
 
 
 def fix_gpu(reason: UnavailableReason, device: Device, environment: Environment) -> str | None:
@@ -47,6 +49,8 @@ def fix_gpu(reason: UnavailableReason, device: Device, environment: Environment)
 
 def _command(reason: UnavailableReason, environment: Environment) -> str | None:
     """Return the command for a fix that does not depend on the GPU; None if there is none."""
+    if environment.wsl and reason.fix is not None:
+        return UPDATE_WSL
     if reason.fix is Fix.INSTALL_DRIVER:
         return _install_driver(environment)
     if reason.fix is Fix.LOAD_DRIVER:
@@ -65,7 +69,9 @@ def fix_metrics(reason: UnavailableReason, environment: Environment) -> str | No
         if environment.in_container:
             return f"{_engine_name(environment)} run --cap-add SYS_ADMIN …"
         return None if environment.is_root else 'sudo -E "$(command -v dashtop)"'
-    return READ_KERNEL_LOG if reason is UnavailableReason.DRIVER_ERROR else None
+    if reason is not UnavailableReason.DRIVER_ERROR:
+        return None
+    return UPDATE_WSL if environment.wsl else READ_KERNEL_LOG
 
 
 def fix_foreign_pids(environment: Environment) -> str:
@@ -107,8 +113,6 @@ def _grant_access(environment: Environment) -> str:
 
 
 def _install_driver(environment: Environment) -> str:
-    if environment.wsl:
-        return "wsl.exe --update"
     if environment.gpus_on_bus == 0:
         return "dashtop --no-gpu"
     commands = (command for name, command in _INSTALL.items() if name in environment.distribution)

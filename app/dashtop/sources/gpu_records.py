@@ -26,6 +26,7 @@ PCI_PREFIX, UNREADABLE_PREFIX = "PCI-", "unreadable-"
 # A GPU with MIG instances does not report its utilization (NVML manual, chapter on MIG).
 _UTILIZATION_KEYS = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
 _MIG_PROFILE = re.compile(r"MIG (\S+)")
+_PAGE_BYTES = 65536
 # Parts that use the memory of the host (NVIDIA's DGX Spark and Jetson documentation).
 _INTEGRATED_PARTS = re.compile(r"\b(GB10|N1X|Thor|Orin|Xavier|Tegra)\b", re.IGNORECASE)
 
@@ -35,19 +36,38 @@ def format_cuda_version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def shares_host_memory(name: str, memory_total_bytes: int | None) -> bool:
-    """Return whether a GPU of this name uses the memory of the host. `memory_total_bytes`: as NVML reports it."""
-    return memory_total_bytes is None and _INTEGRATED_PARTS.search(name) is not None
+def shares_host_memory(name: str, memory_total_bytes: int | None, *, host_memory_bytes: int | None = None) -> bool:
+    """Return whether a GPU uses the memory of the host. `memory_total_bytes`: as NVML reports it.
+
+    For such a part NVML reports no memory, 0, or MemTotal of the host to the page. A GPU that reports no memory can
+    also be one of Windows, so there the name decides.
+    """
+    if memory_total_bytes is None:
+        return _INTEGRATED_PARTS.search(name) is not None
+    is_host_memory = host_memory_bytes is not None and abs(memory_total_bytes - host_memory_bytes) <= _PAGE_BYTES
+    return memory_total_bytes == 0 or is_host_memory
+
+
+def read_host_memory_bytes(proc: Path) -> int | None:
+    """Return MemTotal of the host; None if it cannot be read."""
+    try:
+        return _read_meminfo(proc, "MemTotal")[0]
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _read_meminfo(proc: Path, *keys: str) -> list[int]:
+    """Return bytes. Raise OSError, KeyError or ValueError."""
+    lines = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+    return [int(lines[key].split()[0]) * 1024 for key in keys]
 
 
 def build_host_memory_reader(proc: Path) -> Callable[[], MemoryUse]:
     """Return a function that reads the memory of the host, for a GPU that shares it. It can raise Unavailable."""
-    meminfo = proc / "meminfo"
 
     def read() -> MemoryUse:
         try:
-            lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-            total, available = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+            total, available = _read_meminfo(proc, "MemTotal", "MemAvailable")
         except (OSError, KeyError, ValueError):
             raise Unavailable(UnavailableReason.UNIFIED_MEMORY) from None
         return MemoryUse(total - available, total, available)

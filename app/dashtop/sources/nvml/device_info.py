@@ -27,18 +27,23 @@ _DISPLAY_CLASS = "0x03"
 
 
 class Driver(NamedTuple):
-    """Versions of the installed driver. `cuda_version`: the newest CUDA version that it can run."""
+    """Versions of the installed driver, and the memory of the host that it runs on.
+
+    `cuda_version`: the newest CUDA version that it can run.
+    """
 
     version: str | None
     cuda_version: str | None
+    host_memory_bytes: int | None = None
 
 
-def read_driver() -> Driver:
+def read_driver(host_memory_bytes: int | None) -> Driver:
     """Read the versions of the driver."""
     cuda = call_or_none(pynvml.nvmlSystemGetCudaDriverVersion)
     return Driver(
         read_text_or_none(pynvml.nvmlSystemGetDriverVersion),
         format_cuda_version(cuda) if cuda is not None else None,
+        host_memory_bytes,
     )
 
 
@@ -48,6 +53,7 @@ def read_device(handle: Any, index: int, driver: Driver, *, uuid: str) -> Device
     capability = call_or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     memory = call_or_none(memory_v2, handle) or call_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
     total = memory.total if memory is not None else None
+    is_shared = shares_host_memory(name, total, host_memory_bytes=driver.host_memory_bytes)
     power = call_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     slowdown, shutdown = (
         call_or_none(pynvml.nvmlDeviceGetTemperatureThreshold, handle, kind)
@@ -57,7 +63,7 @@ def read_device(handle: Any, index: int, driver: Driver, *, uuid: str) -> Device
         uuid=uuid,
         index=index,
         name=name,
-        memory_total_bytes=total,
+        memory_total_bytes=None if is_shared else total,
         driver_version=driver.version,
         cuda_version=driver.cuda_version,
         compute_capability=f"{capability[0]}.{capability[1]}" if capability is not None else None,
@@ -68,7 +74,7 @@ def read_device(handle: Any, index: int, driver: Driver, *, uuid: str) -> Device
         serial=read_text_or_none(pynvml.nvmlDeviceGetSerial, handle),
         vbios=read_text_or_none(pynvml.nvmlDeviceGetVbiosVersion, handle),
         architecture=ARCHITECTURES.get(call_or_none(pynvml.nvmlDeviceGetArchitecture, handle) or 0),
-        shares_host_memory=shares_host_memory(name, total),
+        shares_host_memory=is_shared,
     )
 
 
@@ -136,19 +142,30 @@ class PowerState:
 
 
 def find_suspended_gpus(proc: Path, sys_root: Path) -> list[GpuIdentity]:
-    """Return the GPUs on the PCI bus if all of them are suspended, else an empty list.
+    """Return the GPUs of the NVIDIA driver if all of them are suspended, else an empty list.
 
-    nvmlInit would wake them. Their names are in files of the driver, which can be read without waking them.
+    Those bound to nouveau or vfio-pci are left out: NVML does not know them. nvmlInit would wake the others. Their
+    names are in files of the driver, which can be read without waking them.
     """
     found: list[GpuIdentity] = []
     for device in sorted((sys_root / "bus" / "pci" / "devices").glob("*")):
         is_display = read_first_line(device / "class").startswith(_DISPLAY_CLASS)
         if not is_display or read_first_line(device / "vendor") != _NVIDIA_VENDOR:
             continue
+        if not _is_bound_to_nvidia(device):
+            continue
         if not PowerState(sys_root, device.name).is_suspended():
             return []
         found.append(read_identity(proc, device.name))
     return found
+
+
+def _is_bound_to_nvidia(device: Path) -> bool:
+    """Return whether the NVIDIA driver has claimed a PCI device (the `driver` link in its folder)."""
+    try:
+        return (device / "driver").readlink().name == "nvidia"
+    except OSError:
+        return False
 
 
 def is_wsl(proc: Path) -> bool:

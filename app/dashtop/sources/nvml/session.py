@@ -19,6 +19,7 @@ from dashtop.sources.gpu_records import (
     get_mig_parent_reason,
     has_uuid,
     mark_unavailable,
+    read_host_memory_bytes,
 )
 from dashtop.sources.metric_reader import MetricReader
 from dashtop.sources.nvml import device_info
@@ -261,7 +262,7 @@ class NvmlSession:
             self._is_initialized = True
             self._gpu_count = call(pynvml.nvmlDeviceGetCount)
             self._marker.set_gpu_count(self._gpu_count)
-            self._driver = device_info.read_driver()
+            self._driver = device_info.read_driver(read_host_memory_bytes(self._proc))
             self._events = XidEventWatcher()
             for index in self._list_selected():
                 self._groups[index] = self._open_group(index)
