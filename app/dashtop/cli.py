@@ -68,7 +68,8 @@ def serve(settings: Settings) -> None:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     dashtop = create_app(settings)
     try:
-        server = Server(dashtop.server, host=settings.host, port=settings.port)
+        has_proxy = settings.trusted_proxies > 0
+        server = Server(dashtop.server, host=settings.host, port=settings.port, has_proxy=has_proxy)
         simulated = f" with {describe_demo(settings.demo)}" if settings.demo else ""
         address = server.address.rstrip("/") + dashtop.path
         text = f"dashtop {__version__}{simulated}: {address}\n{_describe_jupyter_address(address)}"
