@@ -31,7 +31,7 @@ pd = pytest.importorskip("pandas")
 
 CPU, TEMPERATURE = "system.cpu.usage_percent", "gpu.temperature"
 SECONDS = 20
-TOKEN = "a-long-secret"
+TOKEN = "a-long-secret-of-the-test"
 
 
 @pytest.fixture
