@@ -262,7 +262,9 @@ def test_the_compact_status_works_with_and_without_the_page(demo: Running, new_t
 
 
 def test_export_of_the_shown_lines_with_prefix_and_token(new_tab: Callable[..., BrowserTab]) -> None:
-    with running("--demo", "3", "--interval", "0.5", "--url-prefix", "/gpu/", "--token", "secret-of-the-test") as server:
+    with running(
+        "--demo", "3", "--interval", "0.5", "--url-prefix", "/gpu/", "--token", "secret-of-the-test"
+    ) as server:
         tab = new_tab().open(f"{server.url}?token=secret-of-the-test")
         tab.page.select_option("#gpu-selector", "2")
         choose(tab, "time-range", "5 min")
