@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -81,19 +82,24 @@ def test_file_that_is_no_longer_there_is_noticed(change: Callable[[Path], None],
 
 
 def test_folder_replaced_by_that_of_another_process_stays_intact(tmp_path: Path) -> None:
-    folder, other_folder = tmp_path / "data", tmp_path / "other"
-    history, other = make_history(folder), make_history(other_folder)
-    for each in (history, other):
-        fill(each, 0, 10)
-        wait_until_written(each)
+    folder = tmp_path / "data"
+    replaced = [make_history(folder)]
+    fill(replaced[0], 0, 10)
+    wait_until_written(replaced[0])
     move_folder(folder)
-    other_folder.rename(folder)
-    fill(history, 10, 20)
-    eventually(lambda: "writes the history in" in str(history.status_message()))
+    other = make_history(folder)
+    fill(other, 0, 10)
+    wait_until_written(other)
+    fill(replaced[0], 10, 20)
+    eventually(lambda: "writes the history in" in str(replaced[0].status_message()))
+    replaced.pop().close()
+    gc.collect()
     assert (folder / f"{FILE}-wal").exists(), "the file of the other process was deleted"
-    history.close()
+    fill(other, 10, 20)
+    wait_until_written(other)
+    assert other.status_message() is None
+    assert read_seconds(folder) == list(range(20))
     other.close()
-    assert read_seconds(folder) == list(range(10))
 
 
 def plant_writable_file(path: Path) -> None:

@@ -85,6 +85,7 @@ class PostgresDatabase(Database):
         self._parameters = make_conninfo(url, **{name: parameters[name] for name in parameters.keys() - given.keys()})
         self._idle: list[_Connection] = []
         self._unreachable_until = 0.0
+        self._unreachable_message = ""
         self._idle_lock = threading.Lock()
         self._backend_pid = 0
 
@@ -182,7 +183,7 @@ class PostgresDatabase(Database):
         with self._idle_lock:
             connection = self._idle.pop() if self._idle else None
             if connection is None and time.monotonic() < self._unreachable_until:
-                raise DatabaseReadError(f"{self._location} is unreachable", is_unreachable=True)
+                raise DatabaseReadError(self._unreachable_message, is_unreachable=True)
         if connection is not None:
             try:
                 connection.execute(begin)
@@ -193,7 +194,8 @@ class PostgresDatabase(Database):
                 return connection
         try:
             connection = self._open_session()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            self._unreachable_message = self._format_read_error(error)
             self._unreachable_until = time.monotonic() + self.retry_interval_s
             raise
         connection.execute(begin)
@@ -209,9 +211,11 @@ class PostgresDatabase(Database):
         if isinstance(error, (psycopg.errors.UndefinedTable, ValueError)):
             return DatabaseReadError(_format_error(error), is_damaged=True)
         if isinstance(error, (psycopg.Error, IncompatibleDatabaseError)):
-            message = f"The history in {self._location} cannot be read ({_format_error(error)})."
-            return DatabaseReadError(message, is_unreachable=True)
+            return DatabaseReadError(self._format_read_error(error), is_unreachable=True)
         return None
+
+    def _format_read_error(self, error: Exception) -> str:
+        return f"The history in {self._location} cannot be read ({_format_error(error)})."
 
     def _read_used_bytes(self, connection: Connection) -> int:
         """Estimate from the newest window of each tier: the server's figures include space that is free for reuse."""

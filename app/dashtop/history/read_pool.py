@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 MAX_THREADS = 4
 ResultT = TypeVar("ResultT")
@@ -36,8 +39,8 @@ class ReadPool:
     def run(self, read: Callable[[], ResultT]) -> ResultT:
         """Return the result of `read`, or raise what it raises.
 
-        Raises ReadTimeoutError after the deadline. Until that read returns, other reads fail at once: the requests of
-        one page would otherwise wait for the deadline one after the other.
+        Raises ReadTimeoutError after the deadline, and if no thread can be started. Until a read whose deadline has
+        passed returns, other reads fail at once: one page would otherwise wait for the deadline several times.
         """
         task = _Read(read)
         with self._changed:
@@ -45,7 +48,10 @@ class ReadPool:
                 raise ReadTimeoutError
             self._waiting.append(task)  # type: ignore[arg-type]
             if self._idle_threads < len(self._waiting) and self._threads < MAX_THREADS:
-                self._start_thread()
+                self._try_start_thread()
+            if not self._threads:
+                self._waiting.remove(task)  # type: ignore[arg-type]
+                raise ReadTimeoutError
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: task.is_done, self._timeout_s):
                 task.is_abandoned = True
@@ -56,9 +62,13 @@ class ReadPool:
                 raise ReadTimeoutError
         return task.get_result()
 
-    def _start_thread(self) -> None:
-        threading.Thread(target=self._work, name="dashtop-history-reader", daemon=True).start()
-        self._threads += 1
+    def _try_start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="dashtop-history-reader", daemon=True).start()
+        except RuntimeError as error:  # the limit of threads of this user or container is reached
+            log.debug("No thread for reads of the history: %s", error)
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         while True:

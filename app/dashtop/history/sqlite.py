@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
@@ -61,7 +62,6 @@ class SqliteDatabase(Database):
         self._path = path
         self._was_opened = False
         self._file_status: os.stat_result | None = None
-        self._abandoned: list[Connection] = []
         self._damaged: Path | None = None
         self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
@@ -163,7 +163,7 @@ class SqliteDatabase(Database):
                 configure(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)  # type: ignore[attr-defined, unused-ignore]
                 connection.close()
             else:
-                self._abandoned.append(connection)
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # never closed, not even when the process ends
         self.close()
         text = f"The history file {path} was deleted or replaced while dashtop ran. A new history begins."
         log.warning("%s", text)
