@@ -161,7 +161,21 @@ def test_malformed_callback_is_400(client: FlaskClient, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, 7, "x", [], [[]], {"gpu": {}}, {"versions": 5}, {"range": ["1h"]}, {"n": 1e308}]
+    "value",
+    [
+        None,
+        7,
+        "x",
+        [],
+        [[]],
+        {"gpu": {}},
+        {"versions": 5},
+        {"range": ["1h"]},
+        {"n": 1e308},
+        {"zoom": [10**30, 10**30 + 10**6]},
+        {"zoom": [2**63 - 10**6, 2**63]},
+        {"zoom": [-(10**30), 10**30]},
+    ],
 )
 def test_odd_values_of_a_good_callback_are_answered(client: FlaskClient, value: object) -> None:
     body = {**TICK, "inputs": [{"id": "request", "property": "data", "value": value}]}

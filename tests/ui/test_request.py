@@ -51,7 +51,8 @@ def test_a_width_is_limited() -> None:
 
 
 @pytest.mark.parametrize(
-    "zoom", [None, 5, [], [1], [1, 2], [5000, 1000], [-5000, 5000], [0, 10**14], [0.0, 5e3], ["a", 2]]
+    "zoom",
+    [None, 5, [], [1], [1, 2], [5000, 1000], [-5000, 5000], [0, 10**14], [10**30, 10**30 + 5000], [0.0, 5e3], ["a", 2]],
 )
 def test_a_zoom_is_a_possible_time_span(zoom: object) -> None:
     assert ViewRequest.parse({"zoom": zoom}).zoom is None

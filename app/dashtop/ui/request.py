@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MIN_WIDTH_PX, _DEFAULT_WIDTH_PX, _MAX_WIDTH_PX = 100, 400, 8000
+_END_OF_TIME_MS = 253_402_300_800_000
 _MIN_ZOOM_MS, _MAX_ZOOM_MS = 2 * SECOND_MS, 366 * 86_400 * SECOND_MS
 
 INTERVALS_S = (0.5, 1.0, 2.0, 5.0)
@@ -94,8 +95,9 @@ def _parse_versions(data: object) -> Mapping[str, str]:
 
 
 def _parse_zoom(data: object) -> TimeSpan | None:
-    """Read a zoom: start and end in whole epoch milliseconds, two seconds to a year apart."""
+    """Read a zoom: start and end in whole epoch milliseconds before the year 10000, two seconds to a year apart."""
     if not isinstance(data, list) or len(data) != 2 or not all(type(edge) is int for edge in data):  # noqa: PLR2004
         return None
     start, end = data
-    return TimeSpan(start, end) if start >= 0 and _MIN_ZOOM_MS <= end - start < _MAX_ZOOM_MS else None
+    is_span = 0 <= start < end < _END_OF_TIME_MS and _MIN_ZOOM_MS <= end - start < _MAX_ZOOM_MS
+    return TimeSpan(start, end) if is_span else None
