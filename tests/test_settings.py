@@ -119,6 +119,38 @@ def test_impossible_value_is_one_sentence_that_says_what_is_allowed(arguments: l
     assert "pattern" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["correct-horse-battery", "correct-horse-battery\n", " correct-horse-battery \r\n"])
+def test_token_is_read_from_a_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    monkeypatch.setenv("DASHTOP_TOKEN_FILE", str(file))
+    assert load().token == "correct-horse-battery"
+    assert load(token="another-horse-battery").token == "another-horse-battery"
+    assert "horse" not in repr(load())
+    with pytest.raises(SettingsError, match="must differ from --embed-token"):
+        load(embed_token="correct-horse-battery")
+
+
+@pytest.mark.parametrize("content", [b"", b"fifteen-letters", b"two lines\nof a token", b"\xff" * 20, b"a" * 300, None])
+def test_invalid_token_file_is_one_sentence(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError) as error:
+        load(token_file=str(file))
+    expected = "must have 16 to 200 characters" if content is not None else "cannot be read (No such file"
+    assert str(error.value).startswith(f"--token-file {file}: ")
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["https://münchen.example", "https://例え.example"])
+def test_international_name_of_a_frame_ancestor_is_explained(name: str) -> None:
+    with pytest.raises(SettingsError, match="xn--"):
+        load(frame_ancestors=name)
+    punycode = name.encode("idna").decode()
+    assert load(frame_ancestors=punycode).frame_ancestors == (punycode,)
+
+
 def test_error_of_environment_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENABLE_GPU_MONITORING", "perhaps")
     with pytest.raises(SettingsError, match=r"--no-gpu 'perhaps': must be true or false .*ENABLE_GPU_MONITORING"):
@@ -234,6 +266,7 @@ EXAMPLES = {
     "demo": "3",
     "url-prefix": '"/gpu/"',
     "token": '"long-enough-token"',
+    "token-file": '"/run/secrets/dashtop"',
     "no-auth": "true",
     "embed-token": '"another-long-token"',
     "frame-ancestors": '["https://portal.example"]',
@@ -258,7 +291,7 @@ def test_toml_file_accepts_option_names_with_dashes_or_underscores(name: str, tm
     field = next(each for each, option in options().items() if option.flag == f"--{name}")
     for spelling in (name, name.replace("-", "_")):
         file = tmp_path / "dashtop.toml"
-        needed = "trusted-proxies = 1\n" if name == "auth-header" else ""
+        needed = {"auth-header": "trusted-proxies = 1\n", "token-file": "token = 'long-enough-token'\n"}.get(name, "")
         file.write_text(f"{needed}{spelling} = {EXAMPLES[name]}\n")
         settings = load(config=str(file))
         assert getattr(settings, field) != Settings.model_fields[field].default

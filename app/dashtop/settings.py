@@ -42,6 +42,7 @@ DEFAULT_DEMO_GPUS: Final = 4
 MAX_DEMO_GPUS: Final = 64
 CONFIG_FILE: Final = "config.toml"
 MAX_QUOTED_LENGTH: Final = 80
+MAX_TOKEN_FILE_BYTES: Final = 1024
 
 # Names that begin like ours but are not settings: dashtop.notebook reads DASHTOP_PROXY_URL, and Kubernetes sets the
 # others in every pod beside a Service called dashtop.
@@ -107,12 +108,13 @@ def _check(pattern: str, requirement: str) -> AfterValidator:
 
 
 _HOST: Final = r"[\w.*-]+|\[[0-9A-Fa-f:.]+\]"
-_TOKEN: Final = _check(
-    r"[\w.~+/=-]{16,200}", "must have 16 to 200 characters, each a letter, a digit or one of . _ ~ + / = -"
-)
+_CREDENTIAL: Final = r"[\w.~+/=-]{16,200}"
+_CREDENTIAL_REQUIREMENT: Final = "must have 16 to 200 characters, each a letter, a digit or one of . _ ~ + / = -"
+_TOKEN: Final = _check(_CREDENTIAL, _CREDENTIAL_REQUIREMENT)
 _FRAME_ANCESTOR: Final = _check(
     rf"'self'|'none'|\*|[a-z][a-z0-9+.-]*:(//({_HOST})(:(\d+|\*))?)?",
-    "must be origins such as https://portal.example, schemes such as vscode-webview:, 'self' or 'none'",
+    "must be origins such as https://portal.example (other than ASCII names as xn--…), schemes such as"
+    " vscode-webview:, 'self' or 'none'",
 )
 
 
@@ -196,6 +198,14 @@ class Settings(BaseSettings):
         ),
         Option(flag="--token", metavar="TOKEN", is_secret=True),
         _TOKEN,
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_TOKEN_FILE"),
+            description="file with the access token, which other users cannot see there; --token comes first",
+        ),
+        Option(flag="--token-file", metavar="FILE"),
     ] = None
     auth: Annotated[
         bool,
@@ -379,7 +389,22 @@ def load(**given: object) -> Settings:
     except ValidationError as error:
         raise SettingsError(_format_error(error.errors()[0])) from error
     _warn_of_unknown_variables()
+    if settings.token is None and settings.token_file is not None:
+        settings = settings.model_copy(update={"token": _read_token(settings.token_file)})
+        if settings.token == settings.embed_token:
+            raise SettingsError(f"--token-file {settings.token_file}: must differ from --embed-token.")
     return settings
+
+
+def _read_token(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            token = file.read(MAX_TOKEN_FILE_BYTES).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise SettingsError(f"--token-file {path}: cannot be read ({error.strerror or error}).") from error
+    if re.fullmatch(_CREDENTIAL, token, re.ASCII) is None:
+        raise SettingsError(f"--token-file {path}: the token {_CREDENTIAL_REQUIREMENT}.")
+    return token
 
 
 class _Environment(EnvSettingsSource):
