@@ -37,7 +37,7 @@ def test_installed_wheel_serves_page_and_assets(installed: Path, tmp_path: Path)
         listed = dashtop.get("/_dash-layout")
         assert b"live-indicator" in listed
         page = dashtop.get("/").decode()
-        own = [part.split('"')[0] for part in page.split('"/assets/')[1:]]
+        own = [part.split('"')[0] for part in page.split('"./assets/')[1:]]
         assert any(".css" in name for name in own)
         assert any(".js" in name for name in own)
         for name in own:
