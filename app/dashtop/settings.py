@@ -87,7 +87,7 @@ def _parse_demo(value: object) -> object:
 
 def _check_demo(value: int | Path) -> int | Path:
     """Raise ValueError unless it is a number of GPUs, or a file that exists."""
-    is_valid = value.is_file() if isinstance(value, Path) else 0 <= value <= MAX_DEMO_GPUS
+    is_valid = os.access(value, os.R_OK) if isinstance(value, Path) else 0 <= value <= MAX_DEMO_GPUS
     if not is_valid:
         raise ValueError(
             f"must be a whole number from 0 to {MAX_DEMO_GPUS}, or a file that `dashtop doctor --record` wrote"
@@ -347,8 +347,21 @@ class Settings(BaseSettings):
         path = next((given[name] for name in ("config", "DASHTOP_CONFIG") if name in given), None)
         if path is None:
             default = default_config_file()
-            return (init_settings, environment, *([_TomlFile(settings_cls, default)] if default.is_file() else []))
+            files = [_TomlFile(settings_cls, default)] if _can_use(default) else []
+            return (init_settings, environment, *files)
         return init_settings, environment, _TomlFile(settings_cls, Path(str(path)))
+
+
+def _can_use(file: Path) -> bool:
+    """Return whether the default file can be read. One that another user owns is a warning, not the end."""
+    try:
+        file.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    except OSError as error:
+        log.warning("The settings file %s is not used: it cannot be read (%s).", file, error.strerror)
+        return False
+    return True
 
 
 def default_config_file() -> Path:
@@ -425,7 +438,7 @@ class _TomlFile(TomlConfigSettingsSource):
     """A settings file, which must exist and be readable."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
-        if not path.is_file():
+        if not os.access(path, os.F_OK):
             raise SettingsError(f"There is no settings file {path}; name one that exists with --config.")
         try:
             super().__init__(settings_cls, toml_file=path)

@@ -152,7 +152,7 @@ def _check_database(database: Database) -> Finding:
 def _check_folder(folder: Path | None) -> Finding:
     if folder is None:
         return Finding(area=HISTORY, text="kept in memory only: lost when dashtop ends")
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         text = f"{folder} is not writable: the history would be kept in memory only"
         return Finding(area=HISTORY, state=State.FAIL, text=text, fix="dashtop --data-dir FOLDER")
