@@ -56,6 +56,12 @@ FAULTS = (
         others_available=True,
     ),
     Fault(
+        name="one GPU hangs",
+        begin=lambda world: world.set_hang("nvmlDeviceGetUtilizationRates", gpu=0).save(),
+        reason=UnavailableReason.NOT_RESPONDING,
+        others_available=True,
+    ),
+    Fault(
         name="driver hangs",
         begin=lambda world: world.set_hang("nvmlDeviceGetTemperature").save(),
         reason=UnavailableReason.DRIVER_SILENT,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import pytest
 
 from dashtop.model.metric import Severity
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.nvml import quarantine, subprocess_reader, worker_process
+from dashtop.sources.nvml import quarantine, subprocess_reader, worker, worker_process
 from dashtop.sources.nvml.bindings import get_reason
 from tests.processes import eventually
 from tests.sources.nvml_fixtures import is_healthy, open_reader, read_complete, read_until, resize_world, worker_pids
@@ -129,6 +131,34 @@ def test_hang_in_a_background_query_makes_only_its_value_stale(
         assert [gpu.values["gpu.temperature"] for gpu in found.gpus] == [30, 31]
         world.clear_faults().save()
         read_until(gpus, lambda found: found.gpus[1].values["gpu.fan_speed"] is not None)
+
+
+def test_worker_that_cannot_be_started_is_retried(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    world = resize_world(nvml_world("rtx3090"), 1)
+    with open_reader(world, monkeypatch) as gpus:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", fail)
+            assert gpus.read(0.1).error is UnavailableReason.INTERNAL_ERROR
+        read_until(gpus, is_healthy)
+
+
+def test_message_of_another_version_is_an_internal_error(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package was upgraded under a running server."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("zip() argument 2 is longer than argument 1")
+
+    world = resize_world(nvml_world("rtx3090"), 1)
+    with open_reader(world, monkeypatch) as gpus:
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.Decoder, "decode", fail)
+            read_until(gpus, lambda found: found.error is UnavailableReason.INTERNAL_ERROR)
+        read_until(gpus, is_healthy)
 
 
 def test_slow_initialization_is_shown_and_waited_for(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,6 +452,21 @@ def test_suspended_laptop_gpu_is_not_woken(
         for _ in range(20):
             assert gpus.read(20).gpus[0].state is UnavailableReason.ASLEEP
         assert not {function for function, uuid in world.calls() - before if uuid}
+
+
+def test_gpu_that_may_suspend_later_is_not_woken(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`power/control` is turned to auto while dashtop runs."""
+    world = nvml_world("rtx4090_laptop_asleep")
+    world.gpu(0)["runtime_status"] = "active"
+    (device,) = (world.write_sysfs(tmp_path) / "bus" / "pci" / "devices").iterdir()
+    (device / "power" / "control").write_text("on\n")
+    with open_reader(world, monkeypatch, sys_root=tmp_path) as gpus:
+        read_until(gpus, is_healthy)
+        (device / "power" / "control").write_text("auto\n")
+        (device / "power" / "runtime_status").write_text("suspended\n")
+        read_until(gpus, lambda found: found.gpus[0].state is UnavailableReason.ASLEEP)
 
 
 @pytest.mark.parametrize("driver", ["nouveau", "vfio-pci", None])

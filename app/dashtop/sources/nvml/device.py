@@ -12,6 +12,7 @@ from dashtop.model.ports import ByteRates, GpuUtilization, MemoryUse, NvLinks, P
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml import queries
 from dashtop.sources.nvml.bindings import call
+from dashtop.sources.nvml.call_marker import build_mark
 from dashtop.sources.nvml.processes import ProcessReader
 from dashtop.sources.nvml.throughput import EnergyRate, FieldReader, FieldReadings
 
@@ -51,6 +52,7 @@ class NvmlDevice:
         self.gpu_index = gpu_index
         self._not_supported_reason = not_supported_reason
         self._read_host_memory = read_host_memory
+        self._marks: dict[Callable[..., Any], bytes] = {}
         self._results: dict[Callable[..., Any], Any] = {}
         self._polled: dict[tuple[object, ...], Callable[[], Any]] = {}
         self._activity = queries.GpmReader(handle)
@@ -74,13 +76,17 @@ class NvmlDevice:
         """Call NVML once per tick, however many metrics need the result."""
         result: ResultT | Unavailable | None = self._results.get(function)
         if result is None:
-            self._marker.begin(self.gpu_index, function.__name__)
+            self._marker.set(self._marks.get(function) or self._build_mark(function))
             try:
                 result = call(function, self._handle, *arguments)
             except Unavailable as error:
                 result = error
             self._results[function] = result
         return self._unwrap(result)
+
+    def _build_mark(self, function: Callable[..., Any]) -> bytes:
+        mark = self._marks[function] = build_mark(self.gpu_index, function.__name__)
+        return mark
 
     def _poll(self, interval_s: float, function: Callable[..., ResultT], *arguments: object) -> ResultT:
         """Return the newest result of a slow call, which runs in the background every `interval_s`."""

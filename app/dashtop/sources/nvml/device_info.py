@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pynvml
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _NVIDIA_VENDOR = "0x10de"
 _DISPLAY_CLASS = "0x03"
+CONTROL_INTERVAL_S = 5.0
 
 
 class Driver(NamedTuple):
@@ -126,19 +128,25 @@ class PowerState:
     """Reads whether a GPU is suspended. Reading it does not wake the GPU.
 
     The kernel reports it in `power/runtime_status` of the PCI device (Documentation/power/runtime_pm.rst).
-    A device whose `power/control` is not "auto" is never suspended, and its status is not read again.
+    A device whose `power/control` is not "auto" is never suspended: its status is not read, and whether it is "auto"
+    by now only every CONTROL_INTERVAL_S.
     """
 
     def __init__(self, sys_root: Path, bus_id: str | None) -> None:
-        self._status: Path | None = None
+        self._folder: Path | None = None
         if bus_id is not None:
-            power = sys_root / "bus" / "pci" / "devices" / to_sysfs_name(bus_id) / "power"
-            if read_first_line(power / "control") == "auto":
-                self._status = power / "runtime_status"
+            self._folder = sys_root / "bus" / "pci" / "devices" / to_sysfs_name(bus_id) / "power"
+        self._can_suspend = False
+        self._check_control_at = -math.inf
 
-    def is_suspended(self) -> bool:
-        """Return whether the GPU is suspended now."""
-        return self._status is not None and read_first_line(self._status) == "suspended"
+    def is_suspended(self, now: float) -> bool:
+        """Return whether the GPU is suspended now (monotonic seconds)."""
+        if self._folder is None:
+            return False
+        if now >= self._check_control_at:
+            self._check_control_at = now + CONTROL_INTERVAL_S
+            self._can_suspend = read_first_line(self._folder / "control") == "auto"
+        return self._can_suspend and read_first_line(self._folder / "runtime_status") == "suspended"
 
 
 def find_suspended_gpus(proc: Path, sys_root: Path) -> list[GpuIdentity]:
@@ -154,7 +162,7 @@ def find_suspended_gpus(proc: Path, sys_root: Path) -> list[GpuIdentity]:
             continue
         if not _is_bound_to_nvidia(device):
             continue
-        if not PowerState(sys_root, device.name).is_suspended():
+        if not PowerState(sys_root, device.name).is_suspended(0.0):
             return []
         found.append(read_identity(proc, device.name))
     return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.gpu_records import mark_unavailable
 from dashtop.sources.nvml.selection import Selection
+from dashtop.sources.nvml.worker_process import MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,7 +69,7 @@ class Quarantine:
 
     def selection(self) -> Selection:
         """Return which GPUs the main worker reads."""
-        return Selection(excluded=frozenset(self._isolated))
+        return Selection(excluded=frozenset(self._isolated)) if self._isolated else Selection()
 
     def can_isolate(self, index: int, gpu_count: int) -> bool:
         """Return whether the main worker keeps a GPU without this one. If all GPUs hang, it is the driver."""
@@ -110,7 +111,7 @@ class Quarantine:
         try:
             reading = worker.receive(0.0) if worker.requested_at is not None else None
             worker.request(now, Selection(only=entry.index))
-        except (OSError, EOFError):
+        except (OSError, EOFError, MessageError):
             self._stop(entry, worker, UnavailableReason.DRIVER_ERROR, now)
             return
         is_background_hung = worker.find_hung_background_call(now) is not None

@@ -73,7 +73,7 @@ class GpuSession:
         """Read the metrics that are due. If the GPU is suspended or unreadable, all values are missing."""
         if self._nvml_device is None:
             return mark_unavailable(self.device, self._error)
-        if self._power_state.is_suspended():
+        if self._power_state.is_suspended(now):
             return self._mark_unavailable(UnavailableReason.ASLEEP)
         self._nvml_device.start_tick()
         values, unavailable = self._reader.read(self._nvml_device, now)

@@ -15,7 +15,7 @@ from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.gpu_records import has_uuid, mark_unavailable
 from dashtop.sources.nvml.driver_files import describe_unreadable_gpu
 from dashtop.sources.nvml.quarantine import MAX_PROBES, Quarantine, find_group
-from dashtop.sources.nvml.worker_process import WorkerProcess, stop_all
+from dashtop.sources.nvml.worker_process import MessageError, WorkerProcess, stop_all
 
 if TYPE_CHECKING:
     from dashtop.model.ports import Clock
@@ -76,6 +76,10 @@ class SubprocessGpuReader:
             reading = worker.receive(timeout_s)
         except (OSError, EOFError):
             self._handle_crash(worker, now)
+            return self._get_last(now)
+        except MessageError as error:
+            log.error("Restart dashtop: %s", error)  # noqa: TRY400 - the cause is in the message
+            self._fail(worker, now, UnavailableReason.INTERNAL_ERROR, at_once=False)
             return self._get_last(now)
         if reading is not None:
             return self._accept(worker, reading, now)

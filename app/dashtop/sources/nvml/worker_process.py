@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dashtop.model.errors import DashtopError
 from dashtop.sources.nvml.call_marker import OPEN_DRIVER, OPEN_GPU, Call, CallWatch
 from dashtop.sources.nvml.worker import Decoder
 
@@ -34,6 +35,10 @@ INIT_SHOWN_AFTER_S = 1.0
 # The folder of dashtop is appended at the end for the same reason. PYTHONPATH keeps its effect.
 _START = """import sys; sys.path[:] = [*filter(None, sys.path), sys.argv[1]]
 from dashtop.sources.nvml.worker import main; main(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])"""
+
+
+class MessageError(DashtopError):
+    """A worker's message cannot be decoded."""
 
 
 class WorkerProcess:
@@ -72,10 +77,18 @@ class WorkerProcess:
             self.requested_at = now
 
     def receive(self, timeout_s: float) -> GpuReading | None:
-        """Wait for the reading. Return None after the timeout. Raise OSError or EOFError if the worker is gone."""
+        """Wait for the reading. Return None after the timeout.
+
+        Raise OSError or EOFError if the worker is gone, and MessageError if it does not fit this process: its package
+        was upgraded while the server runs.
+        """
         if not self._poll.poll(1000 * timeout_s):
             return None
-        reading = self._decoder.decode(self._connection.recv_bytes())
+        message = self._connection.recv_bytes()
+        try:
+            reading = self._decoder.decode(message)
+        except Exception as error:
+            raise MessageError(f"the answer of the process that reads the GPUs is not understood: {error!r}") from error
         self.requested_at = None
         return reading
 
