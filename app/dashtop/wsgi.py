@@ -1,13 +1,16 @@
-"""For WSGI servers such as gunicorn: `dashtop.wsgi:server`, with settings from the environment.
+"""For WSGI servers such as gunicorn and uWSGI: `dashtop.wsgi:server`, with settings from the environment.
 
 Run one worker with threads: each worker collects for itself.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import logging
 import os
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from dashtop.app import Dashtop, create_app, data_folder
 from dashtop.settings import Settings, load
@@ -15,6 +18,11 @@ from dashtop.settings import Settings, load
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
+
+NO_THREADS = (
+    "uWSGI runs Python without threads, which dashtop needs to collect samples. Start uWSGI with --enable-threads,"
+    " or better with --threads 32."
+)
 
 log = logging.getLogger("dashtop")
 
@@ -42,14 +50,46 @@ class Application:
         self._dashtop = self._build()
 
     def _build(self) -> Dashtop:
-        dashtop = create_app(self._settings)
-        if dashtop.path != self._settings.url_prefix:
-            log.warning("The page opens at %s", dashtop.path)
-            if data_folder(self._settings) is None:
-                log.warning(
-                    "Each worker generates its own access token. Set DASHTOP_TOKEN if there are several workers."
-                )
-        return dashtop
+        return _create_app(self._settings)
+
+
+class UwsgiApplication:
+    """A WSGI application for uWSGI, which forks its workers without Python's knowledge.
+
+    Each worker starts collection after the fork, or at its first request where uWSGI does not fork.
+    """
+
+    def __init__(self, settings: Settings, uwsgi: Any) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._dashtop: Dashtop | None = None
+        self._has_threads = bool(uwsgi.has_threads)
+        if self._has_threads:
+            uwsgi.post_fork_hook = self._start
+        else:
+            log.error(NO_THREADS)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        if not self._has_threads:
+            start_response("503 Service Unavailable", [("Content-Type", "application/json")])
+            return [json.dumps({"detail": NO_THREADS}).encode()]
+        return self._start().server(environ, start_response)
+
+    def _start(self) -> Dashtop:
+        with self._lock:
+            if self._dashtop is None:
+                self._dashtop = _create_app(self._settings)
+            return self._dashtop
+
+
+def _create_app(settings: Settings) -> Dashtop:
+    dashtop = create_app(settings)
+    if dashtop.path != settings.url_prefix:
+        log.warning("The page opens at %s", dashtop.path)
+        if data_folder(settings) is None:
+            log.warning("Each worker generates its own access token. Set DASHTOP_TOKEN if there are several workers.")
+    return dashtop
 
 
 def _load_settings() -> Settings:
@@ -60,4 +100,12 @@ def _load_settings() -> Settings:
     return settings
 
 
-server = Application(_load_settings())
+def _build_server() -> Application | UwsgiApplication:
+    try:
+        uwsgi = importlib.import_module("uwsgi")  # exists only inside uWSGI
+    except ModuleNotFoundError:
+        return Application(_load_settings())
+    return UwsgiApplication(_load_settings(), uwsgi)
+
+
+server = _build_server()
