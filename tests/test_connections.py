@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -25,7 +26,6 @@ from tests.processes import DASHTOP, Running, eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 ALL = "/api/v1/system/monitoring/all"
@@ -187,3 +187,9 @@ def test_repeated_records_are_limited(caplog: pytest.LogCaptureFixture, monkeypa
     limit._ends_at_s = 0.0
     log.warning("many %d", 100)
     assert caplog.messages[-1] == "many 100"
+
+
+def test_server_writes_no_core_dump_which_would_hold_the_token(served: Running) -> None:
+    limits = Path(f"/proc/{served.process.pid}/limits").read_text().splitlines()
+    (core,) = [line for line in limits if line.startswith("Max core file size")]
+    assert core.split()[4] == "0"

@@ -209,6 +209,14 @@ def test_a_bad_value_is_one_line(arguments: list[str]) -> None:
     assert result.stdout == ""
 
 
+def test_too_low_limit_of_memory_is_one_line(tmp_path: Path) -> None:
+    limited = f"ulimit -v 400000; exec {DASHTOP} --no-gpu --no-persist --port 0"
+    result = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "dashtop: Not enough memory or threads (" in result.stderr
+
+
 def _fails(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([DASHTOP, *arguments], capture_output=True, text=True, timeout=20, check=False)
 

@@ -58,6 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DashtopError as error:
         print(f"dashtop: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not _is_out_of_resources(error):
+            raise
+        print(
+            f"dashtop: Not enough memory or threads ({error or 'out of memory'}). Raise the limits: ulimit -v and"
+            " ulimit -u, or the memory and pids limits of the container.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _is_out_of_resources(error: Exception) -> bool:
+    """Return whether a limit of memory or threads caused the error. Python has no classes for the last two."""
+    hints = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(hint in str(error) for hint in hints)
 
 
 def serve(settings: Settings) -> None:
