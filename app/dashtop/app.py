@@ -112,8 +112,6 @@ def open_history(settings: Settings, clock: Clock) -> HistoryStore:
 
 def build_database(settings: Settings) -> Database:
     """Return the database of the history, not opened yet. Raises SettingsError."""
-    from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415
-
     kept_ms, max_bytes = settings.keep_days * DAY_MS, settings.keep_mb * 1_000_000
     if settings.history_url is not None and is_on_server(settings):
         try:
@@ -124,6 +122,12 @@ def build_database(settings: Settings) -> Database:
                 " 'psycopg[binary]'."
             ) from error
         return PostgresDatabase(settings.history_url, kept_ms=kept_ms, max_bytes=max_bytes)
+    try:
+        from dashtop.history.sqlite import FILE, SqliteDatabase  # noqa: PLC0415 - a Python may be built without it
+    except ImportError:
+        from dashtop.history.memory import MissingDatabase  # noqa: PLC0415
+
+        return MissingDatabase()
     folder = data_folder(settings)
     return SqliteDatabase(folder / FILE if folder is not None else None, kept_ms=kept_ms, max_bytes=max_bytes)
 

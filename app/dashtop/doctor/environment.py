@@ -19,6 +19,7 @@ from dashtop.addresses import find_addresses, format_address
 from dashtop.app import build_database, data_folder, is_on_server
 from dashtop.doctor.report import Finding, State
 from dashtop.history.database import DatabaseReadError
+from dashtop.history.memory import FIX, MISSING_SQLITE, MissingDatabase
 from dashtop.model.text import sanitize_text
 from dashtop.sources.host.cgroups import parse_cgroup
 
@@ -141,6 +142,8 @@ def check_storage_and_port(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_database(database: Database) -> Finding:
+    if isinstance(database, MissingDatabase):
+        return Finding(area=HISTORY, state=State.WARN, text=MISSING_SQLITE, fix=FIX)
     try:
         return Finding(area=HISTORY, text=database.describe())
     except DatabaseReadError as error:
