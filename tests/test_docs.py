@@ -21,7 +21,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 README = (ROOT / "README.md").read_text()
 OTHER_PROGRAMS_OPTIONS = {  # gunicorn's, docker's and those of dashtop's subcommands, which are no settings
     *("--workers", "--threads", "--keep-alive", "--graceful-timeout", "--limit-request-line", "--bind"),
-    *("--http-socket", "--module", "--enable-threads", "--preload"),
+    *("--user", "--now", "--http-socket", "--module", "--enable-threads", "--preload"),
     *("--gpus", "--pid", "--build", "--detach", "--name", "--publish", "--tag", "--volume"),
     *("--help", "--print-completion", "--json", "--range", "--start", "--end", "--step", "--metrics", "--format"),
     *("--gpu", "--layout", "--verify", "--record"),
