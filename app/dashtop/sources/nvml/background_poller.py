@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml.bindings import call
+from dashtop.sources.nvml.call_marker import build_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ class QueryOwner(Protocol):
 class _Query(Generic[ResultT]):
     function: Callable[[], ResultT]
     interval_s: float
-    gpu_index: int
+    mark: bytes
     requested_at: float
     due: float = 0.0
     result: ResultT | Unavailable | None = None
@@ -84,7 +85,8 @@ class BackgroundPoller:
         """
         query = self._queries.get((owner, function))
         if query is None:
-            query = _Query(function, interval_s, owner.gpu_index, time.monotonic())
+            mark = build_mark(owner.gpu_index, get_function_name(function))
+            query = _Query(function, interval_s, mark, time.monotonic())
             self._queries[owner, function] = query
             self._requests.put(((owner, function), query))
             if self._thread is None:
@@ -145,7 +147,7 @@ class BackgroundPoller:
     def _execute(self, query: _Query[Any]) -> float | None:
         """Run a query and store its result. Return the seconds until it must run again to have one, or None."""
         interval_s = query.interval_s
-        self._marker.begin(query.gpu_index, get_function_name(query.function))
+        self._marker.begin_marked(query.mark)
         try:
             query.result = call(query.function)
         except RetryAfter as retry:
