@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.debian import program
@@ -32,14 +31,6 @@ def build_location(dashtop: Running, prefix: str = "/", cut: str = "") -> str:
     """Return the documented location block, for that prefix and server."""
     passed = f"http://{dashtop.url.split('/')[2]}{cut}"
     return LOCATION.replace("location / ", f"location {prefix} ").replace("http://127.0.0.1:8050", passed)
-
-
-def find_free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def create_certificate(folder: Path, *names: str) -> str:

@@ -13,8 +13,8 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from tests.nginx import build_location, find_free_ports, run_nginx
-from tests.processes import Running, eventually, running
+from tests.nginx import build_location, run_nginx
+from tests.processes import Running, eventually, find_free_ports, running
 from tests.streams import open_stream
 
 if TYPE_CHECKING:

@@ -232,15 +232,19 @@ def _read_memory(host: HostReader) -> MemoryUse | None:
 
 
 def _find_frame_ancestors(settings: Settings) -> tuple[str, ...]:
-    """Return the origins that may embed the pages; if none are set, those of this machine for a server on loopback.
+    """Return the origins that may embed the pages: the configured ones, and dashtop itself for its gallery of panels.
 
-    A cell of a local JupyterLab then shows `IFrame("http://127.0.0.1:8050")`.
+    If none are set, a server on loopback allows those of this machine: a cell of a local JupyterLab then shows
+    `IFrame("http://127.0.0.1:8050")`.
     """
     from dashtop.web.security.hosts import is_loopback  # noqa: PLC0415
 
-    if "frame_ancestors" in settings.model_fields_set or not is_loopback(settings.host):
-        return settings.frame_ancestors
-    return (*settings.frame_ancestors, "http://localhost:*", "http://127.0.0.1:*")
+    ancestors = settings.frame_ancestors
+    if "'none'" in ancestors:
+        return ancestors
+    if "frame_ancestors" not in settings.model_fields_set and is_loopback(settings.host):
+        ancestors = ("http://localhost:*", "http://127.0.0.1:*")
+    return ("'self'", *(each for each in ancestors if each != "'self'"))
 
 
 def _access_token(settings: Settings) -> str | None:

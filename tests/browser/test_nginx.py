@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import TICK, open_browser_tab
-from tests.nginx import build_location, create_certificate, find_free_ports, run_nginx
-from tests.processes import ROOT, eventually, running
+from tests.nginx import build_location, create_certificate, run_nginx
+from tests.processes import ROOT, eventually, find_free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable

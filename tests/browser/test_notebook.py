@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.processes import DASHTOP, ROOT, eventually, running
+from tests.processes import DASHTOP, ROOT, eventually, find_free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,17 +70,6 @@ class NotebookHost:
 
     url: str
     notebooks: Path
-
-
-def find_free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import WAIT_MS
-from tests.nginx import build_location, create_certificate, find_free_ports, run_nginx
-from tests.processes import ROOT, eventually, running
+from tests.nginx import build_location, create_certificate, run_nginx
+from tests.processes import ROOT, eventually, find_free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

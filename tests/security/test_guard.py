@@ -249,6 +249,7 @@ def test_frame_ancestors_setting(start: Callable[..., Dashtop]) -> None:
 def test_servers_of_this_machine_may_embed_a_server_for_this_machine(start: Callable[..., Dashtop]) -> None:
     loopback = "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
     for settings, expected in (
+        ({"frame_ancestors": "'none'"}, False),
         ({}, True),
         ({"host": "0.0.0.0", "auth": "false"}, False),
         ({"frame_ancestors": "'self'"}, False),
@@ -415,7 +416,7 @@ def test_person_gets_a_form_for_the_token(start: Callable[..., Dashtop]) -> None
     browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     page = client.get('/embed/compact?gpu=1&x="><script>&token=wrong-horse', headers=browser)
     assert (page.status_code, page.mimetype) == (401, "text/html")
-    assert "frame-ancestors https://portal.example" in page.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'self' https://portal.example" in page.headers["Content-Security-Policy"]
     assert '<input type="hidden" name="gpu" value="1">' in page.text
     assert "<script>" not in page.text
     assert "not valid" in page.text

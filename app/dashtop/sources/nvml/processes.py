@@ -28,7 +28,7 @@ class ProcessReader:
         self._last_sample_us = 0
         self._infos = RowBuffer(PROCESS_INFO)
         self._samples = RowBuffer(UTILIZATION_SAMPLE)
-        first = 1 if _is_v3_misread() else 0
+        first = 1 if is_v3_misread() else 0
         self._versions = {kind: list(versions[first:]) for kind, versions in PROCESS_LISTS.items()}
 
     def read(self) -> tuple[GpuProcess, ...]:
@@ -83,7 +83,7 @@ class ProcessReader:
         return {pid: utilizations for pid, _, *utilizations in samples}
 
 
-def _is_v3_misread() -> bool:
+def is_v3_misread() -> bool:
     """Return whether the entries of the v3 lists are larger than pynvml assumes: R535 before 535.98.
 
     They grew with confidential computing, and later moved to a function of their own (XuehaiPan/nvitop, pull request 79

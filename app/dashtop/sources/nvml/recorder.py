@@ -22,7 +22,7 @@ import pynvml
 
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.nvml.bindings import MAX_TEXT_LENGTH, find_function
-from dashtop.sources.nvml.processes import _is_v3_misread
+from dashtop.sources.nvml.processes import is_v3_misread
 from dashtop.sources.nvml.queries import MAX_NVLINKS
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Recorder:
         if self._code != pynvml.NVML_SUCCESS:
             return
         facts: dict[str, Any] = {"absent": _find_absent()}
-        if _is_v3_misread():
+        if is_v3_misread():
             facts["wide_process_list"] = True
         _print(facts=["", facts])
         for function, key in (
@@ -278,7 +278,7 @@ class Recorder:
     def _record_processes(self, device: str, handle: Any) -> None:
         found: dict[int, dict[str, Any]] = {}
         for kind, name in _LISTS.items():
-            version = "_v2" if _is_v3_misread() or not _has(f"nvmlDeviceGet{name}RunningProcesses_v3") else "_v3"
+            version = "_v2" if is_v3_misread() or not _has(f"nvmlDeviceGet{name}RunningProcesses_v3") else "_v3"
             for process in self._get(device, f"{name}RunningProcesses{version}", handle) or ():
                 entry = found.setdefault(process.pid, {"pid": process.pid, "type": kind})
                 if kind not in entry["type"].split("+"):
