@@ -56,8 +56,8 @@ def test_stores_have_an_undo_history_that_can_be_cleared(tab: BrowserTab) -> Non
     assert tab.page.evaluate("window.dash_stores[0].getState().history.past.length") <= 1
 
 
-def test_the_configuration_has_the_path_prefix(tab: BrowserTab) -> None:
-    assert tab.page.evaluate("window.dashtop.internals.pathPrefix()") == "/"
+def test_configuration_has_the_path_prefix(tab: BrowserTab) -> None:
+    assert tab.page.evaluate("window.dashtop.internals.pathPrefix()") == "./"
 
 
 def test_dash_loads_plotly_from_our_address(tab: BrowserTab) -> None:

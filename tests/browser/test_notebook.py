@@ -193,8 +193,8 @@ def run_cell(page: Page, host: NotebookHost, base: str, code: str) -> FrameLocat
     content = {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     (host.notebooks / name).write_text(json.dumps(content))
     page.goto(f"{base}lab/tree/{name}?reset")
-    page.get_by_text("| Idle").wait_for()  # of the kernel
-    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.locator(".jp-Notebook .jp-Cell").first.click()  # the status bar shows the kernel of the active notebook
+    page.get_by_text("| Idle").wait_for()
     page.keyboard.press("Shift+Enter")
     page.locator(".jp-OutputArea iframe[title=dashtop]").wait_for()
     return page.frame_locator(".jp-OutputArea iframe[title=dashtop]")
@@ -243,7 +243,7 @@ def test_launcher_starts_dashtop_which_refuses_other_users_of_the_machine(lab: N
 def test_documented_calls_render_live_values_in_jupyterlab(lab: NotebookHost, lab_page: Page, code: str) -> None:
     frame = run_cell(lab_page, lab, lab.url, f"import dashtop\n%load_ext dashtop\n{code}")
     frame.locator("html[data-live=live]").wait_for(state="attached")
-    frame.locator("[data-metric]:visible").filter(has_text=re.compile(r"^[\d.]+$")).first.wait_for()
+    frame.locator("[data-metric]:visible, td").filter(has_text=re.compile(r"^[\d.]+$")).first.wait_for()
     source = lab_page.locator(".jp-OutputArea iframe[title=dashtop]").get_attribute("src")
     assert source is not None
     assert re.match(r"/base/proxy/\d+/~[\w-]+/", source), "through the proxy: the browser may be on another machine"
