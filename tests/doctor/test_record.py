@@ -80,7 +80,7 @@ def machine(tmp_path: Path, fake_nvml_cache: Path, monkeypatch: pytest.MonkeyPat
     return Machine(tmp_path, fake_nvml_cache, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["a100_mig", "driver_r470", "h100x8", "lost_gpu", "rtx3090", "v100", "wsl"])
+@pytest.mark.parametrize("name", ["a100_mig", "driver_r470", "lost_gpu", "rtx3090"])
 def test_a_recording_replays_what_was_recorded(nvml_world: WorldFactory, machine: Machine, name: str) -> None:
     world = nvml_world(name)
     machine.record(world)
