@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ from tests.postgresql import Postgres, find_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Minutes each: hung disks, and real notebook hosts and portals in the browser. Run with ALL_TESTS=1.
+LONG_TESTS = ["browser/test_notebook.py", "browser/test_portal.py", "history/test_faulty_disk.py"]
+collect_ignore = [] if os.environ.get("ALL_TESTS") else LONG_TESTS
 
 pytest_plugins = ["tests.fake_nvml.fixtures"]
 

@@ -28,16 +28,17 @@ def main() -> None:
         sys.exit("dashtop needs Python 3.10 or later: run this with a newer python3.")
     install_programs()
     python = environment()
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[test]")
+    extras = "test,test-notebook" if os.environ.get("ALL_TESTS") else "test"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[{extras}]")
     checks: list[tuple[str, ...]] = [
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
         ("mypy",),
         ("lint-imports", "--no-cache"),
         *javascript_checks(),
-        # Half of the tests' time is waiting: three at once on two cores. A file stays in one place:
+        # Half of the tests' time is waiting: two at once. A file stays in one place:
         # its tests share a server.
-        ("pytest", "-n", "3", "--dist", "loadfile", *sys.argv[1:]),
+        ("pytest", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
     ]
     failed = [check for check in checks if not passes(python.parent, check)]
     if failed:
