@@ -78,19 +78,44 @@ def _read_rows(source: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ..
     """Yield the rows in ascending id. Behind a damaged page, go on at the next id that can be read."""
     columns = "rowid, *" if table == "gpu" else "*"
     query = f"SELECT {columns} FROM {table} WHERE rowid >= ? ORDER BY rowid"  # noqa: S608
-    first, skipped = 0, 1
-    while first <= MAX_ID:
+    first: int | None = 0
+    while first is not None:
         try:
             for row in source.execute(query, (first,)):
                 if not isinstance(row[0], int) or row[0] < first:
                     break  # the pages are in disorder
                 yield row
-                first, skipped = row[0] + 1, 1
+                first = row[0] + 1
             else:
                 return
         except sqlite3.DatabaseError:
-            pass  # the next attempt begins behind this place
-        first, skipped = first + skipped, 2 * skipped
+            pass  # rows follow behind this place
+        first = _find_readable(source, query, first)
+
+
+def _find_readable(source: sqlite3.Connection, query: str, unreadable: int) -> int | None:
+    """Return the lowest id behind an unreadable one from which rows can be read, None if there is none."""
+    step = 1
+    while not _is_readable(source, query, unreadable + step):
+        unreadable, step = unreadable + step, 2 * step
+        if unreadable > MAX_ID:
+            return None
+    readable = unreadable + step
+    while readable - unreadable > 1:
+        middle = (readable + unreadable) // 2
+        if _is_readable(source, query, middle):
+            readable = middle
+        else:
+            unreadable = middle
+    return readable
+
+
+def _is_readable(source: sqlite3.Connection, query: str, first: int) -> bool:
+    try:
+        row = source.execute(query, (first,)).fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    return row is None or (isinstance(row[0], int) and row[0] >= first)
 
 
 class _Checks:
