@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dashtop.history.postgresql import PostgresDatabase
 from dashtop.history.sqlite import FILE, SqliteDatabase
 from dashtop.history.store import HistoryStore
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.model.errors import CollectionEndedError
 from dashtop.model.ports import SystemClock
 from dashtop.model.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
 from dashtop.model.timerange import DAY_MS
@@ -122,3 +124,24 @@ def is_written(history: HistoryStore) -> bool:
 
 def wait_until_written(history: HistoryStore, timeout_s: float = 30.0) -> None:
     eventually(lambda: is_written(history), timeout_s, every_s=0.002)
+
+
+@dataclass
+class FixedSample:
+    """A LatestSample that does not change by itself."""
+
+    sample: Sample | None
+    is_alive: bool = True
+    interval_s: float = 1.0
+
+    def request_interval(self, interval_s: float) -> float:
+        return min(interval_s, self.interval_s)
+
+    def latest(self) -> Sample | None:
+        return self.sample
+
+    def alive(self) -> bool:
+        return self.is_alive
+
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        raise CollectionEndedError("no further sample")

@@ -16,8 +16,7 @@ from dashtop.model.sample import CollectorRun, Mount
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.web.prometheus import exporter
 from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
-from tests.api.client import FixedSample
-from tests.builders import NOON_MS, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.debian import program
 

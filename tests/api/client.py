@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from dashtop.model.errors import CollectionEndedError
 from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import routes
-from tests.builders import make_history
+from tests.builders import FixedSample, make_history
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from dashtop.model.ports import Clock, History
-    from dashtop.model.sample import Sample
-
-
-@dataclass
-class FixedSample:
-    """A LatestSample that does not change by itself."""
-
-    sample: Sample | None
-    is_alive: bool = True
-    interval_s: float = 1.0
-
-    def request_interval(self, interval_s: float) -> float:
-        return min(interval_s, self.interval_s)
-
-    def latest(self) -> Sample | None:
-        return self.sample
-
-    def alive(self) -> bool:
-        return self.is_alive
-
-    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
-        raise CollectionEndedError("no further sample")
 
 
 def make_client(latest: FixedSample, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:

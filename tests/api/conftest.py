@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.model.sample import GpuProcess, Mount, ProcessInfo
-from tests.api.client import FixedSample, make_client
-from tests.builders import make_gpu, make_sample
+from tests.api.client import make_client
+from tests.builders import FixedSample, make_gpu, make_sample
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from dashtop.metrics import ALL_METRICS, GPU_METRICS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.web.api.endpoints import ENDPOINTS
-from tests.api.client import FixedSample, make_client
-from tests.builders import NOON_MS, make_gpu, make_history, make_sample
+from tests.api.client import make_client
+from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:

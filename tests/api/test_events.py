@@ -10,8 +10,8 @@ from dashtop.metrics import METRICS
 from dashtop.model.metric import Severity
 from dashtop.model.sample import Event, GpuProcess, ProcessInfo
 from dashtop.web.api.context import MAX_STREAMS
-from tests.api.client import FixedSample, make_client
-from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
+from tests.api.client import make_client
+from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.unavailable import UnavailableReason
-from tests.api.client import FixedSample, make_client
-from tests.builders import make_gpu, make_sample
+from tests.api.client import make_client
+from tests.builders import FixedSample, make_gpu, make_sample
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -19,8 +19,7 @@ from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import sse as stream
 from dashtop.web.api.context import MAX_STREAMS, Context
 from dashtop.web.api.params import GpuParams
-from tests.api.client import FixedSample
-from tests.builders import NOON_MS, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.processes import ROOT, Running, eventually, running
 from tests.streams import STREAM, open_stream
@@ -156,10 +155,10 @@ def test_slow_client_is_disconnected() -> None:
 
 
 SHORT_TIMEOUTS = """#!{python}
-from dashtop import cli, server
-from dashtop.web.api import sse as stream
+from dashtop import cli
+from dashtop.web.api import sse
 
-stream.UNREAD_TIMEOUT_S, server.UNREAD_TIMEOUT_MS = 2, 2000
+sse.UNREAD_TIMEOUT_S = 2
 cli.main()
 """
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.api.client import FixedSample, make_client
-from tests.builders import NOON_MS, make_device, make_gpu, make_history, make_sample
+from tests.api.client import make_client
+from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dashtop.metrics import ALL_METRICS
-from tests.api.client import FixedSample, make_client
-from tests.builders import make_sample
+from tests.api.client import make_client
+from tests.builders import FixedSample, make_sample
 from tests.processes import Running, running
 
 if TYPE_CHECKING:

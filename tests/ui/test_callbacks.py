@@ -16,8 +16,8 @@ from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.panels import CHARTS
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.snapshot import select_metrics
-from tests.builders import make_sample
-from tests.ui.worlds import HOST_VALUES, Pinned, Recorded, gpu, world
+from tests.builders import FixedSample, make_sample
+from tests.ui.worlds import HOST_VALUES, Recorded, gpu, world
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Gpu
@@ -48,12 +48,12 @@ class Browser:
         return set(figures["charts"])
 
 
-def make_page(*gpus: Gpu, **options: Any) -> tuple[PageUpdater, Pinned, Recorded]:
+def make_page(*gpus: Gpu, **options: Any) -> tuple[PageUpdater, FixedSample, Recorded]:
     services, latest, history = world(gpus=gpus, **options)
     return PageUpdater(services, METRICS, Flask("test")), latest, history
 
 
-def advance(latest: Pinned, seconds: int) -> None:
+def advance(latest: FixedSample, seconds: int) -> None:
     assert latest.sample is not None
     now = latest.sample
     latest.sample = dataclasses.replace(

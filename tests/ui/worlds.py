@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dashtop.model.errors import CollectionEndedError
 from dashtop.model.ports import ReadStatus, Services
 from dashtop.model.sample import ALL_EVENTS, Series, SeriesKey, SeriesSet
-from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.builders import NOON_MS, FixedSample, make_gpu, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -31,27 +30,6 @@ HOST_VALUES = {
     "system.memory.total_gb": 64.0,
     "system.memory.used_percent": 12.5,
 }
-
-
-@dataclass
-class Pinned:
-    """A collector that stands still."""
-
-    sample: Sample | None
-    is_alive: bool = True
-    interval_s: float = 1.0
-
-    def request_interval(self, interval_s: float) -> float:
-        return min(interval_s, self.interval_s)
-
-    def latest(self) -> Sample | None:
-        return self.sample
-
-    def alive(self) -> bool:
-        return self.is_alive
-
-    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
-        raise CollectionEndedError("nothing follows")
 
 
 @dataclass
@@ -106,10 +84,10 @@ def gpu(index: int = 0) -> Gpu:
 
 def world(
     *, gpus: tuple[Gpu, ...] = (), recorded_s: int = 7200, sequence: int = 7200, interval_s: float = 1.0
-) -> tuple[Services, Pinned, Recorded]:
+) -> tuple[Services, FixedSample, Recorded]:
     """Services over a machine that has been watched for `recorded_s` seconds."""
     sample = make_sample(sequence, gpus=gpus, host=HOST_VALUES)
-    latest = Pinned(sample, interval_s=interval_s)
+    latest = FixedSample(sample, interval_s=interval_s)
     history = Recorded(sample.time_ms - recorded_s * 1000, sample.time_ms)
     clock = FakeClock(now_ms=NOON_MS, monotonic_s=float(sequence) + 0.25)
     return Services(latest=latest, history=history, clock=clock), latest, history

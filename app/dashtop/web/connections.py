@@ -14,6 +14,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import MultiSocketServer, TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
+from dashtop.web.api import sse
 from dashtop.web.security.guesses import group_address
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ REQUEST_TIMEOUT_S = 10
 """Time in which a request must arrive completely, from the connection or from its first byte on."""
 CLEANUP_INTERVAL_S = 1
 ACCEPT_RETRY_INTERVAL_S = 1.0
-UNREAD_TIMEOUT_MS = 20_000
 HEALTH_THREADS = 2
 """Further threads that answer health checks only, while slow clients occupy the others."""
 HEALTH_PATHS = ("/healthz", "/readyz")
@@ -129,7 +129,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]
             self._max_connections if has_proxy else max(self._max_connections // 4, MIN_CONNECTIONS_PER_CLIENT)
         )
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # the kernel closes connections whose client does not read
-            self.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
+            self.socket.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, 1000 * sse.UNREAD_TIMEOUT_S)
 
     def limit_connections(self, new: _Channel) -> None:
         """If there are too many, close the connection that has been idle for longest, or the new one if none is."""
