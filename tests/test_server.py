@@ -244,6 +244,15 @@ def test_address_below_a_jupyter_server_is_printed_in_its_terminals(
         assert lines == ([] if base is None else [f"With jupyter-server-proxy: {base}proxy/{port}/"])
 
 
+def test_address_below_a_jupyter_server_has_the_generated_token() -> None:
+    variables = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"}
+    with running("--demo", "1", "--allowed-hosts", "hub.example", env=variables, ready=False) as server:
+        eventually(lambda: len(server.lines) > 1 and "With jupyter-server-proxy" in "".join(server.lines))
+        (line,) = [each.strip() for each in server.lines if each.startswith("With jupyter-server-proxy")]
+        assert line.endswith(f"?{urlsplit(server.url).query}")
+        assert "token=" in line
+
+
 def test_snapshot_is_one_reading_and_quick() -> None:
     result = subprocess.run([DASHTOP, "snapshot", "--no-gpu"], capture_output=True, text=True, timeout=20, check=True)
     body = json.loads(result.stdout)

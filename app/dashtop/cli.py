@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it has the token
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # memory holds the token
     dashtop = create_app(settings)
     try:
         has_proxy = settings.trusted_proxies > 0
@@ -105,7 +105,8 @@ def _describe_jupyter_address(address: str) -> str:
     if not base or "JUPYTERHUB_SERVICE_NAME" in os.environ:
         return ""
     url = urlsplit(address)
-    return f"With jupyter-server-proxy: {base.rstrip('/')}/proxy/{url.port}{url.path}\n"
+    query = f"?{url.query}" if url.query else ""
+    return f"With jupyter-server-proxy: {base.rstrip('/')}/proxy/{url.port}{url.path}{query}\n"
 
 
 def snapshot(settings: Settings) -> None:
