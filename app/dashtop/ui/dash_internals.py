@@ -64,7 +64,7 @@ class RelativeDash(Dash):
         return page.replace(f'="{self.config.requests_pathname_prefix}', f'="{self._find_base()}')
 
     def _config(self) -> dict[str, Any]:
-        """Return what the page tells Dash's scripts."""
+        """Return the configuration that the page contains for Dash's scripts."""
         untyped: Any = super()
         config: dict[str, Any] = untyped._config()  # noqa: SLF001 - it is overridden here
         return config | {"requests_pathname_prefix": self._find_base()}

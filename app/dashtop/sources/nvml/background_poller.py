@@ -68,7 +68,7 @@ class BackgroundPoller:
     """Runs each query once per interval and keeps the newest result. The thread starts with the first query."""
 
     def __init__(self, marker: CallMarker) -> None:
-        """`marker` tells the parent process which query is running."""
+        """`marker` shows the parent process which query is running."""
         self._marker = marker
         self._queries: dict[_Key, _Query[Any]] = {}
         # New queries; None: run what is due.

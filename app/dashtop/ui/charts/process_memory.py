@@ -132,8 +132,8 @@ def figure(
 ) -> Figure:
     """Return the stacked area chart in GiB, with `remainder` on top in grey.
 
-    `known` tells by bucket whether the memory in use is known, `total` is the memory of the GPU in GiB, and layers are
-    shades of `colour`.
+    `known` is True in buckets in which the memory in use is known, `total` is the memory of the GPU in GiB, and layers
+    are shades of `colour`.
     """
     shades = [(colour, _OPACITIES[number % len(_OPACITIES)]) for number in range(len(layers))]
     shades.append((style.theme.neutral, _REMAINDER_OPACITY))
