@@ -89,6 +89,44 @@ def test_colab_shows_the_frame_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         assert b'data-embed="panel-fan"' in page.read()
 
 
+def test_environment_cannot_disable_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("a-token-of-the-environment")
+    monkeypatch.setenv("DASHTOP_AUTH", "false")
+    monkeypatch.setenv("DASHTOP_TOKEN_FILE", str(token_file))
+    frame = dashtop.show(demo=1, keep_days=3)
+    assert frame is not None
+    with urllib.request.urlopen(frame.src, timeout=10) as page:
+        assert page.status == 200
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(frame.src.partition("~")[0], timeout=10)
+
+
+PLANTED = ("dashtop", "queue", "json", "pickle", "flask", "random")
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Start in a folder of modules that hide others; each writes its name to the marker when it is imported."""
+    marker = tmp_path / "imported"
+    for name in PLANTED:
+        (tmp_path / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write('{name} ')\n")
+    monkeypatch.chdir(tmp_path)
+    return marker
+
+
+def test_server_imports_nothing_from_the_folder_of_the_notebook(marker: Path) -> None:
+    assert NotebookServer({"demo": "1"}).is_running()
+    assert not marker.exists()
+
+
+def test_launcher_imports_nothing_from_the_folder_of_jupyter(marker: Path) -> None:
+    command = [each.format(port=0, base_url="/base/") for each in setup_launcher()["command"]]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"dashtop {dashtop.__version__}\n"), done.stderr
+    assert not marker.exists()
+
+
 def test_invalid_setting_is_refused_before_a_server_starts() -> None:
     with pytest.raises(SettingsError, match=r"--interval '0': must be a number from 0.5 to 60"):
         dashtop.show(interval=0)

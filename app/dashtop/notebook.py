@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from dashtop.model.errors import NotebookError
+from dashtop.model.python_process import build_python_command
 from dashtop.settings import assets_dir, load, options
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ MAX_LOG_LINES: Final = 20
 
 # The random token in the address protects the page. Any site may show a notebook: a hub, Colab, VS Code's web view.
 _FRAME_ANCESTORS: Final = "* vscode-webview: vscode-file:"
+_START: Final = "from dashtop.notebook import serve_until_stdin_ends; serve_until_stdin_ends()"
 _ADDRESS: Final = re.compile(r"dashtop .*http://[^/]+:(\d+)/")
 
 _servers: dict[tuple[tuple[str, str], ...], NotebookServer] = {}
@@ -85,15 +87,13 @@ def setup_launcher() -> dict[str, Any]:
     """
     token = secrets.token_urlsafe(24)
     return {
-        "command": [
-            sys.executable,
-            "-m",
-            "dashtop",
+        "command": build_python_command(
+            "from dashtop.cli import main; main()",
             "--host=127.0.0.1",
             "--port={port}",
             "--url-prefix={base_url}dashtop/",
-        ],
-        "environment": {"DASHTOP_TOKEN": token},
+        ),
+        "environment": {"DASHTOP_TOKEN": token, "DASHTOP_AUTH": "true"},
         "request_headers_override": {"Authorization": f"Bearer {token}"},
         "timeout": START_TIMEOUT_S,
         "launcher_entry": {
@@ -183,11 +183,12 @@ class NotebookServer:
     def __init__(self, settings: Mapping[str, str]) -> None:
         """Start it and wait until it listens. Raises NotebookError."""
         self.token = secrets.token_urlsafe(24)
-        given = {"frame_ancestors": _FRAME_ANCESTORS, "host": "127.0.0.1", "port": "0", **settings, "token": self.token}
+        given = {"frame_ancestors": _FRAME_ANCESTORS, "host": "127.0.0.1", "port": "0", **settings}
+        given |= {"token": self.token, "auth": "true"}  # whatever the environment or the settings file says
         variables = {options()[name].env[0]: value for name, value in given.items()}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,  # its end tells the server that the kernel has ended, even if it was killed
+            build_python_command(_START),
+            stdin=subprocess.PIPE,  # ends with the kernel, even if that is killed
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -224,7 +225,8 @@ class NotebookServer:
         self._ports.put(None)
 
 
-def _serve_until_stdin_ends() -> None:
+def serve_until_stdin_ends() -> None:
+    """Run the server of a notebook, with settings from the environment."""
     from dashtop.cli import main  # noqa: PLC0415
 
     def wait() -> None:
@@ -233,7 +235,3 @@ def _serve_until_stdin_ends() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     main(["serve"])
-
-
-if __name__ == "__main__":
-    _serve_until_stdin_ends()

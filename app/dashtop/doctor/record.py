@@ -11,13 +11,15 @@ import os
 import select
 import shlex
 import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dashtop.model.errors import DashtopError
+from dashtop.model.python_process import build_python_command
 from dashtop.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CALL_TIMEOUT_S = 10.0
 # With persistence mode off, nvmlInit initializes every GPU.
@@ -33,11 +35,8 @@ _PROBES = ("nvmlDeviceGetNvLinkState", "nvmlDeviceGetMigDeviceHandleByIndex")
 # In the fake library these succeed without a key, so that NOT_SUPPORTED is written down as well.
 _LISTS = ("RunningProcesses", "GetNumFans", "nvmlGpmQueryDeviceSupport")
 _PROCESS_UTILIZATION = "nvmlDeviceGetProcessUtilization"
-_SOURCE_FOLDER = Path(__file__).parents[2]
 
-# As in subprocess_reader: a file in the current folder must not hide the standard library.
-_START = """import sys; sys.path[:] = [*filter(None, sys.path), sys.argv[1]]
-from dashtop.sources.nvml.recorder import main; main(sys.argv[2])"""
+_START = "from dashtop.sources.nvml.recorder import main; main(sys.argv[1])"
 
 
 class RecordError(DashtopError):
@@ -71,7 +70,7 @@ def _run_recorder() -> tuple[list[dict[str, Any]], list[Fault]]:
     while len(faults) <= MAX_FAILED_CALLS:
         skipped = json.dumps([[device, function] for device, function, _ in faults])
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(_SOURCE_FOLDER), skipped],
+            build_python_command(_START, skipped),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

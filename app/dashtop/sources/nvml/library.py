@@ -7,18 +7,16 @@ import json
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashtop.model.python_process import build_python_command
 from dashtop.model.text import sanitize_text
 
 NAME = "libnvidia-ml.so.1"
 TIMEOUT_S = 5.0
 
-# As in subprocess_reader: a file in the current folder must not hide the standard library.
-_START = """import sys; sys.path[:] = [*filter(None, sys.path), sys.argv[1]]
-from dashtop.sources.nvml.library import main; main(sys.argv[2])"""
+_START = "from dashtop.sources.nvml.library import main; main(sys.argv[1])"
 _MAPPED = re.compile(r"(/.*libnvidia-ml\.so.*)$", re.MULTILINE)
 _FILE_VERSION = re.compile(r"\.so\.(\d+\.\d[\d.]*)$")
 _VERSION_BYTES = 80
@@ -40,7 +38,7 @@ class Library:
 
 def find(control: Path = Path("/dev/nvidiactl"), timeout_s: float = TIMEOUT_S) -> Library:
     """Load the library and open the control device in a subprocess."""
-    command = [sys.executable, "-c", _START, str(Path(__file__).parents[3]), str(control)]
+    command = build_python_command(_START, str(control))
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
         found = json.loads(done.stdout)

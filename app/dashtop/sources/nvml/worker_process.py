@@ -5,18 +5,18 @@ from __future__ import annotations
 import select
 import socket
 import subprocess
-import sys
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dashtop.model.errors import DashtopError
+from dashtop.model.python_process import build_python_command
 from dashtop.sources.nvml.call_marker import OPEN_DRIVER, OPEN_GPU, Call, CallWatch
 from dashtop.sources.nvml.worker import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from dashtop.model.sample import GpuReading
     from dashtop.sources.nvml.selection import Selection
@@ -31,10 +31,7 @@ INIT_TIMEOUT_S = 60.0
 """The same for nvmlInit, which can initialize every GPU, and for the start of the process on a busy machine."""
 INIT_SHOWN_AFTER_S = 1.0
 
-# -c puts the current folder ('') first on sys.path; a file such as pickle.py there must not hide the standard library.
-# The folder of dashtop is appended at the end for the same reason. PYTHONPATH keeps its effect.
-_START = """import sys; sys.path[:] = [*filter(None, sys.path), sys.argv[1]]
-from dashtop.sources.nvml.worker import main; main(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])"""
+_START = "from dashtop.sources.nvml.worker import main; main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])"
 
 
 class MessageError(DashtopError):
@@ -51,10 +48,7 @@ class WorkerProcess:
         descriptors = (worker_end.fileno(), self._calls.descriptor)
         try:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", _START, str(Path(__file__).parents[3]), *map(str, descriptors)),
-                    *(str(proc), str(sys_root)),
-                ],
+                build_python_command(_START, *map(str, descriptors), str(proc), str(sys_root)),
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 close_fds=True,
