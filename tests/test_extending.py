@@ -21,8 +21,7 @@ APP = """
 from dashtop import create_app
 from dashtop.settings import load
 dashtop = create_app(load(demo=1))
-while dashtop.services.latest.latest() is None or not dashtop.services.latest.latest().gpus:
-    pass
+assert dashtop.services.latest.wait(-1, 20).gpus
 client = dashtop.server.test_client()
 API = "/api/v1/system"
 def get(path):
