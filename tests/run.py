@@ -36,9 +36,9 @@ def main() -> None:
         ("mypy",),
         ("lint-imports", "--no-cache"),
         *javascript_checks(),
-        # Half of the tests' time is waiting: two at once. A file stays in one place:
+        # Half of the tests' time is waiting: three at once. A file stays in one place:
         # its tests share a server.
-        ("pytest", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
+        ("pytest", "-n", "3", "--dist", "loadfile", *sys.argv[1:]),
     ]
     failed = [check for check in checks if not passes(python.parent, check)]
     if failed:

@@ -54,13 +54,13 @@ def test_limits_are_shown_only_inside_a_container(tmp_path: Path, new_tab: Calla
         (cgroup / name).write_text(text)
     with serve(tmp_path) as url:
         tab = new_tab().open(url)
-        facts = tab.page.locator("#panel-system .optional")
-        facts.first.wait_for(state="visible")
+        facts = tab.page.locator("#panel-system .optional:visible")
+        facts.first.wait_for()
         assert facts.all_inner_texts() == ["Container CPU limit\n1.50", "Container memory\n3.0 / 8.0"]
 
     shutil.rmtree(cgroup)
     with serve(tmp_path) as url:
         tab = new_tab().open(url)
         tab.wait_until("() => document.querySelector('[data-metric=\"system.cpu.core_count\"]').innerText > 0")
-        facts = tab.page.locator("#panel-system .optional")
-        assert [facts.nth(number).is_visible() for number in range(facts.count())] == [False, False]
+        assert tab.page.locator("#panel-system .optional").count() > 0
+        assert tab.page.locator("#panel-system .optional:visible").count() == 0
