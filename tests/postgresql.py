@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,14 +124,19 @@ class Postgres:
         main = self._process.pid
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
         pids = [main, *map(int, children)]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            for pid in pids:
+                _send(pid, signal.SIGSTOP)
             yield
         finally:
             for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+                _send(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder)
+
+
+def _send(pid: int, sent: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # the process of a connection that was just closed
+        os.kill(pid, sent)
