@@ -160,7 +160,7 @@ def read_new_session(session: NvmlSession, world: World, function: str, codes: d
     world.save()
     session.close()
     session._open_at = 0.0
-    return read_first_values(session)
+    return read_first_values(session, METRIC_FUNCTIONS.get(function))
 
 
 def select_function(world: World, function: str) -> World:
@@ -206,8 +206,8 @@ def read_one_session(world: World, function: str = "") -> list[set[str]]:
         session.close()
 
 
-def read_first_values(session: NvmlSession) -> tuple[Gpu, ...]:
-    """Read until everything except rates has its first value; leave out the reasons of rates."""
+def read_first_values(session: NvmlSession, expected: str | None = None) -> tuple[Gpu, ...]:
+    """Read until everything except rates, and the metric `expected`, has been read; leave out the reasons of rates."""
 
     def read() -> tuple[Gpu, ...] | None:
         gpus = session.read().gpus
@@ -215,8 +215,10 @@ def read_first_values(session: NvmlSession) -> tuple[Gpu, ...]:
             key
             for gpu in gpus
             for key, reason in gpu.unavailable.items()
-            if reason is UnavailableReason.FIRST_READING and not key.endswith(("_mbps", "wh_per_hour"))
-            and not key.startswith("gpu.utilization.")
+            if reason is UnavailableReason.FIRST_READING and (
+                key == expected
+                or not key.endswith(("_mbps", "wh_per_hour")) and not key.startswith("gpu.utilization.")
+            )
         ]  # fmt: skip
         return gpus if gpus and not waiting else None
 

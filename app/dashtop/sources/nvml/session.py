@@ -67,11 +67,16 @@ class GpuSession:
         self._nvml_device = nvml_device
         self._power_state = power_state
         self._error = error
+        self._lost_until = 0.0  # monotonic seconds
         self._reader: MetricReader[GpuDevice] = MetricReader(GPU_METRICS)
 
     def read(self, now: float) -> Gpu:
-        """Read the metrics that are due. If the GPU is suspended or unreadable, all values are missing."""
-        if self._nvml_device is None:
+        """Read the metrics that are due. If the GPU is suspended or unreadable, all values are missing.
+
+        A lost GPU stays lost for RECOVERY_INTERVAL_S: if only slow calls report it, a reading right after it has values
+        again, and the GPU would be lost and found in turns.
+        """
+        if self._nvml_device is None or now < self._lost_until:
             return mark_unavailable(self.device, self._error)
         if self._power_state.is_suspended(now):
             return self._mark_unavailable(UnavailableReason.ASLEEP)
@@ -79,6 +84,8 @@ class GpuSession:
         values, unavailable = self._reader.read(self._nvml_device, now)
         error = _find_gpu_error(values, unavailable)
         if error is not None:
+            if error.is_lost:
+                self._error, self._lost_until = error, now + RECOVERY_INTERVAL_S
             return self._mark_unavailable(error)
         if self.has_instances:
             unavailable = {key: get_mig_parent_reason(key, reason) for key, reason in unavailable.items()}
