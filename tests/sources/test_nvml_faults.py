@@ -217,7 +217,7 @@ def read_first_values(session: NvmlSession, expected: str | None = None) -> tupl
             for key, reason in gpu.unavailable.items()
             if reason is UnavailableReason.FIRST_READING and (
                 key == expected
-                or not key.endswith(("_mbps", "wh_per_hour")) and not key.startswith("gpu.utilization.")
+                or (not key.endswith(("_mbps", "wh_per_hour")) and not key.startswith("gpu.utilization."))
             )
         ]  # fmt: skip
         return gpus if gpus and not waiting else None
