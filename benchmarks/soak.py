@@ -406,6 +406,7 @@ def soak(minutes: float, warm_up: float, seed: int) -> bool:
                         each for each in machine.injections() if elapsed_s < 30 * minutes or not each.ends_worker
                     ]
                     randomness.shuffle(waiting)
+                    print(f"{elapsed_s / 60:5.1f} min: {counts.total()} faults, {memory.latest()}", flush=True)
                 injection = waiting.pop()
                 counts[injection.name] += 1
                 with injection.inject():

@@ -327,12 +327,102 @@ def test_token_parameter_sets_a_cookie(start: Callable[..., Dashtop]) -> None:
 
 
 def test_cookie_expires(start: Callable[..., Dashtop], monkeypatch: pytest.MonkeyPatch) -> None:
-    client = start(token="correct-horse-battery").server.test_client()
-    client.get("/?token=correct-horse-battery")
+    client = start(token="correct-horse-battery").server.test_client(use_cookies=False)
+    cookie = client.get("/?token=correct-horse-battery").headers["Set-Cookie"].partition(";")[0]
     signed_at_s = time.time()
     for age_s, status in ((SESSION_S - 60, 200), (SESSION_S + 60, 401), (-60, 401)):
         monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self, age_s=age_s: int(signed_at_s + age_s))
-        assert client.get("/").status_code == status, age_s
+        assert client.get("/", headers={"Cookie": cookie}).status_code == status, age_s
+
+
+class SessionClock:
+    """Moves the clock that signs and checks cookies."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.days = 0.0
+        started_s = time.time()
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self: int(started_s + 86400 * self.days))
+
+
+@pytest.fixture
+def session_clock(monkeypatch: pytest.MonkeyPatch) -> SessionClock:
+    return SessionClock(monkeypatch)
+
+
+def get_cookies(response: Any) -> list[str]:
+    cookies: list[str] = response.headers.getlist("Set-Cookie")
+    return cookies
+
+
+@pytest.mark.parametrize("path", ["/", V1 + "/monitoring/all", "/metrics"])
+def test_client_that_comes_back_stays_signed_in(
+    start: Callable[..., Dashtop], session_clock: SessionClock, path: str
+) -> None:
+    client = start(token="correct-horse-battery").server.test_client()
+    client.get("/?token=correct-horse-battery")
+    for day in range(0, 100, 10):
+        session_clock.days = day
+        assert client.get(path).status_code == 200
+        assert client.post(UPDATE, json=TICK).status_code == 200
+    session_clock.days += 31
+    assert client.post(UPDATE, json=TICK).status_code == 401
+
+
+@pytest.mark.parametrize("ancestors", ["'self'", "https://portal.example"])
+@pytest.mark.parametrize("headers", [
+    {},
+    {"X-Forwarded-Proto": "https"},
+    {"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/user/ada/proxy/8050"},
+])  # fmt: skip
+def test_tick_renews_an_old_cookie_with_the_attributes_of_the_first(
+    start: Callable[..., Dashtop], session_clock: SessionClock, ancestors: str, headers: dict[str, str]
+) -> None:
+    server = start(token="correct-horse-battery", frame_ancestors=ancestors, trusted_proxies=1).server
+    client = server.test_client(use_cookies=False)
+    (first,) = get_cookies(client.get("/?token=correct-horse-battery", headers=headers))
+    value, _, attributes = first.partition("; ")
+    signed_in = {**headers, "Cookie": value}
+    session_clock.days = 14
+    assert not get_cookies(client.post(UPDATE, json=TICK, headers=signed_in))
+    session_clock.days = 16
+    (renewed,) = get_cookies(client.post(UPDATE, json=TICK, headers=signed_in))
+    assert renewed.partition("; ")[2] == attributes
+    assert renewed.partition("; ")[0] != value
+    session_clock.days = 40
+    for cookies, status in (
+        (value, 401), (renewed, 200), (f"{value}; {renewed}", 200), (f"{renewed}; {value}", 200),
+    ):  # fmt: skip
+        assert client.get("/", headers={**headers, "Cookie": cookies}).status_code == status
+
+
+def test_renewed_cookie_goes_only_to_those_who_have_a_valid_one(
+    start: Callable[..., Dashtop], session_clock: SessionClock
+) -> None:
+    server = start(token="correct-horse-battery", embed_token="battery-staple-embed").server
+    client = server.test_client(use_cookies=False)
+    (cookie,) = get_cookies(client.get("/?token=correct-horse-battery"))
+    (embed,) = get_cookies(client.get("/embed/compact?token=battery-staple-embed"))
+    old, old_embed = {"Cookie": cookie.partition(";")[0]}, {"Cookie": embed.partition(";")[0]}
+    bearer = {"Authorization": "Bearer correct-horse-battery"}
+    in_path = "/~correct-horse-battery"
+    session_clock.days = 20
+    assert get_cookies(client.get("/", headers=old))
+    assert get_cookies(client.get("/embed/compact", headers=old_embed))
+    assert not get_cookies(client.get("/", headers=old_embed))
+    assert not get_cookies(client.get("/", headers=bearer))
+    assert not get_cookies(client.get(f"{in_path}/", headers=FOREIGN_HOST))
+    assert not get_cookies(client.post(in_path + UPDATE, json=TICK))
+    refused = {**old, "Sec-Fetch-Site": "cross-site"}
+    assert not get_cookies(client.post(UPDATE, json=TICK, headers=refused))
+    assert not get_cookies(client.get("/no/such/page", headers=old))
+    with client.get("/assets/page.css", headers=old) as asset:  # any cache may store it
+        assert asset.status_code == 200
+        assert not get_cookies(asset)
+    session_clock.days = 31
+    assert not get_cookies(client.get("/", headers=old))
+    assert not get_cookies(client.get("/", headers={**old, **bearer}))
+    session_clock.days = -1
+    assert not get_cookies(client.get("/", headers=old))
 
 
 def test_each_sign_in_has_a_cookie_that_other_workers_accept(start: Callable[..., Dashtop]) -> None:

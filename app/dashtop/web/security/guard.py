@@ -6,10 +6,11 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flask import request
+from flask import after_this_request, request
 from limits import parse as parse_limit
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -120,6 +121,7 @@ class _RequestGuard:
         if request.path == self._policy.callback_path and request.method == "POST":
             self._check_callback()
         self._log_viewer()
+        self._renew_cookies()
         return None
 
     def _tokens(self) -> Iterator[TokenAuth]:
@@ -129,6 +131,21 @@ class _RequestGuard:
             yield policy.token
         if policy.embed_token is not None and request.path.startswith(self._embed_paths):
             yield policy.embed_token
+
+    def _renew_cookies(self) -> None:
+        """Have the response replace cookies of the request that are old.
+
+        Only a response that nothing stores may carry a cookie: a cache would give it to others.
+        """
+        for token in self._tokens():
+            if token.needs_renewal(request):
+
+                @after_this_request
+                def renew(response: Response, token: TokenAuth = token) -> Response:
+                    is_kept = response.headers.get("Cache-Control", "no-store") != "no-store"
+                    if response.status_code < HTTPStatus.BAD_REQUEST and not is_kept:
+                        token.set_cookie(request, response)
+                    return response
 
     def _count_guesses(self) -> float:
         """Count wrong tokens of the request. Return the seconds to wait before its tokens, right or wrong, count."""

@@ -30,7 +30,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 TOKEN_BYTES = 24
 SESSION_ID_BYTES = 16
 SESSION_S = 30 * 86400
-"""Validity of a cookie. Then the browser needs the token again."""
+"""Validity of a cookie. A browser that does not come back meanwhile needs the token again."""
+RENEW_AFTER_S = SESSION_S / 2
+"""Age from which a cookie is replaced by a new one: a page that stays open stays signed in."""
 FILE = "token"
 _ENVIRON_KEY = "dashtop.token_in_path"
 _GENERATED = re.compile(r"[\w-]{32,128}", re.ASCII)
@@ -148,12 +150,26 @@ class TokenAuth:
 
     def has_cookie(self, request: Request) -> bool:
         """Return whether the request has a cookie that this token signed less than 30 days ago."""
-        cookie = request.cookies.get(self._cookie_name, "")
-        try:
-            self._signer.unsign(cookie, max_age=SESSION_S)
-        except BadSignature:  # or SignatureExpired
-            return False
-        return True
+        return self._find_cookie_age_s(request) is not None
+
+    def needs_renewal(self, request: Request) -> bool:
+        """Return whether the request has a valid cookie that is old enough to be replaced."""
+        age_s = self._find_cookie_age_s(request)
+        return age_s is not None and age_s >= RENEW_AFTER_S
+
+    def _find_cookie_age_s(self, request: Request) -> float | None:
+        """Return the age of the newest valid cookie, None if there is none.
+
+        A browser sends several of this name if they were set for different paths.
+        """
+        ages_s = []
+        for cookie in request.cookies.getlist(self._cookie_name):
+            try:
+                _, signed_at = self._signer.unsign(cookie, max_age=SESSION_S, return_timestamp=True)
+            except BadSignature:  # or SignatureExpired
+                continue
+            ages_s.append(self._signer.get_timestamp() - signed_at.timestamp())
+        return min(ages_s, default=None)
 
     def has_token(self, request: Request) -> bool:
         """Return whether the request has the token as a Bearer header or in its path."""
@@ -173,6 +189,11 @@ class TokenAuth:
         query = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != PARAMETER])
         name = "./" + quote(request.path.rpartition("/")[2], safe="@")
         response = redirect(f"{name}?{query}" if query else name)
+        self.set_cookie(request, response)
+        return response
+
+    def set_cookie(self, request: Request, response: Response) -> None:
+        """Set a new cookie, which replaces one that was set for the same path."""
         is_third_party = self._is_embedded and request.is_secure
         response.set_cookie(
             self._cookie_name,
@@ -183,7 +204,6 @@ class TokenAuth:
             secure=request.is_secure,
             partitioned=is_third_party,
         )
-        return response
 
     def remove_from_path(self, environ: WSGIEnvironment, url_prefix: str) -> bool:
         """Remove the token from the path if it is its first segment, after `~`. Return whether it was."""
