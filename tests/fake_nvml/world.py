@@ -244,8 +244,10 @@ class World:
             (device / "class").write_text("0x030000\n")
             if not (device / "driver").is_symlink():
                 (device / "driver").symlink_to("../../../bus/pci/drivers/nvidia")
-            (power / "runtime_status").write_text(gpu.get("runtime_status", "active") + "\n")
-            (power / "control").write_text("auto\n")
+            for name, value in (("runtime_status", gpu.get("runtime_status", "active")), ("control", "auto")):
+                scratch = power / f"{name}.new"
+                scratch.write_text(f"{value}\n")
+                scratch.replace(power / name)  # atomic: dashtop reads them meanwhile
         return root
 
     # --- internals ---

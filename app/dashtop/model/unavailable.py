@@ -127,6 +127,7 @@ class UnavailableReason(Enum):
     NOT_RESPONDING = _failure("the GPU does not respond", Scope.GPU, Fix.RESET_GPU_OR_REBOOT, is_lost=True)
     GPU_RESET_REQUIRED = _failure("the GPU needs a reset", Scope.GPU, Fix.RESET_GPU, is_lost=True)
     ASLEEP = _Fault(text="the GPU is asleep (dashtop does not wake it)", scope=Scope.GPU)
+    IDLE = _Fault(text="idle: left alone for a while so that the GPU can suspend", scope=Scope.GPU)
     MIG_PARENT = _Fault(text="split into MIG instances, which report it")
     MIG_INSTANCE = _Fault(text="not reported for MIG instances")
     WDDM = _Fault(text="not reported by the driver under Windows (WDDM, WSL)")

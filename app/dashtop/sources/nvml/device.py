@@ -288,6 +288,10 @@ class NvmlDevice:
     def persistence_mode(self) -> int:
         return int(self._poll(EVERY_10_S, pynvml.nvmlDeviceGetPersistenceMode))
 
+    def is_display_active(self) -> bool:
+        """Return whether a display server draws on a display of this GPU, whether or not a monitor is connected."""
+        return bool(self._poll(EVERY_3_S, pynvml.nvmlDeviceGetDisplayActive))
+
     def mig_mode(self) -> int:
         return self._poll(EVERY_10_S, queries.mig_mode)
 

@@ -1,8 +1,7 @@
-"""Static facts of GPUs and MIG instances, through NVML; and what Linux reports: power state, PCI bus, WSL."""
+"""Static facts of GPUs and MIG instances, through NVML; and whether this is WSL."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pynvml
@@ -17,15 +16,11 @@ from dashtop.sources.gpu_records import (
     shares_host_memory,
 )
 from dashtop.sources.nvml.bindings import call, call_or_none, read_text, read_text_or_none
-from dashtop.sources.nvml.driver_files import GpuIdentity, read_first_line, read_identity
+from dashtop.sources.nvml.driver_files import read_first_line
 from dashtop.sources.nvml.queries import MILLI, memory_v2, mig_mode
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_NVIDIA_VENDOR = "0x10de"
-_DISPLAY_CLASS = "0x03"
-CONTROL_INTERVAL_S = 5.0
 
 
 class Driver(NamedTuple):
@@ -124,64 +119,6 @@ def find_mig_instances(handle: Any) -> dict[str, Any]:
     return found
 
 
-class PowerState:
-    """Reads whether a GPU is suspended. Reading it does not wake the GPU.
-
-    The kernel reports it in `power/runtime_status` of the PCI device (Documentation/power/runtime_pm.rst).
-    A device whose `power/control` is not "auto" is never suspended: its status is not read, and whether it is "auto"
-    by now only every CONTROL_INTERVAL_S.
-    """
-
-    def __init__(self, sys_root: Path, bus_id: str | None) -> None:
-        self._folder: Path | None = None
-        if bus_id is not None:
-            self._folder = sys_root / "bus" / "pci" / "devices" / to_sysfs_name(bus_id) / "power"
-        self._can_suspend = False
-        self._check_control_at = -math.inf
-
-    def is_suspended(self, now: float) -> bool:
-        """Return whether the GPU is suspended now (monotonic seconds)."""
-        if self._folder is None:
-            return False
-        if now >= self._check_control_at:
-            self._check_control_at = now + CONTROL_INTERVAL_S
-            self._can_suspend = read_first_line(self._folder / "control") == "auto"
-        return self._can_suspend and read_first_line(self._folder / "runtime_status") == "suspended"
-
-
-def find_suspended_gpus(proc: Path, sys_root: Path) -> list[GpuIdentity]:
-    """Return the GPUs of the NVIDIA driver if all of them are suspended, else an empty list.
-
-    Those bound to nouveau or vfio-pci are left out: NVML does not know them. nvmlInit would wake the others. Their
-    names are in files of the driver, which can be read without waking them.
-    """
-    found: list[GpuIdentity] = []
-    for device in sorted((sys_root / "bus" / "pci" / "devices").glob("*")):
-        is_display = read_first_line(device / "class").startswith(_DISPLAY_CLASS)
-        if not is_display or read_first_line(device / "vendor") != _NVIDIA_VENDOR:
-            continue
-        if not _is_bound_to_nvidia(device):
-            continue
-        if not PowerState(sys_root, device.name).is_suspended(0.0):
-            return []
-        found.append(read_identity(proc, device.name))
-    return found
-
-
-def _is_bound_to_nvidia(device: Path) -> bool:
-    """Return whether the NVIDIA driver has claimed a PCI device (the `driver` link in its folder)."""
-    try:
-        return (device / "driver").readlink().name == "nvidia"
-    except OSError:
-        return False
-
-
 def is_wsl(proc: Path) -> bool:
     """Return whether this is WSL, where the driver is that of Windows (its kernel says so in /proc/version)."""
     return "microsoft" in read_first_line(proc / "version").lower()
-
-
-def to_sysfs_name(bus_id: str) -> str:
-    """Return a PCI bus id as sysfs spells it: NVML's domain has eight digits and capitals, that of the kernel four."""
-    domain, _, rest = bus_id.lower().partition(":")
-    return f"{domain[-4:]}:{rest}"

@@ -37,6 +37,15 @@ def read_identity(proc: Path, bus_id: str) -> GpuIdentity:
     return GpuIdentity(facts.get("GPU UUID"), facts.get("Model"), bus_id)
 
 
+def read_runtime_d3_status(proc: Path, bus_id: str) -> str | None:
+    """Return what the driver says of runtime D3 for the GPU at a PCI bus id; None: nothing.
+
+    "Enabled (fine-grained)", "Enabled (coarse-grained)", "Disabled by default", "Not supported" (chapter on runtime D3
+    of the driver's README).
+    """
+    return _read_pairs(proc / "driver" / "nvidia" / "gpus" / bus_id / "power").get("Runtime D3 status")
+
+
 def describe_unreadable_gpu(proc: Path, index: int, gpu_count: int) -> Device:
     """Return what is known of a GPU that NVML cannot read. Its indexes follow the order of the PCI bus."""
     bus_ids = list_bus_ids(proc)

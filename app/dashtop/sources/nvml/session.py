@@ -28,6 +28,7 @@ from dashtop.sources.nvml.bindings import call, call_or_none
 from dashtop.sources.nvml.call_marker import NO_GPU, OPEN_DRIVER, OPEN_GPU, CallMarker, open_memory
 from dashtop.sources.nvml.device import NvmlDevice
 from dashtop.sources.nvml.driver_files import describe_unreadable_gpu, list_bus_ids
+from dashtop.sources.nvml.power import ACTIVE, SUSPENDED, IdlePause, PowerState, find_suspended_gpus, to_sysfs_name
 from dashtop.sources.nvml.queries import mig_mode
 from dashtop.sources.nvml.selection import Selection
 from dashtop.sources.nvml.xid_events import XidEventWatcher
@@ -45,6 +46,10 @@ RECOVERY_INTERVAL_S = 5.0
 MAX_OPENING_SHARE = 0.1
 MIG_CHECK_INTERVAL_S = 5.0
 
+# A GPU in such a state is not called.
+RESTING = frozenset({UnavailableReason.ASLEEP, UnavailableReason.IDLE})
+# If one of these is above 0 the GPU is in use.
+LOAD_KEYS = ("gpu.utilization.gpu", "gpu.encoder_utilization", "gpu.decoder_utilization")
 # A GPU of which none of these can be read is unavailable as a whole.
 ESSENTIAL_KEYS = ("gpu.temperature", "gpu.memory.used_gb", "gpu.power.current_watts", "gpu.utilization.gpu")
 
@@ -56,7 +61,8 @@ class GpuSession:
         self,
         device: Device,
         nvml_device: NvmlDevice | None,
-        power_state: device_info.PowerState,
+        power_state: PowerState,
+        pause: IdlePause,
         *,
         error: UnavailableReason = UnavailableReason.GPU_LOST,
         has_instances: bool = False,
@@ -66,22 +72,43 @@ class GpuSession:
         self.has_instances = has_instances
         self._nvml_device = nvml_device
         self._power_state = power_state
+        self._pause = pause
         self._error = error
         self._lost_until = 0.0  # monotonic seconds
+        self.state: UnavailableReason | None = None
+        """That of the last reading."""
         self._reader: MetricReader[GpuDevice] = MetricReader(GPU_METRICS)
 
     def read(self, now: float) -> Gpu:
-        """Read the metrics that are due. If the GPU is suspended or unreadable, all values are missing.
+        """Read the metrics that are due. If the GPU is suspended, left alone or unreadable, all values are missing.
 
         A lost GPU stays lost for RECOVERY_INTERVAL_S: if only slow calls report it, a reading right after it has values
         again, and the GPU would be lost and found in turns.
         """
-        if self._nvml_device is None or now < self._lost_until:
+        gpu = self._read_unless_resting(now)
+        self.state = gpu.state
+        return gpu
+
+    def _read_unless_resting(self, now: float) -> Gpu:
+        is_unreadable = self._nvml_device is None and self._error.is_failure
+        if is_unreadable or now < self._lost_until:
             return mark_unavailable(self.device, self._error)
-        if self._power_state.is_suspended(now):
+        status = self._power_state.read(now)
+        if status in SUSPENDED:
+            self._pause.reset()
             return self._mark_unavailable(UnavailableReason.ASLEEP)
-        self._nvml_device.start_tick()
-        values, unavailable = self._reader.read(self._nvml_device, now)
+        can_suspend = status == ACTIVE and self._power_state.has_runtime_d3()
+        if can_suspend and self._pause.is_active(now):
+            return self._mark_unavailable(UnavailableReason.IDLE)
+        if self._nvml_device is None:
+            return mark_unavailable(self.device, self._error)
+        gpu = self._read(self._nvml_device, now)
+        self._pause.update(now, is_idle=can_suspend and self._is_idle(gpu, self._nvml_device))
+        return gpu
+
+    def _read(self, nvml_device: NvmlDevice, now: float) -> Gpu:
+        nvml_device.start_tick()
+        values, unavailable = self._reader.read(nvml_device, now)
         error = _find_gpu_error(values, unavailable)
         if error is not None:
             if error.is_lost:
@@ -91,10 +118,26 @@ class GpuSession:
             unavailable = {key: get_mig_parent_reason(key, reason) for key, reason in unavailable.items()}
         processes: tuple[GpuProcess, ...] = ()
         try:
-            processes = self._nvml_device.processes()
+            processes = nvml_device.processes()
         except Unavailable as missing:
             unavailable = {**unavailable, PROCESSES: missing.reason}
         return Gpu(device=self.device, values=values, unavailable=unavailable, processes=processes)
+
+    def _is_idle(self, gpu: Gpu, nvml_device: NvmlDevice) -> bool | None:
+        """Return whether nothing uses a GPU that was read; None: not known.
+
+        A display server that only waits to render for other GPUs' displays is listed as a graphics process.
+        """
+        is_split = self.has_instances or self.device.mig_parent_uuid is not None
+        has_clients = any(process.kind != "G" for process in gpu.processes)
+        if is_split or has_clients or any(gpu.values[key] for key in LOAD_KEYS):
+            return False
+        if gpu.state is not None or PROCESSES in gpu.unavailable or gpu.values["gpu.utilization.gpu"] is None:
+            return None
+        try:
+            return not nvml_device.is_display_active()
+        except Unavailable as missing:
+            return True if missing.reason.is_unsupported and not gpu.processes else None
 
     def _mark_unavailable(self, reason: UnavailableReason) -> Gpu:
         """Discard what was read, so that no old value is shown when the GPU answers again."""
@@ -175,6 +218,8 @@ class NvmlSession:
         self._gpus: list[GpuSession] = []
         self._gpu_count = 0
         self._known: dict[int, Device] = {}
+        self._pauses: dict[int, IdlePause] = {}
+        self._is_left_alone = False
         self._driver = device_info.Driver(None, None)
         self._error: UnavailableReason | None = UnavailableReason.STARTING
         self._open_at = 0.0
@@ -206,6 +251,9 @@ class NvmlSession:
         if self._has_bus_changed(now):
             self._open_at = now
             self._known.clear()
+            self._pauses.clear()
+        if self._is_left_alone and self._has_pause_ended():
+            self._open_at = now
         if self._open_at <= now:
             self._open(now)
         self._check_instances(now)
@@ -225,6 +273,28 @@ class NvmlSession:
         """Run slow queries in the background. Call it after a reading is sent, so that it does not wait."""
         self._poller.run_due()
 
+    def release_idle_gpus(self) -> None:
+        """Close the session while every GPU is left alone: they do not suspend while it is open.
+
+        Call it after a reading is sent, since it can take half a second.
+        """
+        if not self._is_initialized or {gpu.state for gpu in self._gpus} != {UnavailableReason.IDLE}:
+            return
+        sessions = [
+            self._build_unreadable(gpu.device, index, UnavailableReason.INITIALIZING)
+            for index, gpu in enumerate(self._gpus)
+        ]
+        for each in sessions:
+            each.state = UnavailableReason.IDLE
+        self._close_session()
+        self._gpus, self._is_left_alone = sessions, True
+        self._open_at = max(self._pauses[index].until for index in range(len(sessions)))
+
+    def _has_pause_ended(self) -> bool:
+        """Return whether a GPU that was left alone is in use again or cannot suspend, or all of them are suspended."""
+        states = {gpu.state for gpu in self._gpus}
+        return not states <= RESTING or states == {UnavailableReason.ASLEEP}
+
     def _has_bus_changed(self, now: float) -> bool:
         """Return whether GPUs were added or removed; nvmlInit fixes their number. Checked every two seconds."""
         if now < self._check_bus_at:
@@ -238,7 +308,7 @@ class NvmlSession:
 
         Only then: a new session would take rates, energy and processes from the healthy GPUs for some seconds.
         """
-        lost = {gpu.device.index for gpu in gpus if gpu.state is not None and gpu.state is not UnavailableReason.ASLEEP}
+        lost = {gpu.device.index for gpu in gpus if gpu.state is not None and gpu.state not in RESTING}
         if len(lost) == len(gpus):
             self._open_at = min(self._open_at, now + RECOVERY_INTERVAL_S)
             return
@@ -255,10 +325,13 @@ class NvmlSession:
 
     def _open(self, now: float) -> None:
         self._close_session()
-        suspended = device_info.find_suspended_gpus(self._proc, self._sys_root)
+        suspended = find_suspended_gpus(self._proc, self._sys_root)
         if suspended:
+            known = {to_sysfs_name(each.pci_bus_id): each for each in self._known.values() if each.pci_bus_id}
             self._gpus = [
-                self._build_unreadable(build_unreadable_device(index, *gpu), UnavailableReason.ASLEEP)
+                self._build_unreadable(
+                    known.get(gpu.bus_id) or build_unreadable_device(index, *gpu), index, UnavailableReason.ASLEEP
+                )
                 for index, gpu in enumerate(suspended)
             ]
             self._open_at = now + REOPEN_DELAY_S
@@ -295,7 +368,7 @@ class NvmlSession:
             uuid = device_info.read_uuid(handle, known=known.uuid if has_uuid(known) else None)
             device = device_info.read_device(handle, index, self._driver, uuid=uuid)
         except Unavailable as missing:
-            return GpuGroup(self._build_unreadable(known, missing.reason))
+            return GpuGroup(self._build_unreadable(known, index, missing.reason))
         self._known[index] = device
         group = GpuGroup(self._open_gpu(handle, device, index), handle)
         self._update_instances(group, index)
@@ -308,7 +381,8 @@ class NvmlSession:
         if now < self._check_instances_at:
             return False
         self._check_instances_at = now + MIG_CHECK_INTERVAL_S
-        changed = [self._update_instances(group, index) for index, group in self._groups.items()]
+        awake = {index: group for index, group in self._groups.items() if group.gpu.state not in RESTING}
+        changed = [self._update_instances(group, index) for index, group in awake.items()]
         if any(changed):
             self._list_gpus()
         return any(changed)
@@ -356,11 +430,14 @@ class NvmlSession:
             read_host_memory=build_host_memory_reader(self._proc) if device.shares_host_memory else None,
         )
         has_instances = device.mig_parent_uuid is None and call_or_none(mig_mode, handle) == 1
-        power_state = device_info.PowerState(self._sys_root, device.pci_bus_id)
-        return GpuSession(device, nvml_device, power_state, has_instances=has_instances)
+        power_state = PowerState(self._proc, self._sys_root, device.pci_bus_id)
+        pause = self._pauses.setdefault(gpu_index, IdlePause())
+        return GpuSession(device, nvml_device, power_state, pause, has_instances=has_instances)
 
-    def _build_unreadable(self, device: Device, error: UnavailableReason) -> GpuSession:
-        return GpuSession(device, None, device_info.PowerState(self._sys_root, device.pci_bus_id), error=error)
+    def _build_unreadable(self, device: Device, gpu_index: int, error: UnavailableReason) -> GpuSession:
+        power_state = PowerState(self._proc, self._sys_root, device.pci_bus_id)
+        pause = self._pauses.setdefault(gpu_index, IdlePause())
+        return GpuSession(device, None, power_state, pause, error=error)
 
     def _get_not_supported_reason(self, device: Device) -> UnavailableReason:
         if device.mig_parent_uuid is not None:
@@ -376,7 +453,7 @@ class NvmlSession:
         self._poller = BackgroundPoller(self._background_marker)
         for group in self._groups.values():
             group.close()
-        self._groups, self._gpus = {}, []
+        self._groups, self._gpus, self._is_left_alone = {}, [], False
         if self._is_initialized:
             self._is_initialized = False
             call_or_none(pynvml.nvmlShutdown)

@@ -50,6 +50,7 @@ def main(descriptor: int, memory: int, proc: str, sys_root: str) -> None:
                 if reading.error is not None and reading.error.requires_restart:
                     break
                 session.run_due_queries()
+                session.release_idle_gpus()
         except (EOFError, ConnectionError):
             pass
     session.close()
