@@ -14,6 +14,7 @@
 
   // Each setting: which texts are valid, and its default; "" leaves the choice to the server. Lists are joined by commas.
   const FIELDS = {
+    page: [(value) => root.dataset.pages.split(" ").includes(value), ""],
     view: [oneOf("single", "compare"), "single"],
     gpu: [matches(/^[\w-]{1,64}$/), ""],
     range: [(value) => root.dataset.ranges.split(" ").includes(value), root.dataset.range],
@@ -26,7 +27,13 @@
   };
   const NAMES = Object.keys(FIELDS);
   // A link names these even if they have their defaults: whoever opens it may have other settings.
-  const ALWAYS_IN_ADDRESS = ["view", "gpu", "range"];
+  const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
+  // Not kept in storage: where a visit begins does not depend on where the last one ended.
+  const ONLY_IN_ADDRESS = ["page"];
+  // Choices in panels, which the server needs to build their data.
+  const OPTIONS = [];
+  // A change of these is a step that the browser's Back button takes back.
+  const STEPS = ["page", "view", "gpu", "range"];
 
   // An iframe shows what its address says, and does not change the settings of its viewer.
   const embedded = root.dataset.embed !== undefined;
@@ -67,13 +74,14 @@
   function writeStorage() {
     if (embedded) return;
     try {
-      window.localStorage.setItem(KEY, JSON.stringify({ version: VERSION, ...settings }));
+      const kept = NAMES.filter((name) => !ONLY_IN_ADDRESS.includes(name)).map((name) => [name, settings[name]]);
+      window.localStorage.setItem(KEY, JSON.stringify({ version: VERSION, ...Object.fromEntries(kept) }));
     } catch {
       // Storage is forbidden or full: the settings last as long as the page, and are in its address.
     }
   }
 
-  function writeAddress() {
+  function writeAddress(isStep = false) {
     if (embedded) return;
     const url = new URL(window.location.href);
     for (const name of NAMES) {
@@ -81,16 +89,19 @@
       if (value && (value !== defaults[name] || ALWAYS_IN_ADDRESS.includes(name))) url.searchParams.set(name, value);
       else url.searchParams.delete(name);
     }
-    if (url.href !== window.location.href) window.history.replaceState(window.history.state, "", url);
+    if (url.href === window.location.href) return;
+    if (isStep) window.history.pushState(null, "", url);
+    else window.history.replaceState(window.history.state, "", url);
   }
 
   function applyView() {
     root.dataset.view = settings.view;
+    root.dataset.page = settings.page || root.dataset.landing || "";
   }
 
   function notify(names) {
     applyView();
-    writeAddress();
+    writeAddress(names.some((name) => STEPS.includes(name)));
     listeners.forEach((listener) => listener(names));
   }
 
@@ -104,6 +115,14 @@
 
   applyView();
 
+  window.addEventListener("popstate", () => {
+    const found = { ...Object.fromEntries(ONLY_IN_ADDRESS.map((name) => [name, defaults[name]])), ...readAddress() };
+    const names = Object.keys(found).filter((name) => found[name] !== settings[name]);
+    Object.assign(settings, found);
+    applyView();
+    listeners.forEach((listener) => listener(names));
+  });
+
   // The theme changes in all open tabs at once; the other settings are each tab's own.
   window.addEventListener("storage", (event) => {
     const { theme } = event.key === KEY ? readStorage() : {};
@@ -114,9 +133,11 @@
 
   window.dashtop.settings = {
     get: (name) => settings[name],
+    options: () => Object.fromEntries(OPTIONS.map((name) => [name, settings[name]])),
     list: (name) => settings[name].split(",").filter(Boolean),
     set,
-    reset: () => set({ ...defaults, view: settings.view, gpu: settings.gpu, range: settings.range }),
+    reset: () => set({ ...defaults, ...Object.fromEntries(STEPS.map((name) => [name, settings[name]])) }),
+    applyView,
     // Puts into the address what the page shows without a setting.
     setShown(changes) {
       Object.assign(shown, changes);

@@ -58,7 +58,7 @@
       dashtop.repaint();
       dashtop.charts.redraw();
     }
-    if (names.some((name) => ["view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.polling.requestNow();
+    if (names.some((name) => ["page", "view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.polling.requestNow();
   });
 
   // --- GPUs ---------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@
   // Shows one GPU, in the GPU view.
   dashtop.openGpu = function (wanted) {
     const device = devices.find(({ index }) => index === Number(wanted));
-    if (device) settings.set({ view: "single", gpu: device.uuid });
+    if (device) settings.set({ page: "gpus", view: "single", gpu: device.uuid });
   };
 
   dashtop.painters.push(paintGpuSelector);

@@ -15,7 +15,7 @@
   }
 
   function visiblePanels() {
-    const panels = [...document.querySelectorAll(".panel[id]:not(.gpu-card)")];
+    const panels = [...document.querySelectorAll(".panel[id]:not(.gpu-card), section[id]")];
     return panels.filter((panel) => panel.offsetParent).map((panel) => panel.id);
   }
 
@@ -27,13 +27,12 @@
     return {
       gpu: settings.get("gpu"),
       range: settings.get("range"),
-      view: document.documentElement.dataset.view,
       interval: intervalSeconds(),
       theme: dashtop.theme.current(),
       width,
       zoom: dashtop.charts.zoom(),
       visible_panels: visiblePanels(),
-      only_panel: document.documentElement.dataset.embed,
+      options: settings.options(),
       versions: dashtop.storeDelta.versions(),
     };
   }

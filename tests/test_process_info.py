@@ -15,8 +15,8 @@ from dashtop.history.queries import _decode_info
 from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.ui.panels import processes
 from dashtop.web.api import schemas, serializers
-from tests.builders import make_gpu, make_sample
-from tests.ui.worlds import world
+from tests.builders import make_gpu
+from tests.ui.worlds import make_context, world
 
 if TYPE_CHECKING:
     import pytest
@@ -64,7 +64,7 @@ def test_new_fact_is_one_field_of_the_model_and_one_row_of_the_page(monkeypatch:
     monkeypatch.setattr(processes, "FIELDS", (*processes.FIELDS, row))
     services, _, _ = world()
     assert "data-column='queue'" in str(processes.layout(services))
-    data = processes.live_data(make_sample(), make_gpu(processes=(running,)))
+    data = processes.live_data(make_context(make_gpu(processes=(running,))))
     assert [each["queue"] for each in data["processes"]] == ["long"]
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -66,8 +67,12 @@ class BrowserTab:
     def _finish_request(self, request: Request) -> None:
         self.in_flight.discard(request)
 
-    def open(self, url: str) -> BrowserTab:
-        self.page.goto(url)
+    def open(self, url: str, page: str = "gpus") -> BrowserTab:
+        """Open an address; one that names no page shows `page`."""
+        address = urlsplit(url)
+        names_page = "page=" in address.query or "/embed" in address.path
+        query = address.query if names_page else f"{address.query}&page={page}".lstrip("&")
+        self.page.goto(urlunsplit(address._replace(query=query)))
         return self.wait_for_state("live")
 
     def wait_for_state(self, state: str, timeout_ms: int = WAIT_MS) -> BrowserTab:

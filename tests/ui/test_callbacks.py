@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 METRICS = select_metrics({"gpu.temperature", "system.cpu.usage_percent"})
 ALL_CHARTS = {chart.id for chart in CHARTS}
+GPU_PAGE = [ids.PANEL_UTILIZATION, *(f"panel-{chart}" for chart in ALL_CHARTS)]
 
 
 class Browser:
@@ -31,7 +32,7 @@ class Browser:
 
     def __init__(self, updater: PageUpdater, **view: Any) -> None:
         self.updater = updater
-        self.view = {"width": 400, **view}
+        self.view = {"width": 400, "visible_panels": GPU_PAGE, **view}
         self.versions: dict[str, str] = {}
         self.live: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}

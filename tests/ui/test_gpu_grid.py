@@ -10,16 +10,14 @@ import sys
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.panels.gpu_grid import GAP, GpuGrid, build_table, describe_state, is_free
-from dashtop.ui.parts import RenderCache
+from dashtop.ui.panels.gpu_grid import GAP, build_parts, build_table, describe_state, is_free
 from dashtop.ui.theme import GPUS, HOST
 from tests.builders import make_device, make_gpu, make_sample
 from tests.ui.test_layout import contrast, tokens
-from tests.ui.worlds import world
+from tests.ui.worlds import make_context, world
 
 IDLE = {
     "gpu.utilization.gpu": 0.0,
@@ -129,10 +127,10 @@ def test_states_are_described_in_words() -> None:
 
 def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all() -> None:
     services, latest, history = world(gpus=(make_gpu(0, values=IDLE), make_gpu(1, values=IDLE)), recorded_s=600)
-    grid = GpuGrid(services, RenderCache(Flask("test")))
     sample = latest.sample
     assert sample is not None
-    built = [{part.name: part.build() for part in grid.build_parts(sample)} for _ in range(5)]
+    context = make_context(sample=sample, services=services)
+    built = [{part.name: part.build() for part in build_parts(context)} for _ in range(5)]
     assert history.queries == 2
     assert all(each == built[0] for each in built)
     hour = {index: base64.b64decode(text) for index, text in built[0]["last_hour"].items()}
@@ -140,8 +138,9 @@ def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all()
     assert hour["0"].count(GAP) == 50
 
     def newer_than_first(**changes: Any) -> set[str]:
-        first = {part.name: part.version for part in grid.build_parts(sample)}
-        later = grid.build_parts(dataclasses.replace(sample, sequence=sample.sequence + 1, **changes))
+        first = {part.name: part.version for part in build_parts(context)}
+        later_sample = dataclasses.replace(sample, sequence=sample.sequence + 1, **changes)
+        later = build_parts(dataclasses.replace(context, sample=later_sample))
         return {part.name for part in later if part.version != first[part.name]}
 
     assert newer_than_first() == set()
@@ -150,13 +149,11 @@ def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all()
 
 
 PRINT_VERSIONS = """
-from flask import Flask
-from dashtop.ui.panels.gpu_grid import GpuGrid
-from dashtop.ui.parts import RenderCache
+from dashtop.ui.panels.gpu_grid import build_parts
 from tests.builders import make_gpu
-from tests.ui.worlds import world
+from tests.ui.worlds import make_context, world
 services, latest, _ = world(gpus=(make_gpu(0), make_gpu(1)))
-print([part.version for part in GpuGrid(services, RenderCache(Flask("test"))).build_parts(latest.sample)])
+print([part.version for part in build_parts(make_context(sample=latest.sample, services=services))])
 """
 
 

@@ -15,7 +15,7 @@ from flask import Flask
 
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui import callbacks, ids, layout, panels
+from dashtop.ui import callbacks, ids, layout, pages, panels
 from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
@@ -23,7 +23,7 @@ from dashtop.ui.panels import PANELS, Panel, Section, gpu_status, hardware, host
 from dashtop.ui.panels.gauges import SPARKLINE_METRICS
 from dashtop.ui.request import ViewRequest
 from tests.builders import make_device, make_gpu, make_sample
-from tests.ui.worlds import gpu, world
+from tests.ui.worlds import gpu, make_context, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +65,9 @@ def test_a_panel_is_one_definition_and_one_entry_in_the_list(monkeypatch: pytest
         section=Section.CURRENT,
         id="panel-example",
         layout=lambda _services: card("Example", [html.Dl(fact("gpu.encoder_sessions"))], id="panel-example"),
-        live_data=lambda _sample, _gpu: {"example": [1, 2]},
+        live_data=lambda _context: {"example": [1, 2]},
     )
-    for module in (layout, callbacks):
+    for module in (pages, callbacks):
         monkeypatch.setattr(module, "PANELS", (*PANELS, example))
     services, _, _ = world(gpus=(gpu(),))
     page = layout.build_layout(services, 1.0)
@@ -103,7 +103,7 @@ def test_sparklines_are_sent_once_for_each_gpu() -> None:
 
 
 def processes_data(*running: GpuProcess, used_gib: float = 10.0) -> dict[str, Any]:
-    return processes.live_data(make_sample(), make_gpu(values={"gpu.memory.used_gb": used_gib}, processes=running))
+    return processes.live_data(make_context(make_gpu(values={"gpu.memory.used_gb": used_gib}, processes=running)))
 
 
 def test_processes_and_their_totals() -> None:
@@ -144,7 +144,7 @@ def test_the_largest_processes_are_listed_and_all_are_counted() -> None:
 
 def test_an_empty_table_tells_no_processes_from_unknown_processes() -> None:
     def text(of: Gpu) -> str:
-        return str(processes.live_data(make_sample(gpus=(of,)), of)["texts"]["processes.empty"])
+        return str(processes.live_data(make_context(of))["texts"]["processes.empty"])
 
     assert text(make_gpu()) == "No processes on this GPU."
     unknown = dataclasses.replace(make_gpu(), unavailable={PROCESSES: UnavailableReason.NO_PERMISSION})
@@ -157,7 +157,7 @@ def test_an_empty_table_tells_no_processes_from_unknown_processes() -> None:
 def test_throttle_reasons() -> None:
     def reasons(flags: float | None) -> Any:
         values = {} if flags is None else {"gpu.clocks.event_reasons": flags}
-        return hardware.hardware_data(make_sample(), make_gpu(values=values))["throttle_reasons"]
+        return hardware.hardware_data(make_context(make_gpu(values=values)))["throttle_reasons"]
 
     assert reasons(None) is None
     assert reasons(0.0) == []
@@ -168,7 +168,7 @@ def test_throttle_reasons() -> None:
 
 def test_modes_have_the_names_of_nvidia_smi() -> None:
     values = {"gpu.compute_mode": 3.0, "gpu.persistence_mode": 0.0}
-    assert hardware.hardware_data(make_sample(), make_gpu(values=values))["texts"] == {
+    assert hardware.hardware_data(make_context(make_gpu(values=values)))["texts"] == {
         "gpu.compute_mode": "Exclusive Process",
         "gpu.persistence_mode": "Disabled",
         "gpu.mig_mode": "N/A",
@@ -177,7 +177,7 @@ def test_modes_have_the_names_of_nvidia_smi() -> None:
 
 def facts_of(device: Device | None) -> dict[str, str | None]:
     shown = make_gpu(device=device) if device is not None else None
-    return dict(hardware.information_data(make_sample(), shown)["facts"])
+    return dict(hardware.information_data(make_context(shown))["facts"])
 
 
 def test_information_of_the_gpu_and_the_host() -> None:
@@ -222,7 +222,7 @@ def test_mounts_and_cores() -> None:
         Mount(mount_point="/dead", filesystem="nfs4", used_bytes=None, total_bytes=None, used_percent=None),
     )
     sample = make_sample(mounts=mounts)
-    assert host.storage_data(sample, None)["mounts"] == [
+    assert host.storage_data(make_context(sample=sample))["mounts"] == [
         {
             "mount_point": "/", "filesystem": "ext4", "used_gib": 1.0, "total_gib": 8.0, "used_percent": 96.0,
             "level": "high",
@@ -232,6 +232,6 @@ def test_mounts_and_cores() -> None:
             "level": "",
         },
     ]  # fmt: skip
-    assert host.system_data(sample, None) == {"cores": [10, 20]}
+    assert host.system_data(make_context(sample=sample)) == {"cores": [10, 20]}
     offline = dataclasses.replace(sample, host=dataclasses.replace(sample.host, core_ids=(0, 4)))
-    assert host.system_data(offline, None) == {"cores": [10, 20], "core_ids": (0, 4)}
+    assert host.system_data(make_context(sample=offline)) == {"cores": [10, 20], "core_ids": (0, 4)}

@@ -11,9 +11,9 @@ DEFAULT = ViewRequest()
 
 
 def test_a_whole_request() -> None:
-    data = {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "interval": 0.5, "view": "compare"}
+    data = {"n": 4, "gpu": 3, "range": "5m", "theme": "dark", "width": 375, "interval": 0.5, "options": {"sort": "pid"}}
     versions = {"devices": "0a1b2c3d", "sparklines": "GPU-1"}
-    expected = ViewRequest("3", "5m", True, 375, 0.5, compare=True, versions=versions)
+    expected = ViewRequest("3", "5m", True, 375, 0.5, options={"sort": "pid"}, versions=versions)
     assert ViewRequest.parse({**data, "versions": {**versions, "columns": 7}}) == expected
 
 
@@ -39,7 +39,9 @@ def test_nonsense_is_the_default(data: object) -> None:
         ("versions", {"devices": 1}),
         ("versions", {"devices": ["0a1b2c3d"]}),
         ("visible_panels", "panel-fan"),
-        ("only_panel", "\ud800"),
+        ("options", ["sort"]),
+        ("options", {"sort": 1, "filter": "x" * 201}),
+        ("options", {str(number): "x" for number in range(41)}),
     ],
 )
 def test_a_bad_field_is_its_default(field: str, value: object) -> None:

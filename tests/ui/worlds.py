@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from flask import Flask
 
 from dashtop.model.ports import ReadStatus, Services
 from dashtop.model.sample import ALL_EVENTS, Series, SeriesKey, SeriesSet
+from dashtop.ui.panels import PanelContext
+from dashtop.ui.parts import RenderCache
+from dashtop.ui.request import ViewRequest
 from tests.builders import NOON_MS, FixedSample, make_gpu, make_sample
 from tests.clock import FakeClock
 
@@ -91,3 +95,16 @@ def world(
     history = Recorded(sample.time_ms - recorded_s * 1000, sample.time_ms)
     clock = FakeClock(now_ms=NOON_MS, monotonic_s=float(sequence) + 0.25)
     return Services(latest=latest, history=history, clock=clock), latest, history
+
+
+def make_context(
+    of: Gpu | None = None, *, sample: Sample | None = None, services: Services | None = None, **request: object
+) -> PanelContext:
+    """Return what the data of a panel are built from: one GPU, or a sample, and what the browser asks for."""
+    default, latest, _ = world(gpus=() if of is None else (of,))
+    sample = sample or latest.sample
+    assert sample is not None
+    cache = RenderCache(Flask("test"))
+    return PanelContext(
+        services=services or default, cache=cache, sample=sample, gpu=of, request=ViewRequest.parse(request)
+    )

@@ -14,10 +14,8 @@ from dashtop.model.text import sanitize_text
 from dashtop.ui import ids
 from dashtop.ui import snapshot as snapshots
 from dashtop.ui.charts.renderer import ChartRenderer
-from dashtop.ui.panels import PANELS
-from dashtop.ui.panels.gauges import build_sparklines_part
-from dashtop.ui.panels.gpu_grid import GpuGrid
-from dashtop.ui.parts import DeltaEncoder, RenderCache
+from dashtop.ui.panels import PANELS, PanelContext
+from dashtop.ui.parts import DeltaEncoder, Part, RenderCache
 from dashtop.ui.request import ViewRequest
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
     from dashtop.model.metric import Metric
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, Sample
 
 # A sentence about the history may name a path of any length.
 _MAX_HISTORY_STATUS_CHARS: Final = 2000
@@ -50,9 +47,8 @@ class PageUpdater:
     def __init__(self, services: Services, metrics: Sequence[Metric[Any]], server: Flask) -> None:
         self._services = services
         self._metrics = metrics
-        cache = RenderCache(server)
-        self._charts = ChartRenderer(services, cache)
-        self._grid = GpuGrid(services, cache)
+        self._cache = RenderCache(server)
+        self._charts = ChartRenderer(services, self._cache)
         self._delta = DeltaEncoder()
 
     def update(self, request: ViewRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -63,23 +59,20 @@ class PageUpdater:
         if sample is None:
             return snapshots.build_waiting_snapshot(interval_s), None
         gpu = snapshots.find_gpu(sample, request.gpu)
-        snapshot = self._build_snapshot(sample, gpu, request, interval_s)
-        if request.compare:
-            snapshot["gpus"] = self._grid.build_table(sample)
-            return self._delta.encode(snapshot, request.versions, self._grid.build_parts(sample)), None
-        parts = [build_sparklines_part(self._services, sample, gpu)] if gpu is not None else []
+        context = PanelContext(services=self._services, cache=self._cache, sample=sample, gpu=gpu, request=request)
+        snapshot, parts = self._build_snapshot(context, interval_s)
         live = self._delta.encode(snapshot, request.versions, parts)
         figures = self._charts.render(sample, gpu, request)
-        if request.versions.get(figures.name) == figures.version:
+        if figures is None or request.versions.get(figures.name) == figures.version:
             return live, None
         return live, {"version": figures.version, **figures.build()}
 
-    def _build_snapshot(
-        self, sample: Sample, gpu: Gpu | None, request: ViewRequest, interval_s: float
-    ) -> dict[str, Any]:
+    def _build_snapshot(self, context: PanelContext, interval_s: float) -> tuple[dict[str, Any], list[Part]]:
+        """Return the snapshot with the data of all visible panels, and their parts."""
+        sample, request = context.sample, context.request
         snapshot = snapshots.build_snapshot(
             sample,
-            gpu,
+            context.gpu,
             self._metrics,
             age_s=self._services.clock.monotonic() - sample.monotonic_s,
             interval_s=interval_s,
@@ -87,13 +80,17 @@ class PageUpdater:
         )
         status = sanitize_text(self._services.history.status_message() or "", _MAX_HISTORY_STATUS_CHARS)
         texts = {"history_status": status}
-        visible = request.visible_panels
+        parts: dict[str, Part] = {}
         for panel in PANELS:
-            if panel.live_data is not None and (not panel.id or visible is None or panel.id in visible):
-                added = dict(panel.live_data(sample, gpu))
+            if panel.id and not request.is_visible(panel.id):
+                continue
+            if panel.live_data is not None:
+                added = dict(panel.live_data(context))
                 texts |= added.pop("texts", {})
                 snapshot |= added
-        return snapshot | {"texts": texts}
+            if panel.parts is not None:
+                parts |= {part.name: part for part in panel.parts(context)}
+        return snapshot | {"texts": texts}, list(parts.values())
 
 
 def register_callbacks(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:

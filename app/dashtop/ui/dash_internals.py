@@ -11,9 +11,10 @@ from dash import Dash
 from dash.development.base_component import Component
 from dash.exceptions import DependencyException
 from flask import abort, has_request_context, jsonify, request
+from markupsafe import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flask import Flask, Response
 
@@ -54,13 +55,20 @@ class RelativeDash(Dash):
     """A Dash application whose page has relative addresses only, and so works below any path a proxy serves it at.
 
     Dash itself needs to know that path. Proxies of notebook hosts (jupyter-server-proxy, code-server) choose it and cut
-    it off.
+    it off. `build_root_attributes` returns attributes of the root element that are known when a page is requested.
     """
+
+    def __init__(self, *, build_root_attributes: Callable[[], Mapping[str, str]] = dict, **kwargs: Any) -> None:
+        untyped: Any = super()
+        untyped.__init__(**kwargs)
+        self._build_root_attributes = build_root_attributes
 
     def interpolate_index(self, *args: Any, **kwargs: Any) -> str:
         """Return the HTML of the page for the requested address."""
         untyped: Any = super()
         page: str = untyped.interpolate_index(*args, **kwargs)
+        attributes = "".join(f' {name}="{escape(value)}"' for name, value in self._build_root_attributes().items())
+        page = page.replace("<html", f"<html{attributes}", 1)
         return page.replace(f'="{self.config.requests_pathname_prefix}', f'="{self._find_base()}')
 
     def _config(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from dashtop.export.table import list_formats
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import attributes, icon, segmented_control
-from dashtop.ui.panels import PANELS, Section
+from dashtop.ui.pages import build_navigation, build_pages
+from dashtop.ui.panels import Section
 from dashtop.ui.request import INTERVALS_S
 from dashtop.version import __version__
 
@@ -29,8 +30,8 @@ _RANGE_NAMES: Final = {
 
 
 def build_layout(services: Services, interval_s: float, *, viewer: str | None = None) -> Component:
-    """Return the page before the first answer. `viewer`: the name of the signed-in user."""
-    panels = {section: [panel.layout(services) for panel in PANELS if panel.section is section] for section in Section}
+    """Return all pages before the first answer. `viewer`: the name of the signed-in user."""
+    pages, panels = build_pages(services)
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip-link"),
@@ -40,7 +41,7 @@ def build_layout(services: Services, interval_s: float, *, viewer: str | None = 
                     _build_error_banner(),
                     _build_gpu_gone_notice(),
                     _build_skeleton(),
-                    html.Div(_build_sections(panels), className="sections"),
+                    html.Div([*_build_toolbar(), *pages], className="sections"),
                 ],
                 id="content",
                 className="page",
@@ -90,32 +91,20 @@ def _build_gpu_gone_notice() -> Component:
     return html.Div([html.Span(), keep], id=ids.GPU_GONE, className="notice-line", role="status", hidden=True)
 
 
-def _build_sections(panels: dict[Section, list[Component]]) -> list[Component]:
+def _build_toolbar() -> list[Component]:
+    """Return what is above every page: the choice of the GPU and of the time range, and the state of the history."""
     names = {name: _RANGE_NAMES[name] for name in RANGES_MS}
-    ranges = segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range")
-    since = html.Span(className="since", **attributes(data_since=""))
-    status = html.P(className="notice-line", role="status", **attributes(data_text="history_status"))
-    unzoom = dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart")
-    return [
-        html.Section(
-            [
-                html.Div([html.H2("History"), since, unzoom, ranges], className="section-header"),
-                status,
-                html.Div(panels[Section.HISTORY], className="grid trends"),
-            ],
-            className="only-single",
-            **attributes(aria_label="History"),
-        ),
-        *panels[Section.ALL_GPUS],
-        html.Section(
-            [
-                html.Div(html.H2("Current"), className="section-header"),
-                html.Div(panels[Section.CURRENT], className="grid cards"),
-            ],
-            className="only-single",
-            **attributes(aria_label="Current"),
-        ),
+    selector = dbc.Select(id=ids.GPU_SELECTOR, options=[], value="0", size="sm")
+    label = html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden")
+    controls = [
+        html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="many-gpus only-gpus"),
+        html.Div([label, selector], className="gpu-choice many-gpus only-gpus only-single"),
+        html.Span(className="since", **attributes(data_since="")),
+        dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart"),
+        segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range"),
     ]
+    status = html.P(className="notice-line", role="status", **attributes(data_text="history_status"))
+    return [html.Div(controls, className="toolbar"), status]
 
 
 def _build_footer(viewer: str | None) -> Component:
@@ -136,7 +125,9 @@ _THEMES: Final = ("system", "light", "dark")
 
 def _build_header(status: Sequence[Component]) -> Component:
     """Return the header with `status` in its middle."""
-    return html.Header([_build_brand(), _build_live_indicator(), *status, _build_controls()], className="header")
+    return html.Header(
+        [_build_brand(), _build_live_indicator(), build_navigation(), *status, _build_buttons()], className="header"
+    )
 
 
 def _build_brand() -> Component:
@@ -144,6 +135,7 @@ def _build_brand() -> Component:
         [
             html.Span(className="logo", **attributes(aria_hidden="true")),
             html.H1("dashtop", className="brand-name"),
+            html.Span(platform.node(), className="host-name", title="Host"),
             dbc.Badge("Simulated", className="when-simulated", title="Simulated GPUs (--demo)"),
         ],
         className="brand",
@@ -165,9 +157,7 @@ def _build_live_indicator() -> Component:
     )
 
 
-def _build_controls() -> Component:
-    selector = dbc.Select(id=ids.GPU_SELECTOR, options=[], value="0", size="sm")
-    label = html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden")
+def _build_buttons() -> Component:
     settings = dbc.Button(
         icon("settings", "Settings"),
         id=ids.SETTINGS_BUTTON,
@@ -175,14 +165,7 @@ def _build_controls() -> Component:
         class_name="icon-button",
         title="Settings",
     )
-    return html.Div(
-        [
-            html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu"),
-            html.Div([label, selector], className="gpu-choice many-gpus"),
-            html.Div([_build_export_menu(), settings, _build_theme_toggle()], className="icons"),
-        ],
-        className="controls",
-    )
+    return html.Div([_build_export_menu(), settings, _build_theme_toggle()], className="icons")
 
 
 def _build_export_menu() -> Component:

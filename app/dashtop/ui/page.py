@@ -17,6 +17,7 @@ from dashtop.ui.dash_internals import (
     refuse_unknown_paths,
 )
 from dashtop.ui.layout import build_layout
+from dashtop.ui.pages import PAGES, find_landing
 from dashtop.ui.panels import PANELS
 from dashtop.ui.snapshot import select_metrics
 
@@ -44,6 +45,7 @@ SCRIPTS: Final = (
     "charts.js",
     "view-request.js",
     "polling.js",
+    "navigation.js",
     "settings.js",
     "settings-export.js",
     "compact.js",
@@ -52,7 +54,7 @@ _ICON: Final = "icon.svg"
 _PLOTLY: Final = "vendor/plotly-basic.min.js"
 
 _INDEX: Final = """<!DOCTYPE html>
-<html lang="en" data-live="loading" data-plotly="PLOTLY" data-ranges="RANGES" data-range="RANGE">
+<html lang="en" data-live="loading" data-plotly="PLOTLY" data-ranges="RANGES" data-range="RANGE" data-pages="PAGES">
   <head>
     {%metas%}
     <title>{%title%}</title>
@@ -93,6 +95,7 @@ def create_dash(
     # Dash's annotations do not allow these two.
     untyped: dict[str, Any] = {"server": server, "update_title": None}
     app = RelativeDash(
+        build_root_attributes=lambda: {"data-landing": find_landing(services.latest.latest())},
         name="dashtop",
         title="dashtop",
         assets_folder=assets_folder,
@@ -130,6 +133,7 @@ def _build_index(app: Dash) -> str:
         "PLOTLY": plotly_url,
         "RANGES": " ".join(RANGES_MS),
         "RANGE": DEFAULT_RANGE,
+        "PAGES": " ".join(page.name for page in PAGES),
     }
     index = _INDEX
     for placeholder, text in replacements.items():

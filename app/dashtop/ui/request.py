@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MIN_WIDTH_PX, _DEFAULT_WIDTH_PX, _MAX_WIDTH_PX = 100, 400, 8000
+_MAX_OPTIONS, _MAX_OPTION_CHARS = 40, 200
 _END_OF_TIME_MS = 253_402_300_800_000
 _MIN_ZOOM_MS, _MAX_ZOOM_MS = 2 * SECOND_MS, 366 * 86_400 * SECOND_MS
 
@@ -25,8 +26,8 @@ class ViewRequest:
     """What one browser looks at, and which parts of it the browser has.
 
     `gpu`: index or UUID of the chosen GPU, or the beginning of a UUID. `width_px`: width of the charts.
-    `visible_panels`: element ids; None means all. `only_panel`: id of the chart that is embedded alone, else "".
-    `versions`: see ui.parts.
+    `visible_panels`: element ids; None means all. `options`: choices in panels (a filter, a sort order) by name, which
+    each panel checks. `versions`: see ui.parts.
     """
 
     gpu: str = ""
@@ -36,8 +37,7 @@ class ViewRequest:
     interval_s: float | None = None
     zoom: TimeSpan | None = None
     visible_panels: frozenset[str] | None = None
-    only_panel: str = ""
-    compare: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -54,15 +54,18 @@ class ViewRequest:
             interval_s=next((each for each in INTERVALS_S if data.get("interval") == each), None),
             zoom=_parse_zoom(data.get("zoom")),
             visible_panels=_parse_names(data.get("visible_panels")),
-            only_panel=_parse_name(data.get("only_panel")),
-            compare=data.get("view") == "compare",
+            options=_parse_options(data.get("options")),
             versions=_parse_versions(data.get("versions")),
         )
 
-    def view_key(self, gpu_uuid: str | None) -> str:
-        """Return a key of everything but time that the charts depend on."""
-        theme = "dark" if self.dark else "light"
-        return f"{gpu_uuid}|{self.span_key}|{theme}|{self.width_px}|{self.only_panel}"
+    def is_visible(self, panel: str) -> bool:
+        """Return whether the browser shows the panel with this id."""
+        return self.visible_panels is None or panel in self.visible_panels
+
+    @property
+    def view_key(self) -> str:
+        """Return a key of everything but time, GPUs and the choice of charts that charts depend on."""
+        return f"{self.span_key}|{'dark' if self.dark else 'light'}|{self.width_px}"
 
     @property
     def span_key(self) -> str:
@@ -86,6 +89,15 @@ def _parse_names(data: object) -> frozenset[str] | None:
     if not isinstance(data, list):
         return None
     return frozenset(name for name in data if isinstance(name, str))
+
+
+def _parse_options(data: object) -> Mapping[str, str]:
+    if not isinstance(data, dict):
+        return {}
+    options = {
+        name: value for name, value in data.items() if isinstance(value, str) and len(value) <= _MAX_OPTION_CHARS
+    }
+    return options if len(options) <= _MAX_OPTIONS else {}
 
 
 def _parse_versions(data: object) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashtop.ui.panels import charts, gauges, gpu_grid, gpu_status, hardware, host, processes
-from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
+from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
     gpu_status.COMPACT_STATUS,
@@ -25,4 +25,4 @@ PANELS: Final[tuple[Panel, ...]] = (
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 
-__all__ = ["CHARTS", "PANELS", "Chart", "ChartData", "Panel", "Section"]
+__all__ = ["CHARTS", "PANELS", "Chart", "ChartData", "Panel", "PanelContext", "Section"]

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from dash import Dash
     from dash.development.base_component import Component
@@ -15,17 +15,34 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, ProcessSpan, Sample, SeriesSet
     from dashtop.ui.charts.base_figure import ChartStyle, Figure
+    from dashtop.ui.parts import Part, RenderCache
+    from dashtop.ui.request import ViewRequest
 
 Json = Any
 
 
 class Section(Enum):
-    """The section of the page that a panel belongs to."""
+    """The section that a panel belongs to. `ui.layout` puts sections on pages."""
 
     HEADER = "header"
+    OVERVIEW = "overview"
     HISTORY = "history"
     CURRENT = "current"
     ALL_GPUS = "all-gpus"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PanelContext:
+    """What the data of a panel are built from: a sample, and what one browser looks at. `gpu`: the chosen GPU.
+
+    `cache` is shared by all browsers: a key names the moment and everything else that its value depends on.
+    """
+
+    services: Services
+    cache: RenderCache
+    sample: Sample
+    gpu: Gpu | None
+    request: ViewRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,28 +59,32 @@ class ChartData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """A history chart: the series it needs, and the function that draws it.
+    """A history chart: the series it needs, and the function that draws it. Its panel has the id `panel-<id>`.
 
     `draw` returns None where there is nothing to draw (no GPU): the browser then keeps the chart as it is.
+    `all_gpus`: the series of every GPU, instead of those of the chosen one.
     """
 
     id: str
     metrics: tuple[str, ...]
     draw: Callable[[ChartData, Sample, Gpu | None, ChartStyle], Figure | None]
     needs_processes: bool = False
+    all_gpus: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
     """A part of the page: its section, its layout, and the data it adds to each live snapshot.
 
-    A panel with an `id` adds data only while the browser shows the element with that id. The key "texts" of that data
-    holds texts by the name in an element's `data-text`.
+    A panel with an `id` adds data only while the browser shows the element with that id. `live_data` returns what
+    changes with every sample; its key "texts" holds texts by the name in an element's `data-text`. `parts` are sent
+    only to browsers that do not have their version, and built only then: results of history queries.
     """
 
     section: Section
     id: str = ""
     layout: Callable[[Services], Component]
-    live_data: Callable[[Sample, Gpu | None], Mapping[str, Json]] | None = None
+    live_data: Callable[[PanelContext], Mapping[str, Json]] | None = None
+    parts: Callable[[PanelContext], Sequence[Part]] | None = None
     charts: tuple[Chart, ...] = ()
     register: Callable[[Dash, Services], None] | None = None

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, Sample
+    from dashtop.model.sample import Sample
+    from dashtop.ui.panels.base import PanelContext
 
 SPARKLINE_SPAN_MS: Final = 5 * MINUTE_MS
 SPARKLINE_METRICS: Final = ("gpu.utilization.gpu", "gpu.temperature", "gpu.power.current_watts", "gpu.fan_speed")
@@ -43,6 +44,38 @@ _SPARKLINE_WIDTH_PX: Final = 225
 _UTILIZATION, _TEMPERATURE, _POWER, _FAN = SPARKLINE_METRICS
 _MEMORY_USED, _MEMORY_TEMPERATURE = "gpu.memory.used_percent", "gpu.memory_temperature"
 _SLOWDOWN, _POWER_LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
+
+
+# --- sparklines -------------------------------------------------------------------------------------------------------
+
+
+def build_parts(context: PanelContext) -> list[Part]:
+    """Return the sparklines of the GPU. Their version is the UUID: the page needs them again only for another GPU."""
+    if context.gpu is None:
+        return []
+    uuid = context.gpu.device.uuid
+    return [Part("sparklines", uuid, lambda: _read_sparklines(context.services, context.sample, uuid))]
+
+
+def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str, Any]:
+    """Return the highest reading of each bucket by metric, null where there is none, and the buckets' times."""
+    window = build_window(
+        sample.time_ms, SPARKLINE_SPAN_MS, _SPARKLINE_WIDTH_PX, round(services.latest.interval_s * 1000)
+    )
+    keys = [SeriesKey(metric, uuid) for metric in SPARKLINE_METRICS]
+    data = services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
+    return {
+        "start_ms": window.start_ms,
+        "step_ms": window.step_ms,
+        "span_ms": SPARKLINE_SPAN_MS,
+        "maximum": {
+            series.key.metric: [round(float(value), 1) if np.isfinite(value) else None for value in series.maximum]
+            for series in data.series
+        },
+    }
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
 
 
 def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", show_total: bool = False) -> Panel:
@@ -67,7 +100,7 @@ def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", sho
         body = [head, bar(key, of=of), spark, *rest]
         return card(title, body, id=panel, aside=aside, class_name="needs-gpu only-single gauge")
 
-    return Panel(section=Section.CURRENT, layout=layout)
+    return Panel(section=Section.CURRENT, id=panel, layout=layout, parts=build_parts)
 
 
 def _unit_attributes(key: str) -> dict[str, Any]:
@@ -110,29 +143,3 @@ POWER: Final = _gauge(
     show_total=True,
 )
 FAN: Final = _gauge(ids.PANEL_FAN, METRICS[_FAN].title, _FAN)
-
-
-# --- sparklines -------------------------------------------------------------------------------------------------------
-
-
-def build_sparklines_part(services: Services, sample: Sample, gpu: Gpu) -> Part:
-    """Return the sparklines of `gpu`. Their version is the UUID: the page needs them again only for another GPU."""
-    return Part("sparklines", gpu.device.uuid, lambda: _read_sparklines(services, sample, gpu.device.uuid))
-
-
-def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str, Any]:
-    """Return the highest reading of each bucket by metric, null where there is none, and the buckets' times."""
-    window = build_window(
-        sample.time_ms, SPARKLINE_SPAN_MS, _SPARKLINE_WIDTH_PX, round(services.latest.interval_s * 1000)
-    )
-    keys = [SeriesKey(metric, uuid) for metric in SPARKLINE_METRICS]
-    data = services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
-    return {
-        "start_ms": window.start_ms,
-        "step_ms": window.step_ms,
-        "span_ms": SPARKLINE_SPAN_MS,
-        "maximum": {
-            series.key.metric: [round(float(value), 1) if np.isfinite(value) else None for value in series.maximum]
-            for series in data.series
-        },
-    }

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
     from numpy.typing import NDArray
 
-    from dashtop.model.ports import Services
+    from dashtop.model.ports import History, Services
     from dashtop.model.sample import Gpu, Sample
-    from dashtop.ui.parts import RenderCache
+    from dashtop.ui.panels.base import PanelContext
 
 _UTILIZATION: Final = "gpu.utilization.gpu"
 _MEMORY_USED: Final = "gpu.memory.used_percent"
@@ -81,43 +81,40 @@ LAST_HOUR: Final = HistoryStrip("last_hour", MINUTE_MS, 60)
 LAST_MINUTES: Final = HistoryStrip("last_minutes", 5 * SECOND_MS, 60)
 
 
-class GpuGrid:
-    """The parts of the view of all GPUs, built once for all viewers. Thread-safe."""
+def live_data(context: PanelContext) -> dict[str, Table]:
+    """Add `gpus`, a row for each GPU, built once for all viewers."""
+    sample = context.sample
+    return {"gpus": context.cache.get_or_create(f"grid|{sample.sequence}", lambda: build_table(sample))}
 
-    def __init__(self, services: Services, cache: RenderCache) -> None:
-        self._services = services
-        self._cache = cache
 
-    def build_table(self, sample: Sample) -> Table:
-        """Return a row for each GPU."""
-        return self._cache.get_or_create(f"grid|{sample.sequence}", lambda: build_table(sample))
+def build_parts(context: PanelContext) -> list[Part]:
+    """Return the utilization of the last hour and minutes; each is new when a bucket is complete."""
+    return [_build_part(context, strip) for strip in (LAST_HOUR, LAST_MINUTES)]
 
-    def build_parts(self, sample: Sample) -> list[Part]:
-        """Return the utilization of the last hour and minutes; each is new when a bucket is complete."""
-        return [self._build_part(sample, strip) for strip in (LAST_HOUR, LAST_MINUTES)]
 
-    def _build_part(self, sample: Sample, strip: HistoryStrip) -> Part:
-        end_ms = sample.time_ms // strip.step_ms * strip.step_ms
-        uuids = ",".join(gpu.device.uuid for gpu in sample.gpus)
-        version = calculate_version(f"{strip.name}|{end_ms}|{uuids}")
-        key = f"{strip.name}|{version}"
-        return Part(
-            strip.name,
-            version,
-            lambda: self._cache.get_or_create(key, lambda: self._read_utilization(sample.gpus, strip, end_ms)),
+def _build_part(context: PanelContext, strip: HistoryStrip) -> Part:
+    gpus = context.sample.gpus
+    end_ms = context.sample.time_ms // strip.step_ms * strip.step_ms
+    version = calculate_version(f"{strip.name}|{end_ms}|{','.join(gpu.device.uuid for gpu in gpus)}")
+
+    def build() -> dict[str, str]:
+        return context.cache.get_or_create(
+            f"{strip.name}|{version}", lambda: _read_utilization(context.services.history, gpus, strip, end_ms)
         )
 
-    def _read_utilization(self, gpus: Sequence[Gpu], strip: HistoryStrip, end_ms: int) -> dict[str, str]:
-        """Return by GPU index a byte per bucket, as base64: utilization in percent, `GAP` where there is none.
+    return Part(strip.name, version, build)
 
-        The driver reports no utilization of MIG instances: memory in use stands in for it.
-        """
-        if not gpus:
-            return {}
-        keys = [SeriesKey(_MEMORY_USED if gpu.device.mig_profile else _UTILIZATION, gpu.device.uuid) for gpu in gpus]
-        start_ms = end_ms - strip.count * strip.step_ms
-        data = self._services.history.query(keys, start_ms, end_ms, strip.step_ms)
-        return {str(gpu.device.index): _encode(series.mean) for gpu, series in zip(gpus, data.series, strict=True)}
+
+def _read_utilization(history: History, gpus: Sequence[Gpu], strip: HistoryStrip, end_ms: int) -> dict[str, str]:
+    """Return by GPU index a byte per bucket, as base64: utilization in percent, `GAP` where there is none.
+
+    The driver reports no utilization of MIG instances: memory in use stands in for it.
+    """
+    if not gpus:
+        return {}
+    keys = [SeriesKey(_MEMORY_USED if gpu.device.mig_profile else _UTILIZATION, gpu.device.uuid) for gpu in gpus]
+    data = history.query(keys, end_ms - strip.count * strip.step_ms, end_ms, strip.step_ms)
+    return {str(gpu.device.index): _encode(series.mean) for gpu, series in zip(gpus, data.series, strict=True)}
 
 
 def build_table(sample: Sample) -> Table:
@@ -229,4 +226,4 @@ def layout(_services: Services) -> Component:
     )
 
 
-PANEL: Final = Panel(section=Section.ALL_GPUS, layout=layout)
+PANEL: Final = Panel(section=Section.ALL_GPUS, id=ids.COMPARE, layout=layout, live_data=live_data, parts=build_parts)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
+    from dashtop.ui.panels.base import PanelContext
 
 
 def heading_layout(_services: Services) -> Component:
@@ -40,11 +41,12 @@ def heading_layout(_services: Services) -> Component:
     )
 
 
-def heading_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+def heading_data(context: PanelContext) -> dict[str, Any]:
     """Add the MIG parent and the state of the GPU; both are empty for a whole GPU that works."""
+    gpu = context.gpu
     if gpu is None:
         return {"texts": {"gpu.part": "", "gpu.state": ""}}
-    return {"texts": {"gpu.part": describe_mig_instance(sample, gpu), "gpu.state": describe_state(gpu)}}
+    return {"texts": {"gpu.part": describe_mig_instance(context.sample, gpu), "gpu.state": describe_state(gpu)}}
 
 
 def describe_mig_instance(sample: Sample, gpu: Gpu) -> str:
@@ -134,9 +136,9 @@ def register_compact(app: Dash, services: Services) -> None:
     app.server.add_url_rule(app.config.routes_pathname_prefix + COMPACT_PATH, COMPACT_PATH, answer)
 
 
-def compact_data(sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+def compact_data(context: PanelContext) -> dict[str, Any]:
     """Add the error of the status line."""
-    return {"texts": {"gpu.error": _describe_error(sample, gpu)}}
+    return {"texts": {"gpu.error": _describe_error(context.sample, context.gpu)}}
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from dashtop.metrics.throttle_reasons import ClockReason
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Device, Gpu, Sample
+    from dashtop.model.sample import Device, Gpu
+    from dashtop.ui.panels.base import PanelContext
 
 _CLOCK, _CLOCK_MAX = "gpu.clocks.gpu_mhz", "gpu.clocks.gpu_max_mhz"
 _MEMORY_CLOCK, _MEMORY_CLOCK_MAX = "gpu.clocks.memory_mhz", "gpu.clocks.memory_max_mhz"
@@ -137,8 +138,9 @@ def _modes() -> Component:
     )
 
 
-def hardware_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+def hardware_data(context: PanelContext) -> dict[str, Any]:
     """Add `throttle_reasons`, the active ones, null if unknown; and the names of the modes."""
+    gpu = context.gpu
     if gpu is None:
         return {"throttle_reasons": None}
     flags = gpu.values.get(_EVENT_REASONS)
@@ -170,8 +172,9 @@ def information_layout(_services: Services) -> Component:
     return card("Information", [facts], id=ids.PANEL_INFORMATION, class_name="only-single")
 
 
-def information_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+def information_data(context: PanelContext) -> dict[str, Any]:
     """Add `facts`: pairs of a label and a text, null if the GPU does not report it."""
+    gpu = context.gpu
     return {"facts": [*(_device_facts(gpu.device) if gpu is not None else ()), *_host_facts()]}
 
 

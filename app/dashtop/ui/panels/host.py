@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, Mount, Sample
+    from dashtop.model.sample import Mount
+    from dashtop.ui.panels.base import PanelContext
 
 _CPU: Final = "system.cpu.usage_percent"
 _RAM: Final = "system.memory"
@@ -60,11 +61,12 @@ def _load_average() -> Component:
     )
 
 
-def system_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
+def system_data(context: PanelContext) -> dict[str, Any]:
     """Add `cores`: the utilization of each core in whole percent; `core_ids`: their numbers if some are offline."""
-    data: dict[str, Any] = {"cores": [round(core) for core in sample.host.per_core]}
-    if sample.host.core_ids != tuple(range(len(sample.host.core_ids))):
-        data["core_ids"] = sample.host.core_ids
+    host = context.sample.host
+    data: dict[str, Any] = {"cores": [round(core) for core in host.per_core]}
+    if host.core_ids != tuple(range(len(host.core_ids))):
+        data["core_ids"] = host.core_ids
     return data
 
 
@@ -86,9 +88,9 @@ def storage_layout(_services: Services) -> Component:
     )
 
 
-def storage_data(sample: Sample, _gpu: Gpu | None) -> dict[str, Any]:
+def storage_data(context: PanelContext) -> dict[str, Any]:
     """Add `mounts`; the percentage is that of `df`. Values are null for a mount that does not respond."""
-    return {"mounts": [_encode_mount(mount) for mount in sample.host.mounts]}
+    return {"mounts": [_encode_mount(mount) for mount in context.sample.host.mounts]}
 
 
 def _encode_mount(mount: Mount) -> dict[str, Any]:

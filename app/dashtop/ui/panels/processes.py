@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, GpuProcess, Sample
+    from dashtop.model.sample import Gpu, GpuProcess
+    from dashtop.ui.panels.base import PanelContext
 
 _EMPTY_TEXT: Final = "processes.empty"
 _NO_PROCESSES: Final = "No processes on this GPU."
@@ -126,12 +127,13 @@ def _column_header(field: Field) -> Component:
     return html.Th(button, scope="col", className=class_name, **attributes(aria_sort="none"))
 
 
-def live_data(_sample: Sample, gpu: Gpu | None) -> dict[str, Any]:
+def live_data(context: PanelContext) -> dict[str, Any]:
     """Add the processes by pid: static facts in `processes`, and in the same order what changes in `process_loads`.
 
     Values are null where they are not known. `process_totals` covers all processes: `unknown_count` is the number of
     those of unknown size; `used_gib` is the memory in use, null if the GPU shares the host's memory.
     """
+    gpu = context.gpu
     facts, loads = (tuple(field for field in FIELDS if field.is_load is is_load) for is_load in (False, True))
     largest = (
         sorted(gpu.processes, key=lambda each: -(each.gpu_memory_bytes or 0))[:MAX_ROWS] if gpu is not None else []

@@ -1,0 +1,83 @@
+"""The pages, in the order of the navigation, and how the panels of their sections are arranged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dash import html
+
+from dashtop.ui.components import attributes
+from dashtop.ui.panels import PANELS, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dash.development.base_component import Component
+
+    from dashtop.model.ports import Services
+    from dashtop.model.sample import Sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A page: its name in the address (`?page=`), its title, and its sections. assets/controls.css has its icon."""
+
+    name: str
+    title: str
+    sections: tuple[Section, ...]
+
+
+PAGES: Final = (Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),)
+
+# Sections of one GPU have a heading; the panels of the others are the page.
+_HEADINGS: Final = {Section.HISTORY: "History", Section.CURRENT: "Current"}
+_GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid cards"}
+
+
+def find_landing(sample: Sample | None) -> str:
+    """Return the page that an address without one shows: the first, or with one GPU its page.
+
+    "" if the number of GPUs is not known yet; then the browser decides (assets/navigation.js).
+    """
+    if sample is None or (sample.gpu_error is not None and sample.gpu_error.is_pending):
+        return ""
+    return PAGES[0].name if len(sample.gpus) > 1 else "gpus"
+
+
+def build_navigation() -> Component:
+    """Return the links to the pages. Scripts show a page without loading (assets/navigation.js)."""
+    links = [
+        html.A(
+            [html.Span(className=f"icon icon-{page.name}", **attributes(aria_hidden="true")), html.Span(page.title)],
+            href=f"?page={page.name}",
+            className="nav-item",
+            **attributes(data_page_link=page.name),
+        )
+        for page in PAGES
+    ]
+    return html.Nav(links, className="navigation", **attributes(aria_label="Pages"))
+
+
+def build_pages(services: Services) -> tuple[list[Component], dict[Section, list[Component]]]:
+    """Return all pages, of which the browser shows one, and the panels by section."""
+    panels = {section: [panel.layout(services) for panel in PANELS if panel.section is section] for section in Section}
+    return [_build_page(page, panels) for page in PAGES], panels
+
+
+def _build_page(page: Page, panels: Mapping[Section, Sequence[Component]]) -> Component:
+    title = html.H2(page.title, className="visually-hidden")
+    sections = [_build_section(section, panels[section]) for section in page.sections]
+    return html.Div([title, *sections], className=f"page-view page-{page.name}", **attributes(data_page_view=page.name))
+
+
+def _build_section(section: Section, panels: Sequence[Component]) -> Component:
+    heading = _HEADINGS.get(section)
+    grid = html.Div(list(panels), className=_GRIDS.get(section, "section-panels"))
+    if heading is None:
+        return grid
+    return html.Section(
+        [html.Div(html.H2(heading), className="section-header"), grid],
+        className="only-single",
+        **attributes(aria_label=heading),
+    )
