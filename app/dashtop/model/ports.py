@@ -62,11 +62,10 @@ class NvLinks(NamedTuple):
 
 
 class RetiredPages(NamedTuple):
-    """Retired pages of device memory (before Ampere). `pending`: 1 while retirement waits for a reset."""
+    """Retired pages of device memory (before Ampere)."""
 
     single_bit: int
     double_bit: int
-    pending: int
 
 
 class RemappedRows(NamedTuple):
@@ -223,6 +222,9 @@ class GpuDevice(Protocol):
 
     def retired_pages(self) -> RetiredPages:
         """Retired pages."""
+
+    def is_page_retirement_pending(self) -> bool:
+        """Whether retirement waits for a reset of the GPU."""
 
     def remapped_rows(self) -> RemappedRows:
         """Remapped rows."""

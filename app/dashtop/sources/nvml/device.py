@@ -279,6 +279,9 @@ class NvmlDevice:
     def retired_pages(self) -> RetiredPages:
         return self._poll(EVERY_MINUTE, queries.retired_pages)
 
+    def is_page_retirement_pending(self) -> bool:
+        return bool(self._poll(EVERY_MINUTE, pynvml.nvmlDeviceGetRetiredPagesPendingStatus))
+
     def remapped_rows(self) -> RemappedRows:
         return self._poll(EVERY_MINUTE, queries.remapped_rows)
 

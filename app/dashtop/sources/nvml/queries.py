@@ -98,7 +98,7 @@ def retired_pages(handle: Handle) -> RetiredPages:
             pynvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
         )
     )
-    return RetiredPages(single, double, int(pynvml.nvmlDeviceGetRetiredPagesPendingStatus(handle)))
+    return RetiredPages(single, double)
 
 
 def remapped_rows(handle: Handle) -> RemappedRows:
