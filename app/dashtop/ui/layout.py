@@ -97,7 +97,7 @@ def _build_toolbar() -> list[Component]:
     selector = dbc.Select(id=ids.GPU_SELECTOR, options=[], value="0", size="sm")
     label = html.Label("GPU", htmlFor=ids.GPU_SELECTOR, className="visually-hidden")
     controls = [
-        html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="many-gpus only-gpus"),
+        html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu only-gpus"),
         html.Div([label, selector], className="gpu-choice many-gpus only-gpus only-single"),
         html.Span(className="since", **attributes(data_since="")),
         dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart"),
