@@ -13,9 +13,9 @@ import pytest
 
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.panels.gpu_grid import GAP, build_parts, build_table, describe_state, is_free
+from dashtop.ui.panels.gpu_grid import GAP, build_parts, build_table
 from dashtop.ui.theme import GPUS, HOST
-from tests.builders import make_device, make_gpu, make_sample
+from tests.builders import make_gpu, make_sample
 from tests.ui.test_layout import contrast, tokens
 from tests.ui.worlds import make_context, world
 
@@ -69,60 +69,12 @@ def test_a_row_has_values_or_reasons() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("changes", "free"),
-    [
-        ({}, True),
-        ({"gpu__utilization__gpu": 1.0}, True),
-        ({"gpu__utilization__gpu": 2.0}, False),
-        ({"gpu__utilization__gpu": None}, False),
-        ({"gpu__memory__used_percent": 6.0}, False),
-        ({"gpu__memory__used_percent": None}, False),
-    ],
-)
-def test_a_gpu_is_free_if_it_is_known_to_be_empty_and_idle(changes: dict[str, float | None], free: bool) -> None:
-    assert is_free(idle(**changes)) is free
-
-
-def test_a_gpu_with_a_process_or_without_values_is_not_free() -> None:
-    assert not is_free(dataclasses.replace(idle(), processes=(PROCESS,)))
-    assert not is_free(dataclasses.replace(idle(), state=UnavailableReason.ASLEEP))
-
-
-def test_an_empty_mig_instance_is_free_although_its_load_is_unknown() -> None:
-    part = dataclasses.replace(
-        idle(gpu__utilization__gpu=None), device=make_device(mig_parent_uuid="GPU-x", mig_profile="3g.40gb")
-    )
-    assert is_free(part)
-    assert describe_state(part) == "MIG instance 3g.40gb"
-
-
-def test_memory_shared_with_the_host_does_not_make_a_gpu_busy() -> None:
-    shares = dataclasses.replace(idle(gpu__memory__used_percent=40.0), device=make_device(shares_host_memory=True))
-    assert is_free(shares)
-    assert not is_free(dataclasses.replace(shares, processes=(PROCESS,)))
-
-
 def test_a_gpu_with_unknown_processes_is_not_free_and_has_the_reason() -> None:
     unknown = idle()
     reasons = {**unknown.unavailable, PROCESSES: UnavailableReason.NO_PERMISSION}
     unknown = dataclasses.replace(unknown, unavailable=reasons, processes=(PROCESS,))
-    assert not is_free(unknown)
     (row,) = rows_of(unknown)
     assert (row["processes_error"], row["process_name"]) == ("no permission", None)
-
-
-def test_states_are_described_in_words() -> None:
-    assert describe_state(idle()) == ""
-    assert (
-        describe_state(dataclasses.replace(idle(), state=UnavailableReason.GPU_LOST))
-        == "the GPU has fallen off the bus"
-    )
-    parent = dataclasses.replace(
-        idle(gpu__utilization__gpu=None), unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT}
-    )
-    assert describe_state(parent) == UnavailableReason.MIG_PARENT.text
-    assert "reset" in describe_state(idle(gpu__remapped_rows__pending=1.0))
 
 
 def test_utilization_is_new_when_a_bucket_is_complete_and_is_read_once_for_all() -> None:

@@ -17,6 +17,7 @@ from dashtop.model.timerange import MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.components import SHARED_MEMORY_HELP, attributes
+from dashtop.ui.gpu_state import MEMORY_USED, UTILIZATION, describe_state, is_free
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 from dashtop.ui.snapshot import find_level
@@ -31,14 +32,11 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Sample
     from dashtop.ui.panels.base import PanelContext
 
-_UTILIZATION: Final = "gpu.utilization.gpu"
-_MEMORY_USED: Final = "gpu.memory.used_percent"
-
 GRID_METRICS: Final = (
-    _UTILIZATION,
+    UTILIZATION,
     "gpu.memory.used_gb",
     "gpu.memory.total_gb",
-    _MEMORY_USED,
+    MEMORY_USED,
     "gpu.temperature",
     "gpu.power.current_watts",
     "gpu.power.max_watts",
@@ -56,14 +54,6 @@ COLUMNS: Final = (
     "process_memory_mib",
     "is_free",
 )
-_RESET_PENDING: Final = {
-    "gpu.remapped_rows.pending": "row remap pending: drain, then reset",
-    "gpu.retired_pages.pending": "page retirement pending: drain, then reset",
-}
-
-_MAX_FREE_MEMORY_PERCENT: Final = 5.0
-_MAX_FREE_LOAD_PERCENT: Final = 1.0
-
 GAP: Final = 255
 """The byte of a bucket without a reading."""
 
@@ -112,7 +102,7 @@ def _read_utilization(history: History, gpus: Sequence[Gpu], strip: HistoryStrip
     """
     if not gpus:
         return {}
-    keys = [SeriesKey(_MEMORY_USED if gpu.device.mig_profile else _UTILIZATION, gpu.device.uuid) for gpu in gpus]
+    keys = [SeriesKey(MEMORY_USED if gpu.device.mig_profile else UTILIZATION, gpu.device.uuid) for gpu in gpus]
     data = history.query(keys, end_ms - strip.count * strip.step_ms, end_ms, strip.step_ms)
     return {str(gpu.device.index): _encode(series.mean) for gpu, series in zip(gpus, data.series, strict=True)}
 
@@ -120,35 +110,6 @@ def _read_utilization(history: History, gpus: Sequence[Gpu], strip: HistoryStrip
 def build_table(sample: Sample) -> Table:
     """Return `COLUMNS` for each GPU. A metric without a value has the reason, as text, in its column."""
     return Table(COLUMNS, [_build_row(gpu) for gpu in sample.gpus])
-
-
-def describe_state(gpu: Gpu) -> str:
-    """Return what is special about a GPU, in words; "" if it simply works."""
-    if gpu.state is not None:
-        return gpu.state_text
-    if gpu.unavailable.get(_UTILIZATION) is UnavailableReason.MIG_PARENT:
-        return UnavailableReason.MIG_PARENT.text
-    if pending := next((text for key, text in _RESET_PENDING.items() if gpu.values.get(key)), ""):
-        return pending
-    if gpu.device.mig_profile is not None:
-        return f"MIG instance {gpu.device.mig_profile}"
-    return ""
-
-
-def is_free(gpu: Gpu) -> bool:
-    """Return whether a GPU is free to use: it is known to have no process, next to no load and no memory in use.
-
-    The driver does not report a MIG instance's load: its memory and processes decide. The memory of a GPU that shares
-    the host's is always in use.
-    """
-    load, memory = gpu.values.get(_UTILIZATION), gpu.values.get(_MEMORY_USED)
-    if gpu.state is not None or gpu.processes or PROCESSES in gpu.unavailable:
-        return False
-    if not gpu.device.shares_host_memory and (memory is None or memory > _MAX_FREE_MEMORY_PERCENT):
-        return False
-    if load is None:
-        return gpu.device.mig_profile is not None
-    return load <= _MAX_FREE_LOAD_PERCENT
 
 
 def _encode(values: NDArray[np.float32]) -> str:
@@ -162,7 +123,7 @@ def _build_row(gpu: Gpu) -> list[Any]:
     return [
         gpu.device.index,
         *(_value_or_reason(gpu, key) for key in GRID_METRICS),
-        find_level(METRICS[_MEMORY_USED].thresholds_for(gpu.device), gpu.values.get(_MEMORY_USED)),
+        find_level(METRICS[MEMORY_USED].thresholds_for(gpu.device), gpu.values.get(MEMORY_USED)),
         describe_state(gpu),
         error.text if error is not None else None,
         len(gpu.processes),
