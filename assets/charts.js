@@ -4,13 +4,12 @@
 
   const dashtop = window.dashtop;
   const { internals } = dashtop;
-  const root = document.documentElement;
+  const { settings, times } = dashtop;
   const touchScreen = window.matchMedia("(pointer: coarse)");
-  const MIN_ZOOM_MS = 2000;
   const hidden = new Set(); // "chart metric"
   const figures = {};
-  let zoom = null; // [start, end] in epoch ms
   let pointerTime = null;
+  let newestSince = null;
 
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
 
@@ -35,24 +34,30 @@
     return { ...trace, customdata: [...Array.from({ length: offset }, () => [null, null, ""]), ...ranges] };
   }
 
-  // From a start and a step Plotly cannot know that daylight saving time begins or ends in between.
-  function addTimes(trace) {
-    const times = Array.from({ length: dashtop.units.decodeArray(trace.y).length }, (_, at) => trace.x0 + at * trace.dx);
-    return { ...trace, x: times, x0: undefined, dx: undefined };
-  }
-
-  function crossesClockChange(axis) {
-    const [before, after] = (axis.range || []).map((time) => new Date(time).getTimezoneOffset());
-    return before !== after;
+  // Plotly shows numbers on a time axis in the browser's zone, and texts as they are. From a start and a step it cannot
+  // know that daylight saving time begins or ends in between.
+  function convertTimes(figure) {
+    const { range } = figure.layout.xaxis;
+    const changes = times.hasClockChange(...range);
+    const isBrowserZone = range.every((ms) => times.offset(ms) === -60_000 * new Date(ms).getTimezoneOffset());
+    if (isBrowserZone && !changes) return figure;
+    const toShown = isBrowserZone ? (ms) => ms : times.toWall;
+    const convert = (trace) => {
+      if (!changes) return { ...trace, x0: toShown(trace.x0) };
+      const moments = dashtop.units.decodeArray(trace.y).map((_, at) => trace.x0 + at * trace.dx);
+      return { ...trace, x: moments.map(toShown), x0: undefined, dx: undefined };
+    };
+    const layout = { ...figure.layout, xaxis: { ...figure.layout.xaxis, range: range.map(toShown) } };
+    const onTimeAxis = (shape) => (shape.xref || "x") === "x" && typeof shape.x0 === "number";
+    layout.shapes = (layout.shapes || []).map((shape) => (onTimeAxis(shape) ? { ...shape, x0: toShown(shape.x0), x1: toShown(shape.x1) } : shape));
+    return { data: figure.data.map(convert), layout };
   }
 
   function show(chart) {
     if (!figures[chart]) return;
-    const figure = dashtop.units.convertFigure(figures[chart]);
-    const withTimes = crossesClockChange(figure.layout.xaxis) ? addTimes : (trace) => trace;
-    const data = figure.data
-      .map(addRange)
-      .map((trace) => ({ ...withTimes(trace), visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
+    const converted = dashtop.units.convertFigure(figures[chart]);
+    const figure = convertTimes({ ...converted, data: converted.data.map(addRange) });
+    const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
     // On a touch screen a finger that moves over a chart scrolls the page.
     const layout = touchScreen.matches ? { ...figure.layout, dragmode: false } : figure.layout;
     window.dash_clientside.set_props(chart, { figure: { data, layout } });
@@ -72,7 +77,8 @@
   }
 
   function writeSince(since) {
-    const time = since && new Date(since).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    newestSince = since;
+    const time = since && times.minutes(since);
     for (const element of document.querySelectorAll("[data-since]")) dashtop.parts.write(element, time ? `since ${time}` : "");
   }
 
@@ -125,30 +131,15 @@
 
   // --- zoom ---------------------------------------------------------------------------------------------------
 
-  // Plotly reports local times, as it shows them.
-  function toEpochMs(text) {
-    return typeof text === "number" ? text : new Date(text.replace(" ", "T")).getTime();
-  }
-
+  // Plotly reports what its axis shows: times of the chosen zone.
   function zoomIn(change) {
     const [start, end] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
     if (start === undefined || end === undefined) return;
-    const edges = [toEpochMs(start), toEpochMs(end)].map(Math.round);
-    if (!edges.every(Number.isFinite)) return;
-    setZoom([edges[0], Math.max(edges[1], edges[0] + MIN_ZOOM_MS)]);
-    dashtop.polling.requestNow();
+    const edges = [start, end].map((edge) => times.fromWall(String(edge)));
+    if (edges.every(Number.isFinite)) settings.setSpan(...edges);
   }
 
-  function setZoom(edges) {
-    zoom = edges;
-    root.dataset.zoomed = String(zoom !== null);
-  }
-
-  function resetZoom() {
-    if (zoom === null) return;
-    setZoom(null);
-    dashtop.polling.requestNow();
-  }
+  const resetZoom = () => settings.setSpan(null);
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#zoom-reset")) resetZoom();
@@ -164,9 +155,11 @@
   dashtop.painters.push(listen);
   dashtop.charts = {
     draw,
-    redraw: () => Object.keys(figures).forEach(show),
-    zoom: () => zoom,
-    clearZoom: () => setZoom(null),
+    redraw() {
+      Object.keys(figures).forEach(show);
+      writeSince(newestSince);
+    },
+    zoom: settings.span,
   };
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, draw_figures: drawFigures };

@@ -244,7 +244,7 @@
     if (visible) {
       const { type, message } = state.failure;
       const lastData = state.lastSuccess
-        ? `last good data ${state.lastSuccess.toLocaleTimeString([], { hourCycle: "h23" })}`
+        ? `last good data ${dashtop.times.time(state.lastSuccess.getTime())}`
         : "no data yet";
       banner.dataset.type = type;
       dashtop.parts.write(banner.querySelector(".banner-title"), TITLES[type] || TITLES.general);

@@ -22,8 +22,7 @@
     }
     query.set("start", String(zoom[0]));
     query.set("end", String(zoom[1]));
-    const [start, end] = zoom.map((edge) => new Date(edge).toLocaleString([], { dateStyle: "short", timeStyle: "medium", hourCycle: "h23" }));
-    return `${start} to ${end}`;
+    return zoom.map((edge) => `${dashtop.times.date(edge)} ${dashtop.times.time(edge)}`).join(" to ");
   }
 
   function updateLinks() {

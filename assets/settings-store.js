@@ -5,11 +5,15 @@
 
   const KEY = "dashtop.settings";
   const VERSION = 2;
+  const MIN_SPAN_MS = 2000;
+  const MAX_SPAN_MS = 366 * 86_400_000;
   const root = document.documentElement;
   const listeners = [];
 
   const oneOf = (...words) => (value) => words.includes(value);
   const matches = (pattern) => (value) => pattern.test(value);
+  // A moment in epoch milliseconds, before the year 10000.
+  const isMoment = (value) => /^\d{1,15}$/.test(value) && Number(value) < 253_402_300_800_000;
   const isIdList = matches(/^[a-z0-9-]{1,40}(,[a-z0-9-]{1,40}){0,40}$/);
 
   // Each setting: which texts are valid, and its default; "" leaves the choice to the server. Lists are joined by commas.
@@ -19,6 +23,9 @@
     gpu: [matches(/^[\w-]{1,64}$/), ""],
     range: [(value) => root.dataset.ranges.split(" ").includes(value), root.dataset.range],
     interval: [oneOf("0.5", "1", "2", "5"), ""],
+    from: [isMoment, ""],
+    to: [isMoment, ""],
+    tz: [oneOf("browser", "server", "utc"), "browser"],
     theme: [oneOf("system", "light", "dark"), "system"],
     temperature: [oneOf("C", "F"), "C"],
     memory: [oneOf("GiB", "GB"), "GiB"],
@@ -29,11 +36,11 @@
   // A link names these even if they have their defaults: whoever opens it may have other settings.
   const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
   // Not kept in storage: where a visit begins does not depend on where the last one ended.
-  const ONLY_IN_ADDRESS = ["page"];
+  const ONLY_IN_ADDRESS = ["page", "from", "to"];
   // Choices in panels, which the server needs to build their data.
   const OPTIONS = [];
   // A change of these is a step that the browser's Back button takes back.
-  const STEPS = ["page", "view", "gpu", "range"];
+  const STEPS = ["page", "view", "gpu", "range", "from", "to"];
 
   // An iframe shows what its address says, and does not change the settings of its viewer.
   const embedded = root.dataset.embed !== undefined;
@@ -62,8 +69,24 @@
     }
   }
 
+  // A link may name a moment as ISO 8601 too, whose "+" means a blank in an address.
+  function toMoment(text) {
+    if (!/^\d{4}-\d\d-\d\d/.test(text)) return text;
+    return String(Date.parse(text.replace(/(T.*) (\d\d:?\d\d)$/, "$1+$2")));
+  }
+
+  // A span needs both ends, 2 s to a year apart (app/dashtop/ui/request.py); otherwise neither counts.
+  function keepValidSpan(found) {
+    const length = Number(found.to) - Number(found.from);
+    if (length >= MIN_SPAN_MS && length < MAX_SPAN_MS) return found;
+    const { from, to, ...others } = found;
+    return others;
+  }
+
   function readAddress() {
-    return keepValid(Object.fromEntries(new URLSearchParams(window.location.search)));
+    const found = Object.fromEntries(new URLSearchParams(window.location.search));
+    for (const name of ["from", "to"]) if (name in found) found[name] = toMoment(found[name]);
+    return keepValidSpan(keepValid(found));
   }
 
   const defaults = Object.fromEntries(NAMES.map((name) => [name, FIELDS[name][1]]));
@@ -94,8 +117,14 @@
     else window.history.replaceState(window.history.state, "", url);
   }
 
+  // The chosen time span [start, end] in epoch milliseconds; null: the range that ends now.
+  function span() {
+    return settings.from && settings.to ? [Number(settings.from), Number(settings.to)] : null;
+  }
+
   function applyView() {
     root.dataset.view = settings.view;
+    root.dataset.zoomed = String(span() !== null);
     root.dataset.page = settings.page || root.dataset.landing || "";
   }
 
@@ -135,6 +164,12 @@
     get: (name) => settings[name],
     options: () => Object.fromEntries(OPTIONS.map((name) => [name, settings[name]])),
     list: (name) => settings[name].split(",").filter(Boolean),
+    span,
+    // Shows a span, which is at least as long as charts can show; without an end what is live.
+    setSpan(start, end) {
+      const [from, to] = end === undefined ? ["", ""] : [start, Math.max(end, start + MIN_SPAN_MS)].map((ms) => String(Math.round(ms)));
+      set({ from, to });
+    },
     set,
     reset: () => set({ ...defaults, ...Object.fromEntries(STEPS.map((name) => [name, settings[name]])) }),
     applyView,

@@ -13,32 +13,45 @@
     interval: "update-interval",
     temperature: "temperature-unit",
     memory: "memory-unit",
+    tz: "time-zone",
   };
 
   let devices = [];
   let paintedDevices = "";
   let shownGpu = null;
+  let shownRange = null;
   let started = false;
 
   // --- controls -----------------------------------------------------------------------------------------------
 
   function showSettings(names) {
+    if (names.some((name) => ["range", "from", "to"].includes(name))) showRange();
     for (const name of names) {
-      if (!(name in CONTROLS)) continue;
+      if (!(name in CONTROLS) || name === "range") continue;
       setProps(CONTROLS[name], { value: settings.get(name) || (name === "interval" ? dashtop.viewRequest.serverInterval() : null) });
     }
     if (names.includes("interval")) setProps("tick", { interval: Math.round(dashtop.viewRequest.intervalSeconds() * 1000) });
   }
 
+  // No range is pressed while another span is shown.
+  function showRange() {
+    shownRange = settings.span() ? null : settings.get("range");
+    setProps(CONTROLS.range, { value: shownRange });
+  }
+
   // Callback of Dash for changed controls. The first call, at the start, applies the stored settings to the controls.
-  function applyControls(gpu, range, mode, interval, temperature, memory) {
+  function applyControls(gpu, range, mode, interval, temperature, memory, tz) {
     if (!started) {
       started = true;
       showSettings(Object.keys(CONTROLS));
       applyPanelOrder();
       return;
     }
-    const changes = { range, view: mode, temperature, memory };
+    const changes = { view: mode, temperature, memory, tz };
+    if (range && range !== shownRange) {
+      shownRange = range;
+      Object.assign(changes, { range, from: "", to: "" });
+    }
     if (interval !== (settings.get("interval") || dashtop.viewRequest.serverInterval())) changes.interval = interval;
     const device = devices.find(({ index }) => String(index) === gpu);
     if (device && device.index !== shownGpu) changes.gpu = device.uuid;
@@ -52,13 +65,12 @@
 
   settings.onChange((names) => {
     showSettings(names);
-    if (names.includes("range")) dashtop.charts.clearZoom();
     if (names.includes("order") || names.includes("hidden")) applyPanelOrder();
     if (names.includes("temperature") || names.includes("memory")) {
       dashtop.repaint();
       dashtop.charts.redraw();
     }
-    if (names.some((name) => ["page", "view", "gpu", "range", "interval", "hidden"].includes(name))) dashtop.polling.requestNow();
+    if (names.some((name) => ["page", "view", "gpu", "range", "from", "to", "interval", "hidden"].includes(name))) dashtop.polling.requestNow();
   });
 
   // --- GPUs ---------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ _CONTROLS: Final = (
     ids.UPDATE_INTERVAL,
     ids.TEMPERATURE_UNIT,
     ids.MEMORY_UNIT,
+    ids.TIME_ZONE,
 )
 
 

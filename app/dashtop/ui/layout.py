@@ -194,6 +194,7 @@ def _build_export_menu() -> Component:
                     html.H2("Export"),
                     html.P(className="menu-about", **attributes(data_export_summary="")),
                     dbc.Checkbox(id=ids.EXPORT_ALL, label="All metrics", value=False),
+                    html.P("Times in the file: UTC", className="menu-about"),
                     *links,
                 ],
                 className="menu-body",
@@ -218,6 +219,7 @@ def _build_theme_toggle() -> Component:
 
 _TEMPERATURE_UNITS: Final = {"C": "°C", "F": "°F"}
 _MEMORY_UNITS: Final = {"GiB": "GiB", "GB": "GB"}
+_TIME_ZONES: Final = {"browser": "Browser", "server": "Server", "utc": "UTC"}
 
 
 def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s: float) -> Component:
@@ -226,6 +228,7 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
     interval = segmented_control(ids.UPDATE_INTERVAL, intervals, f"{interval_s:g}", "Update interval")
     temperature = segmented_control(ids.TEMPERATURE_UNIT, _TEMPERATURE_UNITS, "C", "Temperature unit")
     memory = segmented_control(ids.MEMORY_UNIT, _MEMORY_UNITS, "GiB", "Memory unit")
+    time_zone = segmented_control(ids.TIME_ZONE, _TIME_ZONES, "browser", "Time zone")
     modal: Component = dbc.Modal(
         [
             dbc.ModalHeader(dbc.ModalTitle("Settings", tag="h2", id=ids.SETTINGS_TITLE)),
@@ -234,6 +237,7 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
                     _build_setting("Update interval", interval),
                     _build_setting("Temperature unit", temperature),
                     _build_setting("Memory unit", memory),
+                    _build_setting("Time zone", time_zone),
                     *(_build_panel_list(section, find_panel_titles(parts)) for section, parts in panels.items()),
                 ]
             ),

@@ -20,6 +20,7 @@ from dashtop.ui.layout import build_layout
 from dashtop.ui.pages import PAGES, find_landing
 from dashtop.ui.panels import PANELS
 from dashtop.ui.snapshot import select_metrics
+from dashtop.ui.time_zone import find_server_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # finds style sheets only. Those in <head> apply stored settings before anything is painted.
 HEAD_SCRIPTS: Final = ("dash-internals.js", "settings-store.js", "theme.js")
 SCRIPTS: Final = (
+    "times.js",
     "units.js",
     "live-values.js",
     "store-delta.js",
@@ -54,7 +56,8 @@ _ICON: Final = "icon.svg"
 _PLOTLY: Final = "vendor/plotly-basic.min.js"
 
 _INDEX: Final = """<!DOCTYPE html>
-<html lang="en" data-live="loading" data-plotly="PLOTLY" data-ranges="RANGES" data-range="RANGE" data-pages="PAGES">
+<html lang="en" data-live="loading" data-plotly="PLOTLY" data-ranges="RANGES" data-range="RANGE" data-pages="PAGES"
+  data-server-zone="ZONE">
   <head>
     {%metas%}
     <title>{%title%}</title>
@@ -134,6 +137,7 @@ def _build_index(app: Dash) -> str:
         "RANGES": " ".join(RANGES_MS),
         "RANGE": DEFAULT_RANGE,
         "PAGES": " ".join(page.name for page in PAGES),
+        "ZONE": find_server_zone(),
     }
     index = _INDEX
     for placeholder, text in replacements.items():
