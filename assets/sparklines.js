@@ -44,10 +44,11 @@
   // --- the chosen GPU -----------------------------------------------------------------------------------------
 
   // `points`: by metric, the highest value of each bucket by the bucket's number.
-  const history = { source: null, gpu: null, newestTime: 0, points: {} };
+  // `loads`: how many times the points came from the server.
+  const history = { source: null, gpu: null, newestTime: 0, points: {}, loads: 0 };
 
   function start(source, gpu) {
-    Object.assign(history, { source, gpu, newestTime: 0, points: {} });
+    Object.assign(history, { source, gpu, newestTime: 0, points: {}, loads: history.loads + 1 });
     for (const [metric, values] of Object.entries(source.maximum)) {
       const known = values.map((value, index) => [source.start_ms / source.step_ms + index, value]);
       history.points[metric] = new Map(known.filter(([, value]) => value !== null));
@@ -80,7 +81,7 @@
   function paintSparkline(element, bucket, snapshot) {
     const { step_ms: step, span_ms: span } = history.source;
     const points = history.points[element.dataset.spark] || new Map();
-    const drawn = `${snapshot.gpu} ${bucket} ${points.get(bucket)} ${dashtop.settings.get("temperature")}`;
+    const drawn = `${history.loads} ${bucket} ${points.get(bucket)} ${dashtop.settings.get("temperature")}`;
     if (element.dataset.drawn === drawn) return;
     element.dataset.drawn = drawn;
     const highest = Math.max(0, ...points.values());

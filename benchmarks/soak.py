@@ -1,6 +1,6 @@
 """Growth of dashtop while everything around it fails: drivers, disk, database, clients.
 
-    python benchmarks/soak.py [--minutes 60] [--warm-up 10] [--seed 1]
+    python benchmarks/soak.py [--minutes 60] [--warm-up 20] [--seed 1]
 
 Runs dashtop with eight GPUs of the fake NVML library, a history on disk and three viewers, and injects one fault after
 another: of the driver, of the disk (LD_PRELOAD), of the database (locked, damaged). Silent connections, streams that
@@ -447,7 +447,7 @@ def _watch(memory: Memory, pid: int, started_s: float, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--warm-up", type=float, default=10)
+    parser.add_argument("--warm-up", type=float, default=20)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     if not soak(given.minutes, given.warm_up, given.seed):

@@ -100,6 +100,7 @@ def make_history(
     max_bytes: int = 2**32,
     write_interval_ms: int = 0,
     starts: bool = True,
+    read_timeout_s: float | None = None,
 ) -> HistoryStore:
     """Return a history in memory, in `folder` or in the PostgreSQL database at `url`. `starts`: start its writer.
 
@@ -111,7 +112,13 @@ def make_history(
     else:
         path = folder / FILE if folder is not None else None
         database = SqliteDatabase(path, kept_ms=kept_ms, max_bytes=max_bytes)
-    history = HistoryStore(database, clock=SystemClock(), interval_s=interval_s, write_interval_ms=write_interval_ms)
+    history = HistoryStore(
+        database,
+        clock=SystemClock(),
+        interval_s=interval_s,
+        write_interval_ms=write_interval_ms,
+        read_timeout_s=read_timeout_s,
+    )
     if starts:
         history.start()
     return history

@@ -81,6 +81,32 @@ def test_figures_are_sent_when_a_bucket_is_complete_and_not_before() -> None:
     assert history.queries == 4
 
 
+def test_first_answer_after_an_outage_of_the_history_has_every_part_of_it() -> None:
+    parts = {"sparklines", "last_hour", "last_minutes", "figures"}
+    updater, _, history = make_page(gpu(0), gpu(1))
+
+    def receive(browser: Browser) -> dict[str, Any]:
+        """Return the parts that a tick brings."""
+        figures = {"figures": browser.figures["charts"]} if browser.tick() else {}
+        return {**{name: browser.live[name] for name in parts & set(browser.live)}, **figures}
+
+    whole = receive(Browser(updater, visible_panels=None))
+    assert set(whole) == parts
+    early = Browser(updater, visible_panels=None)
+    assert receive(early) == whole
+    history.is_out = True
+    assert receive(early) == {}, "what was read before is still right"
+    updater, _, history = make_page(gpu(0), gpu(1))
+    history.is_out = True
+    late = Browser(updater, visible_panels=None)
+    incomplete = receive(late)
+    assert all(incomplete[name] != whole[name] for name in parts)
+    assert receive(late) == {}
+    history.end_outage()
+    assert receive(late) == whole
+    assert receive(late) == {}
+
+
 def test_every_tick_has_values_under_column_names_that_are_sent_once() -> None:
     updater, latest, _ = make_page(gpu())
     browser = Browser(updater)

@@ -38,11 +38,16 @@ HOST_VALUES = {
 
 @dataclass
 class Recorded:
-    """A history with one reading a second since `first_ms`, each as large as the seconds since then."""
+    """A history with one reading a second since `first_ms`, each as large as the seconds since then.
+
+    While `is_out`, its database does not answer, and nothing but the last minute is in memory.
+    """
 
     first_ms: int
     last_ms: int
     queries: int = 0
+    is_out: bool = False
+    outages: int = 0
 
     def append(self, sample: Sample) -> None:
         raise NotImplementedError
@@ -56,6 +61,8 @@ class Recorded:
         assert end_ms % step_ms == 0
         starts = np.arange(start_ms, end_ms, step_ms)
         known = (starts + step_ms > self.first_ms) & (starts <= self.last_ms)
+        if self.is_out:
+            known &= starts > self.last_ms - 60_000
         mean = np.where(known, (starts - self.first_ms) / 1000 % 90, np.nan).astype(np.float32)
         series = tuple(Series(key=key, mean=mean, minimum=mean - 2, maximum=mean + 3) for key in keys)
         return SeriesSet(start_ms=start_ms, step_ms=step_ms, count=len(starts), series=series)
@@ -76,7 +83,10 @@ class Recorded:
         return None
 
     def read_status(self) -> ReadStatus:
-        return ReadStatus(version=0, error=None)
+        return ReadStatus(version=self.outages, error="It does not answer." if self.is_out else None)
+
+    def end_outage(self) -> None:
+        self.is_out, self.outages = False, self.outages + 1
 
     def close(self) -> None:
         pass

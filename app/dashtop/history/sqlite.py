@@ -220,9 +220,11 @@ class SqliteDatabase(Database):
             connection.close()
 
     def _to_read_error(self, error: Exception) -> DatabaseReadError | None:
-        if isinstance(error, (sqlite3.Error, ValueError)):
-            return DatabaseReadError(str(error), is_damaged=is_damage(error))
-        return None
+        if not isinstance(error, (sqlite3.Error, ValueError)):
+            return None
+        if is_damage(error):
+            return DatabaseReadError(str(error), is_damaged=True)
+        return DatabaseReadError(f"The history in {self.location} cannot be read ({error}).", is_unreachable=True)
 
     def _read_used_bytes(self, connection: Connection) -> int:
         pages, free, size = (

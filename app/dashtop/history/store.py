@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+READ_RETRY_INTERVAL_S = 5.0
+"""While another process writes and reads fail: how long the failure counts although the database reports the writer."""
 MAX_BACKLOG = 60
 """Samples kept while another process writes: on takeover, those that it did not write are written."""
 ResultT = TypeVar("ResultT")
@@ -150,8 +152,8 @@ class HistoryStore:
         """Return whether the database answers; see the History port."""
         with self._read_status_lock:
             is_hanging = self._reads is not None and self._reads.is_hanging
-            is_written_since = self._writer.written_s > self._read_failed_s
-            if self._read_status.error is not None and is_written_since and not is_hanging:
+            retry_s = self._read_failed_s + (READ_RETRY_INTERVAL_S if self._writer.is_locked_out else 0.0)
+            if self._read_status.error is not None and self._writer.answered_s > retry_s and not is_hanging:
                 self._read_status = ReadStatus(self._read_status.version + 1, None)
             return self._read_status
 
@@ -159,7 +161,7 @@ class HistoryStore:
         with self._read_status_lock:
             self._read_failed_s = self._clock.monotonic()
             if message != self._read_status.error:
-                self._read_status = ReadStatus(self._read_status.version + 1, message)
+                self._read_status = ReadStatus(self._read_status.version + (message is None), message)
 
     def close(self) -> None:
         """Write what is pending and close the database; see the History port. No `append` runs meanwhile."""

@@ -54,6 +54,7 @@ class Writer:
         self._is_in_memory = False
         self._failures = 0
         self._written_s = -math.inf
+        self._answered_s = -math.inf
         self._step_started_s: float | None = None
         self._events: list[Event] = []
         self._notice = ""
@@ -144,9 +145,9 @@ class Writer:
             self._notice_until_s = self._clock.monotonic() + NOTICE_S
 
     @property
-    def written_s(self) -> float:
-        """Time of the last successful write on the monotonic clock; -inf before the first."""
-        return self._written_s
+    def answered_s(self) -> float:
+        """Time at which the database last took a write or reported another writer, on the monotonic clock; or -inf."""
+        return self._answered_s
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what is pending and end the thread; what cannot be written in time is lost."""
@@ -196,7 +197,7 @@ class Writer:
                     self._batch.append(self._pending.popleft())
             if self._batch:
                 self.database.write(self._batch)
-                self._written_s = self._clock.monotonic()
+                self._written_s = self._answered_s = self._clock.monotonic()
         except Exception as error:  # noqa: BLE001 - the thread must go on after any failure
             self._is_open = False
             self._failures += 1
@@ -213,7 +214,7 @@ class Writer:
         try:
             self.database.open()
         except DatabaseLockedError as error:
-            self._is_locked_out = True
+            self._is_locked_out, self._answered_s = True, self._clock.monotonic()
             holder = f"Process {error.holder}" if error.holder is not None else "Another process"
             self._set_status(
                 f"{holder} writes the history in {self.database.location}. This process only reads it and takes over"

@@ -315,7 +315,8 @@ class GpuReader(Protocol):
 class ReadStatus(NamedTuple):
     """Whether the database of the history answers. `error`: a sentence that says why it does not, or None.
 
-    `version` changes whenever it stops or resumes answering: results of queries that were kept are then outdated.
+    `version` changes whenever it answers again after it did not: results that were kept since then may lack what only
+    the database has.
     """
 
     version: int

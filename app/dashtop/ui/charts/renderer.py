@@ -43,7 +43,7 @@ class ChartRenderer:
         gpus = ",".join(dict.fromkeys(key.gpu_uuid or "" for key in keys))
         view = f"{request.view_key}|{gpus}|{','.join(chart.id for chart in charts)}"
         first_ms: int | None = None
-        outages = self._services.history.read_status().version  # what was rendered before is outdated afterwards
+        outages = self._services.history.read_status().version  # what is rendered during one lacks a part
         if request.zoom is not None:
             window = build_zoom_window(request.zoom, sample.time_ms, request.width_px, self._interval_ms)
         else:

@@ -5,6 +5,7 @@ The sparklines are sent once; the page then adds the value of each snapshot (ass
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -50,11 +51,12 @@ _SLOWDOWN, _POWER_LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
 
 
 def build_parts(context: PanelContext) -> list[Part]:
-    """Return the sparklines of the GPU. Their version is the UUID: the page needs them again only for another GPU."""
+    """Return the sparklines of the GPU. A page needs them again for another GPU and after an outage of the history."""
     if context.gpu is None:
         return []
-    uuid = context.gpu.device.uuid
-    return [Part("sparklines", uuid, lambda: _read_sparklines(context.services, context.sample, uuid))]
+    uuid, outages = context.gpu.device.uuid, context.services.history.read_status().version
+    build = partial(_read_sparklines, context.services, context.sample, uuid)
+    return [Part("sparklines", f"{uuid}|{outages}", build)]
 
 
 def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str, Any]:

@@ -85,7 +85,9 @@ def build_parts(context: PanelContext) -> list[Part]:
 def _build_part(context: PanelContext, strip: HistoryStrip) -> Part:
     gpus = context.sample.gpus
     end_ms = context.sample.time_ms // strip.step_ms * strip.step_ms
-    version = calculate_version(f"{strip.name}|{end_ms}|{','.join(gpu.device.uuid for gpu in gpus)}")
+    uuids = ",".join(gpu.device.uuid for gpu in gpus)
+    outages = context.services.history.read_status().version  # what was read during one lacks a part
+    version = calculate_version(f"{strip.name}|{end_ms}|{uuids}|{outages}")
 
     def build() -> dict[str, str]:
         return context.cache.get_or_create(
