@@ -141,6 +141,15 @@ def test_endpoints_are_503_before_the_first_sample(endpoint: Any) -> None:
     assert "under way" in response.text
 
 
+@pytest.mark.parametrize("reason", [UnavailableReason.STARTING, UnavailableReason.INITIALIZING])
+def test_gpus_are_503_with_the_reason_until_the_driver_is_initialized(reason: UnavailableReason) -> None:
+    response = make_client(FixedSample(make_sample(error=reason))).get(V1 + "/gpu-metrics/all")
+    assert (response.status_code, response.json) == (
+        503,
+        {"detail": f"No sample of the GPUs yet: {reason.text}. Try again in a second."},
+    )
+
+
 def test_history_has_columns_with_null_for_gaps() -> None:
     history = make_history()
     end = NOON_MS + 60_000

@@ -107,7 +107,7 @@ def get_gpus(sample: Sample) -> tuple[Gpu, ...]:
         if error.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
             raise InternalServerError(f"Failed to collect GPU metrics: {error.text}")
         if error.is_pending:
-            raise ServiceUnavailable("The first sample of the GPUs is under way. Try again in a second.")
+            raise ServiceUnavailable(f"No sample of the GPUs yet: {error.text}. Try again in a second.")
     return sample.gpus
 
 
