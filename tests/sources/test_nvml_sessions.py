@@ -221,13 +221,13 @@ def test_gpu_whose_slow_calls_hang_leaves_those_of_others_alone(
                 gpu.values["gpu.fan_speed"] is not None and gpu.values["gpu.temperature"] is not None for gpu in others
             )
 
-        found = read_until(
-            gpus,
-            lambda found: (
-                has_fan_speeds(found) and found.gpus[2].unavailable["gpu.fan_speed"] is UnavailableReason.STALE
-            ),
-            timeout_s=20,
-        )
+        def is_read_apart(found: GpuReading) -> bool:
+            others = [gpu for gpu in found.gpus if gpu.device.index != 2]
+            assert found.age_s == 0
+            assert all(gpu.values["gpu.temperature"] is not None for gpu in others), "the worker goes on meanwhile"
+            return has_fan_speeds(found) and found.gpus[2].unavailable["gpu.fan_speed"] is UnavailableReason.STALE
+
+        found = read_until(gpus, is_read_apart, timeout_s=20)
         assert found.gpus[2].values["gpu.temperature"] == 32, "its other values are still read"
         assert found.gpus[2].state is None
         assert len(worker_pids()) == 2
@@ -241,6 +241,18 @@ def test_gpu_whose_slow_calls_hang_leaves_those_of_others_alone(
             lambda found: found.gpus[2].values["gpu.fan_speed"] is not None and len(worker_pids()) == 1,
             timeout_s=20,
         )
+
+
+def test_successor_that_crashes_is_replaced(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose slow calls hang goes on until its successor takes over, which here crashes at its start."""
+    monkeypatch.setattr(worker_process, "HANG_TIMEOUT_S", 1.0)
+    world = resize_world(nvml_world("rtx3090"), 2)
+    with open_reader(world, monkeypatch) as gpus:
+        read_complete(gpus)
+        world.set_hang("nvmlDeviceGetFanSpeed", gpu=1).set_crash("nvmlInit_v2").save()
+        read_until(gpus, lambda _: gpus.failures() >= 2, timeout_s=20)
+        world.clear_faults().save()
+        read_until(gpus, lambda found: is_healthy(found) and len(worker_pids()) == 1, timeout_s=20)
 
 
 def test_worker_ignores_sigint_and_exits_on_close(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ SUSPECT_TIMEOUT_S = 1.5
 """A call that takes longer hangs while the last worker hung too: several GPUs can hang at the same time."""
 MAX_REPLACED = 3
 """Workers that the kernel cannot kill yet; after so many, none is replaced even to leave out one more GPU."""
+TAKE_OVER_READINGS = 3
+"""A successor takes over after so many readings, one a tick: the results of slow calls are there by then."""
 MIN_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 5.0
 
@@ -36,7 +38,7 @@ class SubprocessGpuReader:
     """Implements GpuReader with a worker process that is replaced when it hangs or crashes.
 
     Unless GPUs are in quarantine, there are never more than two workers: the current one, and a replaced one that the
-    kernel cannot kill yet.
+    kernel cannot kill yet. A worker of which only the background calls hang goes on until its successor takes over.
     """
 
     simulated = False
@@ -46,6 +48,8 @@ class SubprocessGpuReader:
         self._clock = clock
         self._proc, self._sys_root = proc, sys_root
         self._worker: WorkerProcess | None = None
+        self._successor: WorkerProcess | None = None
+        self._successor_readings = 0
         self._replaced: list[WorkerProcess] = []
         self._quarantine = Quarantine(lambda: WorkerProcess(proc, sys_root))
         self._last = GpuReading(error=UnavailableReason.STARTING)
@@ -68,6 +72,8 @@ class SubprocessGpuReader:
         now = self._clock.monotonic()
         self._stop_replaced(now)
         self._quarantine.read(now)
+        if self._successor is not None:
+            self._prepare_successor(self._successor, now)
         worker = self._worker or self._start(now)
         if worker is None:
             return self._get_last(now)
@@ -147,14 +153,34 @@ class SubprocessGpuReader:
     def _handle_hung_background_call(self, worker: WorkerProcess, now: float) -> None:
         """Read a GPU apart whose slow calls hang: they would hold up those of the others."""
         call = worker.find_hung_background_call(now)
-        if call is None or call.gpu is None or len(self._quarantine) >= MAX_PROBES:
+        if call is None or call.gpu is None or len(self._quarantine) >= MAX_PROBES or self._successor is not None:
             return
         if self._quarantine.can_isolate(call.gpu, self._gpu_count):
             log.warning("NVML hangs in %s of GPU %d in the background", call.name, call.gpu)
             self._isolate(call.gpu, UnavailableReason.NOT_RESPONDING, worker, now)
             self._failures += 1
-            self._replace(worker, now)
-            self._start_at = now
+            try:
+                self._successor, self._successor_readings = WorkerProcess(self._proc, self._sys_root), 0
+            except OSError as error:
+                log.warning("The process that reads the GPUs cannot be started: %s", error)
+                self._replace(worker, now)
+
+    def _prepare_successor(self, successor: WorkerProcess, now: float) -> None:
+        """Read the successor without waiting. It takes over when it is ready; if it fails, both are replaced."""
+        try:
+            if successor.requested_at is not None and successor.receive(0.0) is not None:
+                self._successor_readings += 1
+            successor.request(now, self._quarantine.selection())
+        except (OSError, EOFError, MessageError):
+            has_failed = True
+        else:
+            has_failed = successor.find_hung_call(now) is not None
+        if has_failed:
+            self._failures += 1
+            self._successor = None
+            self._stop_worker(successor, now)
+        if self._worker is not None and (has_failed or self._successor_readings >= TAKE_OVER_READINGS):
+            self._replace(self._worker, now)
 
     def _isolate(self, gpu: int | None, reason: UnavailableReason, worker: WorkerProcess, now: float) -> bool:
         """Put a GPU into quarantine. Return whether others are left; if none is, it is the driver that fails."""
@@ -189,11 +215,15 @@ class SubprocessGpuReader:
             self._start_at = now
 
     def _replace(self, worker: WorkerProcess, now: float) -> None:
-        """Stop a worker. `read` starts another one after the backoff."""
-        self._worker = None
+        """Stop a worker. Its successor takes over if there is one; else `read` starts another one after the backoff."""
+        self._worker, self._successor = self._successor, None
+        self._stop_worker(worker, now)
+        if self._worker is None:
+            self._back_off(now)
+
+    def _stop_worker(self, worker: WorkerProcess, now: float) -> None:
         worker.stop(now)
         self._replaced.append(worker)
-        self._back_off(now)
 
     def _back_off(self, now: float) -> None:
         self._start_at = now + self._backoff_s
@@ -215,8 +245,8 @@ class SubprocessGpuReader:
     def close(self) -> None:
         """Stop the workers. Return within two seconds."""
         now = self._clock.monotonic()
-        workers = [*([self._worker] if self._worker is not None else []), *self._replaced]
-        self._worker, self._replaced = None, []
+        workers = [*(each for each in (self._worker, self._successor) if each is not None), *self._replaced]
+        self._worker, self._successor, self._replaced = None, None, []
         stop_all([*workers, *self._quarantine.close(now)], now)
 
 
