@@ -61,6 +61,8 @@ MISUSE_INTERVAL_S = 0.5
 MAX_HELD_CONNECTIONS = 24
 HOLD_S = 30.0
 KEPT_EVENTS = 20
+DAMAGE_NOTICE = "The history file was unusable"
+"""Stays for ten minutes."""
 WORKER_WARM_UP_S = 300.0
 VIEWS = (
     {"gpu": "0", "range": "1h", "width": 400},
@@ -379,7 +381,7 @@ def read_health(dashtop: Running, cookie: str) -> bool:
         request = urllib.request.Request(dashtop.url + path.removeprefix("/"), headers={"Cookie": cookie})
         with urllib.request.urlopen(request, timeout=10) as answer:
             found[path] = json.load(answer)
-    return is_healthy(found[ALL]) and "detail" not in found["/readyz"]
+    return is_healthy(found[ALL]) and DAMAGE_NOTICE in found["/readyz"].get("detail", DAMAGE_NOTICE)
 
 
 def soak(minutes: float, warm_up: float, seed: int) -> bool:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import shtab
 
+from dashtop.allocator import limit_malloc_arenas
 from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, OutputError, SettingsError
@@ -77,6 +78,7 @@ def _is_out_of_resources(error: Exception) -> bool:
 
 def serve(settings: Settings) -> None:
     """Collect and serve the page until SIGTERM or Ctrl-C."""
+    limit_malloc_arenas()
     from dashtop.app import create_app  # noqa: PLC0415 - the other commands need no web server
     from dashtop.server import Server  # noqa: PLC0415
 
