@@ -14,6 +14,7 @@
   const matches = (pattern) => (value) => pattern.test(value);
   // A moment in epoch milliseconds, before the year 10000.
   const isMoment = (value) => /^\d{1,15}$/.test(value) && Number(value) < 253_402_300_800_000;
+  const isNameList = matches(/^[a-z_]{1,40}(,[a-z_]{1,40}){0,40}$/);
   const isIdList = matches(/^[a-z0-9-]{1,40}(,[a-z0-9-]{1,40}){0,40}$/);
 
   // Each setting: which texts are valid, and its default; "" leaves the choice to the server. Lists are joined by commas.
@@ -31,14 +32,17 @@
     memory: [oneOf("GiB", "GB"), "GiB"],
     order: [isIdList, ""],
     hidden: [isIdList, ""],
+    event_gpu: [matches(/^\d{1,4}$/), ""],
+    event_severity: [isNameList, ""],
+    event_kind: [isNameList, ""],
   };
   const NAMES = Object.keys(FIELDS);
   // A link names these even if they have their defaults: whoever opens it may have other settings.
   const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
   // Not kept in storage: where a visit begins does not depend on where the last one ended.
-  const ONLY_IN_ADDRESS = ["page", "from", "to"];
+  const ONLY_IN_ADDRESS = ["page", "from", "to", "event_gpu", "event_severity", "event_kind"];
   // Choices in panels, which the server needs to build their data.
-  const OPTIONS = [];
+  const OPTIONS = ["event_gpu", "event_severity", "event_kind"];
   // A change of these is a step that the browser's Back button takes back.
   const STEPS = ["page", "view", "gpu", "range", "from", "to"];
 

@@ -26,7 +26,9 @@ _PREFIXES: Final = ("chart-", "panel-")
 _CHART_CARD_PREFIX: Final = "panel-chart-"
 _SPECIAL_PANELS: Final = {"compact": ids.COMPACT_STATUS, "compare": ids.COMPARE}
 _SPECIAL_TITLES: Final = {"compact": "Status bar", "compare": "All GPUs"}
-_OF_ALL_GPUS: Final = frozenset({"compare", "panel-processes", "panel-storage", "panel-system"})
+_OF_ALL_GPUS: Final = frozenset(
+    {"compare", "panel-ecc", "panel-events", "panel-health", "panel-processes", "panel-storage", "panel-system"}
+)
 _SCRIPT: Final = "embed.js"
 
 # Hides all but the panel, its card, and their ancestors and contents.

@@ -36,6 +36,9 @@ PANEL_SYSTEM: Final = "panel-system"
 PANEL_STORAGE: Final = "panel-storage"
 PANEL_PROCESSES: Final = "panel-processes"
 PANEL_INFORMATION: Final = "panel-information"
+PANEL_HEALTH: Final = "panel-health"
+PANEL_EVENTS: Final = "panel-events"
+PANEL_ECC: Final = "panel-ecc"
 
 # Internal
 TICK: Final = "tick"

@@ -45,6 +45,7 @@ SCRIPTS: Final = (
     "sparklines.js",
     "gpu-grid.js",
     "charts.js",
+    "events.js",
     "view-request.js",
     "polling.js",
     "navigation.js",

@@ -28,7 +28,10 @@ class Page:
     sections: tuple[Section, ...]
 
 
-PAGES: Final = (Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),)
+PAGES: Final = (
+    Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),
+    Page(name="events", title="Events", sections=(Section.EVENTS,)),
+)
 
 # Sections of one GPU have a heading; the panels of the others are the page.
 _HEADINGS: Final = {Section.HISTORY: "History", Section.CURRENT: "Current"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import charts, gauges, gpu_grid, gpu_status, hardware, host, processes
+from dashtop.ui.panels import charts, events, gauges, gpu_grid, gpu_status, hardware, host, processes
 from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
@@ -22,6 +22,9 @@ PANELS: Final[tuple[Panel, ...]] = (
     hardware.INFORMATION,
     processes.PANEL,
     host.STORAGE,
+    events.TIMELINE,
+    events.EVENTS,
+    events.MEMORY,
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 

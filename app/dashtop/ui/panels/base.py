@@ -29,6 +29,7 @@ class Section(Enum):
     HISTORY = "history"
     CURRENT = "current"
     ALL_GPUS = "all-gpus"
+    EVENTS = "events"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
