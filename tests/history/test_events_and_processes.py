@@ -53,7 +53,10 @@ def test_processes_of_a_time_range(storage: Storage) -> None:
         (100_000, 199_000),
     ]
     assert history.processes(gpu, NOON_MS + 201_000, NOON_MS + 210_000) == ()
-    assert history.processes(make_device(0).uuid, NOON_MS, NOON_MS + 210_000) == ()
+    other = make_device(0).uuid
+    assert history.processes(other, NOON_MS, NOON_MS + 210_000) == ()
+    assert history.processes((other, gpu), NOON_MS, NOON_MS + 210_000) == spans
+    assert history.processes((), NOON_MS, NOON_MS + 210_000) == ()
     history.close()
 
 

@@ -50,7 +50,7 @@ def test_one_second_at_full_load_is_in_the_figures_data(name: str, tmp_path: Pat
     now = dataclasses.replace(sample(NOW_MS), sequence=2)
     services = Services(latest=FixedSample(now), history=reopened, clock=FakeClock(now_ms=NOW_MS))
     request = ViewRequest.parse({"width": 900, "range": name, "visible_panels": ["panel-chart-utilization"]})
-    part = ChartRenderer(services, RenderCache(Flask("test"))).render(now, now.gpus[0], request)
+    part = ChartRenderer(services, RenderCache(Flask("test"))).render(now, now.gpus[0], request, now_ms=now.time_ms)
     assert part is not None
     figure = part.build()["charts"]["chart-utilization"]
     reopened.close()

@@ -65,12 +65,17 @@ def read_newest_ms(connection: Connection) -> int:
     return int(row[0]) if row else -1
 
 
-def read_processes(connection: Connection, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
-    """Return the newest spans on one GPU that overlap [start_ms, end_ms), in ascending order of their start."""
+def read_processes(
+    connection: Connection, gpu_uuids: Sequence[str], start_ms: int, end_ms: int
+) -> tuple[ProcessSpan, ...]:
+    """Return the newest spans on these GPUs that overlap [start_ms, end_ms), in ascending order of their start."""
+    if not gpu_uuids:
+        return ()
     rows = connection.execute(
-        "SELECT gpu, pid, start_ms, end_ms, memory, peak_memory, peak_sm, facts FROM process"
-        " WHERE gpu = ? AND end_ms >= ? AND start_ms < ? ORDER BY start_ms DESC, id DESC LIMIT ?",
-        (gpu_uuid, start_ms, end_ms, MAX_ROWS),
+        "SELECT gpu, pid, start_ms, end_ms, memory, peak_memory, peak_sm, facts FROM process"  # noqa: S608 - constants
+        f" WHERE gpu IN ({', '.join('?' * len(gpu_uuids))}) AND end_ms >= ? AND start_ms < ?"
+        " ORDER BY start_ms DESC, id DESC LIMIT ?",
+        (*gpu_uuids, start_ms, end_ms, MAX_ROWS),
     ).fetchall()
     return tuple(_to_span(*row[:-1], facts=json.loads(row[-1])) for row in reversed(rows))
 

@@ -133,14 +133,15 @@ class HistoryStore:
         fitting = (event for event in pending if start_ms <= event.time_ms < end_ms and wanted.matches(event))
         return tuple(dict.fromkeys([*written, *fitting]))
 
-    def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+    def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         """Return the spans of GPU processes; see the History port."""
+        uuids = (gpu_uuid,) if isinstance(gpu_uuid, str) else gpu_uuid
         pending = [span.to_process_span() for record in self._writer.pending() for span in record.spans]
-        written = self._read(lambda connection: queries.read_processes(connection, gpu_uuid, start_ms, end_ms)) or ()
+        written = self._read(lambda connection: queries.read_processes(connection, uuids, start_ms, end_ms)) or ()
         overlapping = [
-            span for span in pending if span.gpu_uuid == gpu_uuid and span.end_ms >= start_ms and span.start_ms < end_ms
+            span for span in pending if span.gpu_uuid in uuids and span.end_ms >= start_ms and span.start_ms < end_ms
         ]
-        newest = {(span.pid, span.start_ms): span for span in (*written, *overlapping)}
+        newest = {(span.gpu_uuid, span.pid, span.start_ms): span for span in (*written, *overlapping)}
         return tuple(sorted(newest.values(), key=lambda span: span.start_ms))
 
     def status_message(self) -> str | None:

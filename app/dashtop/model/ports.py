@@ -352,8 +352,8 @@ class History(Protocol):
         These are the newest 10 000, and in any case the newest 1 000 of each kind and severity.
         """
 
-    def processes(self, gpu_uuid: str, start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
-        """Return the process spans of one GPU in [start_ms, end_ms), by start."""
+    def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+        """Return the process spans of one GPU, or of several, in [start_ms, end_ms), by start."""
 
     def status_message(self) -> str | None:
         """Return a sentence that says why this process does not write or cannot read the history; None if all is well.

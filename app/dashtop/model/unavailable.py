@@ -137,6 +137,7 @@ class UnavailableReason(Enum):
     UNREADABLE = _Fault(text="not reported by the OS")
     ABSENT = _Fault(text="not present on this machine")
     NO_LIMIT = _Fault(text="no cgroup limit", retry_after_s=60.0)
+    NOT_RECORDED = _Fault(text="not recorded at that time")
 
     def __new__(cls, fault: _Fault) -> UnavailableReason:
         """Return the member for a row, with the row's columns as attributes."""

@@ -16,6 +16,7 @@ from dashtop.ui import snapshot as snapshots
 from dashtop.ui.charts.renderer import ChartRenderer
 from dashtop.ui.panels import PANELS, PanelContext
 from dashtop.ui.parts import DeltaEncoder, Part, RenderCache
+from dashtop.ui.past import PastSamples
 from dashtop.ui.request import ViewRequest
 
 if TYPE_CHECKING:
@@ -50,20 +51,30 @@ class PageUpdater:
         self._metrics = metrics
         self._cache = RenderCache(server)
         self._charts = ChartRenderer(services, self._cache)
+        self._past = PastSamples(services, self._cache)
         self._delta = DeltaEncoder()
 
     def update(self, request: ViewRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return the live snapshot for `request`, and its figures; None if the browser has the newest."""
         latest = self._services.latest
         interval_s = latest.request_interval(request.interval_s or latest.interval_s)
-        sample = latest.latest()
-        if sample is None:
+        newest = latest.latest()
+        if newest is None:
             return snapshots.build_waiting_snapshot(interval_s), None
+        sample = newest if request.zoom is None else self._past.find(request.zoom.end_ms, newest)
         gpu = snapshots.find_gpu(sample, request.gpu)
-        context = PanelContext(services=self._services, cache=self._cache, sample=sample, gpu=gpu, request=request)
+        context = PanelContext(
+            services=self._services,
+            cache=self._cache,
+            sample=sample,
+            gpu=gpu,
+            request=request,
+            is_past=sample is not newest,
+        )
         snapshot, parts = self._build_snapshot(context, interval_s)
+        snapshot["is_past"] = context.is_past
         live = self._delta.encode(snapshot, request.versions, parts)
-        figures = self._charts.render(sample, gpu, request)
+        figures = self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
         if figures is None or request.versions.get(figures.name) == figures.version:
             return live, None
         return live, {"version": figures.version, **figures.build()}

@@ -30,8 +30,10 @@ class ChartRenderer:
         self._services = services
         self._cache = cache
 
-    def render(self, sample: Sample, gpu: Gpu | None, request: ViewRequest) -> Part | None:
+    def render(self, sample: Sample, gpu: Gpu | None, request: ViewRequest, *, now_ms: int) -> Part | None:
         """Return the part "figures": figures of the visible charts by id, or None if no chart is visible.
+
+        `sample` may be of the past; `now_ms` is the time of the latest one.
 
         `since` is the start of a history shorter than its range. The version depends on the view and its last complete
         bucket, so only what is sent is drawn.
@@ -45,7 +47,7 @@ class ChartRenderer:
         first_ms: int | None = None
         outages = self._services.history.read_status().version  # what is rendered during one lacks a part
         if request.zoom is not None:
-            window = build_zoom_window(request.zoom, sample.time_ms, request.width_px, self._interval_ms)
+            window = build_zoom_window(request.zoom, now_ms, request.width_px, self._interval_ms)
         else:
             first_ms = self._cache.get_or_create(
                 f"start|{view}|{outages}", lambda: self._find_start(sample, keys, request)

@@ -36,6 +36,7 @@ class Section(Enum):
 class PanelContext:
     """What the data of a panel are built from: a sample, and what one browser looks at. `gpu`: the chosen GPU.
 
+    `is_past`: the sample is of a past moment (ui.past), which each viewer chooses, and not the latest one.
     `cache` is shared by all browsers: a key names the moment and everything else that its value depends on.
     """
 
@@ -44,6 +45,7 @@ class PanelContext:
     sample: Sample
     gpu: Gpu | None
     request: ViewRequest
+    is_past: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

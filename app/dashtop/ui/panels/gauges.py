@@ -51,12 +51,16 @@ _SLOWDOWN, _POWER_LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
 
 
 def build_parts(context: PanelContext) -> list[Part]:
-    """Return the sparklines of the GPU. A page needs them again for another GPU and after an outage of the history."""
+    """Return the sparklines of the GPU.
+
+    A page needs them again for another GPU, another past moment, and after an outage of the history.
+    """
     if context.gpu is None:
         return []
     uuid, outages = context.gpu.device.uuid, context.services.history.read_status().version
+    moment = context.sample.time_ms if context.is_past else "now"
     build = partial(_read_sparklines, context.services, context.sample, uuid)
-    return [Part("sparklines", f"{uuid}|{outages}", build)]
+    return [Part("sparklines", f"{uuid}|{moment}|{outages}", build)]
 
 
 def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str, Any]:
