@@ -12,7 +12,7 @@ import pynvml
 import pytest
 
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.nvml import power, session, worker_process
+from dashtop.sources.nvml import power, session, worker_process, xid_events
 from dashtop.sources.nvml.power import MAX_IDLE_S, MIN_IDLE_S, PAUSE_S, IdlePause
 from dashtop.sources.nvml.session import NvmlSession
 from tests.processes import eventually
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.fake_nvml import World
     from tests.fake_nvml.fixtures import WorldFactory
 
-SHORT_IDLE_S, SHORT_PAUSE_S = 0.4, 1.5
+SHORT_IDLE_S, SHORT_PAUSE_S = 0.25, 1.0
 XORG = {"pid": 4_000_001, "used_memory": 4 * 2**20, "type": "G"}
 IDLE = UnavailableReason.IDLE
 
@@ -84,6 +84,7 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "PAUSE_S", SHORT_PAUSE_S)
     monkeypatch.setattr(power, "CONTROL_INTERVAL_S", 0.1)
     monkeypatch.setattr(session, "MIG_CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(xid_events, "WAIT_TIMEOUT_MS", 5)
 
 
 class Reader:
@@ -121,8 +122,7 @@ def test_idle_gpu_is_not_called_until_it_is_suspended(
     laptop: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Through the worker process, whose session is closed meanwhile: an open one keeps the GPU awake."""
-    times = f"power.MIN_IDLE_S, power.PAUSE_S = {SHORT_IDLE_S}, {SHORT_PAUSE_S}"
-    start = f"from dashtop.sources.nvml import power; {times}; {worker_process._START}"
+    start = f"from dashtop.sources.nvml import power; power.MIN_IDLE_S = {SHORT_IDLE_S}; {worker_process._START}"
     monkeypatch.setattr(worker_process, "_START", start)
     with open_reader(laptop, monkeypatch, proc=tmp_path, sys_root=tmp_path) as gpus:
         device = read_until(gpus, is_healthy).gpus[0].device
@@ -134,7 +134,7 @@ def test_idle_gpu_is_not_called_until_it_is_suspended(
         laptop.gpu(0)["runtime_status"] = "suspended"
         laptop.write_sysfs(tmp_path)
         read_until(gpus, lambda found: found.gpus[0].state is UnavailableReason.ASLEEP)
-        end = time.monotonic() + SHORT_PAUSE_S + session.REOPEN_DELAY_S + 0.5
+        end = time.monotonic() + session.REOPEN_DELAY_S + 0.5
         while time.monotonic() < end:
             (asleep,) = gpus.read(20).gpus
             assert (asleep.state, asleep.device) == (UnavailableReason.ASLEEP, device)
