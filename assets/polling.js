@@ -2,6 +2,7 @@
 //
 // live:          answers arrive, and their data are recent
 // stale:         the newest data are older than three intervals
+// past:          answers arrive, and the page shows a past moment
 // paused:        the page is hidden and requests nothing
 // disconnected:  five requests in a row have failed; polling has stopped, and a slow probe looks for the server
 (function () {
@@ -22,7 +23,7 @@
     api: "The server reported an error",
     general: "Something is wrong",
   };
-  const INDICATOR_TEXTS = { loading: "Connecting", live: "Live", paused: "Paused", stale: "Stale", disconnected: "Disconnected" };
+  const INDICATOR_TEXTS = { loading: "Connecting", live: "Live", past: "Paused", paused: "Paused", stale: "Stale", disconnected: "Disconnected" };
 
   const state = {
     sentAt: null, // when the request in flight was sent; null if there is none
@@ -216,7 +217,8 @@
     if (!state.latest || state.latest.snapshot.sequence === null) return "loading";
     if (document.hidden) return "paused";
     const limitMs = 3000 * Math.max(state.latest.snapshot.interval, dashtop.viewRequest.intervalSeconds());
-    return ageMs() > limitMs && now() - state.shownAt > limitMs ? "stale" : "live";
+    if (ageMs() > limitMs && now() - state.shownAt > limitMs) return "stale";
+    return state.latest.snapshot.is_past ? "past" : "live";
   }
 
   function formatDuration(ms) {

@@ -71,25 +71,31 @@ class PageUpdater:
             request=request,
             is_past=sample is not newest,
         )
-        snapshot, parts = self._build_snapshot(context, interval_s)
-        snapshot["is_past"] = context.is_past
+        age_s = self._services.clock.monotonic() - newest.monotonic_s
+        snapshot, parts = self._build_snapshot(context, interval_s, age_s)
         live = self._delta.encode(snapshot, request.versions, parts)
         figures = self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
         if figures is None or request.versions.get(figures.name) == figures.version:
             return live, None
         return live, {"version": figures.version, **figures.build()}
 
-    def _build_snapshot(self, context: PanelContext, interval_s: float) -> tuple[dict[str, Any], list[Part]]:
-        """Return the snapshot with the data of all visible panels, and their parts."""
+    def _build_snapshot(
+        self, context: PanelContext, interval_s: float, age_s: float
+    ) -> tuple[dict[str, Any], list[Part]]:
+        """Return the snapshot with the data of all visible panels, and their parts.
+
+        `age_s` is the age of the latest sample, also if another one is shown.
+        """
         sample, request = context.sample, context.request
         snapshot = snapshots.build_snapshot(
             sample,
             context.gpu,
             self._metrics,
-            age_s=self._services.clock.monotonic() - sample.monotonic_s,
+            age_s=age_s,
             interval_s=interval_s,
             alive=self._services.latest.alive(),
         )
+        snapshot["is_past"] = context.is_past
         status = sanitize_text(self._services.history.status_message() or "", _MAX_HISTORY_STATUS_CHARS)
         texts = {"history_status": status}
         parts: dict[str, Part] = {}

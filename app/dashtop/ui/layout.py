@@ -100,8 +100,23 @@ def _build_toolbar() -> list[Component]:
         html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu only-gpus"),
         html.Div([label, selector], className="gpu-choice many-gpus only-gpus only-single"),
         html.Span(className="since", **attributes(data_since="")),
-        dbc.Button("Reset zoom", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart"),
+        html.Span(className="zone", title="Time zone of this page; Settings changes it", **attributes(data_zone="")),
         segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range"),
+        html.Div(
+            className="span-controls",
+            id=ids.TIME_SPAN,
+            role="group",
+            **attributes(data_span_controls="", aria_label="Time span"),
+        ),
+        html.Div(
+            [
+                html.Span(className="span-text", role="status", **attributes(data_span="")),
+                dbc.Button(
+                    "Back to live", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart"
+                ),
+            ],
+            className="span-status",
+        ),
     ]
     status = html.P(className="notice-line", role="status", **attributes(data_text="history_status"))
     return [html.Div(controls, className="toolbar"), status]

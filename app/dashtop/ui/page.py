@@ -48,6 +48,7 @@ SCRIPTS: Final = (
     "events.js",
     "view-request.js",
     "polling.js",
+    "time-span.js",
     "navigation.js",
     "settings.js",
     "settings-export.js",

@@ -33,6 +33,7 @@ PAGES: Final = (
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
 )
 
+# assets/time-span.js changes "Current" while the page shows the past.
 # Sections of one GPU have a heading; the panels of the others are the page.
 _HEADINGS: Final = {Section.HISTORY: "History", Section.CURRENT: "Current"}
 _GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid cards"}
@@ -80,7 +81,7 @@ def _build_section(section: Section, panels: Sequence[Component]) -> Component:
     if heading is None:
         return grid
     return html.Section(
-        [html.Div(html.H2(heading), className="section-header"), grid],
+        [html.Div(html.H2(heading, **attributes(data_when=heading)), className="section-header"), grid],
         className="only-single",
         **attributes(aria_label=heading),
     )
