@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,33 @@ if TYPE_CHECKING:
 LONG_TESTS = ["browser/test_notebook.py", "browser/test_portal.py", "history/test_faulty_disk.py"]
 collect_ignore = [] if os.environ.get("ALL_TESTS") else LONG_TESTS
 
+# Half a minute or more each, the longest first: started last, one of them would keep one process busy alone.
+SLOW_TESTS = [
+    "browser/test_failures.py",
+    "sources/test_nvml_sessions.py",
+    "test_connections.py",
+    "browser/test_settings.py",
+    "test_served_faults.py",
+    "test_workers.py",
+    "browser/test_charts.py",
+    "history/test_postgresql.py",
+    "history/test_faults.py",
+    "browser/test_live.py",
+    "browser/test_screenshots.py",
+    "sources/test_nvml_faults.py",
+    "doctor/test_verify.py",
+    "security/test_guard.py",
+    "test_wheel.py",
+]
+SLOW_RANKS = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOW_TESTS)}
+
 pytest_plugins = ["tests.fake_nvml.fixtures"]
+
+
+@pytest.hookimpl(trylast=True)  # pytest itself puts tests with the same parameters of fixtures side by side
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first; each process that runs tests begins the next file of the list."""
+    items.sort(key=lambda item: SLOW_RANKS.get(item.path, len(SLOW_RANKS)))
 
 
 @pytest.fixture(autouse=True, scope="session")
