@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from dashtop.model.ports import SystemClock
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.nvml import worker_process
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from tests.processes import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import pytest
 
@@ -44,6 +46,16 @@ def open_reader(
         yield gpus
     finally:
         gpus.close()
+
+
+def set_in_workers(monkeypatch: pytest.MonkeyPatch, constants: Mapping[str, float]) -> None:
+    """Set constants of `dashtop.sources.nvml` in the worker processes that start from now on: {"session.NAME": 1.0}."""
+    statements = []
+    for constant, value in constants.items():
+        module, name = constant.split(".")
+        assert hasattr(importlib.import_module(f"dashtop.sources.nvml.{module}"), name), constant
+        statements.append(f"from dashtop.sources.nvml import {module}; {constant} = {value}; ")
+    monkeypatch.setattr(worker_process, "_START", "".join(statements) + worker_process._START)
 
 
 def read_complete(gpus: SubprocessGpuReader) -> tuple[Gpu, ...]:
