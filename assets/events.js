@@ -4,17 +4,12 @@
   "use strict";
 
   const dashtop = window.dashtop;
-  const { painters, parts, settings, times } = dashtop;
+  const { painters, parts, settings, timeline, times } = dashtop;
   const { make, fit, write } = parts;
   const embedded = document.documentElement.dataset.embed !== undefined;
   const withoutHover = window.matchMedia("(hover: none)");
   const FILTERS = ["event_gpu", "event_severity", "event_kind"];
-  const PERIODS = { "5m": "5 minutes", "15m": "15 minutes", "1h": "hour", "6h": "6 hours", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
-  const [SECOND, MINUTE, HOUR] = [1000, 60_000, 3_600_000];
-  const DAY = 24 * HOUR;
-  const TICK_STEPS = [10 * SECOND, 30 * SECOND, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE]
-    .concat([HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 5 * DAY, 7 * DAY, 14 * DAY, 30 * DAY]);
-  const TICK_WIDTH_PX = 90;
+  const MINUTE = 60_000;
   const ROWS = { events: "Events", state: "State", xid: "XID", ecc: "ECC", remap: "Row remap", throttle: "Throttling", link: "Link" };
   // In the order of the legend.
   const KINDS = {
@@ -41,17 +36,6 @@
     "note-info": "event",
   };
 
-  // "in the last hour", "in the zoomed period"
-  function describePeriod() {
-    return settings.span() ? "in the chosen period" : `in the last ${PERIODS[settings.get("range")] || settings.get("range")}`;
-  }
-
-  // "Nov 29", as the charts show it
-  function formatDay(ms) {
-    const day = new Date(`${times.date(ms)}T00:00Z`);
-    return day.toLocaleString("en-US", { timeZone: "UTC", month: "short", day: "2-digit" });
-  }
-
   // Shows the charts around a time, of a GPU if it is present.
   function showCharts(gpu, start, end) {
     if (embedded) return;
@@ -69,36 +53,8 @@
   let drawnZone = "";
   let marks = []; // {element, start, end, gpu, text, advice}, in the order of the page
 
-  const findTip = () => document.querySelector(".timeline-tip");
-
-  function showTip(mark) {
-    const card = mark.element.closest(".card");
-    const tip = findTip() || make("div", "timeline-tip", card);
-    fit(tip, 3, (parent) => make("div", "", parent));
-    [times.span(mark.start, mark.end), mark.text, mark.advice].forEach((text, position) => write(tip.children[position], text));
-    tip.hidden = false;
-    const [box, place] = [card.getBoundingClientRect(), mark.element.getBoundingClientRect()];
-    const left = Math.min(Math.max((place.left + place.right) / 2 - box.left - tip.offsetWidth / 2, 8), box.width - tip.offsetWidth - 8);
-    tip.style.left = `${left}px`;
-    tip.style.top = `${place.bottom - box.top + 6}px`;
-  }
-
-  function hideTip() {
-    const tip = findTip();
-    if (tip) tip.hidden = true;
-  }
-
-  function addTicks(plot, { start, end }) {
-    const wanted = (end - start) / Math.max(2, plot.clientWidth / TICK_WIDTH_PX);
-    const step = TICK_STEPS.find((each) => each >= wanted) || TICK_STEPS.at(-1);
-    const offset = times.offset(start);
-    for (let time = Math.ceil((start + offset) / step) * step - offset; time < end; time += step) {
-      const share = (time - start) / (end - start);
-      const tick = make("span", "timeline-tick", plot);
-      tick.style.left = `${100 * share}%`;
-      const text = step >= DAY ? formatDay(time) : step < MINUTE ? times.time(time) : times.minutes(time);
-      if (share < 0.96) make("span", "", tick, text);
-    }
+  function showMarkTip(mark) {
+    timeline.showTip(mark.element.closest(".card"), mark.element.getBoundingClientRect(), [times.span(mark.start, mark.end), mark.text, mark.advice]);
   }
 
   function addMark(track, lane, row, [first, last, kind, text], { start, step, end, texts }) {
@@ -113,7 +69,7 @@
     marks.push(mark);
   }
 
-  function addLane(list, lane, timeline) {
+  function addLane(list, lane, sent) {
     const element = make("div", "lane", list);
     const label = make("span", "lane-label", element, lane.label);
     label.title = lane.name;
@@ -122,7 +78,7 @@
       const line = make("div", "lane-row", rows);
       make("span", "lane-name", line, ROWS[row]);
       const track = make("div", `lane-track track-${row}`, line);
-      for (const span of spans) addMark(track, lane, row, span, timeline);
+      for (const span of spans) addMark(track, lane, row, span, sent);
     }
   }
 
@@ -145,13 +101,13 @@
     if (snapshot.health_timeline === drawn && times.zone() === drawnZone) return;
     [drawn, drawnZone] = [snapshot.health_timeline, times.zone()];
     const focused = marks.find(({ element }) => element === document.activeElement);
-    hideTip();
+    timeline.hideTip();
     marks = [];
     list.replaceChildren();
     for (const lane of drawn.lanes) addLane(list, lane, drawn);
     const plot = make("div", "timeline-plot", list);
     plot.ariaHidden = "true";
-    addTicks(plot, drawn);
+    timeline.addTicks(plot, drawn.start, drawn.end);
     if (drawn.lanes.length === 0) make("p", "table-empty", list, "No GPU: the timeline has a lane for each.");
     paintLegend();
     if (marks.length === 0) return;
@@ -181,18 +137,18 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") hideTip();
+    if (event.key === "Escape") timeline.hideTip();
     const mark = findMark(event);
     if (mark && moveFocus(mark, event.key)) event.preventDefault();
   });
   for (const name of ["pointerover", "focusin"]) {
     document.addEventListener(name, (event) => {
       const mark = findMark(event);
-      if (mark) showTip(mark);
-      else if (name === "pointerover") hideTip();
+      if (mark) showMarkTip(mark);
+      else if (name === "pointerover") timeline.hideTip();
     });
   }
-  document.addEventListener("focusout", (event) => findMark(event) && hideTip());
+  document.addEventListener("focusout", (event) => findMark(event) && timeline.hideTip());
   document.addEventListener("click", (event) => {
     const mark = findMark(event);
     // Without a mouse, the tap that shows the text does not leave the page: a second one does.
@@ -254,7 +210,7 @@
     if (total) return "";
     if (error) return error;
     const isFiltered = FILTERS.some((name) => settings.get(name));
-    return `${isFiltered ? "No matching events" : "No events"} ${describePeriod()}`;
+    return `${isFiltered ? "No matching events" : "No events"} ${timeline.describePeriod()}`;
   }
 
   function paintEvents(snapshot) {

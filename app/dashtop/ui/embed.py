@@ -27,7 +27,18 @@ _CHART_CARD_PREFIX: Final = "panel-chart-"
 _SPECIAL_PANELS: Final = {"compact": ids.COMPACT_STATUS, "compare": ids.COMPARE}
 _SPECIAL_TITLES: Final = {"compact": "Status bar", "compare": "All GPUs"}
 _OF_ALL_GPUS: Final = frozenset(
-    {"compare", "panel-ecc", "panel-events", "panel-health", "panel-processes", "panel-storage", "panel-system"}
+    {
+        "compare",
+        "panel-ecc",
+        "panel-events",
+        "panel-health",
+        "panel-processes",
+        "panel-storage",
+        "panel-system",
+        "panel-usage",
+        "panel-usage-gpus",
+        "panel-usage-users",
+    }
 )
 _SCRIPT: Final = "embed.js"
 

@@ -40,6 +40,9 @@ PANEL_INFORMATION: Final = "panel-information"
 PANEL_HEALTH: Final = "panel-health"
 PANEL_EVENTS: Final = "panel-events"
 PANEL_ECC: Final = "panel-ecc"
+PANEL_USAGE: Final = "panel-usage"
+PANEL_USAGE_USERS: Final = "panel-usage-users"
+PANEL_USAGE_GPUS: Final = "panel-usage-gpus"
 
 # Internal
 TICK: Final = "tick"

@@ -31,6 +31,7 @@ class Page:
 PAGES: Final = (
     Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
+    Page(name="usage", title="Usage", sections=(Section.USAGE,)),
 )
 
 # assets/time-span.js changes "Current" while the page shows the past.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import charts, events, gauges, gpu_grid, gpu_status, hardware, host, processes
+from dashtop.ui.panels import charts, events, gauges, gpu_grid, gpu_status, hardware, host, processes, usage
 from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
@@ -25,6 +25,9 @@ PANELS: Final[tuple[Panel, ...]] = (
     events.TIMELINE,
     events.EVENTS,
     events.MEMORY,
+    usage.SUMMARY,
+    usage.USERS,
+    usage.GPUS,
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 

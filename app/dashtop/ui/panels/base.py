@@ -30,6 +30,7 @@ class Section(Enum):
     CURRENT = "current"
     ALL_GPUS = "all-gpus"
     EVENTS = "events"
+    USAGE = "usage"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""Usage of the GPUs, calculated from the history: GPU-hours by user and by GPU, energy, and peaks of memory."""

@@ -1,0 +1,284 @@
+"""GPU-hours, energy and peaks of memory from process spans and readings in equal buckets. Pure functions.
+
+A GPU is held while a compute process uses it, idle while it is held at a utilization of at most MAX_IDLE_PERCENT, and
+busy for its utilization: half an hour at 50 % is a quarter of a busy hour. The utilization is that of the whole GPU. It
+belongs to the only user who holds the GPU; of several each has the share of the time that they hold it, an estimate.
+Times without a reading count for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from dashtop.model.sample import GpuProcess, ProcessSpan
+
+    Floats = NDArray[np.float64]
+
+MAX_IDLE_PERCENT: Final = 1.0
+UNKNOWN_USER: Final = "Unknown user"
+OUTSIDE: Final = "Outside this container"
+
+_HOUR_MS: Final = 3_600_000.0
+# Compute processes and clients of MPS. A desktop does not hold a GPU.
+_HOLDING_KINDS: Final = frozenset({"C", "M"})
+# A bucket counts as shared if users held the GPU at the same time for this share of it: times are rounded.
+_MIN_OVERLAP: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """`count` buckets of `step_ms` from `start_ms`, epoch milliseconds."""
+
+    start_ms: int
+    step_ms: int
+    count: int
+
+    @property
+    def end_ms(self) -> int:
+        """End of the last bucket."""
+        return self.start_ms + self.count * self.step_ms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuRecord:
+    """What the history knows of one GPU: a value for each bucket, NaN where there is none, and its process spans.
+
+    `utilization` in percent, `power` in watts, `energy`: the last value of the driver's counter, in Wh. `processes`
+    None: the driver does not list them. `running`: the processes of the present.
+    """
+
+    uuid: str
+    is_recorded: NDArray[np.bool_]
+    utilization: Floats
+    power: Floats
+    energy: Floats
+    processes: Sequence[ProcessSpan] | None
+    running: Sequence[GpuProcess] = ()
+
+
+class Energy(NamedTuple):
+    """Energy in Wh. `is_counted`: from the driver's counter; else power times time."""
+
+    watt_hours: float
+    is_counted: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuUsage:
+    """Hours of one GPU. None: not known, since the driver reports no utilization or lists no processes.
+
+    `busy_h` includes utilization without a compute process. `shares`: by bucket how much of it the GPU was active,
+    held but idle, and free, 0 to 1; the rest is not known.
+    """
+
+    uuid: str
+    recorded_h: float
+    held_h: float | None
+    busy_h: float | None
+    idle_h: float | None
+    free_h: float | None
+    energy: Energy | None
+    active: Floats
+    idle: Floats
+    free: Floats
+
+
+@dataclass(kw_only=True, slots=True)
+class UserUsage:
+    """Hours of one user over all GPUs. `busy_h`, `idle_h` None: no utilization is known of what they held.
+
+    `known_h`: held time whose utilization is known. `is_estimated`: others held a GPU at the same time.
+    `peak_bytes`: most memory of all processes together; None: no size is known.
+    """
+
+    user: str
+    held_h: float = 0.0
+    known_h: float = 0.0
+    busy_h: float | None = None
+    idle_h: float | None = None
+    is_estimated: bool = False
+    peak_bytes: int | None = None
+    processes: set[tuple[int, int | str | None]] = field(default_factory=set)
+    gpus: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A time [start_ms, end_ms) in which one process held a GPU, with its peak of memory."""
+
+    user: str
+    process: tuple[int, int | str | None]
+    start_ms: int
+    end_ms: int
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The usage of all GPUs; users by held time, the longest first."""
+
+    gpus: tuple[GpuUsage, ...]
+    users: tuple[UserUsage, ...]
+
+
+def calculate_usage(records: Sequence[GpuRecord], buckets: Buckets, interval_ms: int) -> Usage:
+    """Return the usage by GPU and by user. A sample covers the `interval_ms` until the next one."""
+    users: dict[str, UserUsage] = {}
+    memory: dict[str, list[Interval]] = defaultdict(list)
+    gpus = []
+    for record in records:
+        intervals = find_intervals(record.processes or (), record.running, buckets, interval_ms)
+        by_user: dict[str, list[Interval]] = defaultdict(list)
+        for interval in intervals:
+            by_user[interval.user].append(interval)
+            memory[interval.user].append(interval)
+        held = {user: measure_cover(own, buckets) * record.is_recorded for user, own in by_user.items()}
+        held_by_any = measure_cover(intervals, buckets) * record.is_recorded
+        held_by_all = sum(held.values(), np.zeros(buckets.count))
+        gpus.append(_calculate_gpu(record, held_by_any, buckets))
+        for user, cover in held.items():
+            usage = users.setdefault(user, UserUsage(user=user))
+            usage.gpus.append(record.uuid)
+            usage.processes |= {interval.process for interval in by_user[user]}
+            usage.is_estimated |= _is_shared(cover, held_by_all - held_by_any, record.utilization)
+            _add_hours(usage, cover, held_by_all, record.utilization, buckets.step_ms / _HOUR_MS)
+    for user, usage in users.items():
+        usage.peak_bytes = find_peak(memory[user])
+    return Usage(tuple(gpus), tuple(sorted(users.values(), key=lambda each: (-each.held_h, each.user))))
+
+
+def find_intervals(
+    spans: Iterable[ProcessSpan], running: Iterable[GpuProcess], buckets: Buckets, interval_ms: int
+) -> list[Interval]:
+    """Return when compute processes held a GPU, within the buckets.
+
+    A span ends with its last sample, which covers the interval after it unless the next span of the pid begins. The
+    last span of a process in `running` goes on until the end: it is written late. A pid with another start time is
+    another process.
+    """
+    by_pid: dict[int, list[ProcessSpan]] = defaultdict(list)
+    for span in sorted(spans, key=lambda span: span.start_ms):
+        if _HOLDING_KINDS & set(span.kind.split("+")):
+            by_pid[span.pid].append(span)
+    started = {process.pid: process.info.started_ms for process in running}
+    intervals = []
+    for pid, found in by_pid.items():
+        for span, following in zip(found, [*found[1:], None], strict=True):
+            end_ms = min(span.end_ms + interval_ms, following.start_ms if following else buckets.end_ms)
+            if following is None and pid in started and started[pid] == span.info.started_ms:
+                end_ms = buckets.end_ms
+            start_ms, end_ms = max(span.start_ms, buckets.start_ms), min(end_ms, buckets.end_ms)
+            if start_ms < end_ms:
+                process = pid, span.info.started_ms if span.info.started_ms is not None else span.info.name
+                intervals.append(Interval(_name_user(span), process, start_ms, end_ms, span.peak_gpu_memory_bytes))
+    return intervals
+
+
+def _name_user(span: ProcessSpan) -> str:
+    if span.info.foreign:
+        return OUTSIDE
+    return span.info.username or UNKNOWN_USER
+
+
+def measure_cover(intervals: Iterable[Interval], buckets: Buckets) -> Floats:
+    """Return the share of each bucket that any of the intervals covers, 0 to 1."""
+    merged: list[list[int]] = []
+    for start_ms, end_ms in sorted((interval.start_ms, interval.end_ms) for interval in intervals):
+        if merged and start_ms <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end_ms)
+        else:
+            merged.append([start_ms, end_ms])
+    if not merged:
+        return np.zeros(buckets.count)
+    points = np.array(merged, dtype=np.float64)
+    lengths = points[:, 1] - points[:, 0]
+    covered = np.stack([np.cumsum(lengths) - lengths, np.cumsum(lengths)], axis=1)  # until each start and end
+    edges = buckets.start_ms + buckets.step_ms * np.arange(buckets.count + 1, dtype=np.float64)
+    cover: Floats = np.diff(np.interp(edges, points.ravel(), covered.ravel())) / buckets.step_ms
+    return cover
+
+
+def find_peak(intervals: Iterable[Interval]) -> int | None:
+    """Return the most memory that the processes held at the same time; None if no size is known."""
+    changes = []
+    for interval in intervals:
+        if interval.peak_bytes is not None:
+            changes += [(interval.start_ms, interval.peak_bytes), (interval.end_ms, -interval.peak_bytes)]
+    if not changes:
+        return None
+    # At equal times the end of one span comes before the start of the next one of the same process.
+    totals = np.cumsum([size for _, size in sorted(changes)])
+    return int(totals.max())
+
+
+def measure_energy(energy: Floats, power: Floats, is_recorded: NDArray[np.bool_], step_ms: int) -> Energy | None:
+    """Return the energy: differences of the counter where it is stored, else power times time; None without both.
+
+    The counter goes on while dashtop does not run. A counter that falls was reset when the driver was loaded.
+    """
+    counts = energy[np.isfinite(energy)]
+    if len(counts) > 1:
+        changes = np.diff(counts)
+        return Energy(float(np.where(changes >= 0, changes, counts[1:]).sum()), is_counted=True)
+    known = np.isfinite(power) & is_recorded
+    if not known.any():
+        return None
+    return Energy(float(power[known].sum()) * step_ms / _HOUR_MS, is_counted=False)
+
+
+def _calculate_gpu(record: GpuRecord, held: Floats, buckets: Buckets) -> GpuUsage:
+    hours = buckets.step_ms / _HOUR_MS
+    recorded = record.is_recorded.astype(np.float64)
+    is_known = np.isfinite(record.utilization) & record.is_recorded
+    load = np.where(is_known, record.utilization, 0.0)
+    is_idle = is_known & (load <= MAX_IDLE_PERCENT)
+    nothing = np.zeros(buckets.count)
+    if record.processes is None:
+        held, free = nothing, nothing
+    else:
+        # A GPU without a process is free even if its utilization is not reported, as that of MIG instances.
+        free = np.where(is_known & ~is_idle, 0.0, recorded - held)
+    idle = np.where(is_idle, held, 0.0)
+    active = np.where(is_known & ~is_idle, recorded, 0.0)
+    has_load = bool(is_known.any())
+    lists_processes = record.processes is not None and bool(record.is_recorded.any())
+    return GpuUsage(
+        uuid=record.uuid,
+        recorded_h=float(recorded.sum()) * hours,
+        held_h=float(held.sum()) * hours if lists_processes else None,
+        busy_h=float(load.sum()) / 100 * hours if has_load else None,
+        idle_h=float(idle.sum()) * hours if lists_processes and has_load else None,
+        free_h=float(free.sum()) * hours if lists_processes else None,
+        energy=measure_energy(record.energy, record.power, record.is_recorded, buckets.step_ms),
+        active=active,
+        idle=idle,
+        free=free,
+    )
+
+
+def _is_shared(held: Floats, overlap: Floats, utilization: Floats) -> bool:
+    """Return whether any utilization of what a user held is split. `overlap`: held by several users at one time."""
+    return bool(((held > _MIN_OVERLAP) & (overlap > _MIN_OVERLAP) & np.isfinite(utilization)).any())
+
+
+def _add_hours(usage: UserUsage, held: Floats, held_by_all: Floats, utilization: Floats, hours: float) -> None:
+    """Add what a user held of one GPU. `held_by_all`: the sum over all users. `hours`: length of a bucket."""
+    is_known = np.isfinite(utilization) & (held > 0)
+    load = np.where(is_known, utilization, 0.0)
+    usage.held_h += float(held.sum()) * hours
+    usage.known_h += float(held[is_known].sum()) * hours
+    if not is_known.any():
+        return
+    share = held / np.maximum(held_by_all, np.finfo(np.float64).tiny)
+    busy = np.minimum(load / 100 * share, held)
+    usage.busy_h = (usage.busy_h or 0.0) + float(busy.sum()) * hours
+    usage.idle_h = (usage.idle_h or 0.0) + float(held[is_known & (load <= MAX_IDLE_PERCENT)].sum()) * hours

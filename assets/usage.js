@@ -1,0 +1,259 @@
+// The page of usage: totals, the heat map of hours and GPUs, and tables that can be downloaded and printed. Names of users
+// are untrusted: they are written as text, and no cell of a CSV file begins with a character that starts a formula.
+(function () {
+  "use strict";
+
+  const dashtop = window.dashtop;
+  const { painters, parts, settings, timeline, times, units } = dashtop;
+  const { make, write } = parts;
+  const SVG = "http://www.w3.org/2000/svg";
+  const STATES = ["active", "idle", "free", "unknown"];
+  const STATE_TEXTS = { active: "active", idle: "held, idle", free: "free", unknown: "not recorded" };
+  const LEVELS = 4; // shades of an active cell, by its utilization
+  const UNKNOWN = "N/A";
+
+  let drawn = null; // the usage as it was sent
+  let drawnZone = "";
+  let heat = []; // {element, label, cells}: cells of [active, idle, free, load] in percent
+  const tables = {}; // the rows that are shown, by table
+
+  // Numbers of a column have equally many digits: those that its largest needs.
+  const chooseDigits = (values, most) => (Math.max(0, ...values) < 10 ? most : Math.max(...values) < 1000 ? 1 : 0);
+  const format = (value, digits) => (value === null ? UNKNOWN : value.toFixed(digits));
+  const formatShare = (share) => `${share < 1 && share > 0.995 ? "> 99" : Math.round(100 * share)} %`;
+  const sum = (values) => (values.some((value) => value !== null) ? values.reduce((total, value) => total + (value || 0), 0) : null);
+
+  // --- heat map -----------------------------------------------------------------------------------------------
+
+  function decodeCells(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return Array.from({ length: bytes.length / 4 }, (_, at) => [...bytes.slice(4 * at, 4 * at + 4)]);
+  }
+
+  const withUnknown = ([active, idle, free]) => [active, idle, free, Math.max(0, 100 - active - idle - free)];
+
+  // The state that a cell was in for most of the time.
+  function findState(cell) {
+    const shares = withUnknown(cell);
+    return STATES[shares.indexOf(Math.max(...shares))];
+  }
+
+  // Height and colour say the state: active fills a cell, idle half of it, free is a line; the rest is hatched below.
+  function addCells(svg, cells) {
+    const paths = {};
+    cells.forEach((cell, at) => {
+      const state = findState(cell);
+      if (state === "unknown") return;
+      const level = Math.min(LEVELS, 1 + Math.floor((cell[3] * LEVELS) / 100));
+      const [name, height] = { active: [`active heat-${level}`, 10], idle: ["idle", 5], free: ["free", 1.5] }[state];
+      paths.ground = `${paths.ground || ""}M${at} 0h1v10h-1z`;
+      paths[name] = `${paths[name] || ""}M${at} ${10 - height}h1v${height}h-1z`;
+    });
+    for (const [name, path] of Object.entries(paths)) {
+      const element = document.createElementNS(SVG, "path");
+      element.setAttribute("class", name.split(" ").map((each) => (each.startsWith("heat") ? each : `heat-${each}`)).join(" "));
+      element.setAttribute("d", path);
+      svg.append(element);
+    }
+  }
+
+  function paintHeat({ start, step, count, rows }) {
+    const list = document.querySelector("[data-heat]");
+    list.replaceChildren();
+    list.hidden = rows.length === 0;
+    list.nextElementSibling.hidden = rows.length === 0;
+    heat = rows.map(([label, name, text]) => {
+      const cells = decodeCells(text);
+      const lane = make("div", "lane", list);
+      make("span", "lane-label", lane, label).title = name;
+      const svg = document.createElementNS(SVG, "svg");
+      svg.setAttribute("class", "heat-row");
+      svg.setAttribute("viewBox", `0 0 ${count} 10`);
+      svg.setAttribute("preserveAspectRatio", "none");
+      svg.setAttribute("role", "img");
+      svg.setAttribute("aria-label", describeRow(label, cells));
+      addCells(svg, cells);
+      lane.append(svg);
+      return { element: svg, label, cells };
+    });
+    const plot = make("div", "timeline-plot", list);
+    plot.ariaHidden = "true";
+    if (rows.length) timeline.addTicks(plot, start, start + count * step);
+  }
+
+  // "GPU 0: active 50 %, held, idle 20 %, free 30 %"
+  function describeShares(cell) {
+    const shares = withUnknown(cell);
+    return STATES.map((state, at) => (shares[at] > 0 ? `${STATE_TEXTS[state]} ${Math.round(shares[at])} %` : "")).filter(Boolean).join(", ");
+  }
+
+  function describeRow(label, cells) {
+    const means = [0, 1, 2].map((at) => cells.reduce((total, cell) => total + cell[at], 0) / cells.length);
+    return `${label}: ${describeShares(means)}`;
+  }
+
+  document.addEventListener("pointermove", (event) => {
+    const row = event.target.closest && heat.find(({ element }) => element === event.target.closest(".heat-row"));
+    if (!row) return;
+    const box = row.element.getBoundingClientRect();
+    const at = Math.min(row.cells.length - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * row.cells.length)));
+    const { start, step } = drawn.heat;
+    const place = { left: event.clientX, right: event.clientX, bottom: box.bottom };
+    const load = row.cells[at][0] > 0 ? `Utilization ${row.cells[at][3]} %` : "";
+    timeline.showTip(row.element.closest(".card"), place, [times.span(start + at * step, start + (at + 1) * step), `${row.label}: ${describeShares(row.cells[at])}`, load]);
+  });
+  document.addEventListener("pointerout", (event) => {
+    if (event.target.closest && event.target.closest(".heat-row")) timeline.hideTip();
+  });
+
+  // --- tables -------------------------------------------------------------------------------------------------
+
+  // A cell: its text, what a CSV file has in its place, and an explanation.
+  const cell = (text, value = text, title = "") => ({ text, value, title });
+
+  function buildUserRow(user, hours) {
+    const partly = user.busy !== null && user.known < 0.995 ? `The utilization of ${formatShare(user.known)} of the held time is known.` : "";
+    const peak = user.peak_gib === null ? UNKNOWN : units.format(user.peak_gib, "GiB");
+    const basis = user.busy === null ? UNKNOWN : user.is_estimated ? "estimated share" : "exact";
+    return [
+      cell(user.user),
+      cell(user.gpus.map((gpu) => gpu.replace(/^GPU /, "")).join(", ")),
+      cell(String(user.processes), user.processes),
+      cell(format(user.held, hours), user.held),
+      cell(`${format(user.busy, hours)}${partly ? " *" : ""}`, user.busy, user.busy === null ? "The driver reports no utilization of what the user held." : partly),
+      cell(format(user.idle, hours), user.idle),
+      cell(peak, user.peak_gib),
+      cell(basis),
+    ];
+  }
+
+  function buildGpuRow(gpu, hours, energy) {
+    const source = gpu.kwh === null ? "no energy or power is reported" : gpu.is_counted ? "energy counter" : "power × time";
+    return [
+      cell(gpu.gpu, gpu.gpu, gpu.name),
+      ...[gpu.held, gpu.busy, gpu.idle, gpu.free].map((value) => cell(format(value, hours), value, value === null ? gpu.note : "")),
+      cell(formatShare(gpu.coverage), gpu.coverage),
+      cell(`${format(gpu.kwh, energy)}${gpu.kwh !== null && !gpu.is_counted ? " *" : ""}`, gpu.kwh, source),
+    ];
+  }
+
+  function buildGpuTotals(gpus, hours, energy) {
+    const totals = ["held", "busy", "idle", "free"].map((name) => sum(gpus.map((gpu) => gpu[name])));
+    const kwh = sum(gpus.map((gpu) => gpu.kwh));
+    return [cell("Total"), ...totals.map((value) => cell(format(value, hours), value)), cell("", ""), cell(format(kwh, energy), kwh)];
+  }
+
+  function paintTable(name, rows, totals, emptyText, notes) {
+    const table = document.querySelector(`[data-usage-table="${name}"]`);
+    tables[name] = { rows, totals };
+    table.hidden = rows.length === 0;
+    document.querySelector(`[data-usage-csv="${name}"]`).hidden = rows.length === 0;
+    const isNumeric = [...table.querySelectorAll("thead th")].map((head) => head.classList.contains("numeric"));
+    const [body, foot] = [table.tBodies[0], table.tFoot];
+    for (const [section, content] of [[body, rows], [foot, totals ? [totals] : []]]) {
+      section.replaceChildren();
+      for (const cells of content) {
+        const row = make("tr", "", section);
+        cells.forEach(({ text, title }, position) => {
+          const element = make(position ? "td" : "th", isNumeric[position] ? "numeric" : "", row, text);
+          if (position === 0) element.scope = "row";
+          if (title) element.title = title;
+          element.classList.toggle("unknown", text === UNKNOWN);
+        });
+      }
+    }
+    write(document.querySelector(`[data-usage-table-empty="${name}"]`), rows.length ? "" : emptyText);
+    write(document.querySelector(`[data-usage-table-note="${name}"]`), notes.filter(Boolean).join(" "));
+  }
+
+  function paintTables({ users, gpus }) {
+    const hours = chooseDigits([...users, ...gpus].map(({ held, free }) => Math.max(held, free || 0)), 2);
+    const energy = chooseDigits(gpus.map(({ kwh }) => kwh), 3);
+    const hasPartly = users.some(({ busy, known }) => busy !== null && known < 0.995);
+    paintTable("users", users.map((user) => buildUserRow(user, hours)), null, `No compute process ${timeline.describePeriod()}.`, [
+      users.some(({ is_estimated }) => is_estimated) && "Estimated share: several users held a GPU at the same time; its utilization is split by the time that each held it.",
+      hasPartly && "* The utilization of a part of the held time is not known.",
+    ]);
+    const noted = gpus.filter(({ note }) => note).map(({ gpu, note }) => `${gpu}: ${note}.`);
+    paintTable("gpus", gpus.map((gpu) => buildGpuRow(gpu, hours, energy)), gpus.length > 1 ? buildGpuTotals(gpus, hours, energy) : null, `No GPU was read ${timeline.describePeriod()}.`, [
+      gpus.some(({ kwh }) => kwh !== null) && "Energy: board energy as the driver reports it.",
+      gpus.some(({ kwh, is_counted }) => kwh !== null && !is_counted) && "* Power × time: the driver has no energy counter.",
+      ...noted,
+    ]);
+  }
+
+  // --- totals -------------------------------------------------------------------------------------------------
+
+  function addTotal(list, title, value, unit, explanation) {
+    const item = make("div", "usage-total", list);
+    item.title = explanation;
+    make("dt", "", item, title);
+    const number = make("dd", "", item, value);
+    if (value !== UNKNOWN) make("span", "total", number, ` ${unit}`);
+  }
+
+  function paintTotals({ start, end, coverage, gpus, error, is_cut: isCut }) {
+    const host = document.querySelector(".host-name").textContent;
+    const period = `${times.date(start)} ${times.minutes(start)} – ${times.date(end)} ${times.minutes(end)}, ${times.zoneName()}`;
+    write(document.querySelector("[data-usage-period]"), `${host} · ${period} · measured ${formatShare(coverage)} of the window`);
+    const list = document.querySelector("[data-usage-totals]");
+    list.replaceChildren();
+    const total = (name) => sum(gpus.map((gpu) => gpu[name]));
+    const digits = chooseDigits(["held", "busy", "free"].map(total), 2);
+    addTotal(list, "Held", format(total("held"), digits), "GPU-h", "Time with a compute process, all GPUs together");
+    addTotal(list, "Busy", format(total("busy"), digits), "GPU-h", "Time × utilization");
+    addTotal(list, "Idle, held", format(total("idle"), digits), "GPU-h", "Held at a utilization of at most 1 %");
+    addTotal(list, "Free", format(total("free"), digits), "GPU-h", "Time without a compute process and without load");
+    const measured = gpus.filter(({ kwh }) => kwh !== null).length;
+    addTotal(list, measured < gpus.length ? `Energy (${measured} of ${gpus.length} GPUs)` : "Energy", format(total("kwh"), chooseDigits([total("kwh")], 3)), "kWh", "Board energy as the driver reports it");
+    list.hidden = gpus.length === 0;
+    write(document.querySelector("[data-usage-empty]"), gpus.length ? "" : `No GPU was read ${timeline.describePeriod()}.`);
+    write(document.querySelector("[data-usage-note]"), [error, isCut && "The period has more process records than are read at once: the oldest are missing."].filter(Boolean).join(" "));
+  }
+
+  function paint(snapshot) {
+    const { usage } = snapshot;
+    const panel = document.querySelector("[data-usage-table]");
+    if (!usage || !panel || (usage === drawn && times.zone() === drawnZone)) return;
+    if (![...document.querySelectorAll("#panel-usage, #panel-usage-users, #panel-usage-gpus")].some((each) => each.offsetParent)) return;
+    [drawn, drawnZone] = [usage, times.zone()];
+    timeline.hideTip();
+    paintTotals(usage);
+    paintHeat(usage.heat);
+    paintTables(usage);
+  }
+
+  // --- files and paper ----------------------------------------------------------------------------------------
+
+  function quote(value) {
+    if (value === null) return "";
+    if (typeof value === "number") return String(value);
+    const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+
+  function download(name) {
+    const heads = [...document.querySelectorAll(`[data-usage-table="${name}"] thead th`)].map((head) => head.textContent);
+    const { rows, totals } = tables[name];
+    const titles = heads.map((head) => (head === "Peak VRAM" ? "Peak VRAM (GiB)" : head));
+    const lines = [titles, ...[...rows, ...(totals ? [totals] : [])].map((row) => row.map(({ value }) => value))];
+    const text = lines.map((line) => line.map(quote).join(",")).join("\r\n");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([`${text}\r\n`], { type: "text/csv" }));
+    const day = (ms) => times.toWall(ms).slice(0, 16).replace(/[-:]/g, "").replace(" ", "T");
+    link.download = `dashtop-usage-${name}-${document.querySelector(".host-name").textContent}-${day(drawn.start)}-${day(drawn.end)}.csv`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  document.addEventListener("click", (event) => {
+    const csv = event.target.closest("[data-usage-csv]");
+    if (csv && drawn) download(csv.dataset.usageCsv);
+    if (event.target.closest("[data-print]")) window.print();
+  });
+
+  settings.onChange((names) => {
+    if (names.includes("memory") && drawn) paintTables(drawn);
+  });
+  painters.push(paint);
+})();

@@ -1,0 +1,55 @@
+"""The page of usage: totals, heat map and tables of the demo, the file of a table, and the printed page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.browser.conftest import BrowserTab
+    from tests.processes import Running
+
+USERS = "() => [...document.querySelectorAll('[data-usage-table=users] tbody tr')].map(row => row.cells[0].textContent)"
+
+
+def test_usage_of_the_demo_is_shown_downloaded_and_printed(
+    demo: Running, new_tab: Callable[..., BrowserTab], tmp_path: Path
+) -> None:
+    tab = new_tab().open(f"{demo.url}?page=usage&range=24h&tz=utc")
+    tab.wait_until(f"() => ({USERS})().length > 2")
+    users = tab.page.evaluate(USERS)
+    period = tab.text("[data-usage-period]")
+    assert "UTC" in period
+    assert "measured 100 % of the window" in period or "measured > 99 % of the window" in period
+    assert tab.page.locator(".heat-row").count() == 8
+    assert (tab.page.locator(".heat-row").first.get_attribute("aria-label") or "").startswith("GPU 0: active")
+    assert "GPU-h" in tab.text("[data-usage-totals]")
+    tab.page.locator(".heat-row").first.hover()
+    assert "Utilization" in tab.text(".timeline-tip")
+    with tab.page.expect_download() as download:
+        tab.page.click("[data-usage-csv=users]")
+    path = tmp_path / "users.csv"
+    download.value.save_as(path)
+    assert download.value.suggested_filename.startswith("dashtop-usage-users-")
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert [row["User"] for row in rows] == users
+    assert all(0 < float(row["Held (GPU-h)"]) <= 8 * 24 for row in rows)
+    tab.page.emulate_media(media="print")
+    assert not tab.page.locator(".header").is_visible()
+    assert not tab.page.locator("[data-print]").is_visible()
+    assert tab.page.locator("[data-usage-period]").is_visible()
+    assert tab.errors == []
+
+
+def test_without_a_gpu_the_page_says_so(without_gpu: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab(width=390).open(f"{without_gpu.url}?page=usage")
+    tab.wait_until(
+        "() => document.querySelector('[data-usage-empty]').textContent === 'No GPU was read in the last hour.'"
+    )
+    assert not tab.page.locator(".usage-table").first.is_visible()
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.errors == []

@@ -1,0 +1,142 @@
+"""The page of usage: what is sent of users, GPUs and the heat map, and when it is calculated anew."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dashtop.model.ports import Services
+from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui.panels import usage
+from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_history, make_sample
+from tests.clock import FakeClock
+from tests.ui.worlds import make_context
+
+if TYPE_CHECKING:
+    from dashtop.model.sample import Gpu, Sample
+    from dashtop.ui.panels import PanelContext
+
+SECONDS = 300
+VALUES = {"gpu.utilization.gpu": 80.0, "gpu.memory.used_percent": 50.0, "gpu.power.current_watts": 360.0}
+
+
+def make_process(pid: int, user: str | None = "ada", kind: str = "C") -> GpuProcess:
+    info = ProcessInfo(name="<b>train</b>", username=user, started_ms=NOON_MS - 1000 * pid)
+    return GpuProcess(pid=pid, kind=kind, gpu_memory_bytes=2**30, info=info)
+
+
+def make_world(*gpus: Gpu, first_s: int = 0) -> tuple[Services, Sample]:
+    """Five minutes of these GPUs; they are recorded from `first_s` on."""
+    history = make_history()
+    sample = make_sample()
+    for second in range(first_s, SECONDS):
+        time_ms = NOON_MS + 1000 * second
+        sample = make_sample(second, time_ms=time_ms, gpus=gpus, host={"system.cpu.usage_percent": 1.0})
+        history.append(sample)
+    sample = replace(sample, time_ms=NOON_MS + 1000 * SECONDS)
+    clock = FakeClock(now_ms=sample.time_ms)
+    return Services(latest=FixedSample(sample), history=history, clock=clock), sample
+
+
+def make(world: tuple[Services, Sample], **request: Any) -> PanelContext:
+    services, sample = world
+    return make_context(sample=sample, services=services, **{"range": "5m", **request})
+
+
+def build(context: PanelContext) -> dict[str, Any]:
+    (part,) = usage.usage_parts(context)
+    body: dict[str, Any] = part.build()
+    return body
+
+
+def decode(text: str) -> list[list[int]]:
+    data = base64.b64decode(text)
+    return [list(data[at : at + 4]) for at in range(0, len(data), 4)]
+
+
+def test_users_gpus_energy_and_coverage_of_a_range() -> None:
+    busy = make_gpu(0, values=VALUES, processes=(make_process(1), make_process(2, "grace")))
+    free = make_gpu(1, values={**VALUES, "gpu.utilization.gpu": 0.0, "gpu.energy.total_wh": 5.0})
+    body = build(make(make_world(busy, free)))
+    assert (body["start"], body["end"]) == (NOON_MS, NOON_MS + 300_000)
+    assert (body["coverage"], body["error"], body["is_cut"]) == (1.0, None, False)
+    hours = pytest.approx(300 / 3600, abs=1e-3)
+    assert [(user["user"], user["gpus"], user["is_estimated"]) for user in body["users"]] == [
+        ("ada", ["GPU 0"], True),
+        ("grace", ["GPU 0"], True),
+    ]
+    assert body["users"][0]["held"] == hours
+    assert body["users"][0]["peak_gib"] == 1.0
+    first, second = body["gpus"]
+    assert (first["held"], first["free"], second["held"], second["free"]) == (hours, 0.0, 0.0, hours)
+    assert (first["kwh"], first["is_counted"]) == (pytest.approx(0.03), False)
+    assert (second["kwh"], second["is_counted"]) == (0.0, True)
+
+
+def test_the_heat_map_has_a_cell_for_each_minute() -> None:
+    world = make_world(
+        make_gpu(0, values=VALUES, processes=(make_process(1),)),
+        make_gpu(1, values={**VALUES, "gpu.utilization.gpu": 0.0}, processes=(make_process(3),)),
+        make_gpu(2, values={**VALUES, "gpu.utilization.gpu": 0.0}),
+        first_s=60,
+    )
+    heat = build(make(world))["heat"]
+    assert (heat["start"], heat["step"], heat["count"]) == (NOON_MS, 60_000, 5)
+    labels = [row[0] for row in heat["rows"]]
+    assert labels == ["GPU 0", "GPU 1", "GPU 2"]
+    active, idle, free = (decode(row[2]) for row in heat["rows"])
+    assert active == [[0, 0, 0, 0], *[[100, 0, 0, 80]] * 4]
+    assert idle[1:] == [[0, 100, 0, 0]] * 4
+    assert free[1:] == [[0, 0, 100, 0]] * 4
+    assert build(make(world))["coverage"] == 0.8
+
+
+def test_a_split_gpu_leaves_hours_to_its_instances() -> None:
+    parent = make_gpu(0, values={"gpu.power.current_watts": 100.0})
+    parent = replace(parent, unavailable={**parent.unavailable, "gpu.utilization.gpu": UnavailableReason.MIG_PARENT})
+    device = make_device(1, mig_parent_uuid=parent.device.uuid, mig_profile="3g.40gb")
+    instance = make_gpu(1, device=device, values={"gpu.memory.used_percent": 9.0}, processes=(make_process(1),))
+    body = build(make(make_world(parent, instance)))
+    whole, part = body["gpus"]
+    assert (whole["held"], whole["note"]) == (None, UnavailableReason.MIG_PARENT.text)
+    assert whole["kwh"] is not None
+    assert (part["gpu"], part["busy"], part["kwh"]) == ("GPU 1 · MIG 3g.40gb", None, None)
+    assert part["held"] == pytest.approx(300 / 3600, abs=1e-3)
+    assert [row[0] for row in body["heat"]["rows"]] == ["GPU 1 · MIG 3g.40gb"]
+
+
+def test_processes_that_cannot_be_listed_have_their_reason() -> None:
+    gpu = make_gpu(0, values=VALUES)
+    gpu = replace(gpu, unavailable={**gpu.unavailable, PROCESSES: UnavailableReason.WDDM})
+    (row,) = build(make(make_world(gpu)))["gpus"]
+    assert (row["held"], row["free"], row["note"]) == (None, None, f"processes: {UnavailableReason.WDDM.text}")
+
+
+def test_a_gpu_that_was_removed_is_listed_while_it_was_read() -> None:
+    world = make_world(make_gpu(0, values=VALUES), make_gpu(1, values=VALUES, processes=(make_process(1),)))
+    services, sample = world
+    body = build(make((services, replace(sample, gpus=sample.gpus[:1]))))
+    assert [row["gpu"] for row in body["gpus"]] == ["GPU 0", "GPU 1"]
+    later = replace(sample, gpus=sample.gpus[:1], time_ms=sample.time_ms + 3_600_000)
+    assert [row["gpu"] for row in build(make((services, later)))["gpus"]] == ["GPU 0"]
+
+
+def test_usage_is_calculated_anew_after_a_part_of_the_range() -> None:
+    world = make_world(make_gpu(0, values=VALUES))
+    services, sample = world
+    (first,) = usage.usage_parts(make(world))
+    (same,) = usage.usage_parts(make((services, replace(sample, time_ms=sample.time_ms + 5_000))))
+    (new,) = usage.usage_parts(make((services, replace(sample, time_ms=sample.time_ms + 20_000))))
+    assert same.version == first.version != new.version
+    zoom = [NOON_MS + 60_000, NOON_MS + 120_000]
+    body = build(make(world, zoom=zoom))
+    assert [body["start"], body["end"]] == zoom
+
+
+def test_without_a_gpu_there_is_nothing_to_list() -> None:
+    body = build(make(make_world()))
+    assert (body["users"], body["gpus"], body["heat"]["rows"], body["coverage"]) == ([], [], [], 1.0)
