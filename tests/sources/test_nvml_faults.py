@@ -176,7 +176,8 @@ def check(gpus: tuple[Gpu, ...], function: str, codes: dict[int, int], healthy: 
     for index, gpu in enumerate(gpus):
         code = codes.get(index)
         if code is None:
-            assert set(gpu.unavailable) == healthy[index], (function, codes, index)
+            unexpected = {key: reason for key, reason in gpu.unavailable.items() if key not in healthy[index]}
+            assert (unexpected, set(gpu.unavailable)) == ({}, healthy[index]), (function, codes, index)
         elif function in LOOKUPS:
             assert gpu.state is get_reason(code), (function, code)
         elif function in METRIC_FUNCTIONS:
