@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.model.unavailable import Unavailable
+from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml import background_poller
 from dashtop.sources.nvml.background_poller import BackgroundPoller
 from dashtop.sources.nvml.call_marker import CallMarker, open_memory
@@ -54,6 +54,33 @@ def wait_for_result(poller: BackgroundPoller, query: Callable[[], int], interval
 
     result: int = eventually(get)
     return result
+
+
+class ReadingMarker(CallMarker):
+    """Reads the result of QUERY at the end of the call, as the other thread can do at any time."""
+
+    poller: BackgroundPoller
+    reason: UnavailableReason | None = None
+
+    def end(self) -> None:
+        super().end()
+        try:
+            self.poller.get(OWNER, QUERY, 60.0)
+        except Unavailable as missing:
+            self.reason = missing.reason
+
+
+QUERY = CountingQuery()
+
+
+def test_first_result_is_never_stale() -> None:
+    marker = ReadingMarker(open_memory(None), "background")
+    marker.poller = BackgroundPoller(marker)
+    try:
+        assert wait_for_result(marker.poller, QUERY, 60.0) == 1
+    finally:
+        marker.poller.close()
+    assert marker.reason is UnavailableReason.FIRST_READING
 
 
 def test_due_query_runs_after_a_tick(poller: BackgroundPoller, monkeypatch: pytest.MonkeyPatch) -> None:

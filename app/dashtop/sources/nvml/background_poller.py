@@ -147,23 +147,25 @@ class BackgroundPoller:
     def _execute(self, query: _Query[Any]) -> float | None:
         """Run a query and store its result. Return the seconds until it must run again to have one, or None."""
         interval_s = query.interval_s
+        result: Any
         self._marker.begin_marked(query.mark)
         try:
-            query.result = call(query.function)
+            result = call(query.function)
         except RetryAfter as retry:
             return retry.seconds
         except Unavailable as error:
-            query.result = error
+            result = error
             if error.reason is UnavailableReason.FIRST_READING:
                 interval_s = min(interval_s, SECOND_READING_DELAY_S)
             elif error.reason.retry_after_s is not None:
                 interval_s = error.reason.retry_after_s
         except Exception:  # noqa: BLE001 - pynvml can fail to parse one result; the other queries must go on
-            query.result = Unavailable(UnavailableReason.DRIVER_ERROR)
+            result = Unavailable(UnavailableReason.DRIVER_ERROR)
         finally:
             self._marker.end()
         query.finished_at = time.monotonic()
         query.due = query.finished_at + max(interval_s / 2, interval_s - SCHEDULE_TOLERANCE_S)
+        query.result = result  # last: `get` runs in another thread and checks the age of a result
         return None
 
     def close(self) -> None:
