@@ -1,6 +1,6 @@
 """How dashtop answers while the driver of eight GPUs fails (the fake NVML library): /monitoring/all, 20 times a second.
 
-    python benchmarks/faults.py [--seconds 10] [--lost-seconds 300] [--driver-only]
+    python benchmarks/faults.py [--seconds 10] [--lost-seconds 300] [--driver-only | --history-only]
 
 Each fault lasts that long from when it is seen, then dashtop has to recover. Prints per fault the waits, the longest
 time between two samples (collected once a second) and the time to recovery.
@@ -9,16 +9,23 @@ Then the healthy GPUs beside one that fails, from /gpu-metrics/all ten times a s
 when a call of one GPU hangs, how a driver that takes 8 s to initialize is shown, and what is missing while one GPU is
 lost.
 
+Then a history that does not answer for a minute (LD_PRELOAD), with twelve viewers of the page and a health check ten
+times a second.
+
 Ends with 1 where the 99th percentile of the waits or a goal is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +37,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dashtop.model.unavailable import UnavailableReason
 from tests.fake_nvml import World
 from tests.faults import FAULTS, GPUS, ApiPoller, Fault, is_healthy
+from tests.history.faulty_disk import HANG, FaultyDisk
 from tests.processes import Running, eventually, running
+from tests.viewers import PageViewer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.connection import Connection
 
 RATE = 20.0
 LOOK_INTERVAL_S = 0.1
@@ -41,6 +51,11 @@ FAILING_GPU = 3
 HANG_US, SLOW_INIT_US = 60_000_000, 8_000_000
 MAX_UNAVAILABLE_S, MAX_APPEARING_S = 10.0, 5.0
 P99_LIMIT_MS = 100.0
+VIEWERS = 12
+HANG_S = 60.0
+HEALTH_INTERVAL_S = 0.1
+MAX_TICK_S = 1.5
+MAX_HEALTH_MS = 100.0
 OPTIONS = ("--no-persist", "--rate-limit", "1000/second")
 
 
@@ -203,19 +218,85 @@ def measure_driver_faults(seconds: float, lost_s: float, folder: Path) -> bool:
     return all(results)
 
 
+def check_health(url: str, results: Connection) -> None:
+    """Send start and duration of a health check every HEALTH_INTERVAL_S, and by how much that was exceeded, in s."""
+    while True:
+        started_s = time.monotonic()
+        with urllib.request.urlopen(f"{url}healthz", timeout=10) as answer:
+            answer.read()
+        answered_s = time.monotonic()
+        time.sleep(HEALTH_INTERVAL_S)
+        results.send((started_s, answered_s - started_s, time.monotonic() - answered_s - HEALTH_INTERVAL_S))
+
+
+def measure_hanging_history(folder: Path) -> bool:
+    """Let the disk of the history hang. Print the waits of the page and of /healthz; return whether goals are met."""
+    disk, world = FaultyDisk(folder), load_world(folder)
+    views = [
+        {"gpu": str(number % GPUS), "range": ("5m", "1h", "6h", "24h")[number % 4], "width": 400 + 100 * (number // 4)}
+        for number in range(VIEWERS)
+    ]
+    with ExitStack() as stack:
+        server = stack.enter_context(running("--rate-limit", "1000/second", env={**world.env(), **disk.env}))
+        viewers = [stack.enter_context(PageViewer(server.url, view)) for view in views]
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        # Not in this process, whose threads parse the answers to the viewers.
+        checker = multiprocessing.get_context("spawn").Process(target=check_health, args=(server.url, sender))
+        checker.start()
+        stack.callback(checker.join)
+        stack.callback(checker.terminate)
+        eventually(lambda: all(len(viewer.ticks) > 5 for viewer in viewers), 60)
+        phases = [("before", time.monotonic())]
+        time.sleep(HANG_S / 4)
+        disk.fail(HANG)
+        phases.append(("history hangs", time.monotonic()))
+        time.sleep(HANG_S)
+        disk.work()
+        phases.append(("afterwards", time.monotonic()))
+        eventually(lambda: "detail" not in server.json("/readyz"), 30)
+        recovery_s = time.monotonic() - phases[-1][1]
+        time.sleep(HANG_S / 4)
+        health = []
+        while receiver.poll():
+            health.append(receiver.recv())
+    print(f"the history does not answer for {HANG_S:.0f} s, {VIEWERS} viewers; written again after {recovery_s:.1f} s")
+    print(f"  {'':<16}{'ticks':>8}{'failed':>8}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'healthz p99':>14}{'max ms':>9}")
+    for (name, from_s), to_s in zip(phases, [*(at_s for _, at_s in phases[1:]), math.inf], strict=True):
+        ticks = [tick for viewer in viewers for tick in viewer.ticks if from_s <= tick.started_s < to_s]
+        waits = np.percentile([1000 * tick.duration_s for tick in ticks], (50, 99, 100))
+        checks = np.percentile([1000 * wait_s for at_s, wait_s, _ in health if from_s <= at_s < to_s], (99, 100))
+        failed = sum(tick.status != 200 for tick in ticks)
+        print(f"  {name:<16}{len(ticks):>8}{failed:>8}" + "".join(f"{wait:>9.1f}" for wait in waits), end="")
+        print(f"{checks[0]:>14.1f}{checks[1]:>9.1f}")
+    delay_s = max(delay_s for _, _, delay_s in health)
+    print(f"  the machine delayed a process that only waits by up to {1000 * delay_s:.1f} ms")
+    during = [tick for viewer in viewers for tick in viewer.ticks if tick.started_s >= phases[1][1]]
+    results = (
+        check_goal("failed ticks", sum(tick.status != 200 for tick in during), 0, ""),
+        check_goal("longest tick", max(tick.duration_s for tick in during), MAX_TICK_S, "s"),
+        check_goal("longest /healthz", max(1000 * wait_s for _, wait_s, _ in health), MAX_HEALTH_MS, "ms"),
+    )
+    return all(results)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--lost-seconds", type=float, default=300.0, help="how long one GPU is lost")
     parser.add_argument("--driver-only", action="store_true", help="only the healthy GPUs beside one that fails")
+    parser.add_argument("--history-only", action="store_true", help="only the history that does not answer")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if given.history_only:
+            sys.exit(0 if measure_hanging_history(Path(folder)) else "A goal is missed.")
         if not given.driver_only:
             print(f"{'':<28}{'answers':>8}{'median ms':>10}{'p99 ms':>10}{'max ms':>10}{'gap s':>12}{'recovery s':>14}")
             worst = max(measure(fault, given.seconds, Path(folder)) for fault in (None, *FAULTS))
             if worst > P99_LIMIT_MS:
                 sys.exit(f"Over the limit: {worst:.1f} ms at the 99th percentile of {P99_LIMIT_MS:.0f} ms.")
         if not measure_driver_faults(given.seconds, given.lost_seconds, Path(folder)):
+            sys.exit("A goal is missed.")
+        if not given.driver_only and not measure_hanging_history(Path(folder)):
             sys.exit("A goal is missed.")
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+THREAD_SWITCH_INTERVAL_S = 0.001
+"""How long a thread of the server runs Python while others wait. With 12 browsers whose charts are drawn at the same
+moment, a health check waited for 62 ms at Python's 5 ms, and for 29 ms at this."""
 SNAPSHOT_INTERVAL_S = 0.25
 SNAPSHOT_GPU_TIMEOUT_S = 5.0
 COMPLETIONS = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY}
@@ -79,6 +82,7 @@ def _is_out_of_resources(error: Exception) -> bool:
 def serve(settings: Settings) -> None:
     """Collect and serve the page until SIGTERM or Ctrl-C."""
     limit_malloc_arenas()
+    sys.setswitchinterval(THREAD_SWITCH_INTERVAL_S)
     from dashtop.app import create_app  # noqa: PLC0415 - the other commands need no web server
     from dashtop.server import Server  # noqa: PLC0415
 
