@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dashtop.alerts.service import AlertService
 from dashtop.history.postgresql import PostgresDatabase
 from dashtop.history.sqlite import FILE, SqliteDatabase
 from dashtop.history.store import HistoryStore
@@ -14,6 +15,7 @@ from dashtop.model.ports import SystemClock
 from dashtop.model.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import UnavailableReason
+from tests.clock import FakeClock
 from tests.processes import eventually
 
 if TYPE_CHECKING:
@@ -89,6 +91,11 @@ def make_sample(
         simulated=False,
         events=events,
     )
+
+
+def make_alerts() -> AlertService:
+    """Return the alerts of a dashtop that keeps nothing on disk."""
+    return AlertService(None, clock=FakeClock(now_ms=NOON_MS), is_writer=lambda: True)
 
 
 def make_history(

@@ -1,4 +1,4 @@
-"""Generate the reference tables in docs/ from the settings and the metric tables.
+"""Generate the reference tables in docs/ from the settings, metrics and alert rules.
 
 python3 tests/generate_docs.py      writes them into the files
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.metrics import ALL_METRICS
+from dashtop.model.metric import Severity
 from dashtop.settings import Settings, options
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -40,7 +42,31 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"configuration.md": ("options", options_table), "metrics.md": ("metrics", metrics_table)}
+def rules_table() -> str:
+    rows = ["| rule | severity | fires after | clears after | about |", "|---|---|---|---|---|"]
+    for rule in RULES:
+        severity = rule.severity.value + (f", then {Severity.WARNING.value}" if rule.escalate_after_s else "")
+        state = "" if rule.enabled else " (off)"
+        rows.append(
+            f"| `{rule.id}`{state} | {severity} | {duration(rule.for_s)} | {duration(rule.clear_s)} | {rule.title} |"
+        )
+    for event in EVENT_RULES:
+        clears = "acknowledged, or the GPU is back" if event.clear_s is None else duration(event.clear_s)
+        rows.append(f"| `{event.id}` | {event.severity.value} | at once | {clears} | {event.title} |")
+    return "\n".join(rows)
+
+
+def duration(seconds: float) -> str:
+    if seconds == 0:
+        return "at once"
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
+TABLES = {
+    "configuration.md": ("options", options_table),
+    "metrics.md": ("metrics", metrics_table),
+    "alerts.md": ("rules", rules_table),
+}
 
 
 def with_table(file: str, text: str) -> str:

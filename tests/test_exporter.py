@@ -16,7 +16,7 @@ from dashtop.model.sample import CollectorRun, Mount
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.web.prometheus import exporter
 from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
-from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.debian import program
 
@@ -30,7 +30,9 @@ GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": 
 
 def make_client(sample: Sample | None) -> FlaskClient:
     server = Flask("test")
-    services = Services(latest=FixedSample(sample), history=make_history(), clock=FakeClock(now_ms=NOON_MS + 3500))
+    services = Services(
+        latest=FixedSample(sample), history=make_history(), alerts=make_alerts(), clock=FakeClock(now_ms=NOON_MS + 3500)
+    )
     exporter.register(server, services)
     return server.test_client()
 

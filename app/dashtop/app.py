@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
 
+from dashtop.alerts.service import AlertService
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
@@ -160,10 +161,15 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     readers = readers or build_readers(settings, clock)
     history = build_history(settings, clock, read_timeout_s=HISTORY_TIMEOUT_S)
     latest = LatestSample(clock=clock, interval_s=settings.interval)
+    alerts = AlertService(data_folder(settings), clock=clock, is_writer=lambda: history.is_writer)
     collector = Collector(
-        sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock), history=history, latest=latest, clock=clock
+        sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
+        history=history,
+        latest=latest,
+        clock=clock,
+        evaluate_alerts=alerts.update,
     )
-    services = Services(latest=latest, history=history, clock=clock)
+    services = Services(latest=latest, history=history, alerts=alerts, clock=clock)
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
     routes.register(server, services, url_prefix=prefix)
@@ -205,6 +211,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     def close() -> None:
         atexit.unregister(close)
         collector.close()
+        alerts.close()
         history.close()
 
     atexit.register(close)
@@ -213,6 +220,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         log.info("Simulating seven days of history; this takes about a third of a second per GPU.")
         past = build_past(readers.gpus.gpus, clock.now_ms(), host_memory=_read_memory(readers.host))
     history.start(past)
+    alerts.start()
     collector.start()
 
     return Dashtop(

@@ -8,18 +8,25 @@ from flask import Flask
 
 from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import routes
-from tests.builders import FixedSample, make_history
+from tests.builders import FixedSample, make_alerts, make_history
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from dashtop.model.ports import Clock, History
+    from dashtop.model.ports import Alerts, Clock, History
 
 
-def make_client(latest: FixedSample, *, history: History | None = None, clock: Clock | None = None) -> FlaskClient:
+def make_client(
+    latest: FixedSample, *, history: History | None = None, alerts: Alerts | None = None, clock: Clock | None = None
+) -> FlaskClient:
     """Return a client of a server with the API, a catch-all page, and a route that raises."""
     server = Flask("test")
-    services = Services(latest=latest, history=history or make_history(), clock=clock or SystemClock())
+    services = Services(
+        latest=latest,
+        history=history or make_history(),
+        alerts=alerts or make_alerts(),
+        clock=clock or SystemClock(),
+    )
     routes.register(server, services)
 
     @server.get("/<path:rest>")

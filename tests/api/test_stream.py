@@ -19,7 +19,7 @@ from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import sse as stream
 from dashtop.web.api.context import MAX_STREAMS, Context
 from dashtop.web.api.params import GpuParams
-from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.processes import ROOT, Running, eventually, running
 from tests.streams import STREAM, open_stream
@@ -121,7 +121,7 @@ def test_stream_sends_heartbeats_without_new_samples() -> None:
     from flask import Flask
 
     latest = NoNewSamples(make_sample(gpus=(make_gpu(0),)))
-    services = Services(latest=latest, history=make_history(), clock=SystemClock())
+    services = Services(latest=latest, history=make_history(), alerts=make_alerts(), clock=SystemClock())
     context = Context(services=services)
     with Flask("test").test_request_context():
         response = stream.stream(context, GpuParams())
@@ -143,7 +143,9 @@ def test_slow_client_is_disconnected() -> None:
     from flask import Flask
 
     clock = FakeClock(now_ms=NOON_MS)
-    services = Services(latest=ManySamples(make_sample(gpus=(make_gpu(0),))), history=make_history(), clock=clock)
+    services = Services(
+        latest=ManySamples(make_sample(gpus=(make_gpu(0),))), history=make_history(), alerts=make_alerts(), clock=clock
+    )
     with Flask("test").test_request_context():
         parts = iter(stream.stream(Context(services=services), GpuParams()).response)
     for taken_s in (0.0, 0.0, 0.5, 1.9):

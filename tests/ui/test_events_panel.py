@@ -13,7 +13,7 @@ from dashtop.model.ports import Services
 from dashtop.model.sample import EVENT_KINDS, Event
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import events
-from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.ui.worlds import make_context
 
@@ -42,7 +42,7 @@ def make_world(*found: Event, seconds: int = 300) -> tuple[Services, Sample]:
         )
         history.append(sample)
     clock = FakeClock(now_ms=sample.time_ms)
-    return Services(latest=FixedSample(sample), history=history, clock=clock), sample
+    return Services(latest=FixedSample(sample), history=history, alerts=make_alerts(), clock=clock), sample
 
 
 def make(world: tuple[Services, Sample], **request: Any) -> PanelContext:

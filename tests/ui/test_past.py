@@ -16,7 +16,7 @@ from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.parts import RenderCache
 from dashtop.ui.past import PastSamples, build_past_sample
 from dashtop.ui.request import ViewRequest
-from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample, wait_until_written
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ def test_a_moment_is_rebuilt_once_for_all_viewers(
     recorded: tuple[HistoryStore, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history, latest = recorded
-    services = Services(latest=FixedSample(latest), history=history, clock=FakeClock(now_ms=latest.time_ms))
+    services = Services(
+        latest=FixedSample(latest), history=history, alerts=make_alerts(), clock=FakeClock(now_ms=latest.time_ms)
+    )
     found = PastSamples(services, RenderCache(Flask("test")))
     first = found.find(NOON_MS + 61_000, latest)
     monkeypatch.setattr(history, "query", None)
@@ -142,7 +144,9 @@ def test_a_moment_is_rebuilt_once_for_all_viewers(
 
 def test_the_page_shows_the_moment_at_the_end_of_the_span(recorded: tuple[HistoryStore, Sample]) -> None:
     history, latest = recorded
-    services = Services(latest=FixedSample(latest), history=history, clock=FakeClock(now_ms=latest.time_ms))
+    services = Services(
+        latest=FixedSample(latest), history=history, alerts=make_alerts(), clock=FakeClock(now_ms=latest.time_ms)
+    )
     updater = PageUpdater(services, (), Flask("test"))
 
     def update(**request: Any) -> dict[str, Any]:

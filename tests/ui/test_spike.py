@@ -15,7 +15,7 @@ from dashtop.model.timerange import DAY_MS, HOUR_MS
 from dashtop.ui.charts.renderer import ChartRenderer
 from dashtop.ui.parts import RenderCache
 from dashtop.ui.request import ViewRequest
-from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample, wait_until_written
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_one_second_at_full_load_is_in_the_figures_data(name: str, tmp_path: Pat
 
     reopened = make_history(tmp_path)
     now = dataclasses.replace(sample(NOW_MS), sequence=2)
-    services = Services(latest=FixedSample(now), history=reopened, clock=FakeClock(now_ms=NOW_MS))
+    services = Services(latest=FixedSample(now), history=reopened, alerts=make_alerts(), clock=FakeClock(now_ms=NOW_MS))
     request = ViewRequest.parse({"width": 900, "range": name, "visible_panels": ["panel-chart-utilization"]})
     part = ChartRenderer(services, RenderCache(Flask("test"))).render(now, now.gpus[0], request, now_ms=now.time_ms)
     assert part is not None

@@ -12,7 +12,7 @@ from dashtop.model.ports import Services
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import usage
-from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_history, make_sample
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.ui.worlds import make_context
 
@@ -39,7 +39,7 @@ def make_world(*gpus: Gpu, first_s: int = 0) -> tuple[Services, Sample]:
         history.append(sample)
     sample = replace(sample, time_ms=NOON_MS + 1000 * SECONDS)
     clock = FakeClock(now_ms=sample.time_ms)
-    return Services(latest=FixedSample(sample), history=history, clock=clock), sample
+    return Services(latest=FixedSample(sample), history=history, alerts=make_alerts(), clock=clock), sample
 
 
 def make(world: tuple[Services, Sample], **request: Any) -> PanelContext:

@@ -13,7 +13,7 @@ from dashtop.model.sample import ALL_EVENTS, Series, SeriesKey, SeriesSet
 from dashtop.ui.panels import PanelContext
 from dashtop.ui.parts import RenderCache
 from dashtop.ui.request import ViewRequest
-from tests.builders import NOON_MS, FixedSample, make_gpu, make_sample
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_sample
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def world(
     latest = FixedSample(sample, interval_s=interval_s)
     history = Recorded(sample.time_ms - recorded_s * 1000, sample.time_ms)
     clock = FakeClock(now_ms=NOON_MS, monotonic_s=float(sequence) + 0.25)
-    return Services(latest=latest, history=history, clock=clock), latest, history
+    return Services(latest=latest, history=history, alerts=make_alerts(), clock=clock), latest, history
 
 
 def make_context(

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from dashtop.collector.events import detect_events
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from dashtop.collector.latest import LatestSample
     from dashtop.collector.sampler import Sampler
     from dashtop.model.ports import Clock, History
-    from dashtop.model.sample import Sample
+    from dashtop.model.sample import Event, Sample
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +39,21 @@ def next_tick(due: float, now: float, interval: float) -> tuple[float, int]:
 class Collector:
     """Takes samples in a thread of its own, publishes each to `latest` and appends it to `history`."""
 
-    def __init__(self, *, sampler: Sampler, history: History, latest: LatestSample, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        sampler: Sampler,
+        history: History,
+        latest: LatestSample,
+        clock: Clock,
+        evaluate_alerts: Callable[[Sample], Sequence[Event]] = lambda _sample: (),
+    ) -> None:
+        """`evaluate_alerts` returns an event for each alert that a sample, with its events, begins or ends."""
         self._sampler = sampler
         self._history = history
         self._latest = latest
         self._clock = clock
+        self._evaluate_alerts = evaluate_alerts
         self._previous: Sample | None = None
         self._skipped_ticks = 0
         self._stopping = threading.Event()
@@ -56,6 +68,8 @@ class Collector:
         sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
         events = (*sample.events, *detect_events(self._previous, sample))
         sample = replace(sample, skipped_ticks=self._skipped_ticks, events=events)
+        if alert_events := self._evaluate_alerts(sample):
+            sample = replace(sample, events=(*events, *alert_events))
         self._previous = sample
         self._latest.publish(sample)
         self._history.append(sample)

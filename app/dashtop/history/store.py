@@ -149,6 +149,11 @@ class HistoryStore:
         message, error = self._writer.status_message(), self.read_status().error
         return error or message if self._writer.is_locked_out else message or error
 
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes the history, as far as is known: no other one holds the lock."""
+        return not self._writer.is_locked_out
+
     def read_status(self) -> ReadStatus:
         """Return whether the database answers; see the History port."""
         with self._read_status_lock:

@@ -11,6 +11,7 @@ from dashtop.model.sample import ALL_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dashtop.model.alert import Alert, Silence
     from dashtop.model.sample import (
         Event,
         EventFilter,
@@ -391,6 +392,25 @@ class Latest(Protocol):
         """
 
 
+class Alerts(Protocol):
+    """The alerts of this machine."""
+
+    def current(self) -> tuple[Alert, ...]:
+        """Return the alerts that are pending, firing or recovering."""
+
+    def acknowledge(self, alert_id: str, by: str) -> Alert | None:
+        """Mark an active alert as seen and return it; None if there is none with this id."""
+
+    def silences(self) -> tuple[Silence, ...]:
+        """Return the silences that have not ended."""
+
+    def add_silence(self, silence: Silence) -> Silence | None:
+        """Store a silence and return it with its id; None if there are too many."""
+
+    def remove_silence(self, silence_id: str) -> bool:
+        """End a silence; return whether there was one with this id."""
+
+
 class Clock(Protocol):
     """A source of time, so that tests can set it."""
 
@@ -415,8 +435,9 @@ class SystemClock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """The collector, the history and the clock of one running dashtop."""
+    """The collector, the history, the alerts and the clock of one running dashtop."""
 
     latest: Latest
     history: History
+    alerts: Alerts
     clock: Clock

@@ -6,19 +6,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashtop.export.table import FORMATS
-from dashtop.web.api import handlers, schemas, sse
-from dashtop.web.api.params import EventsParams, ExportParams, GpuParams, HistoryParams, Params, ProcessHistoryParams
+from dashtop.web.api import alerts, handlers, schemas, sse
+from dashtop.web.api.params import (
+    AckBody,
+    AlertParams,
+    AlertsParams,
+    EventsParams,
+    ExportParams,
+    GpuParams,
+    HistoryParams,
+    Params,
+    ProcessHistoryParams,
+    SilenceBody,
+    SilenceParams,
+    TimeRangeParams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask import Response
 
-    from dashtop.web.api.context import Context
+    from dashtop.web.api.params import Body
 
 JSON = "application/json"
 ERRORS = {
-    400: "No such GPU: `Invalid GPU ID`.",
+    400: "No such GPU: `Invalid GPU ID`. Or the body is not JSON.",
+    404: "There is no such alert or silence.",
+    409: "There are too many silences.",
+    415: "The body must be application/json.",
     401: "Access token required: `Authorization: Bearer TOKEN`.",
     403: "The host name in the request is not allowed (--allowed-hosts).",
     413: "The body is too large; no endpoint needs one.",
@@ -34,21 +50,29 @@ COMMON_ERRORS = frozenset({401, 403, 413, 414, 422, 429, 503})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """One GET endpoint. A part of the path in braces is a field of `params`. `errors`: in addition to COMMON_ERRORS."""
+    """One endpoint. A part of the path in braces is a field of `params`. `errors`: in addition to COMMON_ERRORS.
+
+    `method`: one that writes needs the header Authorization or a page of this server. `body`: the model of the JSON
+    that it takes; the handler gets it as its third argument.
+    """
 
     path: str
     summary: str
-    handler: Callable[[Context, Any], Response]
+    handler: Callable[..., Response]
     response: Any
-    """Type of the JSON body, None if the body is not JSON."""
+    """Type of the JSON body, None if the body is not JSON or there is none."""
     params: type[Params] = Params
+    method: str = "GET"
+    body: type[Body] | None = None
+    status: int = 200
     errors: frozenset[int] = frozenset()
     media_types: tuple[str, ...] = (JSON,)
 
     @property
     def name(self) -> str:
-        """The path as an identifier."""
-        return self.path.strip("/").translate(str.maketrans("/-.", "___", "{}"))
+        """The path as an identifier, with the method if it writes."""
+        path = self.path.strip("/").translate(str.maketrans("/-.", "___", "{}"))
+        return path if self.method == "GET" else f"{self.method.lower()}_{path}"
 
 
 ONE_GPU_ERRORS = frozenset({400, 500})
@@ -144,6 +168,63 @@ ENDPOINTS = (
         params=EventsParams,
         response=list[schemas.Event],
         errors=ONE_GPU_ERRORS,
+    ),
+    Endpoint(
+        path="/alerts",
+        summary="Alerts that are pending, firing or recovering, the most severe first.",
+        handler=alerts.get_alerts,
+        params=AlertsParams,
+        response=list[schemas.Alert],
+    ),
+    Endpoint(
+        path="/alerts/log",
+        summary="Alerts that have fired or ended, oldest first.",
+        handler=alerts.get_log,
+        params=TimeRangeParams,
+        response=list[schemas.Event],
+    ),
+    Endpoint(
+        path="/alerts/rules",
+        summary="The alert rules.",
+        handler=alerts.get_rules,
+        response=list[schemas.AlertRule],
+    ),
+    Endpoint(
+        path="/alerts/{alert_id}/ack",
+        summary="Mark an active alert as seen: it sends no further notices.",
+        handler=alerts.acknowledge,
+        params=AlertParams,
+        method="POST",
+        body=AckBody,
+        response=schemas.Alert,
+        errors=frozenset({400, 404, 415}),
+    ),
+    Endpoint(
+        path="/silences",
+        summary="Silences that have not ended.",
+        handler=alerts.get_silences,
+        response=list[schemas.Silence],
+    ),
+    Endpoint(
+        path="/silences",
+        summary="Suppress the notices of matching alerts for at most 30 days; evaluation goes on.",
+        handler=alerts.add_silence,
+        method="POST",
+        body=SilenceBody,
+        status=201,
+        response=schemas.Silence,
+        errors=frozenset({400, 409, 415}),
+    ),
+    Endpoint(
+        path="/silences/{silence_id}",
+        summary="End a silence.",
+        handler=alerts.remove_silence,
+        params=SilenceParams,
+        method="DELETE",
+        status=204,
+        response=None,
+        media_types=(),
+        errors=frozenset({404}),
     ),
     Endpoint(
         path="/stream",

@@ -235,19 +235,7 @@ def events(context: Context, params: EventsParams) -> Response:
     wanted = params.to_filter(_find_gpu_uuid(context, params.gpu_id) if params.gpu_id is not None else None)
     indices = {gpu.device.uuid: gpu.device.index for gpu in context.get_sample().gpus}
     return json_response(
-        [
-            {
-                "timestamp": event.time_ms,
-                "kind": event.kind,
-                "severity": event.severity.value,
-                "text": event.text,
-                "advice": event.advice,
-                "gpu_uuid": event.gpu_uuid,
-                "gpu_id": indices.get(event.gpu_uuid or ""),
-                "code": event.code,
-            }
-            for event in context.services.history.events(start_ms, end_ms, wanted)
-        ]
+        [serializers.event(event, indices) for event in context.services.history.events(start_ms, end_ms, wanted)]
     )
 
 

@@ -31,6 +31,9 @@ def document() -> dict[str, Any]:
     answers = [endpoint for endpoint in ENDPOINTS if endpoint.response is not None]
     adapters = [(endpoint.name, "serialization", TypeAdapter(endpoint.response)) for endpoint in answers]
     adapters.append(("error", "serialization", TypeAdapter(Error)))
+    for endpoint in ENDPOINTS:
+        if endpoint.body is not None:
+            adapters.append((f"{endpoint.name}_body", "validation", TypeAdapter(endpoint.body)))  # noqa: PERF401
     schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=TEMPLATE)  # type: ignore[arg-type]
     by_name: dict[str, Any] = {name: schema for (name, _mode), schema in schemas.items()}
     return {
@@ -39,7 +42,7 @@ def document() -> dict[str, Any]:
         "info": {"title": "dashtop", "version": __version__, "description": ABOUT},
         "servers": [{"url": "../system"}],
         "security": [{}, {"token": []}],
-        "paths": {endpoint.path: {"get": _operation(endpoint, by_name)} for endpoint in ENDPOINTS},
+        "paths": _paths(by_name),
         "components": {
             "schemas": definitions.get("$defs", {}),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -47,12 +50,20 @@ def document() -> dict[str, Any]:
     }
 
 
+def _paths(schemas: dict[str, Any]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+    return paths
+
+
 def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     content = {
         kind: {"schema": schemas[endpoint.name] if kind == JSON else {"type": "string"}}
         for kind in endpoint.media_types
     }
-    responses: dict[str, Any] = {"200": {"description": endpoint.summary, "content": content}}
+    answer: dict[str, Any] = {"description": endpoint.summary, **({"content": content} if content else {})}
+    responses: dict[str, Any] = {str(endpoint.status): answer}
     for status in sorted(COMMON_ERRORS | endpoint.errors):
         responses[str(status)] = {
             "description": ERRORS[status],
@@ -63,8 +74,15 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "parameters": _parameters(endpoint),
+        **_request_body(endpoint, schemas),
         "responses": responses,
     }
+
+
+def _request_body(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+    if endpoint.body is None:
+        return {}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schemas[f"{endpoint.name}_body"]}}}}
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import METRICS
+from dashtop.model.alert import AlertState
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EVENT_KINDS, EventFilter
 from dashtop.model.timerange import DURATION_PATTERN, RANGES, TimeRange, parse_duration
@@ -39,6 +40,12 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Body(BaseModel):
+    """The JSON body of a request that writes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
 class GpuParams(Params):
     """Select a GPU."""
 
@@ -61,6 +68,7 @@ def known_metrics(text: object) -> object:
 
 
 ParamsT = TypeVar("ParamsT", bound=Params)
+BodyT = TypeVar("BodyT", bound=Body)
 
 
 def parse(model: type[ParamsT], given: Mapping[str, Sequence[str]]) -> ParamsT:
@@ -73,6 +81,16 @@ def parse(model: type[ParamsT], given: Mapping[str, Sequence[str]]) -> ParamsT:
         return model.model_validate(flat)
     except ValidationError as error:
         raise UnprocessableEntity(_sentence(model, error)) from None
+
+
+def parse_body(model: type[BodyT], data: object) -> BodyT:
+    """Return the validated body. Raise UnprocessableEntity with a message that names the field."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])[:MAX_QUOTED_LENGTH] if first["loc"] else "The body"
+        raise UnprocessableEntity(f"{name}: {first['msg']}.") from None
 
 
 def _sentence(model: type[Params], error: ValidationError) -> str:
@@ -267,3 +285,55 @@ class EventsParams(TimeRangeParams):
 
 class ProcessHistoryParams(TimeRangeParams, GpuParams):
     """Select a GPU and a time range."""
+
+
+# --- alerts -----------------------------------------------------------------------------------------------------------
+
+ALERT_STATES = tuple(state.value for state in AlertState if state is not AlertState.RESOLVED)
+_ID = Field(pattern=r"^[0-9a-f]{8,32}$", examples=["9f86d081884c7d65"])
+_Name = Annotated[str, Field(max_length=100)]
+
+
+class AlertsParams(Params):
+    """Select alerts."""
+
+    state: Annotated[
+        str | None,
+        AfterValidator(lambda text: _check_list(text, ALERT_STATES)),
+        Field(
+            description="States, separated by commas; default: all.",
+            examples=["firing,recovering"],
+            json_schema_extra={"pattern": _list_pattern(ALERT_STATES)},
+        ),
+    ] = None
+
+
+class AlertParams(Params):
+    """Select an alert."""
+
+    alert_id: Annotated[str, _ID, Field(description="Id of the alert.")]
+
+
+class SilenceParams(Params):
+    """Select a silence."""
+
+    silence_id: Annotated[str, _ID, Field(description="Id of the silence.")]
+
+
+class AckBody(Body):
+    """Somebody has seen an alert."""
+
+    by: Annotated[_Name, Field(description="Who has seen it.", examples=["ada"])] = ""
+
+
+class SilenceBody(Body):
+    """What to silence, and until when."""
+
+    rule: Annotated[
+        str, Field(pattern=r"^[a-z_*?]{1,60}$", description="Rule, or a pattern of rules.", examples=["gpu_*"])
+    ] = "*"
+    gpu_uuid: Annotated[str | None, Field(max_length=100, description="Only of this GPU; null: of any.")] = None
+    user: Annotated[_Name | None, Field(description="Only of processes of this user; null: of any.")] = None
+    until: Annotated[int, Field(description="When it ends: ms since 1970, at most 30 days from now.")]
+    reason: Annotated[str, Field(max_length=500, description="Why.", examples=["known; new card ordered"])] = ""
+    by: Annotated[_Name, Field(description="Who silences it.", examples=["ada"])] = ""

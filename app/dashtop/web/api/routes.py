@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, redirect, render_template, request
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, UnsupportedMediaType
 from werkzeug.routing import BaseConverter
 
 from dashtop.web.api import openapi, params
@@ -47,7 +47,7 @@ class _Anything(BaseConverter):
 def _system(context: Context) -> Blueprint:
     routes = Blueprint("system", __name__)
     for endpoint in ENDPOINTS:
-        routes.add_url_rule(_rule(endpoint), endpoint.name, _view(endpoint, context), methods=["GET"])
+        routes.add_url_rule(_rule(endpoint), endpoint.name, _view(endpoint, context), methods=[endpoint.method])
     return routes
 
 
@@ -61,9 +61,21 @@ def _view(endpoint: Endpoint, context: Context) -> Any:
         given.pop(IGNORED_PARAMETER, None)
         for name, value in in_path.items():
             given[name] = [value, *given.get(name, [])]
-        return endpoint.handler(context, params.parse(endpoint.params, given))
+        parsed = params.parse(endpoint.params, given)
+        if endpoint.body is None:
+            return endpoint.handler(context, parsed)
+        return endpoint.handler(context, parsed, params.parse_body(endpoint.body, _read_json()))
 
     return view
+
+
+def _read_json() -> object:
+    if not request.is_json:
+        raise UnsupportedMediaType("The body must be application/json.")
+    try:
+        return request.get_json()
+    except (BadRequest, RecursionError):
+        raise BadRequest("The body is not JSON, or is nested too deeply.") from None
 
 
 def _root(services: Services) -> Blueprint:

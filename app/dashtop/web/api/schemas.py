@@ -281,6 +281,59 @@ class Event(ResponseBody):
     code: int | None = Field(description="XID number or pid.")
 
 
+class Alert(ResponseBody):
+    """A condition that a person should know of."""
+
+    id: str = Field(description="The same for the same rule, GPU and subject.", examples=["9f86d081884c7d65"])
+    rule: str = Field(examples=["remap_pending"])
+    severity: str = Field(
+        examples=[Severity.WARNING.value], json_schema_extra={"enum": [each.value for each in Severity]}
+    )
+    state: str = Field(examples=["firing"], json_schema_extra={"enum": ["pending", "firing", "recovering"]})
+    gpu_uuid: str | None = Field(description="null: it is about the host.")
+    gpu_id: int | None = Field(description="Index of the GPU.")
+    subject: str = Field(description="Mount point, or pid and start time of a process; else empty.")
+    user: str | None = Field(description="Owner of the process that it is about.")
+    text: str = Field(examples=["GPU 4 (Tesla V100-SXM2-32GB): page retirement pending."])
+    advice: str = Field(description="What to do; may be empty.")
+    value: float | None = Field(description="The value that was judged.")
+    threshold: float | None = Field(description="The limit that it was compared with.")
+    pending: int = Field(description="When the condition began.", json_schema_extra=EPOCH_MS)
+    since: int | None = Field(description="When it fired; null while it is pending.", json_schema_extra=EPOCH_MS)
+    acked: int | None = Field(description="When somebody marked it as seen.", json_schema_extra=EPOCH_MS)
+    acked_by: str | None = Field(description="Who marked it as seen.", examples=["ada"])
+    silenced_by: str | None = Field(description="Id of the silence that suppresses its notices.")
+    inhibited_by: str | None = Field(description="Id of the alert that explains it, so that it sends no notice.")
+
+
+class AlertRule(ResponseBody):
+    """A rule that alerts follow."""
+
+    id: str = Field(examples=["remap_pending"])
+    title: str = Field(examples=["Row remap pending"])
+    severity: str = Field(
+        examples=[Severity.WARNING.value], json_schema_extra={"enum": [each.value for each in Severity]}
+    )
+    enabled: bool = Field(description="Whether it is evaluated.")
+    for_s: float = Field(description="Time that the condition must hold before the alert fires, in seconds.")
+    clear_s: float | None = Field(
+        description="Time without it before the alert ends, in seconds; null: when it is acknowledged."
+    )
+
+
+class Silence(ResponseBody):
+    """Suppresses the notices of matching alerts."""
+
+    id: str = Field(examples=["5f3a9c01b2d4"])
+    rule: str = Field(description="Rule, or a pattern of rules.", examples=["gpu_*"])
+    gpu_uuid: str | None = Field(description="Only of this GPU; null: of any.")
+    user: str | None = Field(description="Only of processes of this user; null: of any.")
+    from_: int = Field(alias="from", description="When it began.", json_schema_extra=EPOCH_MS)
+    until: int = Field(description="When it ends.", json_schema_extra=EPOCH_MS)
+    reason: str = Field(examples=["known; new card ordered"])
+    by: str = Field(description="Who has silenced it.", examples=["ada"])
+
+
 class ProcessSpan(_Process):
     """A period in which one process used about the same memory (within 5 %)."""
 

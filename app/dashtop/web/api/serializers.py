@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dashtop.model.metric import Metric
-    from dashtop.model.sample import Device, Gpu, GpuProcess, Host, Mount, Sample
+    from dashtop.model.sample import Device, Event, Gpu, GpuProcess, Host, Mount, Sample
     from dashtop.model.unavailable import UnavailableReason
 
 DIGITS = 4
@@ -176,3 +176,17 @@ def _rounded(value: float | None) -> float | None:
 def scaled(size: int | None, unit: float) -> float | None:
     """Return a size in bytes in another unit, None if it is unknown."""
     return round(size / unit, DIGITS) if size is not None else None
+
+
+def event(event: Event, indices: Mapping[str, int]) -> dict[str, Any]:
+    """Return the JSON of an event. `indices`: those of the present GPUs, by UUID."""
+    return {
+        "timestamp": event.time_ms,
+        "kind": event.kind,
+        "severity": event.severity.value,
+        "text": event.text,
+        "advice": event.advice,
+        "gpu_uuid": event.gpu_uuid,
+        "gpu_id": indices.get(event.gpu_uuid or ""),
+        "code": event.code,
+    }

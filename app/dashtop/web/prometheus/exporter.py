@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from prometheus_client.core import Metric as Family
 
+    from dashtop.model.alert import Alert
     from dashtop.model.metric import Metric
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
@@ -60,6 +62,7 @@ class _SampleCollector(Collector):
     def collect(self) -> Iterator[Family]:
         sample = self._services.latest.latest()
         yield from build_families(sample, self._services.clock.now_ms())
+        yield from _build_alert_families(self._services.alerts.current())
         if self._with_dcgm:
             yield from dcgm.build_families(sample)
 
@@ -83,6 +86,22 @@ def build_families(sample: Sample | None, now_ms: int) -> Iterator[Family]:
         yield from _build_metric_family(
             row, GPU_LABELS, [(get_labels(gpu), gpu.values[row.key]) for gpu in sample.gpus]
         )
+
+
+def _build_alert_families(alerts: Sequence[Alert]) -> Iterator[Family]:
+    """Yield the alerts that fire. `gpu` is empty for those of the host."""
+    firing = GaugeMetricFamily(
+        "dashtop_alert_firing", "Number of alerts that are firing.", labels=("rule", "severity", "gpu")
+    )
+    counts = Counter(
+        (alert.rule, alert.severity.value, "" if alert.gpu_id is None else str(alert.gpu_id))
+        for alert in alerts
+        if alert.state.is_active and alert.inhibited_by is None
+    )
+    for labels, count in sorted(counts.items()):
+        firing.add_metric(labels, count)
+    if counts:
+        yield firing
 
 
 def get_labels(gpu: Gpu) -> tuple[str, str, str]:

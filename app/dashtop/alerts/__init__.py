@@ -1,0 +1,1 @@
+"""Alerts: the table of rules, and the state machine that evaluates them with each sample."""

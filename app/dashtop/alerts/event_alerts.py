@@ -1,0 +1,78 @@
+"""Alerts that fire with an event of the driver (XIDs), and how they end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from dashtop.alerts.identity import build_id
+from dashtop.alerts.rules import EVENT_RULES, EventRule, find_event_rule
+from dashtop.model.alert import Alert, AlertState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from dashtop.model.sample import Event, Sample
+
+# The driver was reloaded, or the GPU was reset: an earlier error is over.
+_ENDING_EVENTS: Final = frozenset({"gpu_back", "driver_changed", "driver_back"})
+
+
+class EventAlerts:
+    """The active alerts of events, one for each rule, GPU and code. Not thread-safe."""
+
+    def __init__(self, known: Iterable[Alert] = ()) -> None:
+        """`known`: alerts of an earlier run that go on."""
+        self._rules = {rule.id: rule for rule in EVENT_RULES}
+        self._alerts = {alert.id: alert for alert in known if alert.rule in self._rules and alert.state.is_active}
+        self._quiet_s = dict.fromkeys(self._alerts, 0.0)
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """Return the active alerts."""
+        return tuple(self._alerts.values())
+
+    def update(self, sample: Sample, seconds: float, acknowledged: Collection[tuple[str, int]]) -> list[Alert]:
+        """Fire for the events of a sample, and end what is over. Return the alerts whose state has changed."""
+        changed = []
+        for event in sample.events:
+            rule = find_event_rule(event)
+            if rule is not None and (alert := self._fire(rule, event, sample)) is not None:
+                changed.append(alert)
+        for alert in list(self._alerts.values()):
+            self._quiet_s[alert.id] += seconds
+            if self._is_over(alert, sample, acknowledged):
+                del self._alerts[alert.id], self._quiet_s[alert.id]
+                changed.append(replace(alert, state=AlertState.RESOLVED, ended_ms=sample.time_ms))
+        return changed
+
+    def _fire(self, rule: EventRule, event: Event, sample: Sample) -> Alert | None:
+        """Return the new alert; None if the event repeats one that is active."""
+        subject = f"xid {event.code}"
+        identity = build_id(rule.id, event.gpu_uuid, subject)
+        self._quiet_s[identity] = 0.0
+        if identity in self._alerts:
+            return None
+        index = next((gpu.device.index for gpu in sample.gpus if gpu.device.uuid == event.gpu_uuid), None)
+        self._alerts[identity] = Alert(
+            id=identity,
+            rule=rule.id,
+            severity=rule.severity,
+            state=AlertState.FIRING,
+            text=event.text if index is None else f"GPU {index}: {event.text}",
+            advice=event.advice,
+            pending_ms=event.time_ms,
+            since_ms=event.time_ms,
+            gpu_uuid=event.gpu_uuid,
+            gpu_id=index,
+            subject=subject,
+            value=event.code,
+        )
+        return self._alerts[identity]
+
+    def _is_over(self, alert: Alert, sample: Sample, acknowledged: Collection[tuple[str, int]]) -> bool:
+        clear_s = self._rules[alert.rule].clear_s
+        if clear_s is not None:
+            return self._quiet_s[alert.id] >= clear_s
+        if (alert.id, alert.since_ms) in acknowledged:
+            return True
+        return any(event.kind in _ENDING_EVENTS and event.gpu_uuid in {None, alert.gpu_uuid} for event in sample.events)

@@ -1,0 +1,73 @@
+"""The records of alerts: an alert, a step of its life, and a silence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dashtop.model.metric import Severity
+
+
+class AlertState(str, Enum):
+    """PENDING: the condition holds, not long enough yet. RECOVERING: it has ended, not long enough yet."""
+
+    PENDING = "pending"
+    FIRING = "firing"
+    RECOVERING = "recovering"
+    RESOLVED = "resolved"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether people are to see it."""
+        return self in {AlertState.FIRING, AlertState.RECOVERING}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alert:
+    """One alert. `id` is the same for the same rule, GPU and subject (mount point, or pid and start), for ever.
+
+    `pending_ms`, `since_ms`, `ended_ms`: when the condition began, when it fired, when it ended; epoch milliseconds.
+    `inhibited_by`: the id of an alert that explains this one, so that no notice is sent. `observable`: False if it
+    ended because it could no longer be judged. `user`: the owner of the process that it is about.
+    """
+
+    id: str
+    rule: str
+    severity: Severity
+    state: AlertState
+    text: str
+    advice: str
+    pending_ms: int
+    gpu_uuid: str | None = None
+    gpu_id: int | None = None
+    subject: str = ""
+    user: str | None = None
+    since_ms: int | None = None
+    ended_ms: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+    acked_by: str | None = None
+    acked_ms: int | None = None
+    silenced_by: str | None = None
+    inhibited_by: str | None = None
+    flaps: int = 0
+    observable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Silence:
+    """Suppresses the notices of matching alerts until `until_ms`; evaluation goes on.
+
+    `rule` is a pattern such as "gpu_*". `gpu_uuid` and `user` None: any.
+    """
+
+    id: str
+    rule: str
+    gpu_uuid: str | None
+    user: str | None
+    from_ms: int
+    until_ms: int
+    reason: str
+    author: str = ""

@@ -1,0 +1,156 @@
+"""Handlers of the endpoints about alerts: state, log, rules, acknowledgements and silences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import Response
+from werkzeug.exceptions import Conflict, NotFound, UnprocessableEntity
+
+from dashtop.alerts.rules import EVENT_RULES, RULES
+from dashtop.model.alert import Alert, Silence
+from dashtop.model.metric import Severity
+from dashtop.model.sample import EventFilter
+from dashtop.model.text import sanitize_text
+from dashtop.model.timerange import DAY_MS
+from dashtop.web.api import serializers
+from dashtop.web.api.context import json_response
+
+if TYPE_CHECKING:
+    from dashtop.alerts.rules import EventRule, Rule
+    from dashtop.web.api.context import Context
+    from dashtop.web.api.params import (
+        AckBody,
+        AlertParams,
+        AlertsParams,
+        Params,
+        SilenceBody,
+        SilenceParams,
+        TimeRangeParams,
+    )
+
+MAX_SILENCE_MS: Final = 30 * DAY_MS
+MAX_NAME_CHARS, MAX_REASON_CHARS = 100, 500
+_LOG: Final = EventFilter(kinds=("alert_firing", "alert_resolved"))
+_ORDER: Final = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+def get_alerts(context: Context, params: AlertsParams) -> Response:
+    """Return the alerts, the most severe and then the oldest first."""
+    context.get_sample()  # before the first one nothing is known
+    states = params.state.split(",") if params.state else None
+    found = [alert for alert in context.services.alerts.current() if states is None or alert.state.value in states]
+    found.sort(key=lambda alert: (_ORDER[alert.severity], alert.pending_ms, alert.id))
+    return json_response([_encode(alert) for alert in found])
+
+
+def get_log(context: Context, params: TimeRangeParams) -> Response:
+    """Return the events of alerts in a time range."""
+    start_ms, end_ms, _ = params.resolve(context.services.clock)
+    indices = {gpu.device.uuid: gpu.device.index for gpu in context.get_sample().gpus}
+    found = context.services.history.events(start_ms, end_ms, _LOG)
+    return json_response([serializers.event(event, indices) for event in found])
+
+
+def get_rules(_context: Context, _params: Params) -> Response:
+    """Return the rules, in the order of the table."""
+    return json_response([*map(_encode_rule, RULES), *map(_encode_event_rule, EVENT_RULES)])
+
+
+def acknowledge(context: Context, params: AlertParams, body: AckBody) -> Response:
+    """Mark an alert as seen."""
+    alert = context.services.alerts.acknowledge(params.alert_id, sanitize_text(body.by, MAX_NAME_CHARS))
+    if alert is None:
+        raise NotFound("There is no active alert with this id.")
+    return json_response(_encode(alert))
+
+
+def get_silences(context: Context, _params: Params) -> Response:
+    """Return the silences."""
+    return json_response([_encode_silence(silence) for silence in context.services.alerts.silences()])
+
+
+def add_silence(context: Context, _params: Params, body: SilenceBody) -> Response:
+    """Add a silence that begins now."""
+    now_ms = context.services.clock.now_ms()
+    if not now_ms < body.until <= now_ms + MAX_SILENCE_MS:
+        raise UnprocessableEntity("until: must be in the future, at most 30 days from now, in ms since 1970.")
+    silence = Silence(
+        id="",
+        rule=body.rule,
+        gpu_uuid=body.gpu_uuid,
+        user=body.user,
+        from_ms=now_ms,
+        until_ms=body.until,
+        reason=sanitize_text(body.reason, MAX_REASON_CHARS),
+        author=sanitize_text(body.by, MAX_NAME_CHARS),
+    )
+    kept = context.services.alerts.add_silence(silence)
+    if kept is None:
+        raise Conflict("There are too many silences. Remove one first.")
+    return json_response(_encode_silence(kept), 201)
+
+
+def remove_silence(context: Context, params: SilenceParams) -> Response:
+    """End a silence."""
+    if not context.services.alerts.remove_silence(params.silence_id):
+        raise NotFound("There is no silence with this id.")
+    return Response(status=204)
+
+
+def _encode(alert: Alert) -> dict[str, Any]:
+    return {
+        "id": alert.id,
+        "rule": alert.rule,
+        "severity": alert.severity.value,
+        "state": alert.state.value,
+        "gpu_uuid": alert.gpu_uuid,
+        "gpu_id": alert.gpu_id,
+        "subject": alert.subject,
+        "user": alert.user,
+        "text": alert.text,
+        "advice": alert.advice,
+        "value": alert.value,
+        "threshold": alert.threshold,
+        "pending": alert.pending_ms,
+        "since": alert.since_ms,
+        "acked": alert.acked_ms,
+        "acked_by": alert.acked_by,
+        "silenced_by": alert.silenced_by,
+        "inhibited_by": alert.inhibited_by,
+    }
+
+
+def _encode_rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "title": rule.title,
+        "severity": rule.severity.value,
+        "enabled": rule.enabled,
+        "for_s": rule.for_s,
+        "clear_s": rule.clear_s,
+    }
+
+
+def _encode_event_rule(rule: EventRule) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "title": rule.title,
+        "severity": rule.severity.value,
+        "enabled": True,
+        "for_s": 0.0,
+        "clear_s": rule.clear_s,
+    }
+
+
+def _encode_silence(silence: Silence) -> dict[str, Any]:
+    return {
+        "id": silence.id,
+        "rule": silence.rule,
+        "gpu_uuid": silence.gpu_uuid,
+        "user": silence.user,
+        "from": silence.from_ms,
+        "until": silence.until_ms,
+        "reason": silence.reason,
+        "by": silence.author,
+    }

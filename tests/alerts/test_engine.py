@@ -1,0 +1,277 @@
+"""The state machine of alerts, with samples at the times that a test chooses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.alerts.engine import AlertEngine
+from dashtop.alerts.rules import RULES, Mode, Rule, Scope
+from dashtop.metrics.xid import xid_event
+from dashtop.model.alert import Alert, AlertState
+from dashtop.model.metric import Severity
+from dashtop.model.sample import Event, Gpu, GpuProcess, Mount, ProcessInfo
+from dashtop.model.unavailable import UnavailableReason
+from tests.builders import make_device, make_gpu, make_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+UUID = make_device(0).uuid
+HEALTHY: Mapping[str, float | None] = {
+    "gpu.utilization.gpu": 97.0,
+    "gpu.temperature": 70.0,
+    "gpu.temperature_slowdown": 87.0,
+    "gpu.temperature_shutdown": 92.0,
+    "gpu.memory.used_gb": 20.0,
+    "gpu.memory.total_gb": 24.0,
+    "gpu.power.max_watts": 450.0,
+    "gpu.power.limit_default_watts": 450.0,
+    "gpu.clocks.event_reasons": 4.0,
+    "gpu.pcie.generation": 4.0,
+    "gpu.pcie.max_generation": 4.0,
+    "gpu.pcie.width": 16.0,
+    "gpu.pcie.max_width": 16.0,
+    "gpu.ecc.volatile_uncorrected": 0.0,
+    "gpu.remapped_rows.pending": 0.0,
+    "gpu.remapped_rows.failure": 0.0,
+}
+PENDING: Mapping[str, float | None] = {"gpu.remapped_rows.pending": 1.0}
+UNKNOWN: Mapping[str, float | None] = {"gpu.remapped_rows.pending": None}
+TRAINING = GpuProcess(pid=7, kind="C", gpu_memory_bytes=20 * 2**30, sm_percent=90.0, info=ProcessInfo(started_ms=1))
+
+
+class Machine:
+    """A machine that an engine watches: one sample a second."""
+
+    def __init__(self, engine: AlertEngine | None = None, *, start_s: int = 1000) -> None:
+        self.engine = engine or AlertEngine(RULES)
+        self.second = start_s
+        self.changes: list[Alert] = []
+        self.acknowledged: set[tuple[str, int]] = set()
+
+    def run(
+        self,
+        seconds: int,
+        build: Callable[[], Gpu] | None = None,
+        *,
+        events: tuple[Event, ...] = (),
+        mounts: tuple[Mount, ...] = (),
+        host: Mapping[str, float] | None = None,
+        error: UnavailableReason | None = None,
+        values: Mapping[str, float | None] | None = None,
+    ) -> list[str]:
+        """Sample for some seconds; return what changed, as "rule state"."""
+        changes: list[Alert] = []
+        for _ in range(seconds):
+            self.second += 1
+            gpu = build() if build is not None else healthy(values)
+            sample = make_sample(self.second, gpus=() if error else (gpu,), mounts=mounts, host=host, error=error)
+            changes += self.engine.update(dataclasses.replace(sample, events=events), self.acknowledged)
+        self.changes += changes
+        return [f"{alert.rule} {alert.state.value}" for alert in changes]
+
+    def active(self) -> dict[str, Alert]:
+        return {alert.rule: alert for alert in self.engine.alerts() if alert.state.is_active}
+
+
+def healthy(values: Mapping[str, float | None] | None = None) -> Gpu:
+    known = {key: value for key, value in {**HEALTHY, **(values or {})}.items() if value is not None}
+    return dataclasses.replace(make_gpu(0, values=known), processes=(TRAINING,))
+
+
+def lost() -> Gpu:
+    return dataclasses.replace(make_gpu(0, values={}), state=UnavailableReason.GPU_LOST, unavailable={}, values={})
+
+
+def test_full_load_is_no_alert() -> None:
+    machine = Machine()
+    assert machine.run(4000) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad", "fires_after_s", "good", "clears_after_s"),
+    [
+        ("gpu_hot", {"gpu.temperature": 85.0}, 300, {"gpu.temperature": 75.0}, 300),
+        ("gpu_overheating", {"gpu.temperature": 87.5, "gpu.temperature_slowdown": None}, 30, {}, 300),
+        ("hw_thermal", {"gpu.clocks.event_reasons": 0x48}, 300, {}, 600),
+        ("power_brake", {"gpu.clocks.event_reasons": 0x80}, 300, {}, 600),
+        ("hw_slowdown", {"gpu.clocks.event_reasons": 0x08}, 600, {}, 600),
+        ("power_limit_low", {"gpu.power.max_watts": 300.0}, 600, {}, 600),
+        ("ecc_uncorrected", {"gpu.ecc.volatile_uncorrected": 2.0}, 1, {}, 1),
+        ("remap_pending", {"gpu.remapped_rows.pending": 1.0}, 60, {}, 1),
+        ("remap_failed", {"gpu.remapped_rows.failure": 1.0}, 1, {}, 1),
+        ("pcie_low", {"gpu.pcie.generation": 3.0}, 300, {}, 300),
+        ("pcie_low", {"gpu.pcie.width": 8.0}, 300, {}, 300),
+    ],
+)
+def test_rule_fires_after_its_time_and_clears_after_its_own(
+    rule: str, bad: dict[str, float | None], fires_after_s: int, good: dict[str, float | None], clears_after_s: int
+) -> None:
+    machine = Machine()
+    machine.run(10)
+    early = machine.run(max(1, fires_after_s - 5), values=bad)
+    assert f"{rule} firing" not in early or fires_after_s == 1
+    machine.run(35, values=bad)
+    assert rule in machine.active()
+    assert machine.active()[rule].gpu_id == 0
+    assert f"{rule} resolved" not in machine.run(max(0, clears_after_s - 5), values=good) or clears_after_s == 1
+    machine.run(15, values=good)
+    assert rule not in machine.active()
+
+
+def test_condition_that_ends_before_its_time_fires_nothing() -> None:
+    machine = Machine()
+    for _ in range(5):
+        assert machine.run(55, values=PENDING) == ["remap_pending pending"]
+        assert machine.run(5) == ["remap_pending resolved"]
+    assert machine.active() == {}
+
+
+def test_idle_link_and_hot_gpu_without_known_limits_are_no_alert() -> None:
+    without_limits = {"gpu.temperature": 110.0, "gpu.temperature_slowdown": None, "gpu.temperature_shutdown": None}
+    machine = Machine()
+    assert machine.run(1000, values={"gpu.pcie.generation": 1.0, "gpu.utilization.gpu": 3.0}) == []
+    assert machine.run(1000, values=without_limits) == []
+
+
+def test_lost_gpu_freezes_its_other_alerts_and_explains_them() -> None:
+    machine = Machine()
+    machine.run(100, values=PENDING)
+    assert machine.run(9, lost) == ["gpu_lost pending"]
+    assert sorted(machine.run(600, lost)) == ["gpu_lost firing", "remap_pending firing"], "the second is inhibited"
+    active = machine.active()
+    assert active["remap_pending"].inhibited_by == active["gpu_lost"].id
+    assert "fallen off the bus" in active["gpu_lost"].text
+    changes = machine.run(61, values=PENDING)
+    assert sorted(changes[-2:]) == ["gpu_lost resolved", "remap_pending firing"]
+    assert machine.active()["remap_pending"].inhibited_by is None
+
+
+def test_missing_data_never_resolves_until_it_is_long_unobservable() -> None:
+    machine = Machine()
+    machine.run(100, values=PENDING)
+    assert machine.run(890, values=UNKNOWN) == []
+    assert machine.run(20, values=UNKNOWN) == ["remap_pending resolved"]
+    assert not machine.changes[-1].observable
+
+
+def test_hanging_driver_clock_step_and_suspend_raise_no_false_alarm() -> None:
+    machine = Machine()
+    machine.run(250, values={"gpu.temperature": 86.0})
+    machine.second += 3600  # suspended: monotonic and wall clock go on, nothing was observed
+    assert machine.run(1, values={"gpu.temperature": 86.0}) == []
+    machine = Machine()
+    assert machine.run(50, error=UnavailableReason.DRIVER_SILENT) == ["driver_silent pending"]
+    assert machine.run(100) == ["driver_silent resolved"]
+
+
+def test_driver_that_stays_silent_is_critical() -> None:
+    machine = Machine()
+    machine.run(61, error=UnavailableReason.DRIVER_SILENT)
+    assert machine.active()["driver_silent"].severity is Severity.CRITICAL
+    machine.run(31)
+    assert machine.active() == {}
+
+
+def test_flapping_alert_takes_longer_to_clear_each_time() -> None:
+    machine = Machine()
+    for _ in range(6):
+        machine.run(11, lost)
+        machine.run(200)
+    flapping = [alert for alert in machine.changes if alert.state is AlertState.FIRING]
+    assert [alert.flaps for alert in flapping] == [0, 0, 0, 1, 2, 3]
+    machine.run(11, lost)
+    assert "gpu_lost resolved" not in machine.run(61)
+
+
+def test_held_memory_without_work_is_reported_and_becomes_a_warning() -> None:
+    def idle() -> Gpu:
+        return dataclasses.replace(healthy(), processes=(dataclasses.replace(TRAINING, sm_percent=0.0),))
+
+    machine = Machine()
+    assert machine.run(3590, idle) == ["idle_hold pending"]
+    machine.run(400, idle)
+    alert = machine.active()["idle_hold"]
+    assert (alert.severity, alert.subject) == (Severity.INFO, "7:1")
+    assert "pid 7 holds 20.0 GiB on GPU 0" in alert.text
+    machine.run(3 * 3600, idle)
+    assert machine.active()["idle_hold"].severity is Severity.WARNING
+    assert machine.run(1, lambda: dataclasses.replace(healthy({"gpu.memory.used_gb": 0.1}), processes=())) == [
+        "idle_hold resolved"
+    ]
+
+
+def test_held_memory_of_unknown_use_is_not_judged() -> None:
+    unknown = dataclasses.replace(TRAINING, sm_percent=None)
+
+    def two_holders() -> Gpu:
+        other = dataclasses.replace(unknown, pid=8)
+        return dataclasses.replace(healthy({"gpu.utilization.gpu": 0.0}), processes=(unknown, other))
+
+    assert Machine().run(5000, two_holders) == []
+
+
+def test_full_disk_and_memory() -> None:
+    full = Mount(mount_point="/data", filesystem="ext4", used_bytes=96, total_bytes=100 * 2**30, used_percent=95.0)
+    machine = Machine()
+    machine.run(301, mounts=(full,))
+    assert machine.active()["disk_full"].text == "/data has 5.0 GiB left."
+    machine.run(1, mounts=(dataclasses.replace(full, used_percent=50.0),))
+    assert machine.active() == {}
+    little = {"system.memory.available_gb": 1.0, "system.memory.total_gb": 64.0}
+    machine.run(121, host=little)
+    assert set(machine.active()) == {"ram_low", "ram_low_critical"}
+    assert machine.active()["ram_low"].inhibited_by == machine.active()["ram_low_critical"].id
+
+
+def test_hardware_xid_fires_at_once_and_stays_until_it_is_acknowledged() -> None:
+    machine = Machine()
+    xid = xid_event(79, time_ms=1, gpu_uuid=UUID)
+    assert machine.run(1, events=(xid, xid)) == ["xid_hardware firing"]
+    assert machine.run(5000) == []
+    (alert,) = machine.engine.alerts()
+    machine.acknowledged = {(alert.id, 0)}
+    assert machine.run(1) == [], "an earlier episode was acknowledged"
+    assert alert.since_ms is not None
+    machine.acknowledged = {(alert.id, alert.since_ms)}
+    assert machine.run(1) == ["xid_hardware resolved"]
+
+
+def test_contained_xid_ends_by_itself_and_an_applications_is_none() -> None:
+    machine = Machine()
+    assert machine.run(1, events=(xid_event(31, time_ms=1, gpu_uuid=UUID),)) == []
+    assert machine.run(1, events=(xid_event(94, time_ms=1, gpu_uuid=UUID),)) == ["xid_contained firing"]
+    assert machine.run(595) == []
+    assert machine.run(10) == ["xid_contained resolved"]
+
+
+def test_alerts_go_on_after_a_restart() -> None:
+    first = Machine()
+    first.run(100, values=PENDING)
+    first.run(1, events=(xid_event(48, time_ms=1, gpu_uuid=UUID),), values=PENDING)
+    second = Machine(AlertEngine(RULES, first.engine.alerts()), start_s=10)
+    assert second.run(30, values=PENDING) == [], "no second notice"
+    assert set(second.active()) == {"remap_pending", "xid_hardware"}
+    assert second.run(2) == ["remap_pending resolved"]
+
+
+def test_rule_that_fails_is_logged_once_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_gpu: Gpu) -> float:
+        raise ZeroDivisionError
+
+    broken = Rule(id="broken", title="", scope=Scope.GPU, severity=Severity.INFO, score=fail, message="")
+    machine = Machine(AlertEngine((broken, *RULES)))
+    assert machine.run(70, values=PENDING) == ["remap_pending pending", "remap_pending firing"]
+    assert [record.message for record in caplog.records] == ["The alert rule broken failed and judges nothing."]
+
+
+def test_every_rule_is_complete() -> None:
+    assert len({rule.id for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        assert rule.message.endswith(".")
+        assert rule.title
+        assert rule.advice or not rule.enabled
+        assert rule.mode is Mode.HOLD or rule.for_s > 0

@@ -1,0 +1,126 @@
+"""What outlives a restart, is shared between processes, and what a disk that fails does to alerts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dashtop.alerts import service as module
+from dashtop.alerts.files import ALERTS_FILE, MARKS_FILE, AlertFiles
+from dashtop.alerts.service import AlertService
+from dashtop.model.alert import Silence
+from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.clock import FakeClock
+from tests.processes import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FAILED = make_gpu(0, values={"gpu.remapped_rows.failure": 1.0})
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AlertService]:
+    monkeypatch.setattr(module, "FILE_INTERVAL_S", 0.02)
+
+    def start(*, is_writer: bool = True, folder: Path | None = tmp_path) -> AlertService:
+        service = AlertService(folder, clock=FakeClock(now_ms=NOON_MS), is_writer=lambda: is_writer)
+        service.start()
+        return service
+
+    return start
+
+
+def test_active_alert_and_its_acknowledgement_outlive_a_restart(
+    start: Callable[..., AlertService], tmp_path: Path
+) -> None:
+    first = start()
+    assert [event.kind for event in first.update(make_sample(1, gpus=(FAILED,)))] == ["alert_firing"]
+    (alert,) = first.current()
+    assert first.acknowledge(alert.id, "ada") is not None
+    first.close()
+    assert (tmp_path / ALERTS_FILE).stat().st_mode & 0o077 == 0
+    second = start()
+    assert second.update(make_sample(9, gpus=(FAILED,))) == (), "it is not told again"
+    (again,) = second.current()
+    assert (again.since_ms, again.acked_by) == (alert.since_ms, "ada")
+    ended = second.update(make_sample(10, gpus=(make_gpu(0, values={"gpu.remapped_rows.failure": 0.0}),)))
+    assert [(event.kind, event.text[:7]) for event in ended] == [("alert_resolved", "Ended: ")]
+    second.close()
+
+
+def test_processes_of_a_folder_share_marks_and_one_keeps_the_alerts(
+    start: Callable[..., AlertService], tmp_path: Path
+) -> None:
+    writer, reader = start(), start(is_writer=False)
+    for each in (writer, reader):
+        each.update(make_sample(1, gpus=(FAILED,)))
+    alert = reader.current()[0]
+    reader.acknowledge(alert.id, "ada")
+    silence = Silence(id="", rule="*", gpu_uuid=None, user=None, from_ms=0, until_ms=NOON_MS + 9000, reason="")
+    kept = writer.add_silence(silence)
+    assert kept is not None
+
+    def shown(by: AlertService) -> bool:
+        by.update(make_sample(2, gpus=(FAILED,)))
+        now = by.current()[0]
+        return (now.acked_by, now.silenced_by) == ("ada", kept.id)
+
+    eventually(lambda: shown(writer), 10)
+    eventually(lambda: shown(reader), 10)
+    for each in (reader, writer):
+        each.close()
+    assert len(json.loads((tmp_path / ALERTS_FILE).read_text())["alerts"]) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"alerts": 5}', '{"alerts": [{}, 7]}', '{"silences": [{"id": []}]}', "\x00"]
+)
+def test_damaged_files_are_ignored(start: Callable[..., AlertService], tmp_path: Path, content: str) -> None:
+    for name in (ALERTS_FILE, MARKS_FILE):
+        (tmp_path / name).write_text(content)
+    service = start()
+    assert len(service.update(make_sample(1, gpus=(FAILED,)))) == 1
+    service.close()
+
+
+def test_planted_files_are_not_used(start: Callable[..., AlertService], tmp_path: Path) -> None:
+    first = start()
+    first.update(make_sample(1, gpus=(FAILED,)))
+    first.close()
+    (tmp_path / ALERTS_FILE).chmod(0o666)
+    service = start()
+    assert len(service.update(make_sample(2, gpus=(FAILED,)))) == 1, "the stored alert does not count"
+    service.close()
+
+
+def test_disk_that_hangs_delays_no_sample_for_long(
+    start: Callable[..., AlertService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.01)
+    released = threading.Event()
+    monkeypatch.setattr(AlertFiles, "read_alerts", lambda _self: released.wait(20) and ())
+    service = start()
+    assert len(service.update(make_sample(1, gpus=(FAILED,)))) == 1
+    assert service.acknowledge(service.current()[0].id, "ada") is not None
+    assert not released.is_set()
+    released.set()
+    service.close()
+
+
+def test_disk_that_fails_is_logged_once_and_written_later(
+    start: Callable[..., AlertService], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocker = tmp_path / "folder"
+    blocker.write_text("")
+    service = start(folder=blocker)
+    service.update(make_sample(1, gpus=(FAILED,)))
+    eventually(lambda: caplog.records, 10)
+    blocker.unlink()
+    eventually((blocker / ALERTS_FILE).exists, 10)
+    service.close()
+    assert len(caplog.records) == 1
