@@ -6,25 +6,42 @@
   const { make, fit } = parts;
   const MAX_BARS = 32;
 
-  // Few cores are bars, many are a heat map, which stays a few lines high.
+  // The cores by number; those that are missing are offline.
+  function listCores({ cores = [], core_ids: numbers }) {
+    if (!numbers) return cores.map((percent, number) => ({ number, percent }));
+    const percents = new Map(numbers.map((number, index) => [number, cores[index]]));
+    return Array.from({ length: Math.max(-1, ...numbers) + 1 }, (_, number) => ({ number, percent: percents.get(number) }));
+  }
+
+  // Few cores are bars, many are a heat map, which stays a few lines high. The page of the host has room for numbers.
   function paintCores(snapshot) {
-    const list = document.querySelector("[data-cores]");
-    if (!list) return;
-    const cores = snapshot.cores || [];
-    const numberOf = (index) => (snapshot.core_ids ? snapshot.core_ids[index] : index);
-    list.hidden = cores.length === 0;
-    list.dataset.form = cores.length > MAX_BARS ? "heat" : "bars";
-    fit(list, cores.length, (parent) => make("i", "", make("span", "core", parent)));
-    cores.forEach((percent, index) => {
-      const cell = list.children[index];
-      cell.style.setProperty("--use", String(percent / 100));
-      cell.title = `Core ${numberOf(index)}: ${percent} %`;
-    });
-    const busiest = cores.indexOf(Math.max(...cores));
-    if (cores.length) {
-      const highest = `core ${numberOf(busiest)}, ${cores[busiest]} %`;
-      list.setAttribute("aria-label", `CPU utilization of ${cores.length} cores, highest: ${highest}`);
+    const found = listCores(snapshot);
+    const online = found.filter(({ percent }) => percent !== undefined);
+    for (const list of document.querySelectorAll("[data-cores]")) {
+      if (!list.closest(".panel").offsetParent) continue;
+      const hasNumbers = list.dataset.cores === "numbers";
+      const shown = hasNumbers ? found : online;
+      list.hidden = shown.length === 0;
+      list.dataset.form = hasNumbers ? "numbers" : shown.length > MAX_BARS ? "heat" : "bars";
+      fit(list, shown.length, (parent) => make("i", "", make("span", "core", parent)));
+      shown.forEach(({ number, percent }, index) => {
+        const cell = list.children[index];
+        const isOffline = percent === undefined;
+        cell.style.setProperty("--use", String((percent || 0) / 100));
+        cell.title = `Core ${number}: ${isOffline ? "offline" : `${percent} %`}`;
+        if (!hasNumbers) return;
+        parts.mark(cell, "core", String(number));
+        cell.classList.toggle("is-offline", isOffline);
+      });
+      if (online.length) list.setAttribute("aria-label", describeCores(found, online));
     }
+  }
+
+  function describeCores(found, online) {
+    const busiest = online.reduce((one, other) => (other.percent > one.percent ? other : one));
+    const offline = found.filter(({ percent }) => percent === undefined).map(({ number }) => number);
+    const missing = offline.length ? `, offline: ${offline.join(", ")}` : "";
+    return `CPU utilization of ${online.length} cores, highest: core ${busiest.number}, ${busiest.percent} %${missing}`;
   }
 
   function buildMount(list) {
@@ -64,10 +81,12 @@
   }
 
   function paintMounts(snapshot) {
-    const list = document.querySelector("[data-mounts]");
-    if (!list || !snapshot.mounts) return;
-    fit(list, snapshot.mounts.length, buildMount);
-    snapshot.mounts.forEach((mount, index) => paintMount(list.children[index], mount));
+    if (!snapshot.mounts) return;
+    for (const list of document.querySelectorAll("[data-mounts]")) {
+      if (!list.closest(".panel").offsetParent) continue;
+      fit(list, snapshot.mounts.length, buildMount);
+      snapshot.mounts.forEach((mount, index) => paintMount(list.children[index], mount));
+    }
   }
 
   painters.push(paintCores, paintMounts);

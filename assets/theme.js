@@ -22,6 +22,9 @@
   }
 
   apply();
+  // Paper is light. Charts keep the colours of the page: they are drawn by the server.
+  window.addEventListener("beforeprint", () => (root.dataset.bsTheme = "light"));
+  window.addEventListener("afterprint", () => (root.dataset.bsTheme = current()));
   systemIsDark.addEventListener("change", apply);
   settings.onChange((names) => names.includes("theme") && apply());
   document.addEventListener("click", (event) => {

@@ -19,7 +19,7 @@ USERS = "() => [...document.querySelectorAll('[data-usage-table=users] tbody tr'
 def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     demo: Running, new_tab: Callable[..., BrowserTab], tmp_path: Path
 ) -> None:
-    tab = new_tab().open(f"{demo.url}?page=usage&range=24h&tz=utc")
+    tab = new_tab(color_scheme="dark").open(f"{demo.url}?page=usage&range=24h&tz=utc")
     tab.wait_until(f"() => ({USERS})().length > 2")
     users = tab.page.evaluate(USERS)
     period = tab.text("[data-usage-period]")
@@ -38,6 +38,10 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert [row["User"] for row in rows] == users
     assert all(0 < float(row["Held (GPU-h)"]) <= 8 * 24 for row in rows)
+    tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "light"
+    tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
     tab.page.emulate_media(media="print")
     assert not tab.page.locator(".header").is_visible()
     assert not tab.page.locator("[data-print]").is_visible()

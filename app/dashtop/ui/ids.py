@@ -43,6 +43,10 @@ PANEL_ECC: Final = "panel-ecc"
 PANEL_USAGE: Final = "panel-usage"
 PANEL_USAGE_USERS: Final = "panel-usage-users"
 PANEL_USAGE_GPUS: Final = "panel-usage-gpus"
+PANEL_HOST_CPU: Final = "panel-host-cpu"
+PANEL_HOST_MEMORY: Final = "panel-host-memory"
+PANEL_HOST_IO: Final = "panel-host-io"
+PANEL_HOST_STORAGE: Final = "panel-host-storage"
 
 # Internal
 TICK: Final = "tick"

@@ -32,6 +32,7 @@ PAGES: Final = (
     Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
     Page(name="usage", title="Usage", sections=(Section.USAGE,)),
+    Page(name="host", title="Host", sections=(Section.HOST,)),
 )
 
 # assets/time-span.js changes "Current" while the page shows the past.

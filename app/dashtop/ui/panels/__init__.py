@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import charts, events, gauges, gpu_grid, gpu_status, hardware, host, processes, usage
+from dashtop.ui.panels import charts, events, gauges, gpu_grid, gpu_status, hardware, host, host_page, processes, usage
 from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
@@ -28,6 +28,7 @@ PANELS: Final[tuple[Panel, ...]] = (
     usage.SUMMARY,
     usage.USERS,
     usage.GPUS,
+    *host_page.PANELS,
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 

@@ -31,6 +31,7 @@ class Section(Enum):
     ALL_GPUS = "all-gpus"
     EVENTS = "events"
     USAGE = "usage"
+    HOST = "host"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -74,7 +74,8 @@ def find_window(context: PanelContext) -> Window:
     request, now_ms = context.request, context.sample.time_ms
     interval_ms = round(context.services.latest.interval_s * 1000)
     if request.zoom is not None:
-        return build_zoom_window(request.zoom, now_ms, _TIMELINE_WIDTH_PX, interval_ms)
+        # The sample is that of the end of the zoom; what the history still keeps depends on the present.
+        return build_zoom_window(request.zoom, context.services.clock.now_ms(), _TIMELINE_WIDTH_PX, interval_ms)
     window = build_window(now_ms, RANGES_MS[request.range], _TIMELINE_WIDTH_PX, interval_ms)
     return Window(window.start_ms, (now_ms // window.step_ms + 1) * window.step_ms, window.step_ms)
 

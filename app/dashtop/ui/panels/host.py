@@ -26,27 +26,65 @@ _SWAP: Final = "system.swap"
 
 def system_layout(_services: Services) -> Component:
     """Return the card."""
-    cores = html.Div(className="cores", role="img", **attributes(data_cores="", aria_label="CPU utilization by core"))
-    rows = [
-        html.Div([metric_row("CPU", value(_CPU), fill=_CPU), cores]),
-        metric_row("RAM", ratio(f"{_RAM}.used_gb", f"{_RAM}.total_gb"), fill=f"{_RAM}.used_percent"),
-        metric_row("Swap", ratio(f"{_SWAP}.used_gb", f"{_SWAP}.total_gb"), fill=f"{_SWAP}.used_percent"),
-    ]
-    facts = [
-        fact("system.cpu.frequency_mhz"),
-        _load_average(),
+    rows = [html.Div([cpu_row(), cores()]), ram_row(), swap_row()]
+    facts = [*cpu_facts(), *io_facts(), zfs_fact(), *limit_facts()]
+    return card(
+        "System", [two_columns(rows, facts)], id=ids.PANEL_SYSTEM, aside=core_count(), class_name="tall only-single"
+    )
+
+
+def core_count() -> Component:
+    """Return the number of cores, for the header of a card."""
+    return html.Span([value("system.cpu.core_count"), " cores"], className="card-aside")
+
+
+def cores(*, with_numbers: bool = False) -> Component:
+    """Return the utilization of each core; the browser draws it (assets/panels.js)."""
+    form = "numbers" if with_numbers else ""
+    return html.Div(className="cores", role="img", **attributes(data_cores=form, aria_label="CPU utilization by core"))
+
+
+def cpu_row() -> Component:
+    """Return the utilization of all cores together."""
+    return metric_row("CPU", value(_CPU), fill=_CPU)
+
+
+def ram_row() -> Component:
+    """Return how much memory is in use."""
+    return metric_row("RAM", ratio(f"{_RAM}.used_gb", f"{_RAM}.total_gb"), fill=f"{_RAM}.used_percent")
+
+
+def swap_row() -> Component:
+    """Return how much swap space is in use."""
+    return metric_row("Swap", ratio(f"{_SWAP}.used_gb", f"{_SWAP}.total_gb"), fill=f"{_SWAP}.used_percent")
+
+
+def cpu_facts() -> list[Component]:
+    """Return clock and load average."""
+    return [fact("system.cpu.frequency_mhz"), _load_average()]
+
+
+def io_facts() -> list[Component]:
+    """Return the traffic of network and disks."""
+    return [
         fact("system.network.download_mbps"),
         fact("system.network.upload_mbps"),
         fact("system.disk_io.read_mbps"),
         fact("system.disk_io.write_mbps"),
-        combined_fact("ZFS cache (ARC)", value("system.memory.zfs_arc_gb"), optional=True),
+    ]
+
+
+def zfs_fact() -> Component:
+    """Return the size of the read cache of ZFS; hidden without ZFS."""
+    return combined_fact("ZFS cache (ARC)", value("system.memory.zfs_arc_gb"), optional=True)
+
+
+def limit_facts() -> list[Component]:
+    """Return the limits of the container; hidden without one."""
+    return [
         combined_fact("Container CPU limit", value("system.cpu.limit_cores"), optional=True),
         combined_fact("Container memory", ratio(f"{_RAM}.container_used_gb", f"{_RAM}.limit_gb"), optional=True),
     ]
-    core_count = html.Span([value("system.cpu.core_count"), " cores"], className="card-aside")
-    return card(
-        "System", [two_columns(rows, facts)], id=ids.PANEL_SYSTEM, aside=core_count, class_name="tall only-single"
-    )
 
 
 def _load_average() -> Component:
@@ -80,12 +118,13 @@ _USED_PERCENT: Final = Thresholds(elevated=85, high=95)
 
 def storage_layout(_services: Services) -> Component:
     """Return the card; the browser fills it, since mounts come and go."""
-    return card(
-        "Storage",
-        [html.Ul(className="mounts", **attributes(data_mounts=""))],
-        id=ids.PANEL_STORAGE,
-        class_name="full-width only-single",
-    )
+    return build_storage_card(ids.PANEL_STORAGE, "full-width only-single")
+
+
+def build_storage_card(id: str, class_name: str) -> Component:  # noqa: A002 - the name of the DOM property
+    """Return a card with the fill level of each mount point."""
+    mounts = html.Ul(className="mounts", **attributes(data_mounts=""))
+    return card("Storage", [mounts], id=id, class_name=class_name)
 
 
 def storage_data(context: PanelContext) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def find_buckets(context: PanelContext) -> Buckets:
     request, now_ms = context.request, context.sample.time_ms
     interval_ms = round(context.services.latest.interval_s * 1000)
     if request.zoom is not None:
-        window = build_zoom_window(request.zoom, now_ms, _WIDTH_PX, interval_ms)
+        # The sample is that of the end of the zoom; what the history still keeps depends on the present.
+        window = build_zoom_window(request.zoom, context.services.clock.now_ms(), _WIDTH_PX, interval_ms)
     else:
         span_ms = RANGES_MS[request.range]
         refresh_ms = min(max(span_ms // _REFRESHES, _MIN_REFRESH_MS), _MAX_REFRESH_MS)
