@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashtop import create_app
+from dashtop import create_app, demo
 from dashtop.settings import load
 from tests.processes import eventually
 
@@ -26,6 +26,14 @@ def running_app(**settings: Any) -> Iterator[Dashtop]:
         yield dashtop
     finally:
         dashtop.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_past() -> Iterator[None]:
+    """Simulate the last hour only: these tests start many demos and do not look at the history."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "PARTS", demo.PARTS[-1:])
+        yield
 
 
 @pytest.fixture
