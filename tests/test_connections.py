@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import select
 import socket
+import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,6 @@ from dashtop.server import THREADS, Server
 from dashtop.web.connections import (
     MAX_CONNECTIONS,
     MAX_LOG_RECORDS,
-    REQUEST_TIMEOUT_S,
     RateLimitFilter,
     compute_max_connections,
 )
@@ -29,11 +29,23 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 ALL = "/api/v1/system/monitoring/all"
+REQUEST_TIMEOUT_S = 4
+"""Of the servers of these tests; shorter than in reality."""
+PROGRAM = f"""#!{sys.executable}
+from dashtop.cli import main
+from dashtop.web import connections
+assert connections.REQUEST_TIMEOUT_S > {REQUEST_TIMEOUT_S}
+connections.REQUEST_TIMEOUT_S = {REQUEST_TIMEOUT_S}
+main()
+"""
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Running]:
-    with running("--no-gpu") as server:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    program = tmp_path_factory.mktemp("program") / "dashtop"
+    program.write_text(PROGRAM)
+    program.chmod(0o700)
+    with running("--no-gpu", command=program) as server:
         yield server
 
 
