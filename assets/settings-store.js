@@ -27,6 +27,11 @@
     from: [isMoment, ""],
     to: [isMoment, ""],
     tz: [oneOf("browser", "server", "utc"), "browser"],
+    process_group: [oneOf("user", "job", "gpu"), "user"],
+    process_sort: [matches(/^-?[a-z_]{1,30}$/), "-gpu_memory_mib"],
+    process_search: [matches(/^.{0,100}$/), ""],
+    process_only: [isIdList, ""],
+    me: [matches(/^.{1,64}$/), ""],
     theme: [oneOf("system", "light", "dark"), "system"],
     temperature: [oneOf("C", "F"), "C"],
     memory: [oneOf("GiB", "GB"), "GiB"],
@@ -40,7 +45,9 @@
   // A link names these even if they have their defaults: whoever opens it may have other settings.
   const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
   // Not kept in storage: where a visit begins does not depend on where the last one ended.
-  const ONLY_IN_ADDRESS = ["page", "from", "to", "event_gpu", "event_severity", "event_kind"];
+  const ONLY_IN_ADDRESS = ["page", "from", "to", "process_search", "process_only", "event_gpu", "event_severity", "event_kind"];
+  // Not in the address: a link would make its reader somebody else.
+  const NOT_IN_ADDRESS = ["me"];
   // Choices in panels, which the server needs to build their data.
   const OPTIONS = ["event_gpu", "event_severity", "event_kind"];
   // A change of these is a step that the browser's Back button takes back.
@@ -113,7 +120,7 @@
     const url = new URL(window.location.href);
     for (const name of NAMES) {
       const value = settings[name] || shown[name] || "";
-      if (value && (value !== defaults[name] || ALWAYS_IN_ADDRESS.includes(name))) url.searchParams.set(name, value);
+      if (value && !NOT_IN_ADDRESS.includes(name) && (value !== defaults[name] || ALWAYS_IN_ADDRESS.includes(name))) url.searchParams.set(name, value);
       else url.searchParams.delete(name);
     }
     if (url.href === window.location.href) return;

@@ -76,7 +76,7 @@ def test_gauges_hardware_processes_and_information_of_a_throttled_gpu(
         assert "14 processes: 15.0 GiB" in tab.text("[data-summary]")
         tab.page.click(".more-rows")
         assert len(table_pids(tab)) == 14
-        tab.page.locator("[data-column='pid']").focus()
+        tab.page.locator("#panel-processes [data-column='pid']").focus()
         tab.page.keyboard.press("Enter")
         assert table_pids(tab) == sorted([own, *range(900_001, 900_014)])
         heads = "() => [...document.querySelectorAll('[aria-sort=ascending]')].map(head => head.innerText)"

@@ -40,7 +40,7 @@ def test_hostile_names_do_no_harm(
             world.set(0, "processes", listed).save()  # processes that start now become events
             tab.wait_until(f"count => Object.keys(({NAMES})()).length === count", len(hostile))
             assert tab.page.evaluate(NAMES) == {str(pid): shown for pid, shown in hostile.items()}
-            places = tab.page.locator("[data-processes] tr td:nth-child(4)").all_inner_texts()
+            places = tab.page.locator("[data-processes] [data-cell='context']").all_inner_texts()
             assert set(places) == {f"env {IMAGE}"}
             assert f"RTX \ufffd{IMAGE}" in tab.text("#gpu-heading")
             assert "\x1b" not in tab.page.content()

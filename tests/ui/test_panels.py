@@ -115,17 +115,19 @@ def test_processes_and_their_totals() -> None:
     data = processes_data(first, other)
     assert data["processes"] == [
         {
-            "pid": 7, "type": "C+G", "name": None, "user": None, "context": "outside this container",
-            "started_ms": None, "foreign": True,
+            "user": None, "name": None, "type": "C+G", "context": "outside this container", "pid": 7,
+            "started_ms": None, "foreign": True, "unnamed": processes._FOREIGN,
         },
         {
-            "pid": 41, "type": "C", "name": "<b>x", "user": "root", "context": "docker 3fa9c1d2e4b5, Slurm job 4711",
-            "started_ms": 5, "foreign": False,
+            "user": "root", "name": "<b>x", "type": "C", "context": "docker 3fa9c1d2e4b5, Slurm job 4711", "pid": 41,
+            "started_ms": 5, "foreign": False, "unnamed": "",
         },
     ]  # fmt: skip
     unknown, known = objects(data["process_loads"])
     assert set(unknown.values()) == {None}
-    assert known == {"gpu_memory_mib": 6144, "sm_percent": 71, "cpu_percent": 103.5, "host_memory_mib": 3072}
+    assert known == {
+        "gpu_memory_mib": 6144, "sm_percent": 71, "cpu_percent": 103.5, "host_memory_mib": 3072, "idle_minutes": None
+    }  # fmt: skip
     assert objects(data["process_totals"]) == [
         {"count": 2, "unknown_count": 1, "gpu_memory_gib": 6.0, "used_gib": 10.0}
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dashtop.collector.idle import IdleTracker
 from dashtop.metrics import HOST_METRICS
 from dashtop.model.sample import CollectorRun, Gpu, GpuReading, Host, Sample
 from dashtop.model.unavailable import UnavailableReason
@@ -25,6 +26,7 @@ class Sampler:
         self._host_metrics: MetricReader[HostReader] = MetricReader(HOST_METRICS)
         self._sequence = 0
         self._implausible_count = 0
+        self._idle = IdleTracker()
 
     def sample(self, gpu_timeout_s: float) -> Sample:
         """Read host and GPUs once. A slow GPU delays the sample by about `gpu_timeout_s` at most."""
@@ -34,7 +36,7 @@ class Sampler:
         host_done = self._clock.monotonic()
         reading = self._read_gpus(gpu_timeout_s)
         gpus_done = self._clock.monotonic()
-        gpus = self._add_host_info(reading.gpus)
+        gpus = self._idle.add_idle_times(self._add_host_info(reading.gpus), time_ms)
         self._sequence += 1
         self._implausible_count += reading.implausible_count
         return Sample(

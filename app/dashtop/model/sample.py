@@ -84,7 +84,8 @@ class GpuProcess:
     """A process that uses GPU memory. `kind`: C (compute), G (graphics), M (MPS client), joined by + where several.
 
     The driver reports the first fields and the utilizations (percent of the GPU over the last sampling period). The
-    others have their defaults until the host is read. `cpu_percent`: 100 is one core.
+    others have their defaults until the host is read. `cpu_percent`: 100 is one core. `idle_since_ms`: since when
+    `sm_percent` is 0; None if it is not 0, or not known.
     """
 
     pid: int
@@ -96,6 +97,7 @@ class GpuProcess:
     decoder_percent: float | None = None
     cpu_percent: float | None = None
     host_memory_bytes: int | None = None
+    idle_since_ms: int | None = None
     info: ProcessInfo = ProcessInfo()
 
 

@@ -54,7 +54,7 @@ def build_layout(services: Services, interval_s: float, *, viewer: str | None = 
             dcc.Store(id=ids.FIGURES),
         ],
         className="app",
-        **attributes(data_interval=str(interval_s)),
+        **attributes(data_interval=str(interval_s), **({} if viewer is None else {"data_viewer": viewer})),
     )
 
 

@@ -41,6 +41,7 @@ SCRIPTS: Final = (
     "static-tree.js",
     "panels.js",
     "panels-hardware.js",
+    "process-tools.js",
     "panels-processes.js",
     "sparklines.js",
     "gpu-grid.js",

@@ -30,6 +30,7 @@ class Page:
 
 PAGES: Final = (
     Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),
+    Page(name="processes", title="Processes", sections=(Section.PROCESSES,)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
     Page(name="usage", title="Usage", sections=(Section.USAGE,)),
     Page(name="host", title="Host", sections=(Section.HOST,)),

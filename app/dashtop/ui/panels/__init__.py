@@ -21,6 +21,7 @@ PANELS: Final[tuple[Panel, ...]] = (
     hardware.HARDWARE,
     hardware.INFORMATION,
     processes.PANEL,
+    processes.ALL_GPUS,
     host.STORAGE,
     events.TIMELINE,
     events.EVENTS,

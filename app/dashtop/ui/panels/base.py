@@ -29,6 +29,7 @@ class Section(Enum):
     HISTORY = "history"
     CURRENT = "current"
     ALL_GPUS = "all-gpus"
+    PROCESSES = "processes"
     EVENTS = "events"
     USAGE = "usage"
     HOST = "host"
