@@ -12,7 +12,7 @@ from dashtop.model.ports import Services
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import processes
-from tests.builders import NOON_MS, FixedSample, make_gpu, make_history, make_sample, wait_until_written
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
 from tests.clock import FakeClock
 from tests.ui.worlds import make_context
 
@@ -120,7 +120,9 @@ def recorded(*samples: tuple[int, tuple[Gpu, ...]]) -> tuple[Services, Sample]:
         sample = make_sample(second, gpus=gpus)
         history.append(sample)
     wait_until_written(history)
-    return Services(latest=FixedSample(sample), history=history, clock=FakeClock(now_ms=sample.time_ms)), sample
+    return Services(
+        latest=FixedSample(sample), history=history, alerts=make_alerts(), clock=FakeClock(now_ms=sample.time_ms)
+    ), sample
 
 
 def test_ended_processes_are_those_that_run_no_more() -> None:
