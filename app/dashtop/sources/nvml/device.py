@@ -138,18 +138,17 @@ class NvmlDevice:
         if self._read_host_memory is not None:
             return self._read_host_memory()
         try:
-            info = self._query(queries.memory_v2)
+            return self._query(queries.memory_v2).use
         except Unavailable as error:
             if error.reason.is_lost:
                 raise
             # Drivers before R510 do not have v2 and that of WSL fails; v1 works in both.
-            info = self._query(pynvml.nvmlDeviceGetMemoryInfo)
-        return MemoryUse(info.used, info.total, info.free)
+            return self._query(queries.memory_v1)
 
     def reserved_memory(self) -> int:
         if self._read_host_memory is not None:
             raise Unavailable(UnavailableReason.UNIFIED_MEMORY)
-        return int(self._query(queries.memory_v2).reserved)
+        return self._query(queries.memory_v2).reserved
 
     def bar1(self) -> MemoryUse:
         return self._poll(EVERY_10_S, queries.bar1)

@@ -17,7 +17,7 @@ from dashtop.sources.gpu_records import (
 )
 from dashtop.sources.nvml.bindings import call, call_or_none, read_text, read_text_or_none
 from dashtop.sources.nvml.driver_files import read_first_line
-from dashtop.sources.nvml.queries import MILLI, memory_v2, mig_mode
+from dashtop.sources.nvml.queries import MILLI, memory_v1, memory_v2, mig_mode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,8 @@ def read_device(handle: Any, index: int, driver: Driver, *, uuid: str) -> Device
     """Read the static facts of a GPU."""
     name = read_text_or_none(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
     capability = call_or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    memory = call_or_none(memory_v2, handle) or call_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    reserved = call_or_none(memory_v2, handle)
+    memory = reserved.use if reserved is not None else call_or_none(memory_v1, handle)
     total = memory.total if memory is not None else None
     is_shared = shares_host_memory(name, total, host_memory_bytes=driver.host_memory_bytes)
     power = call_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)

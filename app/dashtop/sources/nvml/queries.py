@@ -20,9 +20,26 @@ MIN_GPM_INTERVAL_S = 0.1
 Handle = Any
 
 
-def memory_v2(handle: Handle) -> Any:
-    """Return memory with the part reserved by the driver (NVML manual, nvmlMemory_v2_t; R510 and later)."""
-    return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+class ReservedMemory(NamedTuple):
+    """Bytes of device memory, and those that the driver reserves, which do not count as used."""
+
+    use: MemoryUse
+    reserved: int
+
+
+def memory_v2(handle: Handle) -> ReservedMemory:
+    """Return memory with the part reserved by the driver (NVML manual, nvmlMemory_v2_t; R510 and later).
+
+    pynvml runs Python code for each field of a struct that is read, so each is read once.
+    """
+    info = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+    return ReservedMemory(MemoryUse(info.used, info.total, info.free), info.reserved)
+
+
+def memory_v1(handle: Handle) -> MemoryUse:
+    """Return memory; what the driver reserves counts as used."""
+    info = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return MemoryUse(info.used, info.total, info.free)
 
 
 def bar1(handle: Handle) -> MemoryUse:
