@@ -150,6 +150,20 @@ def test_xids_are_joined_and_counted_and_the_most_severe_gives_kind_and_advice()
     assert advice.startswith("Reboot.")
 
 
+def test_alerts_have_a_row_of_their_own() -> None:
+    alert = Event(
+        time_ms=NOON_MS + 31_000,
+        kind="alert_firing",
+        severity=Severity.WARNING,
+        text="GPU 0 (H100): power brake.",
+        gpu_uuid=UUID,
+        advice="Check cables.",
+    )
+    resolved = replace(alert, kind="alert_resolved", time_ms=NOON_MS + 61_000)
+    timeline = build(make_history({}, events=[alert, resolved]))
+    assert spans_of(timeline, "alerts") == [(3, 4, "alert-warning", alert.text, alert.advice)]
+
+
 def test_ecc_errors_are_counted_in_each_bucket_and_a_reset_counter_starts_again() -> None:
     corrected = [7.0, 7.0, 9.0, 9.0, 2.0, 2.0, 2.0, NAN, 3.0, 3.0]
     uncorrected = [0.0] * 8 + [1.0, 1.0]

@@ -49,7 +49,7 @@ STATE_KINDS: Final = ("gpu_lost", "gpu_back", "gpu_added", "gpu_removed", "drive
 """Events that say why a GPU has no readings."""
 EVENT_KINDS: Final = (
     *STATE_KINDS,
-    *("xid", "ecc", "driver_changed", "restart", "history_replaced", "history_damaged"),
+    *("xid", "ecc", "alert_firing", "driver_changed", "restart", "history_replaced", "history_damaged"),
 )
 """Events that the timeline shows. Throttling and pending resets are shown from readings, processes not at all."""
 
@@ -73,6 +73,7 @@ _ECC: Final = ("", "ecc-corrected", "ecc-uncorrected")
 _REMAP: Final = ("", "remap-pending", "remap-failed")
 _THROTTLE: Final = ("", "throttle-cap", "throttle-soft", "throttle-hard")
 _LINK: Final = ("", "link-slow", "link-down")
+_ALERTS: Final = ("", "alert-info", "alert-warning", "alert-critical")
 _NOTES: Final = ("", "note-info", "note-warning", "note-critical")
 
 
@@ -184,7 +185,8 @@ def build_spans(row: Row, factor: int = 1) -> list[Span]:
 def _build_rows(gpu: GpuHistory, window: Window, is_recorded: Booleans, gap_text: str) -> list[Row]:
     return [
         _build_state(gpu, window, is_recorded, gap_text),
-        _build_xids(gpu, window),
+        _build_event_row("alerts", _ALERTS, [event for event in gpu.events if event.kind == "alert_firing"], window),
+        _build_event_row("xid", _XIDS, [event for event in gpu.events if event.kind == "xid"], window),
         _build_ecc(gpu, window),
         _build_remap(gpu, window),
         _build_throttling(gpu, window),
@@ -256,10 +258,6 @@ def _find_trailing(mask: Booleans) -> Booleans:
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
-
-
-def _build_xids(gpu: GpuHistory, window: Window) -> Row:
-    return _build_event_row("xid", _XIDS, [event for event in gpu.events if event.kind == "xid"], window)
 
 
 def _build_event_row(name: str, kinds: Sequence[str], events: Sequence[Event], window: Window) -> Row:

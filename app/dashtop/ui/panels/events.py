@@ -61,6 +61,8 @@ KIND_TITLES: Final[Mapping[str, str]] = {
     "restart": "dashtop started",
     "history_replaced": "History replaced",
     "history_damaged": "History damaged",
+    "alert_firing": "Alert",
+    "alert_resolved": "Alert resolved",
 }
 _PROCESS_KINDS: Final = ("process_start", "process_end")
 _DEFAULT_KINDS: Final = tuple(kind for kind in EVENT_KINDS if kind not in _PROCESS_KINDS)
