@@ -29,6 +29,7 @@ _SPECIAL_TITLES: Final = {"compact": "Status bar", "compare": "All GPUs"}
 _OF_ALL_GPUS: Final = frozenset(
     {
         "compare",
+        "panel-all-processes",
         "panel-ecc",
         "panel-events",
         "panel-health",
