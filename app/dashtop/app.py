@@ -161,7 +161,13 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     readers = readers or build_readers(settings, clock)
     history = build_history(settings, clock, read_timeout_s=HISTORY_TIMEOUT_S)
     latest = LatestSample(clock=clock, interval_s=settings.interval)
-    alerts = AlertService(data_folder(settings), clock=clock, is_writer=lambda: history.is_writer)
+    alerts = AlertService(
+        data_folder(settings),
+        clock=clock,
+        is_writer=lambda: history.is_writer,
+        channels=settings.notify,
+        is_simulated=bool(settings.demo),
+    )
     collector = Collector(
         sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
         history=history,

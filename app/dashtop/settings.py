@@ -30,6 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from dashtop.alerts.channels import Channel  # noqa: TC001 - pydantic evaluates it
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.errors import SettingsError
 
@@ -316,6 +317,18 @@ class Settings(BaseSettings):
         Option(flag="--keep-mb", metavar="MB"),
     ] = 4000
 
+    notify: Annotated[
+        tuple[Channel, ...],
+        Field(description="channels for notices of alerts; in the settings file only"),
+    ] = ()
+
+    @field_validator("notify")
+    @classmethod
+    def _require_different_names(cls, value: tuple[Channel, ...]) -> tuple[Channel, ...]:
+        if len({channel.name for channel in value}) < len(value):
+            raise ValueError("two channels have the same name")
+        return value
+
     @field_validator("auth_header")
     @classmethod
     def _require_proxy(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -382,10 +395,12 @@ def describe_demo(demo: int | Path) -> str:
 
 
 def options() -> dict[str, Option]:
-    """Return the option of each setting, by field name."""
+    """Return the option of each setting that has one, by field name."""
     described = {}
     for name, field in Settings.model_fields.items():
-        option = next(item for item in field.metadata if isinstance(item, Option))
+        option = next((item for item in field.metadata if isinstance(item, Option)), None)
+        if option is None:
+            continue
         aliases = field.validation_alias
         env = tuple(map(str, aliases.choices)) if isinstance(aliases, AliasChoices) else ()
         described[name] = replace(option, help=field.description or "", env=env)
@@ -473,6 +488,8 @@ def _format_error(error: ErrorDetails) -> str:
     """Return one sentence: which setting, which value, and what it must be."""
     described = options()
     location = str(error["loc"][0]) if error["loc"] else ""
+    if location == "notify":
+        return _format_channel_error(error)
     option = described.get(location) or next((each for each in described.values() if location in each.env), None)
     if option is None:
         close = get_close_matches(location.replace("-", "_"), described, 1)
@@ -480,6 +497,12 @@ def _format_error(error: ErrorDetails) -> str:
         return f"There is no setting {location[:MAX_QUOTED_LENGTH]!r}.{hint} The settings are {', '.join(described)}."
     value = "" if option.is_secret else f" {str(error['input'])[:MAX_QUOTED_LENGTH]!r}"
     return f"{option.flag}{value}: {_format_requirement(error, option)} (environment: {', '.join(option.env)})."
+
+
+def _format_channel_error(error: ErrorDetails) -> str:
+    """Return one sentence about an entry of `notify`; it does not repeat values, which can be secrets."""
+    place = "".join(f"[{each + 1}]" if isinstance(each, int) else f".{each}" for each in error["loc"][1:])
+    return f"notify{place} in the settings file: {error['msg'].removeprefix('Value error, ')}."
 
 
 def _format_requirement(error: ErrorDetails, option: Option) -> str:

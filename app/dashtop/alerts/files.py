@@ -1,4 +1,4 @@
-"""What outlives a restart: the active alerts, and what people have said about them. Two JSON files in the data folder.
+"""What outlives a restart: the active alerts, and what people have said about them. JSON files in the data folder.
 
 All processes of a folder share the marks of people, so each change reads the file again under a lock. Only the process
 that writes the history keeps the active alerts.
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from dashtop.alerts.delivery import Told
 from dashtop.model.alert import Alert, AlertState, Silence
 from dashtop.model.metric import Severity
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALERTS_FILE: Final = "alerts.json"
+TOLD_FILE: Final = "alert-notices.json"
 MARKS_FILE: Final = "alert-marks.json"
 MAX_BYTES: Final = 4_000_000
 RecordT = TypeVar("RecordT")
@@ -47,7 +49,7 @@ class Marks:
 
 
 class AlertFiles:
-    """The two files in `folder`; None: nothing is kept. Every method raises OSError; it blocks as long as the disk."""
+    """The files in `folder`; None: nothing is kept. Every method raises OSError; it blocks as long as the disk."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -61,6 +63,26 @@ class AlertFiles:
     def write_alerts(self, alerts: Sequence[Alert]) -> None:
         """Replace the stored alerts."""
         self._write(ALERTS_FILE, {"version": 1, "alerts": [asdict(alert) for alert in alerts]})
+
+    def read_told(self) -> dict[str, dict[str, Told]]:
+        """Return what each channel was told, by alert."""
+        told: dict[str, dict[str, Told]] = {}
+        for entry in _get_list(self._read(TOLD_FILE), "told"):
+            if isinstance(entry, dict):
+                channel, alert = entry.pop("channel", None), entry.pop("alert", None)
+                parsed = _parse(Told, entry)
+                if isinstance(channel, str) and isinstance(alert, str) and parsed is not None:
+                    told.setdefault(channel, {})[alert] = parsed
+        return told
+
+    def write_told(self, told: Mapping[str, Mapping[str, Told]]) -> None:
+        """Replace what each channel was told."""
+        entries = [
+            {"channel": channel, "alert": alert, **asdict(each)}
+            for channel, alerts in told.items()
+            for alert, each in alerts.items()
+        ]
+        self._write(TOLD_FILE, {"version": 1, "told": entries})
 
     def read_changed_marks(self) -> Marks | None:
         """Return the marks if the file has changed since the last call."""

@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dashtop.alerts.delivery import Delivery, Told
 from dashtop.alerts.engine import AlertEngine
 from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks
 from dashtop.alerts.rules import RULES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from dashtop.alerts.channels import Channel
     from dashtop.alerts.rules import Rule
     from dashtop.model.alert import Alert
     from dashtop.model.ports import Clock
@@ -45,8 +47,10 @@ class AlertService:
         clock: Clock,
         is_writer: Callable[[], bool],
         rules: Sequence[Rule] = RULES,
+        channels: Sequence[Channel] = (),
+        is_simulated: bool = False,
     ) -> None:
-        """`is_writer`: whether this process writes the history, and so keeps the active alerts."""
+        """`is_writer`: whether this process writes the history, and so keeps the active alerts and sends notices."""
         self._files = AlertFiles(folder)
         self._clock = clock
         self._is_writer = is_writer
@@ -59,10 +63,18 @@ class AlertService:
         self._known: tuple[Alert, ...] = ()
         self._written: tuple[Alert, ...] = ()
         self._loaded = threading.Event()
+        self._told: dict[str, dict[str, Told]] = {}
         self._has_failed = False
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashtop-alerts", daemon=True)
+        self._delivery = Delivery(
+            channels,
+            clock=clock,
+            active=self._list_stored,
+            store=self._files.write_told,
+            is_simulated=is_simulated,
+        )
 
     def start(self) -> None:
         """Read the stored alerts and marks, in the background."""
@@ -72,6 +84,7 @@ class AlertService:
         """Write what has changed, for at most a second."""
         self._closing.set()
         self._wake.set()
+        self._delivery.close()
         if self._thread.is_alive():
             self._thread.join(CHANGE_TIMEOUT_S)
 
@@ -84,6 +97,7 @@ class AlertService:
         changed = self._engine.update(sample, self._list_acknowledged(marks))
         self._alerts = tuple(_mark(alert, marks, sample.time_ms) for alert in self._engine.alerts())
         if changed:
+            self._delivery.offer_ended(alert for alert in changed if alert.state is AlertState.RESOLVED)
             self._wake.set()
         return tuple(_build_event(alert, sample) for alert in changed if _is_told(alert))
 
@@ -137,6 +151,15 @@ class AlertService:
         )
         return True
 
+    def test_channel(self, name: str) -> str | None:
+        """Send a test notice to a channel; see the Alerts port."""
+        return self._delivery.test(name)
+
+    def _list_stored(self) -> tuple[Alert, ...]:
+        """Return the active alerts as they are now, of those that are stored."""
+        stored = {(alert.id, alert.since_ms) for alert in self._written}
+        return tuple(alert for alert in self._alerts if (alert.id, alert.since_ms) in stored)
+
     def _change(self, change: Callable[[Marks], Marks]) -> None:
         """Change the marks here at once, and soon in the file, where other processes may have changed them too."""
         with self._lock:
@@ -152,6 +175,7 @@ class AlertService:
     def _run(self) -> None:
         self._try(self._load)
         self._loaded.set()
+        self._delivery.start(self._told)
         while not self._closing.is_set():
             self._wake.wait(FILE_INTERVAL_S)
             self._wake.clear()
@@ -169,6 +193,7 @@ class AlertService:
 
     def _load(self) -> None:
         self._known = self._files.read_alerts()
+        self._told = self._files.read_told()
         self._marks = self._files.read_changed_marks() or self._marks
 
     def _synchronize(self) -> None:

@@ -7,6 +7,7 @@ DashtopError                  base class; the message says what is wrong and wha
 ├── Unavailable               a value is missing; has the UnavailableReason
 ├── CollectionEndedError      no sample will follow: dashtop is shutting down
 ├── OutputError              standard output cannot be written
+├── DeliveryError             a notice of an alert was not delivered
 ├── ExportError               an export cannot be written
 ├── ServerRequestError        a request to a dashtop server failed
 └── QueryError                a query of the history is invalid
@@ -41,6 +42,10 @@ class QueryError(DashtopError):
 
 class OutputError(DashtopError):
     """Standard output is closed or full."""
+
+
+class DeliveryError(DashtopError):
+    """A notice was not delivered. The message says why, without addresses or secrets."""
 
 
 class ExportError(DashtopError):

@@ -410,6 +410,9 @@ class Alerts(Protocol):
     def remove_silence(self, silence_id: str) -> bool:
         """End a silence; return whether there was one with this id."""
 
+    def test_channel(self, name: str) -> str | None:
+        """Send a test notice to a channel. Return why that failed; None if it was sent. Raises KeyError."""
+
 
 class Clock(Protocol):
     """A source of time, so that tests can set it."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         AckBody,
         AlertParams,
         AlertsParams,
+        ChannelBody,
         Params,
         SilenceBody,
         SilenceParams,
@@ -96,6 +97,15 @@ def remove_silence(context: Context, params: SilenceParams) -> Response:
     if not context.services.alerts.remove_silence(params.silence_id):
         raise NotFound("There is no silence with this id.")
     return Response(status=204)
+
+
+def send_test(context: Context, _params: Params, body: ChannelBody) -> Response:
+    """Send a test notice."""
+    try:
+        error = context.services.alerts.test_channel(body.channel)
+    except KeyError:
+        raise NotFound("There is no channel with this name.") from None
+    return json_response({"ok": error is None, "error": error})
 
 
 def _encode(alert: Alert) -> dict[str, Any]:

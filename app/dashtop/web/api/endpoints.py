@@ -11,6 +11,7 @@ from dashtop.web.api.params import (
     AckBody,
     AlertParams,
     AlertsParams,
+    ChannelBody,
     EventsParams,
     ExportParams,
     GpuParams,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 ERRORS = {
     400: "No such GPU: `Invalid GPU ID`. Or the body is not JSON.",
-    404: "There is no such alert or silence.",
+    404: "There is no such alert, silence or channel.",
     409: "There are too many silences.",
     415: "The body must be application/json.",
     401: "Access token required: `Authorization: Bearer TOKEN`.",
@@ -225,6 +226,15 @@ ENDPOINTS = (
         response=None,
         media_types=(),
         errors=frozenset({404}),
+    ),
+    Endpoint(
+        path="/notify/test",
+        summary="Send a test notice to a channel of the settings file.",
+        handler=alerts.send_test,
+        method="POST",
+        body=ChannelBody,
+        response=schemas.ChannelTest,
+        errors=frozenset({400, 404, 415}),
     ),
     Endpoint(
         path="/stream",

@@ -326,6 +326,12 @@ class AckBody(Body):
     by: Annotated[_Name, Field(description="Who has seen it.", examples=["ada"])] = ""
 
 
+class ChannelBody(Body):
+    """A channel."""
+
+    channel: Annotated[_Name, Field(description="Its name in the settings file.", examples=["team"])]
+
+
 class SilenceBody(Body):
     """What to silence, and until when."""
 

@@ -321,6 +321,13 @@ class AlertRule(ResponseBody):
     )
 
 
+class ChannelTest(ResponseBody):
+    """The result of a test notice."""
+
+    ok: bool = Field(description="Whether the channel has taken it.")
+    error: str | None = Field(description="Why not.", examples=["It answered with status 404."])
+
+
 class Silence(ResponseBody):
     """Suppresses the notices of matching alerts."""
 
