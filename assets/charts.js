@@ -1,50 +1,31 @@
-// The charts: one pointer and one zoom for all of them, and lines that stay hidden when new figures arrive.
+// The charts: figures and their versions, one zoom for all of them, and lines that stay hidden when new figures arrive.
+// assets/chart-cursor.js draws the cursor, assets/chart-table.js the table.
 (function () {
   "use strict";
 
   const dashtop = window.dashtop;
-  const { internals } = dashtop;
-  const { settings, times } = dashtop;
+  const { settings, times, units, parts } = dashtop;
   const touchScreen = window.matchMedia("(pointer: coarse)");
   const hidden = new Set(); // "chart metric"
   const figures = {};
-  let pointerTime = null;
-  let newestSince = null;
+  const listeners = []; // functions of the id of a chart with a new figure
+  const PLOT_OPTIONS = { displayModeBar: false, responsive: true, showTips: false, scrollZoom: false, doubleClick: false };
+  let newestRecorded = null;
 
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
-
-  // "  (61.0 to 63.0)"; a range that would show the same number twice, and one of a gap, is empty.
-  function formatRange(low, high, digits) {
-    const [lowest, highest] = [low, high].map((value) => (Number.isFinite(value) ? value.toFixed(digits) : ""));
-    return lowest === highest ? "" : `  (${lowest} to ${highest})`;
-  }
-
-  // The pointer shows the lowest and highest value of each bucket. They come with the trace, [mean, low, high], or are
-  // the edges of its band, which are the two traces before it.
-  function addRange(trace, index, data) {
-    if (trace.customdata) {
-      const rows = dashtop.units.decodeRows(trace.customdata);
-      return { ...trace, customdata: rows.map(([mean, low, high]) => [mean, low, high, formatRange(low, high, 2)]) };
-    }
-    if (!(trace.hovertemplate || "").includes("customdata")) return trace;
-    const [low, high] = data.slice(index - 2, index);
-    const [lowest, highest] = [low, high].map((edge) => dashtop.units.decodeArray(edge.y));
-    const offset = (low.x0 - trace.x0) / trace.dx; // buckets before the band begins
-    const ranges = lowest.map((value, at) => [value, highest[at], formatRange(value, highest[at], 1)]);
-    return { ...trace, customdata: [...Array.from({ length: offset }, () => [null, null, ""]), ...ranges] };
-  }
 
   // Plotly shows numbers on a time axis in the browser's zone, and texts as they are. From a start and a step it cannot
   // know that daylight saving time begins or ends in between.
   function convertTimes(figure) {
     const { range } = figure.layout.xaxis;
+    if (!range) return figure;
     const changes = times.hasClockChange(...range);
     const isBrowserZone = range.every((ms) => times.offset(ms) === -60_000 * new Date(ms).getTimezoneOffset());
     if (isBrowserZone && !changes) return figure;
     const toShown = isBrowserZone ? (ms) => ms : times.toWall;
     const convert = (trace) => {
       if (!changes) return { ...trace, x0: toShown(trace.x0) };
-      const moments = dashtop.units.decodeArray(trace.y).map((_, at) => trace.x0 + at * trace.dx);
+      const moments = units.decodeArray(trace.y).map((_, at) => trace.x0 + at * trace.dx);
       return { ...trace, x: moments.map(toShown), x0: undefined, dx: undefined };
     };
     const layout = { ...figure.layout, xaxis: { ...figure.layout.xaxis, range: range.map(toShown) } };
@@ -55,31 +36,47 @@
 
   function show(chart) {
     if (!figures[chart]) return;
-    const converted = dashtop.units.convertFigure(figures[chart]);
-    const figure = convertTimes({ ...converted, data: converted.data.map(addRange) });
+    const figure = convertTimes(units.convertFigure(figures[chart]));
     const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
     // On a touch screen a finger that moves over a chart scrolls the page.
     const layout = touchScreen.matches ? { ...figure.layout, dragmode: false } : figure.layout;
-    window.dash_clientside.set_props(chart, { figure: { data, layout } });
+    plotFigure(chart, { data, layout });
     writeLegend(chart, data);
+    listeners.forEach((listener) => listener(chart));
+  }
+
+  // The charts of the page are components of Dash; those that a user adds are plain elements.
+  function plotFigure(chart, figure) {
+    const element = document.getElementById(chart);
+    if (element && element.dataset.added !== undefined) {
+      if (window.Plotly) window.Plotly.react(element.firstElementChild, figure.data, figure.layout, PLOT_OPTIONS);
+    } else window.dash_clientside.set_props(chart, { figure });
   }
 
   // Legends of layers that only the figure knows. Process names are untrusted: they are written as text.
   function writeLegend(chart, data) {
     const list = document.querySelector(`[data-legend="${chart}"]`);
     if (!list) return;
-    const named = data.filter((trace) => trace.meta);
-    dashtop.parts.fit(list, named.length, (parent) => dashtop.parts.make("span", "legend-item", parent));
+    const named = data.filter((trace) => trace.meta && trace.meta.label);
+    parts.fit(list, named.length, (parent) => parts.make("span", "legend-item", parent));
     named.forEach((trace, position) => {
-      dashtop.parts.write(list.children[position], trace.meta);
+      parts.write(list.children[position], trace.meta.label);
       list.children[position].style.setProperty("--series", trace.line.color);
     });
   }
 
-  function writeSince(since) {
-    newestSince = since;
-    const time = since && times.minutes(since);
-    for (const element of document.querySelectorAll("[data-since]")) dashtop.parts.write(element, time ? `since ${time}` : "");
+  function formatSpan(ms) {
+    const minutes = Math.max(1, Math.round(ms / 60_000));
+    if (minutes < 120) return `${minutes} min`;
+    return minutes < 2880 ? `${Math.round(minutes / 60)} h` : `${Math.round(minutes / 1440)} d`;
+  }
+
+  // "10 min of 24 h recorded" of a history that is younger than its range.
+  function writeRecorded(recorded) {
+    newestRecorded = recorded;
+    const range = document.querySelector(`#time-range input[value="${settings.get("range")}"] + label`);
+    const text = recorded && range && !settings.span() ? `${formatSpan(Date.now() - recorded)} of ${range.textContent} recorded` : "";
+    for (const element of document.querySelectorAll("[data-since]")) parts.write(element, text);
   }
 
   function draw(charts) {
@@ -88,10 +85,10 @@
   }
 
   // Callback of the store "figures" (app/dashtop/ui/callbacks.py).
-  function drawFigures({ version, charts, since }) {
-    dashtop.storeDelta.setVersion("figures", version);
+  function drawFigures({ versions, charts, recorded }) {
+    for (const [chart, version] of Object.entries(versions)) dashtop.storeDelta.setVersion(chart, version);
     draw(charts);
-    writeSince(since);
+    writeRecorded(recorded);
   }
 
   // Graphs become plots when plotly.js is loaded, which may be after the first figures.
@@ -99,34 +96,9 @@
     for (const plot of plots()) {
       if (plot.dataset.hasListeners || !plot.on) continue;
       plot.dataset.hasListeners = "true";
-      plot.on("plotly_hover", (event) => movePointer(plot, event.points[0].x));
-      plot.on("plotly_unhover", () => movePointer(plot, null));
-      plot.on("plotly_afterplot", restorePointer);
       plot.on("plotly_relayout", zoomIn);
       plot.on("plotly_doubleclick", resetZoom);
     }
-  }
-
-  // --- pointer ------------------------------------------------------------------------------------------------
-
-  // Plotly also reports hovers that we cause: only the chart under the mouse moves the pointer of the others.
-  function movePointer(source, time) {
-    if (pointerTime === time || (time !== null && !source.matches(":hover"))) return;
-    pointerTime = time;
-    for (const plot of plots()) {
-      if (plot === source || !plot.offsetParent || !internals.hasAxes(plot)) continue;
-      if (time === null) internals.hidePointer(plot);
-      else internals.showPointer(plot, time);
-    }
-  }
-
-  // A redrawn chart shows what is under the mouse, but reports no hover.
-  function restorePointer() {
-    const source = pointerTime && plots().find((plot) => plot.matches(":hover"));
-    const time = source ? internals.pointerTime(source) : null;
-    if (time === null) return;
-    pointerTime = null;
-    movePointer(source, time);
   }
 
   // --- zoom ---------------------------------------------------------------------------------------------------
@@ -157,10 +129,58 @@
     draw,
     redraw() {
       Object.keys(figures).forEach(show);
-      writeSince(newestSince);
+      writeRecorded(newestRecorded);
     },
+    show,
+    // The figure of a chart as the server has sent it: in the units of the server, times in epoch milliseconds.
+    figure: (chart) => figures[chart],
+    // The lines of a chart: [{meta, colour, x0, dx, rows: [mean, lowest, highest][]}].
+    lines: (chart) => readLines(figures[chart]).filter(({ metric }) => !hidden.has(`${chart} ${metric}`)),
+    forget(chart) {
+      delete figures[chart];
+      dashtop.storeDelta.forget(chart);
+    },
+    onDraw: (listener) => listeners.push(listener),
+    resetZoom,
     zoom: settings.span,
   };
+
+  // --- values -------------------------------------------------------------------------------------------------
+
+  // Lowest and highest values come with the trace, [mean, low, high], or are the edges of its band: the two traces
+  // before it, which begin with the first value.
+  function readRows(trace, index, data) {
+    if (trace.customdata) return units.decodeRows(trace.customdata);
+    const means = units.decodeArray(trace.y);
+    if (!trace.meta.band) return means.map((mean) => [mean, mean, mean]);
+    const [low, high] = data.slice(index - 2, index);
+    const [lowest, highest] = [low, high].map((edge) => units.decodeArray(edge.y));
+    const offset = Math.round((low.x0 - trace.x0) / trace.dx);
+    return means.map((mean, at) => [mean, lowest[at - offset] ?? mean, highest[at - offset] ?? mean]);
+  }
+
+  const decoded = new WeakMap(); // a figure is decoded once, when it is first pointed at
+
+  function readLines(figure) {
+    if (!figure) return [];
+    if (!decoded.has(figure)) {
+      const lines = figure.data
+        .map((trace, index) => [trace, index])
+        .filter(([trace]) => trace.meta && trace.meta.label)
+        .map(([trace, index]) => ({
+          meta: trace.meta,
+          metric: trace.legendgroup,
+          colour: trace.line.color,
+          x0: trace.x0,
+          dx: trace.dx,
+          known: units.decodeArray(trace.y).map(Number.isFinite),
+          rows: readRows(trace, index, figure.data),
+        }));
+      decoded.set(figure, lines);
+    }
+    return decoded.get(figure);
+  }
+
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, draw_figures: drawFigures };
 })();

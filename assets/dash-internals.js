@@ -74,18 +74,27 @@
     return Boolean(plot._fullLayout && plot._fullLayout._plots.xy);
   }
 
-  function showPointer(plot, time) {
-    window.Plotly.Fx.hover(plot, { xval: plot._fullLayout.xaxis.d2c(time) }, "xy");
+  // Pixels from the left edge of a plot at which its time axis shows `time`, a text such as "2026-11-29 02:04:09.000".
+  function timeToPixel(plot, time) {
+    const axis = plot._fullLayout.xaxis;
+    return axis._offset + axis.d2p(time);
   }
 
-  function hidePointer(plot) {
-    window.Plotly.Fx.unhover(plot);
+  // What the time axis of a plot shows at a pixel, as text.
+  function pixelToTime(plot, pixel) {
+    const axis = plot._fullLayout.xaxis;
+    return String(axis.p2d(pixel - axis._offset));
   }
 
-  // The time under the pointer of a plot, or null.
-  function pointerTime(plot) {
-    const points = plot._hoverdata;
-    return points && points.length > 0 ? points[0].x : null;
+  // Pixels of the left and the right end of the time axis.
+  function plotEdges(plot) {
+    const axis = plot._fullLayout.xaxis;
+    return [axis._offset, axis._offset + axis._length];
+  }
+
+  function msPerPixel(plot) {
+    const axis = plot._fullLayout.xaxis;
+    return (axis._rl[1] - axis._rl[0]) / axis._length;
   }
 
   window.dashtop = {
@@ -96,9 +105,10 @@
       callbackResult,
       readPersisted,
       hasAxes,
-      showPointer,
-      hidePointer,
-      pointerTime,
+      timeToPixel,
+      pixelToTime,
+      plotEdges,
+      msPerPixel,
     },
   };
 })();

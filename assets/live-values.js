@@ -5,7 +5,6 @@
 
   const dashtop = window.dashtop;
   const root = document.documentElement;
-  const GPU_COLOURS = 8; // in tokens.css
   let shown = null; // the last snapshot
 
   function write(element, text) {
@@ -40,9 +39,8 @@
     write(element, missing ? "N/A" : value.toFixed(Number(digits)));
     if (element.dataset.unit) mark(element, "unit", symbol);
     element.classList.toggle("missing", missing);
-    const title = missing ? snapshot.missing[metric] || "no GPU" : (snapshot.shared && shared) || help;
+    mark(element, "tip", missing ? snapshot.missing[metric] || "no GPU" : (snapshot.shared && shared) || help);
     if (shared) element.classList.toggle("shared", !missing && snapshot.shared);
-    if (element.title !== title) element.title = title;
     const optional = element.closest(".optional");
     if (optional && optional.hidden !== missing) optional.hidden = missing;
   }
@@ -59,6 +57,13 @@
     else if (!bar.hasAttribute("role")) bar.setAttribute("role", "meter");
     bar.classList.toggle("empty", clamped === 0);
     mark(bar, "level", level);
+    mark(bar, "load", dashtop.settings.get("bars") === "load" && known ? findLoad(clamped) : "");
+  }
+
+  // With "Bar colours: by load" a bar is green below 70 %, yellow below 85 %, else red.
+  function findLoad(percent) {
+    if (percent < 70) return "low";
+    return percent < 85 ? "medium" : "high";
   }
 
   // Percent of the bar: the value itself, or its share of the metric that stands for a full bar.
@@ -73,7 +78,7 @@
   function paintWarning(element, snapshot) {
     const { severity, message } = snapshot.warnings[element.dataset.warning] || { severity: "", message: "" };
     write(element, message);
-    element.title = message;
+    mark(element, "tip", message);
     mark(element, "severity", severity);
   }
 
@@ -111,7 +116,6 @@
     root.dataset.simulated = String(snapshot.simulated);
     root.dataset.gpuOld = String(isGpuStale(snapshot));
     root.dataset.shared = String(snapshot.shared);
-    root.style.setProperty("--gpu", `var(--gpu-${(snapshot.gpu || 0) % GPU_COLOURS})`);
   }
 
   function paint(snapshot) {

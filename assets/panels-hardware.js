@@ -72,7 +72,7 @@
       parts.write(title, label);
       parts.write(value, text === null ? "N/A" : text);
       value.classList.toggle("missing", text === null);
-      if (value.title !== (text || NOT_SUPPORTED)) value.title = text || NOT_SUPPORTED;
+      parts.mark(value, "tip", text || NOT_SUPPORTED);
     });
   }
 

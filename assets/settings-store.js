@@ -40,6 +40,9 @@
     event_gpu: [matches(/^\d{1,4}$/), ""],
     event_severity: [isNameList, ""],
     event_kind: [isNameList, ""],
+    charts: [matches(/^[a-z0-9._]{1,60}(,[a-z0-9._]{1,60}){0,11}$/), ""],
+    details: [oneOf("open", "closed"), "closed"],
+    bars: [oneOf("plain", "load"), "plain"],
   };
   const NAMES = Object.keys(FIELDS);
   // A link names these even if they have their defaults: whoever opens it may have other settings.
@@ -49,7 +52,7 @@
   // Not in the address: a link would make its reader somebody else.
   const NOT_IN_ADDRESS = ["me"];
   // Choices in panels, which the server needs to build their data.
-  const OPTIONS = ["event_gpu", "event_severity", "event_kind"];
+  const OPTIONS = ["charts", "event_gpu", "event_severity", "event_kind"];
   // A change of these is a step that the browser's Back button takes back.
   const STEPS = ["page", "view", "gpu", "range", "from", "to"];
 

@@ -13,6 +13,7 @@
     interval: "update-interval",
     temperature: "temperature-unit",
     memory: "memory-unit",
+    bars: "bar-colours",
     tz: "time-zone",
   };
 
@@ -40,14 +41,14 @@
   }
 
   // Callback of Dash for changed controls. The first call, at the start, applies the stored settings to the controls.
-  function applyControls(gpu, range, mode, interval, temperature, memory, tz) {
+  function applyControls(gpu, range, mode, interval, temperature, memory, tz, bars) {
     if (!started) {
       started = true;
       showSettings(Object.keys(CONTROLS));
       applyPanelOrder();
       return;
     }
-    const changes = { view: mode, temperature, memory, tz };
+    const changes = { view: mode, temperature, memory, tz, bars };
     if (range && range !== shownRange) {
       shownRange = range;
       Object.assign(changes, { range, from: "", to: "" });
@@ -66,7 +67,7 @@
   settings.onChange((names) => {
     showSettings(names);
     if (names.includes("order") || names.includes("hidden")) applyPanelOrder();
-    if (names.includes("temperature") || names.includes("memory")) {
+    if (["temperature", "memory", "bars"].some((name) => names.includes(name))) {
       dashtop.repaint();
       dashtop.charts.redraw();
     }

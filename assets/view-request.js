@@ -14,9 +14,36 @@
     return widths.length === 0 ? width : Math.max(100, Math.round((Math.min(...widths) - 60) / 25) * 25);
   }
 
+  // Charts far from what is on the screen are not drawn: a redraw costs the browser about 30 ms a chart.
+  const nearby = new Set();
+  const watched = new WeakSet();
+  const observer = new IntersectionObserver(
+    (entries) => {
+      let isNew = false;
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting && !nearby.has(target)) isNew = true;
+        if (isIntersecting) nearby.add(target);
+        else nearby.delete(target);
+      }
+      if (isNew) dashtop.polling.requestNow();
+    },
+    { rootMargin: "30% 0px" },
+  );
+
+  function isNearby(panel) {
+    if (!panel.classList.contains("chart-card")) return true;
+    if (!watched.has(panel)) {
+      watched.add(panel);
+      observer.observe(panel);
+      const box = panel.getBoundingClientRect();
+      if (box.top < 1.3 * window.innerHeight && box.bottom > -0.3 * window.innerHeight) nearby.add(panel);
+    }
+    return nearby.has(panel);
+  }
+
   function visiblePanels() {
     const panels = [...document.querySelectorAll(".panel[id]:not(.gpu-card), section[id]")];
-    return panels.filter((panel) => panel.offsetParent).map((panel) => panel.id);
+    return panels.filter((panel) => panel.offsetParent && isNearby(panel)).map((panel) => panel.id);
   }
 
   const serverInterval = () => String(Number(document.querySelector(".app").dataset.interval));

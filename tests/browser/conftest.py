@@ -68,10 +68,10 @@ class BrowserTab:
         self.in_flight.discard(request)
 
     def open(self, url: str, page: str = "gpus") -> BrowserTab:
-        """Open an address; one that names no page shows `page`."""
+        """Open an address; one that names no page shows `page`, with all details."""
         address = urlsplit(url)
         names_page = "page=" in address.query or "/embed" in address.path
-        query = address.query if names_page else f"{address.query}&page={page}".lstrip("&")
+        query = address.query if names_page else f"{address.query}&page={page}&details=open".lstrip("&")
         self.page.goto(urlunsplit(address._replace(query=query)))
         return self.wait_for_state("live")
 
@@ -92,7 +92,7 @@ class BrowserTab:
 
     def take_screenshot(self, path: Path, width: int, theme: Theme = "light", *, whole: bool = True) -> None:
         """Take a screenshot when all charts have the size and theme; check that the page does not scroll sideways."""
-        self.page.set_viewport_size({"width": width, "height": 900 if width > 600 else 844})
+        self.page.set_viewport_size({"width": width, "height": (900 if width > 600 else 844) if not whole else 6000})
         self.page.emulate_media(color_scheme=theme)
         self.wait_until("theme => document.documentElement.dataset.bsTheme === theme", theme)
         self.wait_until(PAINTED, GRIDS[theme])
@@ -109,8 +109,10 @@ POINTS = """chart => {
 
 
 @contextmanager
-def open_browser_tab(browser: Browser, *, width: int = 1440, height: int = 900, **options: Any) -> Iterator[BrowserTab]:
-    """Open a tab in its own browser profile."""
+def open_browser_tab(
+    browser: Browser, *, width: int = 1440, height: int = 2600, **options: Any
+) -> Iterator[BrowserTab]:
+    """Open a tab in its own browser profile. Charts are drawn when they are on the screen: all are, at that height."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     try:
         yield BrowserTab(context.new_page())

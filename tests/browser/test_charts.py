@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dashtop.ui.theme import GPUS, with_alpha
+from dashtop.ui.theme import ACCENT, with_alpha
 from tests.browser.conftest import POINTS, BrowserTab, open_browser_tab
 from tests.processes import Running, running
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHARTS = ("chart-utilization", "chart-memory", "chart-temperature", "chart-power", "chart-processes")
 RANGES = """() => [...document.querySelectorAll('.js-plotly-plot')]
+  .filter(plot => plot.offsetParent && plot._fullLayout.xaxis.type === 'date')
   .map(plot => plot._fullLayout.xaxis.range.map(edge => new Date(edge.replace(' ', 'T')).getTime()))"""
 COMPARE = "() => window.dashtop.settings.set({view: 'compare'})"
 # Draws a line with a point every half hour; returns the times of its points as Plotly has them: local time, as UTC.
@@ -58,22 +59,65 @@ def middle(tab: BrowserTab, chart: str, share: float) -> tuple[float, float]:
 def test_hover_is_synchronised_across_charts(shared_tab: BrowserTab) -> None:
     shared_tab.page.mouse.move(*middle(shared_tab, "chart-power", 0.9))
     shared_tab.page.mouse.move(*middle(shared_tab, "chart-power", 0.97))
-    labels = "() => [...document.querySelectorAll('.hoverlayer .legend')].map(label => label.textContent)"
-    shared_tab.wait_until(f"() => ({labels})().length === 5")
-    words = shared_tab.page.evaluate(labels)
-    assert [unit for unit, label in zip(("%", "GiB", "°C", "W", "GiB"), words, strict=True) if unit not in label] == []
-    match = re.search(r"([\d.]+) W  \(([\d.]+) to ([\d.]+)\)", words[3])
-    assert match, words[3]
+    readouts = """() => Object.fromEntries([...document.querySelectorAll('.chart-readout:not([hidden])')].map(
+      box => [box.parentElement.firstElementChild.id, box.innerText]))"""
+    shared_tab.wait_until(f"charts => charts.every(chart => chart in ({readouts})())", CHARTS)
+    shown = shared_tab.page.evaluate(readouts)
+    for chart, unit in zip(CHARTS, ("%", "GiB", "°C", "W", "GiB"), strict=True):
+        assert unit in shown[chart]
+    match = re.search(r"GPU\s([\d.]+) W \(([\d.]+)–([\d.]+) W\)", shown["chart-power"])
+    assert match, shown["chart-power"]
     mean, least, most = map(float, match.groups())
     assert least <= mean <= most
-    assert not re.search(r"\(([\d.]+) to \1\)", " ".join(words)), "a range of one value is not shown"
-    titles = "() => [...document.querySelectorAll('.hoverlayer .legendtitletext')].map(title => title.textContent)"
+    words = " ".join(shown.values())
+    assert not re.search(r"\(([\d.]+)–\1 ", words), "a range of one value is not shown"
+    assert " :" not in words
+    titles = (
+        "() => [...document.querySelectorAll('.chart-readout:not([hidden]) .readout-time')].map(e => e.textContent)"
+    )
     before = shared_tab.page.evaluate(titles)
+    assert len(set(before)) == 1
+    # The label is at the edge that is further away, beside the lines at the pointer.
+    box = shared_tab.page.locator("#chart-power ~ .chart-readout").bounding_box()
+    plot = shared_tab.page.locator("#chart-power .nsewdrag").bounding_box()
+    assert box is not None
+    assert plot is not None
+    assert box["x"] + box["width"] < plot["x"] + 0.8 * plot["width"]
+    shared_tab.page.mouse.move(*middle(shared_tab, "chart-power", 0.5))
     shared_tab.wait_until(
         f"before => {{ const now = ({titles})(); return new Set(now).size === 1 && now[0] !== before }}", before[0]
     )
     shared_tab.page.mouse.move(0, 0)
-    shared_tab.wait_until(f"() => ({labels})().length === 0")
+    shared_tab.wait_until(f"() => ({titles})().length === 0")
+
+
+def test_a_chart_is_read_and_zoomed_by_keyboard_and_shown_as_a_table(shared_tab: BrowserTab) -> None:
+    page = shared_tab.page
+    chart = page.locator("#panel-chart-power .chart")
+    assert re.match(r"Power\. GPU: mean \d+\.\d W, min .*, max .*, now ", chart.get_attribute("aria-label") or "")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    shown = page.locator("#panel-chart-power .readout-time")
+    shown.wait_for()
+    newest = shown.inner_text()
+    shared_tab.wait_until(
+        "time => document.querySelector('[aria-live=polite].visually-hidden').textContent.startsWith(time)", newest
+    )
+    page.keyboard.press("Shift+ArrowLeft")
+    assert shown.inner_text() != newest
+    page.keyboard.press("+")
+    shared_tab.wait_until("() => window.dashtop.settings.span() !== null")
+    page.keyboard.press("0")
+    shared_tab.wait_until("() => window.dashtop.settings.span() === null")
+    page.keyboard.press("Enter")
+    table = page.locator("dialog[open] .chart-table")
+    assert re.match(r"\d\d:\d\d:\d\d", table.locator("tbody th").first.inner_text())
+    assert re.search(r"\d W", table.locator("tbody td").first.inner_text())
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    assert chart.evaluate("element => element === document.activeElement"), "the focus returns to the chart"
+    page.keyboard.press("Escape")
+    assert not shown.is_visible()
 
 
 @pytest.mark.parametrize("day", ["2026-03-08", "2026-11-01", "2026-07-01"])
@@ -108,24 +152,45 @@ def test_zoom_applies_to_all_charts_and_a_double_click_resets_it(shared_tab: Bro
 
 
 def test_a_hidden_line_stays_hidden(shared_tab: BrowserTab) -> None:
-    item = shared_tab.page.locator(".panel:has(#chart-utilization) [data-line='system.cpu.usage_percent']")
-    lines = "() => document.querySelector('#chart-utilization .js-plotly-plot').data"
+    item = shared_tab.page.locator(".panel:has(#chart-pcie) [data-line='gpu.pcie.tx_mbps']")
+    lines = "() => document.querySelector('#chart-pcie .js-plotly-plot').data"
     drawn = f"() => ({lines})().filter(line => line.visible !== false).map(line => line.legendgroup)"
     item.click()
-    shared_tab.wait_until(f"() => !({drawn})().includes('system.cpu.usage_percent')")
+    shared_tab.wait_until(f"() => !({drawn})().includes('gpu.pcie.tx_mbps')")
     newest = f"() => ({lines})().at(-1).x0"
     shared_tab.wait_until(f"before => ({newest})() > before", shared_tab.page.evaluate(newest))
-    assert set(shared_tab.page.evaluate(drawn)) == {"gpu.utilization.gpu"}
+    assert set(shared_tab.page.evaluate(drawn)) == {"gpu.pcie.rx_mbps"}
     assert item.get_attribute("aria-pressed") == "false"
     item.click()
-    shared_tab.wait_until(f"() => ({drawn})().includes('system.cpu.usage_percent')")
+    shared_tab.wait_until(f"() => ({drawn})().includes('gpu.pcie.tx_mbps')")
 
 
-def test_charts_use_the_colour_of_the_gpu(shared_tab: BrowserTab) -> None:
+def test_any_metric_can_be_charted(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab().open(f"{demo.url}?gpu=1")
+    tab.page.click("#add-chart")
+    tab.page.fill("dialog[open] input[type=search]", "performance state")
+    tab.page.locator("dialog[open] .picker-list input").check()
+    tab.page.keyboard.press("Escape")
+    added = "#chart-added-gpu-performance-state"
+    tab.wait_until(f"() => document.querySelector('{added} .js-plotly-plot')?.calcdata?.at(-1)?.length > 1")
+    assert "charts=gpu.performance_state" in tab.page.url
+    tab.page.locator(f"#panel-{added[1:]} .chart").focus()
+    tab.page.keyboard.press("ArrowLeft")
+    assert re.search(r"P\d", tab.text(f"#panel-{added[1:]} .readout-value"))
+    tab.page.reload()
+    tab.wait_until(f"() => document.querySelector('{added} .js-plotly-plot')?.calcdata?.at(-1)?.length > 1")
+    tab.page.get_by_role("button", name="Remove Performance state").click()
+    assert tab.page.locator(added).count() == 0
+    assert "charts=" not in tab.page.url
+    assert tab.errors == []
+
+
+def test_charts_have_the_accent_whichever_gpu_is_chosen(shared_tab: BrowserTab) -> None:
     colour = "() => document.querySelector('#chart-power .js-plotly-plot').data.at(-1).line.color"
     for index in (3, 0):
         shared_tab.page.select_option("#gpu-selector", str(index))
-        shared_tab.wait_until(f"colour => ({colour})() === colour", GPUS[index])
+        shared_tab.wait_until("index => document.querySelector('.gpu-index').textContent === `GPU ${index}`", index)
+        shared_tab.wait_until(f"colour => ({colour})() === colour", ACCENT)
 
 
 def test_gpu_cards_equal_the_api_and_mark_free_gpus(
@@ -181,21 +246,20 @@ def test_process_memory_chart_shows_layers_with_users(
         names = "() => [...document.querySelectorAll('[data-legend] > *')].map(name => name.textContent)"
         mine = f"{owner['process_name']} ({owner['username']})"
         tab.wait_until(f"mine => ({names})().join() === [mine, 'pid 900001', 'driver and others'].join()", mine)
-        tops = """() => document.querySelector('#chart-processes .js-plotly-plot').calcdata.slice(0, 3)
-          .map(layer => Math.round(layer.at(-1).y))"""
+        tops = """() => document.querySelector('#chart-processes .js-plotly-plot').calcdata
+          .filter(layer => layer[0].trace.meta !== 'missing').slice(0, 3).map(layer => Math.round(layer.at(-1).y))"""
         tab.wait_until(f"() => ({tops})().join() === '40,50,55'")
         # Half of the memory is freed, and the other process ends.
         world.set(0, "processes", [own | {"used_memory": 20 * 2**30}]).set(0, "memory.used", 25 * 2**30).save()
         tab.wait_until(f"() => ({tops})().join() === '20,20,25'")
         tab.page.locator("#chart-processes").scroll_into_view_if_needed()
         tab.page.mouse.move(*middle(tab, "chart-processes", 0.99))
-        label = tab.page.locator("#chart-processes .hoverlayer .legend")
+        label = tab.page.locator("#chart-processes ~ .chart-readout")
         label.wait_for()
-        words = label.text_content() or ""
-        assert re.search(r"[A-Z][a-z]{2} \d\d, \d\d:\d\d:\d\d", words)
-        assert f"{mine}, pid {own['pid']}" in words
+        words = label.inner_text()
+        assert re.match(r"\d\d:\d\d:\d\d", words)
         # The bucket may include time before the memory was freed.
-        match = re.search(rf", pid {own['pid']}: ([\d.]+) GiB(?: {{2}}\(([\d.]+) to ([\d.]+)\))?", words)
+        match = re.search(rf"{re.escape(mine)}\s+([\d.]+) GiB(?: \(([\d.]+)–([\d.]+) GiB\))?", words)
         assert match, words
         mean, least, most = (float(value or match[1]) for value in match.groups())
         assert least == 20 <= mean <= most <= 40
@@ -244,7 +308,7 @@ def test_embedded_panels_use_gpu_range_and_theme_of_the_address(
         if name in CHARTS:
             tab.wait_until(f"chart => ({POINTS})(chart) > 1", name)
             colours = "chart => document.querySelector(`#${chart} .js-plotly-plot`).data.map(line => line.line.color)"
-            assert {GPUS[1], with_alpha(GPUS[1], 0.95)} & set(tab.page.evaluate(colours, name))
+            assert {ACCENT, with_alpha(ACCENT, 1.0)} & set(tab.page.evaluate(colours, name))
         assert tab.page.evaluate("localStorage.getItem('dashtop.settings')") is None
     assert tab.errors == []
 

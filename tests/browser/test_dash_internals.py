@@ -5,6 +5,7 @@ A failure here says which assumption an installed version breaks; the other brow
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,7 +43,7 @@ document.addEventListener('DOMContentLoaded', () => {
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, demo: Running) -> Iterator[BrowserTab]:
-    with open_browser_tab(browser) as tab:
+    with open_browser_tab(browser, height=2400) as tab:
         tab.page.add_init_script(RECORD)
         tab.open(demo.url)
         tab.wait_until(f"chart => ({POINTS})(chart) > 2", "chart-power")
@@ -96,15 +97,21 @@ def test_results_of_other_callbacks_are_told_apart(tab: BrowserTab) -> None:
     assert result(tick, "{data: {}}") == {"data": None}
 
 
-def test_a_plot_has_axes_and_a_pointer(tab: BrowserTab) -> None:
-    assert tab.page.evaluate(f"window.dashtop.internals.hasAxes({PLOT})"), "Plotly has renamed _fullLayout or _plots"
-    newest = tab.page.evaluate(f"{PLOT}.calcdata.at(-1).at(-1).x")
-    tab.page.evaluate(f"time => window.dashtop.internals.showPointer({PLOT}, time)", newest)
-    label = f"{PLOT}.querySelectorAll('.hoverlayer .legend').length"
-    tab.wait_until(f"() => {label} === 1")
-    assert tab.page.evaluate(f"window.dashtop.internals.pointerTime({PLOT})") is not None
-    tab.page.evaluate(f"window.dashtop.internals.hidePointer({PLOT})")
-    tab.wait_until(f"() => {label} === 0")
+def test_the_time_axis_of_a_plot_converts_pixels(tab: BrowserTab) -> None:
+    internals = "window.dashtop.internals"
+    assert tab.page.evaluate(f"{internals}.hasAxes({PLOT})"), "Plotly has renamed _fullLayout or _plots"
+    left, right = tab.page.evaluate(f"{internals}.plotEdges({PLOT})")
+    box = tab.page.evaluate(f"{PLOT}.querySelector('.nsewdrag').getBBox().width")
+    assert right - left == pytest.approx(box, abs=1)
+    at = f"pixel => {internals}.pixelToTime({PLOT}, pixel)"
+    start, middle = tab.page.evaluate(at, left), tab.page.evaluate(at, (left + right) / 2)
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d", middle)
+    ms = [tab.page.evaluate("text => window.dashtop.times.fromWall(text)", text) for text in (start, middle)]
+    assert (ms[1] - ms[0]) / tab.page.evaluate(f"{internals}.msPerPixel({PLOT})") == pytest.approx(
+        (right - left) / 2, abs=1
+    )
+    back = tab.page.evaluate(f"text => {internals}.timeToPixel({PLOT}, text)", middle)
+    assert back == pytest.approx((left + right) / 2, abs=1)
 
 
 def test_values_that_dash_persisted_are_found(tab: BrowserTab) -> None:

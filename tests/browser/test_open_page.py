@@ -66,15 +66,13 @@ def test_the_hover_label_shows_unit_and_time(open_tab: BrowserTab) -> None:
     box = open_tab.page.locator("#chart-temperature .nsewdrag").bounding_box()
     assert box is not None
     open_tab.page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
-    label = open_tab.page.locator("#chart-temperature .hoverlayer .legend")
+    label = open_tab.page.locator("#chart-temperature ~ .chart-readout")
     label.wait_for()
-    shown = label.text_content() or ""
+    shown = label.inner_text()
     assert Unit.CELSIUS.symbol in shown
-    now = open_tab.page.evaluate("new Date().toLocaleString('en-US', {month: 'short', day: '2-digit'})")
-    assert now in shown
     hour = open_tab.page.evaluate("String(new Date(Date.now() - 20e3).getHours()).padStart(2, '0')")
     later = open_tab.page.evaluate("String(new Date().getHours()).padStart(2, '0')")
-    assert f", {hour}:" in shown or f", {later}:" in shown
+    assert shown.startswith((f"{hour}:", f"{later}:"))
 
 
 def test_a_demo_has_no_notice_and_a_simulated_badge(open_tab: BrowserTab) -> None:

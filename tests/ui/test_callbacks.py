@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
+from dashtop.metrics import ALL_METRICS
 from dashtop.ui import ids
 from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.panels import CHARTS
+from dashtop.ui.panels.charts import added_id, is_chartable
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.snapshot import select_metrics
 from tests.builders import FixedSample, make_sample
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 METRICS = select_metrics({"gpu.temperature", "system.cpu.usage_percent"})
 ALL_CHARTS = {chart.id for chart in CHARTS}
+GPU_CHARTS = {chart.id for chart in CHARTS if any(key.startswith("gpu.") for key in chart.metrics)}
 GPU_PAGE = [ids.PANEL_UTILIZATION, *(f"panel-{chart}" for chart in ALL_CHARTS)]
 
 
@@ -44,7 +47,7 @@ class Browser:
         self.versions |= self.live.get("versions", {})
         if figures is None:
             return set()
-        self.versions["figures"] = figures["version"]
+        self.versions |= figures["versions"]
         self.figures = figures
         return set(figures["charts"])
 
@@ -131,8 +134,31 @@ def test_a_changed_view_is_drawn_at_once() -> None:
     for change in ({"range": "5m"}, {"gpu": 1}, {"theme": "dark"}, {"width": 800}):
         browser = Browser(updater)
         browser.tick()
-        assert browser.tick(**change) == ALL_CHARTS
+        assert browser.tick(**change) == (GPU_CHARTS if "gpu" in change else ALL_CHARTS)
         assert browser.tick() == set()
+
+
+def test_a_chart_that_comes_into_view_is_drawn_alone() -> None:
+    updater, _, _ = make_page(gpu())
+    browser = Browser(updater, visible_panels=[f"panel-{ids.CHART_UTILIZATION}"])
+    assert browser.tick() == {ids.CHART_UTILIZATION}
+    both = [f"panel-{chart}" for chart in (ids.CHART_UTILIZATION, ids.CHART_POWER)]
+    assert browser.tick(visible_panels=both) == {ids.CHART_POWER}
+
+
+def test_any_stored_metric_can_be_charted() -> None:
+    updater, _, _ = make_page(gpu())
+    keys = [metric.key for metric in ALL_METRICS if is_chartable(metric)]
+    assert len(keys) > 50
+    for key in keys:
+        panel = f"panel-{added_id(key)}"
+        browser = Browser(updater, visible_panels=[panel], options={"charts": f"nonsense,{key}"})
+        assert browser.tick() == {added_id(key)}
+        figure = browser.figures["charts"][added_id(key)]
+        json.dumps(figure, allow_nan=False)
+        assert figure["data"][-1]["meta"]["label"]
+    constant = Browser(updater, visible_panels=["panel-x"], options={"charts": "gpu.memory.total_gb"})
+    assert constant.tick() == set()
 
 
 def test_figures_of_a_lost_answer_are_sent_again() -> None:
@@ -150,7 +176,7 @@ def test_a_short_history_is_shown_in_a_window_that_grows() -> None:
     updater, latest, history = make_page(gpu(), recorded_s=20)
     browser = Browser(updater)
     assert browser.tick() == ALL_CHARTS
-    assert browser.figures["since"] is not None
+    assert browser.figures["recorded"] is not None
     spans, steps = set(), 0
     for _ in range(400):
         advance(latest, 10)
@@ -161,14 +187,14 @@ def test_a_short_history_is_shown_in_a_window_that_grows() -> None:
         spans.add(math.ceil((right - left) / 60_000))
         steps += 1
     assert spans == {1, 2, 3, 5, 10, 15, 20, 30, 45, 60}
-    assert browser.figures["since"] is None
+    assert browser.figures["recorded"] is None
     assert steps > 200
 
 
 def test_without_a_gpu_only_the_host_is_drawn() -> None:
     updater, _, _ = make_page()
     browser = Browser(updater)
-    assert browser.tick() == {ids.CHART_UTILIZATION, ids.CHART_MEMORY}
+    assert browser.tick() == {ids.CHART_UTILIZATION, ids.CHART_MEMORY, ids.CHART_DISK}
     assert browser.live["gpu"] is None
 
 

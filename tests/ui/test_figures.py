@@ -13,8 +13,9 @@ from dashtop.metrics import METRICS
 from dashtop.model.metric import Thresholds
 from dashtop.model.sample import Series, SeriesKey, SeriesSet
 from dashtop.ui.charts import figures
-from dashtop.ui.charts.base_figure import ChartStyle, Figure, capacity_axis
-from dashtop.ui.charts.figures import Line
+from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark, capacity_axis, message_figure, round_axis
+from dashtop.ui.charts.figures import Line, Notes
+from dashtop.ui.charts.notes import build_throttle_bands
 from dashtop.ui.charts.resolution import TimeSpan
 from dashtop.ui.theme import DARK, LIGHT
 
@@ -49,7 +50,7 @@ def decode(trace: dict[str, Any]) -> list[float]:
 
 def utilization(values: list[float], style: ChartStyle = STYLE, spread: float = 1.0) -> Figure:
     curve = line("gpu.utilization.gpu", values, spread=spread)
-    return figures.utilization(series_set(curve), [curve], style)
+    return figures.percent(series_set(curve), [curve], style)
 
 
 def test_values_are_rounded_to_a_sixteenth() -> None:
@@ -87,33 +88,28 @@ def test_a_value_between_gaps_has_a_marker() -> None:
 def test_charts_without_values() -> None:
     curve = line("gpu.temperature", [NAN, NAN])
     assert len(utilization([NAN, NAN])["data"]) == 1
-    assert len(figures.temperature(series_set(curve), curve, None, STYLE)["data"]) == 1
-    assert len(figures.memory(series_set(curve), [curve], STYLE)["data"]) == 1
+    assert len(figures.temperature(series_set(curve), [curve], None, STYLE)["data"]) == 1
+    assert len(figures.memory(series_set(curve), curve, STYLE)["data"]) == 1
 
 
-def test_hover_label_has_date_time_value_and_unit() -> None:
+def test_lines_have_label_unit_and_digits_for_the_cursor() -> None:
     figure = utilization([1.0, 2.0])
-    assert figure["layout"]["hovermode"] == "x unified"
-    assert figure["layout"]["xaxis"]["hoverformat"] == "%b %d, %H:%M:%S"
-    assert figure["data"][-1]["hovertemplate"].startswith("GPU: %{y:.1f} %")
-    assert figure["data"][-1]["hovertemplate"].endswith("%{customdata[2]}<extra></extra>")
-    assert "customdata" not in utilization([1.0, 2.0], spread=0.0)["data"][-1]["hovertemplate"]
+    assert figure["layout"]["hovermode"] is False
+    assert figure["data"][-1]["meta"] == {"label": "GPU", "unit": "%", "digits": 1, "band": True}
+    assert "band" not in utilization([1.0, 2.0], spread=0.0)["data"][-1]["meta"]
     assert len(figure["data"]) > 1
-    assert all(trace["hoverinfo"] == "skip" for trace in figure["data"][:-1])
+    assert not any("meta" in trace for trace in figure["data"][:-1])
 
 
-def test_memory_lines_have_their_own_axis_up_to_their_total() -> None:
-    lines = [
-        line("gpu.memory.used_gb", [10.0, 12.0], name="VRAM", total=24.0),
-        line("system.memory.used_gb", [100.0, 120.0], name="RAM", total=512.0),
-    ]
-    layout = figures.memory(series_set(*lines), lines, STYLE)["layout"]
-    assert layout["yaxis"]["tickvals"] == [0.0, 6.0, 12.0, 18.0, 24.0]
-    assert layout["yaxis2"]["tickvals"][-1] == 512.0
-    ratios = {layout[axis]["range"][1] / layout[axis]["tickvals"][-1] for axis in ("yaxis", "yaxis2")}
-    assert len(ratios) == 1
-    assert [note["text"] for note in layout["annotations"]] == ["VRAM 24.0 GiB", "RAM 512.0 GiB"]
-    assert [shape["y0"] for shape in layout["shapes"]] == [24.0]
+def test_memory_has_an_axis_up_to_its_total_and_all_charts_one_width() -> None:
+    vram = line("gpu.memory.used_gb", [10.0, 12.0], name="VRAM", total=24.0)
+    ram = line("system.memory.used_gb", [100.0, 120.0], name="RAM", total=512.0)
+    layouts = [figures.memory(series_set(each), each, STYLE)["layout"] for each in (vram, ram)]
+    assert layouts[0]["yaxis"]["tickvals"] == [0.0, 6.0, 12.0, 18.0, 24.0]
+    assert layouts[1]["yaxis"]["tickvals"][-1] == 512.0
+    assert [layout["annotations"][0]["text"] for layout in layouts] == ["VRAM 24.0 GiB", "RAM 512.0 GiB"]
+    assert [layout["shapes"][0]["y0"] for layout in layouts] == [24.0, 512.0]
+    assert layouts[0]["margin"] == layouts[1]["margin"] == utilization([1.0, 2.0])["layout"]["margin"]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +131,7 @@ def test_ticks_of_memory_are_round(capacity: float, ticks: list[str]) -> None:
 
 def test_memory_without_a_gpu_and_without_a_total() -> None:
     ram = line("system.memory.used_gb", [8.0, 9.0], name="RAM")
-    layout = figures.memory(series_set(ram), [ram], STYLE)["layout"]
-    assert "yaxis2" not in layout
+    layout = figures.memory(series_set(ram), ram, STYLE)["layout"]
     assert layout["shapes"] == layout["annotations"] == []
     assert layout["yaxis"]["range"][1] > 10.0
 
@@ -144,7 +139,7 @@ def test_memory_without_a_gpu_and_without_a_total() -> None:
 def test_temperature_marks_the_thresholds_of_the_device() -> None:
     thresholds = Thresholds(elevated=68, high=83, warning=83, critical=88, message="hot")
     curve = line("gpu.temperature", [60.0, 61.0])
-    layout = figures.temperature(series_set(curve), curve, thresholds, STYLE)["layout"]
+    layout = figures.temperature(series_set(curve), [curve], thresholds, STYLE)["layout"]
     assert [shape["y0"] for shape in layout["shapes"]] == [83, 88]
     assert [note["text"] for note in layout["annotations"]] == ["warning 83 °C", "critical 88 °C"]
     assert layout["yaxis"]["range"][1] > 88
@@ -152,13 +147,76 @@ def test_temperature_marks_the_thresholds_of_the_device() -> None:
 
 def test_power_marks_its_limit() -> None:
     curve = line("gpu.power.current_watts", [100.0, 120.0])
-    layout = figures.power(series_set(curve), curve, 350.0, STYLE)["layout"]
+    layout = figures.limited(series_set(curve), [curve], 350.0, STYLE, is_warning=True)["layout"]
     assert [shape["y0"] for shape in layout["shapes"]] == [350.0]
     assert [note["text"] for note in layout["annotations"]] == ["limit 350 W"]
     assert layout["yaxis"]["range"][1] > 350
-    unlimited = figures.power(series_set(curve), curve, None, STYLE)["layout"]
+    unlimited = figures.limited(series_set(curve), [curve], None, STYLE)["layout"]
     assert unlimited["shapes"] == unlimited["annotations"] == []
     assert unlimited["yaxis"]["range"][1] > 121
+
+
+@pytest.mark.parametrize(
+    ("highest", "metric", "texts"),
+    [
+        (0.0, "gpu.pcie.rx_mbps", ["0", "0.25", "0.5", "0.75", "1 MB/s"]),
+        (730.0, "gpu.power.current_watts", ["0", "250", "500", "750 W"]),
+        (57_000.0, "gpu.nvlink.rx_mbps", ["0", "20", "40", "60 GB/s"]),
+        (1980.0, "gpu.clocks.gpu_mhz", ["0", "1000", "2000 MHz"]),
+    ],
+)
+def test_ticks_from_zero_are_round_and_the_last_has_the_unit(highest: float, metric: str, texts: list[str]) -> None:
+    axis = round_axis(highest, METRICS[metric].unit)
+    assert axis["ticktext"] == texts
+    assert axis["range"][1] >= max(axis["tickvals"][-1], highest)
+
+
+def test_a_limit_far_above_the_values_does_not_flatten_them() -> None:
+    curve = line("gpu.pcie.rx_mbps", [100.0, 120.0])
+    layout = figures.limited(series_set(curve), [curve], 63_000.0, STYLE)["layout"]
+    assert layout["shapes"] == []
+    assert layout["yaxis"]["range"][1] < 200
+
+
+def test_narrow_charts_have_few_times_that_stand_upright() -> None:
+    for width, ticks in ((260, 3), (400, 5), (1200, 8)):
+        style = ChartStyle(theme=LIGHT, width_px=width, revision="1h")
+        axis = utilization([1.0, 2.0], style)["layout"]["xaxis"]
+        assert (axis["nticks"], axis["tickangle"]) == (ticks, 0)
+
+
+def test_the_time_before_a_history_is_hatched() -> None:
+    style = ChartStyle(theme=LIGHT, width_px=400, revision="24h", recorded_from_ms=START + 4000)
+    hatched, *_ = utilization([NAN, NAN, 3.0, 4.0], style)["data"]
+    assert hatched["fillpattern"]["shape"] == "/"
+    assert (hatched["x0"], hatched["dx"]) == (START, 4000)
+    assert "fillpattern" not in utilization([1.0, 2.0, 3.0])["data"][0]
+
+
+def test_events_are_ticks_and_throttle_reasons_are_bands() -> None:
+    curve = line("gpu.clocks.gpu_mhz", [1800.0, 900.0, 900.0])
+    flags = series("gpu.clocks.event_reasons", [4.0, 0x40, 0x44], spread=0.0)
+    data = series_set(curve)
+    bands = build_throttle_bands(flags, data, LIGHT)
+    assert [(band.text, band.start_ms - START, band.end_ms - START) for band in bands] == [
+        ("SW Power Cap", 0, 2000),
+        ("HW Thermal Slowdown", 2000, 6000),
+        ("SW Power Cap", 4000, 6000),
+    ]
+    assert {band.colour for band in bands} == {LIGHT.neutral, LIGHT.critical}
+    notes = Notes(marks=[Mark(START + 2000, "XID 79", "critical")], bands=bands)
+    figure = figures.limited(data, [curve], 1980.0, STYLE, notes)
+    assert figure["marks"] == [[START + 2000, "XID 79"]]
+    assert figure["bands"][1] == [START + 2000, START + 6000, "HW Thermal Slowdown"]
+    tick = figure["layout"]["shapes"][-1]
+    assert (tick["type"], tick["x0"], tick["line"]["color"]) == ("line", START + 2000, LIGHT.critical)
+
+
+def test_an_empty_chart_says_why_and_has_no_axes() -> None:
+    figure = message_figure("NVLink: not supported by this device", STYLE)
+    assert figure["layout"]["annotations"][0]["text"] == figure["message"]
+    assert not figure["layout"]["xaxis"]["visible"]
+    assert not figure["layout"]["yaxis"]["visible"]
 
 
 def test_a_zoomed_chart_has_the_selected_range() -> None:
@@ -171,5 +229,5 @@ def test_figures_are_plain_json_without_a_template() -> None:
         figure = utilization([1.0, NAN], ChartStyle(theme=theme, width_px=400, revision="1h"))
         text = json.dumps(figure, allow_nan=False)
         assert "template" not in figure["layout"]
-        assert theme.text in text
+        assert theme.muted in text
     json.dumps(figures.empty(), allow_nan=False)

@@ -80,10 +80,16 @@ def test_digits_and_units_come_from_the_table(page: Component) -> None:
 def test_movable_panels_have_an_id_and_their_title(page: Component) -> None:
     arranged = [json.loads(vars(part)["data-panels"]) for part in parts(page) if "data-panels" in vars(part)]
     assert dict(arranged[0]) == {
-        **{f"panel-chart-{name.lower()}": name for name in ("Utilization", "Memory", "Temperature", "Power")},
+        **{f"panel-chart-{name.lower()}": name for name in ("Utilization", "CPU", "Disk", "Temperature", "Power")},
+        "panel-chart-pcie": "PCIe",
+        "panel-chart-nvlink": "NVLink",
+        "panel-chart-clock": "Clock and throttle reasons",
         "panel-chart-processes": "GPU memory by process",
+        "panel-chart-memory": "Memory in use",
+        "panel-chart-ram": "Host memory",
     }
-    assert ["panel-storage", "Storage"] in arranged[1]
+    assert ["panel-vram", "VRAM"] in arranged[1]
+    assert ["panel-storage", "Storage"] in arranged[2]
     assert find_panel_titles([html.Div(id="panel-x"), html.Div(html.H3("Y", className="card-title"))]) == []
 
 
@@ -165,7 +171,7 @@ def test_the_callback_answers_over_http() -> None:
     live, figures = stores["live"]["data"], stores["figures"]["data"]
     assert live["values"][0][live["columns"]["values"].index("gpu.temperature")] == 91.0
     assert set(figures["charts"]) == {chart.id for chart in CHARTS}
-    versions = {**live["versions"], "figures": figures["version"]}
+    versions = {**live["versions"], **figures["versions"]}
     body["inputs"][0]["value"] = {"width": 400, "versions": versions}
     again = client.post("/_dash-update-component", json=body, headers={"Accept-Encoding": "gzip"})
     assert set(again.get_json()["response"]) == {"live"}

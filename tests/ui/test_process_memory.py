@@ -16,6 +16,7 @@ from dashtop.ui.charts.process_memory import (
     Layer,
     build_layers,
     build_remainder,
+    choose_shades,
     describe_context,
     figure,
 )
@@ -133,7 +134,7 @@ def figure_of(spans: Sequence[ProcessSpan], used: Sequence[float], width_px: int
     layers, known = layers_of(spans, used), np.isfinite(used)
     remainder = build_remainder(layers, np.array(used))
     style = ChartStyle(theme=LIGHT, width_px=width_px, revision="1h")
-    return figure(DATA, layers, remainder, known, style, colour="#8b5cf6", total=24.0)
+    return figure(DATA, layers, remainder, known, style, total=24.0)
 
 
 def test_layers_are_stacked_and_gaps_stay_gaps() -> None:
@@ -144,7 +145,7 @@ def test_layers_are_stacked_and_gaps_stay_gaps() -> None:
     assert decode(upper["y"]) == pytest.approx([12, 12, 0, 12, 12, 12])
     assert decode(rest["y"]) == pytest.approx([13, 13, 0, 13, 13, 13])
     assert {trace["line"]["shape"] for trace in chart["data"]} == {"hv"}, "vertical edges at gaps"
-    assert [trace["meta"] for trace in edges] == ["job1 (ada)", "job2 (ada)", "driver and others"]
+    assert [trace["meta"]["label"] for trace in edges] == ["job1 (ada)", "job2 (ada)", "driver and others"]
     for edge in edges:
         assert np.isnan(decode(edge["y"])).tolist() == [False, False, True, False, False, False]
         assert edge["connectgaps"] is False
@@ -152,13 +153,20 @@ def test_layers_are_stacked_and_gaps_stay_gaps() -> None:
     json.dumps(chart, allow_nan=False)
 
 
-def test_names_are_escaped_and_narrow_charts_omit_details() -> None:
+def test_names_are_data_for_the_page_and_not_texts_of_plotly() -> None:
     name = "<a href='x'>&%{y}"
     *_, edge = figure_of([span(1, 0, 60, 8, name=name)], [8] * 6)["data"]
-    assert edge["name"] == "&lt;a href='x'&gt;&amp;%{y} (ada), pid 1"
-    assert name not in edge["hovertemplate"]
-    *_, edge = figure_of([span(1, 0, 60, 8)], [8] * 6, width_px=250)["data"]
-    assert edge["name"] == "job1 (ada)"
+    assert edge["meta"] == {"label": f"{name} (ada)", "details": "pid 1", "unit": "GiB", "digits": 2}
+    assert name not in json.dumps({key: value for key, value in edge.items() if key != "meta"})
+
+
+def test_each_user_has_a_hue_and_processes_of_one_user_are_shades_of_it() -> None:
+    shades = choose_shades(["bob", "ada", "ada", None])
+    hues = [hue for hue, _ in shades]
+    assert hues[1] == hues[2]
+    assert len(set(hues)) == 3
+    assert shades[1] != shades[2]
+    assert choose_shades(["ada", "bob"])[0][0] == hues[1], "a hue does not depend on the order of processes"
 
 
 def test_a_gpu_without_values_has_an_empty_chart() -> None:

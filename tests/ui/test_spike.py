@@ -50,11 +50,12 @@ def test_one_second_at_full_load_is_in_the_figures_data(name: str, tmp_path: Pat
     now = dataclasses.replace(sample(NOW_MS), sequence=2)
     services = Services(latest=FixedSample(now), history=reopened, alerts=make_alerts(), clock=FakeClock(now_ms=NOW_MS))
     request = ViewRequest.parse({"width": 900, "range": name, "visible_panels": ["panel-chart-utilization"]})
-    part = ChartRenderer(services, RenderCache(Flask("test"))).render(now, now.gpus[0], request, now_ms=now.time_ms)
-    assert part is not None
-    figure = part.build()["charts"]["chart-utilization"]
+    renderer = ChartRenderer(services, RenderCache(Flask("test")))
+    answer = renderer.render(now, now.gpus[0], request, now_ms=now.time_ms)
+    assert answer is not None
+    figure = answer["charts"]["chart-utilization"]
     reopened.close()
-    low, high, mean, *_ = [trace for trace in figure["data"] if trace["legendgroup"] == LOAD]
+    low, high, mean, *_ = [trace for trace in figure["data"] if trace.get("legendgroup") == LOAD]
     step_ms = high["dx"]
     assert step_ms >= (60_000 if name == "24h" else 3_600_000 / 2)
     values = np.frombuffer(base64.b64decode(high["y"]["bdata"]), dtype="<f4")

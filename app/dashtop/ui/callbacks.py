@@ -40,6 +40,7 @@ _CONTROLS: Final = (
     ids.TEMPERATURE_UNIT,
     ids.MEMORY_UNIT,
     ids.TIME_ZONE,
+    ids.BAR_COLOURS,
 )
 
 
@@ -74,10 +75,7 @@ class PageUpdater:
         age_s = self._services.clock.monotonic() - newest.monotonic_s
         snapshot, parts = self._build_snapshot(context, interval_s, age_s)
         live = self._delta.encode(snapshot, request.versions, parts)
-        figures = self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
-        if figures is None or request.versions.get(figures.name) == figures.version:
-            return live, None
-        return live, {"version": figures.version, **figures.build()}
+        return live, self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
 
     def _build_snapshot(
         self, context: PanelContext, interval_s: float, age_s: float

@@ -132,9 +132,9 @@ def warning(key: str) -> Component:
 
 def metric_row(label: str, shown: Component, *, fill: str, of: str = "") -> Component:
     """Return a row of a card: label, warning, value, and a bar filled by metric `fill` below them."""
-    labels: list[Component] = [html.Span(label, title=METRICS[fill].help)]
+    labels: list[Component] = [html.Span(label, **attributes(data_tip=METRICS[fill].help))]
     if fill in _MEMORY_KEYS:
-        labels.append(html.Span("shared with host", className="shared-mark", title=SHARED_MEMORY_HELP))
+        labels.append(html.Span("shared with host", className="shared-mark", **attributes(data_tip=SHARED_MEMORY_HELP)))
     return html.Div(
         [html.Span(labels, className="label"), warning(fill), shown, bar(fill, of=of)],
         className="metric-row",

@@ -43,6 +43,7 @@ _OF_ALL_GPUS: Final = frozenset(
         "panel-usage",
         "panel-usage-gpus",
         "panel-usage-users",
+        *(ids.CHART_CPU, ids.CHART_DISK, ids.CHART_RAM),
     }
 )
 _SCRIPT: Final = "embed.js"

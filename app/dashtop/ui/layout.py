@@ -29,6 +29,10 @@ _RANGE_NAMES: Final = {
 }  # fmt: skip
 
 
+# The panels of these sections can be hidden and moved.
+_ARRANGED: Final = {"Charts": Section.HISTORY, "Current": Section.CURRENT, "Details": Section.DETAILS}
+
+
 def build_layout(services: Services, interval_s: float, *, viewer: str | None = None) -> Component:
     """Return all pages before the first answer. `viewer`: the name of the signed-in user."""
     pages, panels = build_pages(services)
@@ -47,7 +51,7 @@ def build_layout(services: Services, interval_s: float, *, viewer: str | None = 
                 className="page",
             ),
             _build_footer(viewer),
-            _build_settings_modal({"History": panels[Section.HISTORY], "Current": panels[Section.CURRENT]}, interval_s),
+            _build_settings_modal({title: panels[section] for title, section in _ARRANGED.items()}, interval_s),
             dcc.Interval(id=ids.TICK, interval=round(interval_s * 1000)),
             dcc.Store(id=ids.REQUEST),
             dcc.Store(id=ids.LIVE),
@@ -99,7 +103,7 @@ def _build_toolbar() -> list[Component]:
     controls = [
         html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu only-gpus"),
         html.Div([label, selector], className="gpu-choice many-gpus only-gpus only-single"),
-        html.Span(className="since", **attributes(data_since="")),
+        html.Span(className="since", role="status", **attributes(data_since="")),
         html.Span(className="zone", title="Time zone of this page; Settings changes it", **attributes(data_zone="")),
         segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range"),
         html.Div(
@@ -233,6 +237,7 @@ def _build_theme_toggle() -> Component:
 # --- settings dialog --------------------------------------------------------------------------------------------------
 
 _TEMPERATURE_UNITS: Final = {"C": "°C", "F": "°F"}
+_BAR_COLOURS: Final = {"plain": "Warnings only", "load": "By load"}
 _MEMORY_UNITS: Final = {"GiB": "GiB", "GB": "GB"}
 _TIME_ZONES: Final = {"browser": "Browser", "server": "Server", "utc": "UTC"}
 
@@ -244,6 +249,7 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
     temperature = segmented_control(ids.TEMPERATURE_UNIT, _TEMPERATURE_UNITS, "C", "Temperature unit")
     memory = segmented_control(ids.MEMORY_UNIT, _MEMORY_UNITS, "GiB", "Memory unit")
     time_zone = segmented_control(ids.TIME_ZONE, _TIME_ZONES, "browser", "Time zone")
+    bars = segmented_control(ids.BAR_COLOURS, _BAR_COLOURS, "plain", "Bar colours")
     modal: Component = dbc.Modal(
         [
             dbc.ModalHeader(dbc.ModalTitle("Settings", tag="h2", id=ids.SETTINGS_TITLE)),
@@ -253,6 +259,7 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
                     _build_setting("Temperature unit", temperature),
                     _build_setting("Memory unit", memory),
                     _build_setting("Time zone", time_zone),
+                    _build_setting("Bar colours", bars),
                     *(_build_panel_list(section, find_panel_titles(parts)) for section, parts in panels.items()),
                 ]
             ),

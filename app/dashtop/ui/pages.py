@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dash import html
 
+from dashtop.ui import ids
 from dashtop.ui.components import attributes
 from dashtop.ui.panels import PANELS, Section
 
@@ -28,8 +29,13 @@ class Page:
     sections: tuple[Section, ...]
 
 
+_GPU_SECTIONS: Final = (
+    *(Section.GPU_HEAD, Section.ALL_GPUS, Section.CURRENT, Section.GPU_PROCESSES, Section.HISTORY),
+    Section.DETAILS,
+)
+
 PAGES: Final = (
-    Page(name="gpus", title="GPUs", sections=(Section.HISTORY, Section.ALL_GPUS, Section.CURRENT)),
+    Page(name="gpus", title="GPUs", sections=_GPU_SECTIONS),
     Page(name="processes", title="Processes", sections=(Section.PROCESSES,)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
     Page(name="usage", title="Usage", sections=(Section.USAGE,)),
@@ -38,8 +44,8 @@ PAGES: Final = (
 
 # assets/time-span.js changes "Current" while the page shows the past.
 # Sections of one GPU have a heading; the panels of the others are the page.
-_HEADINGS: Final = {Section.HISTORY: "History", Section.CURRENT: "Current"}
-_GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid cards"}
+_HEADINGS: Final = {Section.HISTORY: "Charts", Section.CURRENT: "Current", Section.DETAILS: "Details"}
+_GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid tiles", Section.DETAILS: "grid cards"}
 
 
 def find_landing(sample: Sample | None) -> str:
@@ -83,8 +89,23 @@ def _build_section(section: Section, panels: Sequence[Component]) -> Component:
     grid = html.Div(list(panels), className=_GRIDS.get(section, "section-panels"))
     if heading is None:
         return grid
+    header: Component = html.Div(html.H2(heading, **attributes(data_when=heading)), className="section-header")
+    if section is Section.DETAILS:
+        header = _build_toggle(heading)
     return html.Section(
-        [html.Div(html.H2(heading, **attributes(data_when=heading)), className="section-header"), grid],
-        className="only-single",
+        [header, grid],
+        className=f"only-single section-{section.value}",
         **attributes(aria_label=heading),
     )
+
+
+def _build_toggle(heading: str) -> Component:
+    """Return a heading that folds its section (assets/panels-gpu.js)."""
+    button = html.Button(
+        heading,
+        id=ids.DETAILS_TOGGLE,
+        type="button",
+        className="fold-button",
+        **attributes(aria_expanded="false"),
+    )
+    return html.Div(html.H2(button), className="section-header")

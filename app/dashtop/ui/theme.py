@@ -27,6 +27,11 @@ HOST: Final = "#2f7ed8"
 # also with protanopia, deuteranopia and tritanopia, and have a contrast of 3:1 with both backgrounds (tested).
 GPUS: Final = ("#8b5cf6", "#54a01b", "#f74180", "#91551c", "#b71fa7", "#dd6f63", "#dd6cbb", "#ae4250")
 
+ACCENT: Final = GPUS[0]
+"""The colour of the chosen GPU on its own page, whichever it is (--gpu in assets/tokens.css)."""
+SERIES: Final = (ACCENT, HOST, "#c2399b", "#0e8fa8", "#6b7a99", "#9a6fb0")
+"""Colours of several lines of one GPU, and of users: none looks like a warning."""
+
 
 def gpu_colour(index: int) -> str:
     """Return the colour of the GPU with that index."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dashtop.model.metric import GIB, Unit
 from dashtop.ui.charts.base_figure import annotation, base_figure, capacity_axis, encode_float32, hline
-from dashtop.ui.theme import with_alpha
+from dashtop.ui.theme import SERIES, with_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.model.sample import GpuProcess, ProcessSpan, SeriesSet
-    from dashtop.ui.charts.base_figure import ChartStyle, Figure
+    from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark
 
     Floats = NDArray[np.float64]
 
@@ -34,22 +33,21 @@ _FULL_COVERAGE: Final = 0.99
 _MIN_REMAINDERGIB: Final = 0.05
 
 _DENOMINATOR: Final = 256
-# Neighbouring layers differ in lightness, which is visible with any colour vision.
-_OPACITIES: Final = (0.7, 0.2, 0.45, 0.1)
+# A hue for each user; the processes of one user differ in lightness, which is visible with any colour vision.
+_OPACITIES: Final = (0.7, 0.35, 0.55, 0.2)
 _REMAINDER_OPACITY: Final = 0.2
-# Hover labels have no details in narrower charts.
-_MIN_WIDTH_FOR_DETAILS_PX: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layer:
     """The memory of one process in GiB by bucket: mean, minimum and maximum. 0 where it did not run.
 
-    `coverage` is the share of each bucket in which it ran, 0 to 1.
+    `coverage` is the share of each bucket in which it ran, 0 to 1. `user` None: not known.
     """
 
     name: str
     details: str
+    user: str | None = None
     mean: Floats
     minimum: Floats
     maximum: Floats
@@ -127,30 +125,42 @@ def figure(
     known: NDArray[np.bool_],
     style: ChartStyle,
     *,
-    colour: str,
     total: float | None,
+    marks: Sequence[Mark] = (),
 ) -> Figure:
     """Return the stacked area chart in GiB, with `remainder` on top in grey.
 
-    `known` is True in buckets in which the memory in use is known, `total` is the memory of the GPU in GiB, and layers
-    are shades of `colour`.
+    `known` is True in buckets in which the memory in use is known, `total` is the memory of the GPU in GiB.
     """
-    shades = [(colour, _OPACITIES[number % len(_OPACITIES)]) for number in range(len(layers))]
-    shades.append((style.theme.neutral, _REMAINDER_OPACITY))
+    shades = [*choose_shades([layer.user for layer in layers]), (style.theme.neutral, _REMAINDER_OPACITY)]
     stack = [*layers, *([] if remainder is None else [remainder])]
     tops = np.cumsum([layer.mean for layer in stack], axis=0) if stack else np.zeros((0, data.count))
-    show_details = style.width_px >= _MIN_WIDTH_FOR_DETAILS_PX
     areas, edges = [], []
     for number, (layer, top, (tint, opacity)) in enumerate(zip(stack, tops, shades, strict=False)):
         visible = np.where(known & (layer.coverage > 0), top, np.nan)
         areas.append(_area(data, np.where(known, top, 0.0), with_alpha(tint, opacity), is_first=number == 0))
-        edges.append(_edge(data, layer, visible, with_alpha(tint, opacity + 0.25), show_details=show_details))
+        edges.append(_edge(data, layer, visible, with_alpha(tint, min(opacity + 0.3, 1.0))))
     capacity = total or max(float(tops.max(initial=0.0)) * 1.25, 1.0)
     shapes = [] if total is None else [hline(total, style.theme.neutral)]
     annotations = [] if total is None else [annotation(f"VRAM {total:.1f} GiB", total, style.theme.muted)]
     axes = {"yaxis": capacity_axis(capacity)}
     units = {"y": Unit.GIBIBYTE}
-    return base_figure(data, [*areas, *edges], units, axes, style, shapes=shapes, annotations=annotations)
+    return base_figure(data, [*areas, *edges], units, axes, style, shapes=shapes, annotations=annotations, marks=marks)
+
+
+def choose_shades(users: Sequence[str | None]) -> list[tuple[str, float]]:
+    """Return colour and opacity of each layer: a hue for each user, and shades of it for the processes of that user.
+
+    Hues follow the order of the names, so that a user keeps a hue while others come and go above it in the stack.
+    """
+    names = sorted({user or "" for user in users}, key=lambda name: (not name, name))
+    hues = {user: SERIES[at % len(SERIES)] for at, user in enumerate(names)}
+    counts: Counter[str] = Counter()
+    shades = []
+    for user in (each or "" for each in users):
+        shades.append((hues[user], _OPACITIES[counts[user] % len(_OPACITIES)]))
+        counts[user] += 1
+    return shades
 
 
 def _name(span: ProcessSpan, *, with_pid: bool = False) -> str:
@@ -186,6 +196,7 @@ def _layer(parts: Sequence[ProcessSpan], data: SeriesSet, interval_ms: int, *, n
     return Layer(
         name=name,
         details=", ".join(filter(None, (f"pid {newest.pid}" if newest.info.name else "", describe_context(newest)))),
+        user=newest.info.username,
         mean=weighted / np.maximum(coverage, 1.0),
         minimum=np.where(coverage > 0, minimum, 0.0),
         maximum=maximum,
@@ -232,27 +243,19 @@ def _area(data: SeriesSet, top: Floats, fill: str, *, is_first: bool) -> dict[st
         "fill": "tozeroy" if is_first else "tonexty",
         "fillcolor": fill,
         "line": {"width": 0, "shape": "hv"},
-        "hoverinfo": "skip",
     }
 
 
-def _edge(data: SeriesSet, layer: Layer, top: Floats, colour: str, *, show_details: bool) -> dict[str, Any]:
-    """Return the upper edge of a layer, which has its hover label; `meta` is the name for the legend.
-
-    The name is escaped: it comes from a process, and Plotly interprets tags.
-    """
+def _edge(data: SeriesSet, layer: Layer, top: Floats, colour: str) -> dict[str, Any]:
+    """Return the upper edge of a layer. `meta` is for legend and cursor; the name in it comes from a process."""
     values = np.stack([layer.mean, layer.minimum, layer.maximum], axis=1)
-    details = f", {layer.details}" if layer.details and show_details else ""
-    size = f"%{{customdata[0]:.2f}} {Unit.GIBIBYTE.symbol}%{{customdata[3]}}"  # assets/charts.js adds the range
     return {
         **_common(data),
-        "name": escape(f"{layer.name}{details}", quote=False),
-        "meta": layer.name,
         "y": encode_float32(top, _DENOMINATOR),
         "customdata": {**encode_float32(values, _DENOMINATOR), "shape": f"{len(values)},3"},
         "line": {"width": 1.5, "shape": "hv", "color": colour},
         "connectgaps": False,
-        "hovertemplate": f"%{{fullData.name}}: {size}<extra></extra>",
+        "meta": {"label": layer.name, "details": layer.details, "unit": Unit.GIBIBYTE.symbol, "digits": 2},
     }
 
 

@@ -1,26 +1,41 @@
-"""The history charts of a browser's view: new when a bucket is complete, and rendered once for all viewers."""
+"""The history charts of a browser's view: each is new when a bucket is complete, and rendered once for all viewers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dashtop.model.sample import EventFilter
 from dashtop.ui.charts.base_figure import ChartStyle
+from dashtop.ui.charts.notes import EVENT_KINDS
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span
 from dashtop.ui.panels import CHARTS, ChartData
-from dashtop.ui.panels.charts import series_key
-from dashtop.ui.parts import Part, calculate_version
+from dashtop.ui.panels.charts import ADDED_OPTION, find_added, series_key
+from dashtop.ui.parts import calculate_version
 from dashtop.ui.theme import chart_theme
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, ProcessSpan, Sample, SeriesKey, SeriesSet
+    from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, SeriesKey, SeriesSet
     from dashtop.ui.panels import Chart
     from dashtop.ui.parts import RenderCache
     from dashtop.ui.request import ViewRequest
+
+# Every history has some of these, from its first sample on.
+_START_METRICS = ("system.cpu.usage_percent", "gpu.temperature", "gpu.memory.used_gb", "gpu.utilization.gpu")
+_EVENTS = EventFilter(kinds=EVENT_KINDS)
+
+
+class View(NamedTuple):
+    """The buckets that are looked at, when the history begins (None in a zoom), and a key of both."""
+
+    window: Window
+    first_ms: int | None
+    is_short: bool
+    key: str
 
 
 class ChartRenderer:
@@ -30,31 +45,22 @@ class ChartRenderer:
         self._services = services
         self._cache = cache
 
-    def render(self, sample: Sample, gpu: Gpu | None, request: ViewRequest, *, now_ms: int) -> Part | None:
-        """Return the part "figures": figures of the visible charts by id, or None if no chart is visible.
+    def render(self, sample: Sample, gpu: Gpu | None, request: ViewRequest, *, now_ms: int) -> dict[str, Any] | None:
+        """Return the figures that the browser does not have, by id of the chart; None if it has all.
 
-        `sample` may be of the past; `now_ms` is the time of the latest one.
-
-        `since` is the start of a history shorter than its range. The version depends on the view and its last complete
-        bucket, so only what is sent is drawn.
+        {"charts": figures, "versions": their versions, "recorded": when a history begins that is shorter than its
+        range}. `sample` may be of the past; `now_ms` is the time of the latest one. The version of a chart depends on
+        the view and its last complete bucket, so only what is sent is drawn.
         """
-        charts = tuple(chart for chart in CHARTS if request.is_visible(f"panel-{chart.id}"))
+        added = find_added(request.options.get(ADDED_OPTION, ""))
+        charts = [chart for chart in (*CHARTS, *added) if request.is_visible(f"panel-{chart.id}")]
         if not charts:
             return None
-        keys = _list_series(charts, gpu, sample)
-        gpus = ",".join(dict.fromkeys(key.gpu_uuid or "" for key in keys))
-        view = f"{request.view_key}|{gpus}|{','.join(chart.id for chart in charts)}"
-        first_ms: int | None = None
-        outages = self._services.history.read_status().version  # what is rendered during one lacks a part
-        if request.zoom is not None:
-            window = build_zoom_window(request.zoom, now_ms, request.width_px, self._interval_ms)
-        else:
-            first_ms = self._cache.get_or_create(
-                f"start|{view}|{outages}", lambda: self._find_start(sample, keys, request)
-            )
-            window = self._window(sample, request, first_ms)
-        # Not the start: it moves to the next bucket at another moment than the end.
-        version = calculate_version(f"{view}|{first_ms}|{window.end_ms}|{outages}")
+        view = self._find_view(sample, gpu, request, now_ms)
+        versions = {chart.id: self._version(chart, gpu, sample, request, view) for chart in charts}
+        changed = [chart for chart in charts if request.versions.get(chart.id) != versions[chart.id]]
+        if not changed:
+            return None
 
         def draw() -> dict[str, Any]:
             style = ChartStyle(
@@ -62,21 +68,40 @@ class ChartRenderer:
                 width_px=request.width_px,
                 revision=request.span_key,
                 zoom=request.zoom,
+                recorded_from_ms=view.first_ms if view.is_short else None,
             )
-            data = self._read_data(charts, keys, window, gpu)
-            figures = {chart.id: chart.draw(data, sample, gpu, style) for chart in charts}
+            data = self._read_data(changed, view.window, gpu, sample)
+            figures = {chart.id: chart.draw(data, sample, gpu, style) for chart in changed}
             return {name: figure for name, figure in figures.items() if figure is not None}
 
-        def build() -> dict[str, Any]:
-            drawn = self._cache.get_or_create(f"charts|{version}", draw)
-            is_short = first_ms is not None and first_ms > self._window(sample, request, 0).start_ms
-            return {"charts": drawn, "since": first_ms if is_short else None}
-
-        return Part("figures", version, build)
+        of_changed = {chart.id: versions[chart.id] for chart in changed}
+        drawn = self._cache.get_or_create(f"charts|{'|'.join(of_changed.values())}", draw)
+        return {"charts": drawn, "versions": of_changed, "recorded": view.first_ms if view.is_short else None}
 
     @property
     def _interval_ms(self) -> int:
         return round(self._services.latest.interval_s * 1000)
+
+    def _version(self, chart: Chart, gpu: Gpu | None, sample: Sample, request: ViewRequest, view: View) -> str:
+        gpus = ",".join(dict.fromkeys(key.gpu_uuid or "" for key in _list_series([chart], gpu, sample)))
+        # A GPU that is lost or comes back changes the texts of empty charts.
+        state = gpu.state.name if gpu is not None and gpu.state is not None else ""
+        return calculate_version(f"{chart.id}|{request.view_key}|{gpus}|{state}|{gpu is None}|{view.key}")
+
+    def _find_view(self, sample: Sample, gpu: Gpu | None, request: ViewRequest, now_ms: int) -> View:
+        outages = self._services.history.read_status().version  # what is rendered during one lacks a part
+        if request.zoom is not None:
+            window = build_zoom_window(request.zoom, now_ms, request.width_px, self._interval_ms)
+            return View(window, None, is_short=False, key=f"{window.end_ms}|{outages}")
+        owners = gpu.device.uuid if gpu is not None else ""
+        keys = [series_key(metric, gpu) for metric in _START_METRICS if gpu is not None or metric.startswith("system.")]
+        first_ms = self._cache.get_or_create(
+            f"start|{owners}|{request.view_key}|{outages}", lambda: self._find_start(sample, keys, request)
+        )
+        window = self._window(sample, request, first_ms)
+        is_short = first_ms > self._window(sample, request, 0).start_ms
+        # Not the start: it moves to the next bucket at another moment than the end.
+        return View(window, first_ms, is_short, f"{first_ms}|{window.end_ms}|{outages}")
 
     def _window(self, sample: Sample, request: ViewRequest, first_ms: int) -> Window:
         """Return the buckets of the chosen range, if the history begins at `first_ms`."""
@@ -96,13 +121,16 @@ class ChartRenderer:
                 return first_ms
             window = narrower
 
-    def _read_data(
-        self, charts: Sequence[Chart], keys: Sequence[SeriesKey], window: Window, gpu: Gpu | None
-    ) -> ChartData:
+    def _read_data(self, charts: Sequence[Chart], window: Window, gpu: Gpu | None, sample: Sample) -> ChartData:
         processes: tuple[ProcessSpan, ...] = ()
-        if gpu is not None and any(chart.needs_processes for chart in charts):
-            processes = self._services.history.processes(gpu.device.uuid, window.start_ms, window.end_ms)
-        return ChartData(series=self._read(keys, window), processes=processes, interval_ms=self._interval_ms)
+        events: tuple[Event, ...] = ()
+        if gpu is not None and any(chart.needs_events for chart in charts):
+            history, uuid = self._services.history, gpu.device.uuid
+            processes = history.processes(uuid, window.start_ms, window.end_ms)
+            found = history.events(window.start_ms, window.end_ms, _EVENTS)
+            events = tuple(event for event in found if event.gpu_uuid in {None, uuid})
+        series = self._read(_list_series(charts, gpu, sample), window)
+        return ChartData(series=series, processes=processes, events=events, interval_ms=self._interval_ms)
 
     def _read(self, keys: Sequence[SeriesKey], window: Window) -> SeriesSet:
         return self._services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashtop.ui.panels import charts, events, gauges, gpu_grid, gpu_status, hardware, host, host_page, processes, usage
+from dashtop.ui.panels import (
+    charts,
+    diagnosis,
+    events,
+    gauges,
+    gpu_grid,
+    gpu_status,
+    hardware,
+    host,
+    host_page,
+    processes,
+    usage,
+)
 from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Section
 
 PANELS: Final[tuple[Panel, ...]] = (
     gpu_status.COMPACT_STATUS,
-    *charts.PANELS,
     gpu_grid.PANEL,
     gpu_status.NO_GPU,
     gpu_status.HEADING,
     gauges.UTILIZATION,
+    gauges.VRAM,
     gauges.TEMPERATURE,
-    host.SYSTEM,
     gauges.POWER,
+    gauges.ACTIVITY,
+    gauges.PCIE,
     gauges.FAN,
+    diagnosis.PANEL,
+    processes.PANEL,
+    *charts.PANELS,
     hardware.HARDWARE,
     hardware.INFORMATION,
-    processes.PANEL,
     processes.ALL_GPUS,
+    host.SYSTEM,
     host.STORAGE,
     events.TIMELINE,
     events.EVENTS,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, ProcessSpan, Sample, SeriesSet
+    from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, SeriesSet
     from dashtop.ui.charts.base_figure import ChartStyle, Figure
     from dashtop.ui.parts import Part, RenderCache
     from dashtop.ui.request import ViewRequest
@@ -26,8 +26,11 @@ class Section(Enum):
 
     HEADER = "header"
     OVERVIEW = "overview"
-    HISTORY = "history"
+    GPU_HEAD = "gpu-head"
     CURRENT = "current"
+    GPU_PROCESSES = "gpu-processes"
+    HISTORY = "history"
+    DETAILS = "details"
     ALL_GPUS = "all-gpus"
     PROCESSES = "processes"
     EVENTS = "events"
@@ -53,7 +56,7 @@ class PanelContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChartData:
-    """The data of a chart: series in equal buckets, and the processes on the selected GPU in the same time range.
+    """The data of a chart: series in equal buckets; processes and events of the selected GPU in the same time range.
 
     A sample covers the `interval_ms` until the next one.
     """
@@ -61,6 +64,7 @@ class ChartData:
     series: SeriesSet
     processes: tuple[ProcessSpan, ...]
     interval_ms: int
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +72,14 @@ class Chart:
     """A history chart: the series it needs, and the function that draws it. Its panel has the id `panel-<id>`.
 
     `draw` returns None where there is nothing to draw (no GPU): the browser then keeps the chart as it is.
-    `all_gpus`: the series of every GPU, instead of those of the chosen one.
+    `needs_events`: also the processes and events of the chosen GPU. `all_gpus`: the series of every GPU, instead of
+    those of the chosen one.
     """
 
     id: str
     metrics: tuple[str, ...]
     draw: Callable[[ChartData, Sample, Gpu | None, ChartStyle], Figure | None]
-    needs_processes: bool = False
+    needs_events: bool = False
     all_gpus: bool = False
 
 

@@ -1,43 +1,49 @@
-"""The history charts. The legend of a chart shows the current value of each line at every tick."""
+"""The charts of the chosen GPU, by the question that they answer, and charts of any other metric that a user adds.
+
+The legend of a chart shows the current value of each line at every tick; the cursor and the table are drawn in the
+browser (assets/chart-cursor.js, assets/chart-table.js).
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from dash import dcc, html
 
-from dashtop.metrics import METRICS
+from dashtop.metrics import ALL_METRICS, METRICS
+from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
+from dashtop.model.metric import Kind, Unit
 from dashtop.model.sample import SeriesKey
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.charts import figures, process_memory
-from dashtop.ui.charts.figures import Line
-from dashtop.ui.components import attributes, card, value
+from dashtop.ui.charts.base_figure import message_figure
+from dashtop.ui.charts.figures import Line, Notes
+from dashtop.ui.charts.notes import build_marks, build_throttle_bands
+from dashtop.ui.components import attributes, card, icon, value
 from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
-from dashtop.ui.theme import HOST, gpu_colour
+from dashtop.ui.theme import HOST, SERIES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from dash.development.base_component import Component
 
+    from dashtop.model.metric import Metric
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample, SeriesSet
-    from dashtop.ui.charts.base_figure import ChartStyle, Figure
+    from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark
+    from dashtop.ui.panels.base import PanelContext
 
-_GPU_UTILIZATION: Final = "gpu.utilization.gpu"
-_CPU_UTILIZATION: Final = "system.cpu.usage_percent"
 _VRAM, _VRAM_TOTAL = "gpu.memory.used_gb", "gpu.memory.total_gb"
 _RAM, _RAM_TOTAL = "system.memory.used_gb", "system.memory.total_gb"
 _TEMPERATURE: Final = "gpu.temperature"
-_POWER, _POWER_LIMIT = "gpu.power.current_watts", "gpu.power.max_watts"
+_EVENT_REASONS: Final = "gpu.clocks.event_reasons"
+_PCIE_LIMIT: Final = "gpu.pcie.bandwidth_gbps"
 
-_LINE_NAMES: Final = {
-    _GPU_UTILIZATION: "GPU",
-    _CPU_UTILIZATION: "CPU",
-    _VRAM: "VRAM",
-    _RAM: "RAM",
-    _TEMPERATURE: "GPU",
-    _POWER: "GPU",
-}
 # A double click resets the zoom of all charts (assets/charts.js), so Plotly's own reaction is off.
 _GRAPH_CONFIG: Final[Any] = {
     "displayModeBar": False,
@@ -47,6 +53,135 @@ _GRAPH_CONFIG: Final[Any] = {
     "doubleClick": False,
 }
 
+_STATES: Final[Mapping[str, tuple[tuple[int, str], ...]]] = {
+    _EVENT_REASONS: tuple((reason.bit, reason.name) for reason in THROTTLE_REASONS),
+    "gpu.compute_mode": ((0, "Default"), (2, "Prohibited"), (3, "Exclusive Process")),
+    "gpu.persistence_mode": ((0, "Disabled"), (1, "Enabled")),
+    "gpu.mig_mode": ((0, "Disabled"), (1, "Enabled")),
+    "gpu.performance_state": tuple((number, f"P{number}") for number in range(16)),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topic:
+    """A chart of the page: the question it answers, and its lines by metric.
+
+    `host_lines` replace the lines where there is no GPU. `limit`: the metric of the value that is the most possible.
+    """
+
+    id: str
+    title: str
+    question: str
+    lines: Mapping[str, str]
+    host_lines: Mapping[str, str] | None = None
+    limit: str = ""
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the chart has nothing to show without a GPU."""
+        return self.host_lines is None and any(key.startswith("gpu.") for key in self.lines)
+
+
+TOPICS: Final = (
+    Topic(
+        id=ids.CHART_UTILIZATION,
+        title="Utilization",
+        question="Busy?",
+        lines={
+            "gpu.utilization.gpu": "GPU",
+            "gpu.utilization.compute": "SM",
+            "gpu.utilization.tensor": "Tensor",
+            "gpu.utilization.dram": "DRAM",
+        },
+        host_lines={"system.cpu.usage_percent": "CPU"},
+    ),
+    Topic(
+        id=ids.CHART_CPU,
+        title="CPU",
+        question="Fed?",
+        lines={"system.cpu.usage_percent": "CPU"},
+    ),
+    Topic(
+        id=ids.CHART_PCIE,
+        title="PCIe",
+        question="Fed?",
+        lines={"gpu.pcie.rx_mbps": "RX", "gpu.pcie.tx_mbps": "TX"},
+        limit=_PCIE_LIMIT,
+    ),
+    Topic(
+        id=ids.CHART_NVLINK,
+        title="NVLink",
+        question="Fed?",
+        lines={"gpu.nvlink.rx_mbps": "RX", "gpu.nvlink.tx_mbps": "TX"},
+    ),
+    Topic(
+        id=ids.CHART_DISK,
+        title="Disk",
+        question="Fed?",
+        lines={"system.disk_io.read_mbps": "Read", "system.disk_io.write_mbps": "Written"},
+    ),
+    Topic(
+        id=ids.CHART_CLOCK,
+        title="Clock and throttle reasons",
+        question="Throttled?",
+        lines={"gpu.clocks.gpu_mhz": "GPU"},
+        limit="gpu.clocks.gpu_max_mhz",
+    ),
+    Topic(
+        id=ids.CHART_TEMPERATURE,
+        title="Temperature",
+        question="Throttled?",
+        lines={_TEMPERATURE: "GPU", "gpu.memory_temperature": "Memory"},
+    ),
+    Topic(
+        id=ids.CHART_POWER,
+        title="Power",
+        question="Throttled?",
+        lines={"gpu.power.current_watts": "GPU"},
+        limit="gpu.power.max_watts",
+    ),
+    Topic(
+        id=ids.CHART_PROCESSES,
+        title="GPU memory by process",
+        question="Memory",
+        lines={_VRAM: "VRAM"},
+    ),
+    Topic(
+        id=ids.CHART_MEMORY,
+        title="Memory in use",
+        question="Memory",
+        lines={_VRAM: "VRAM"},
+        host_lines={_RAM: "RAM"},
+    ),
+    Topic(
+        id=ids.CHART_RAM,
+        title="Host memory",
+        question="Memory",
+        lines={_RAM: "RAM"},
+    ),
+)
+# assets/charts.css writes the question above the title.
+_QUESTION_CLASSES: Final = {
+    "Busy?": "asks-busy",
+    "Fed?": "asks-fed",
+    "Throttled?": "asks-throttled",
+    "Memory": "asks-memory",
+}
+# A chart without any other reason than these has never anything to show.
+_PERMANENT: Final = frozenset(
+    {
+        UnavailableReason.NOT_SUPPORTED,
+        UnavailableReason.LIBRARY_TOO_OLD,
+        UnavailableReason.NO_PERMISSION,
+        UnavailableReason.MIG_PARENT,
+        UnavailableReason.MIG_INSTANCE,
+        UnavailableReason.WDDM,
+        UnavailableReason.UNIFIED_MEMORY,
+    }
+)
+# Without a GPU these show what another chart shows instead.
+_ONLY_BESIDE_A_GPU: Final = frozenset({ids.CHART_CPU, ids.CHART_RAM})
+
 
 def series_key(metric: str, gpu: Gpu | None) -> SeriesKey:
     """Return the key of a series: of the selected GPU, or of the host."""
@@ -54,53 +189,96 @@ def series_key(metric: str, gpu: Gpu | None) -> SeriesKey:
     return SeriesKey(metric, gpu.device.uuid if gpu is not None and is_gpu_metric else None)
 
 
-def _graph(name: str) -> Component:
-    """Return an empty chart."""
-    return html.Div(dcc.Graph(id=name, figure=figures.empty(), config=_GRAPH_CONFIG), className="chart")
+# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(data: SeriesSet, gpu: Gpu | None, *keys: str, totals: tuple[float | None, ...] = ()) -> list[Line]:
+def find_reason(sample: Sample, gpu: Gpu | None, keys: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """Return why none of these metrics has a value at present; "" if one has."""
+    known = {**sample.host.values, **(gpu.values if gpu is not None else {})}
+    if any(known.get(key) is not None for key in keys):
+        return ""
+    if gpu is not None and gpu.state is not None:
+        return gpu.state_text
+    reasons = {**sample.host.unavailable, **(gpu.unavailable if gpu is not None else {})}
+    return next((reasons[key].text for key in keys if key in reasons), UnavailableReason.NOT_SUPPORTED.text)
+
+
+def _draw(topic: Topic) -> Callable[[ChartData, Sample, Gpu | None, ChartStyle], Figure | None]:
+    def draw(data: ChartData, sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
+        if gpu is None and (topic.needs_gpu or topic.id in _ONLY_BESIDE_A_GPU):
+            return None
+        names = topic.host_lines if gpu is None and topic.host_lines is not None else topic.lines
+        if topic.id == ids.CHART_PROCESSES and gpu is not None:
+            return _draw_processes(data, sample, gpu, style)
+        lines = _build_lines(data.series, gpu, names)
+        if not lines:
+            return message_figure(_explain(find_reason(sample, gpu, names), topic.title), style)
+        has_gpu_line = any(line.metric.key.startswith("gpu.") for line in lines)
+        notes = Notes(marks=_build_marks(data, gpu) if has_gpu_line else ())
+        return _draw_lines(topic, data.series, lines, sample, gpu, style, notes)
+
+    return draw
+
+
+def _draw_lines(  # noqa: PLR0917 - what is drawn, and how
+    topic: Topic, data: SeriesSet, lines: list[Line], sample: Sample, gpu: Gpu | None, style: ChartStyle, notes: Notes
+) -> Figure:
+    values = {**sample.host.values, **(gpu.values if gpu is not None else {})}
+    unit = lines[0].metric.unit
+    if unit is Unit.PERCENT:
+        return figures.percent(data, lines, style, notes)
+    if unit is Unit.GIBIBYTE:
+        total = values.get(_RAM_TOTAL if lines[0].metric.key == _RAM else _VRAM_TOTAL)
+        return figures.memory(data, _with_total(lines[0], total), style, notes)
+    if unit is Unit.CELSIUS and gpu is not None:
+        critical = "slowdown" if gpu.device.slowdown_celsius is not None else "critical"
+        thresholds = METRICS[_TEMPERATURE].thresholds_for(gpu.device)
+        return figures.temperature(data, lines, thresholds, style, notes, critical=critical)
+    limit = values.get(topic.limit)
+    if topic.id == ids.CHART_PCIE:
+        limit = None if limit is None else 1000 * limit
+        return figures.limited(data, lines, limit, style, notes, name="link")
+    if topic.id == ids.CHART_CLOCK:
+        flags = next((each for each in data.series if each.key.metric == _EVENT_REASONS), None)
+        notes = Notes(marks=notes.marks, bands=build_throttle_bands(flags, data, style.theme))
+        return figures.limited(data, lines, limit, style, notes, name="max")
+    return figures.limited(data, lines, limit, style, notes, is_warning=topic.id == ids.CHART_POWER)
+
+
+def _with_total(line: Line, total: float | None) -> Line:
+    return Line(series=line.series, metric=line.metric, name=line.name, colour=line.colour, total=total)
+
+
+def _build_lines(data: SeriesSet, gpu: Gpu | None, names: Mapping[str, str]) -> list[Line]:
+    """Return a line for each metric that has a value in this time range."""
     by_key = {series.key: series for series in data.series}
     lines: list[Line] = []
-    for position, key in enumerate(keys):
+    host_colours = iter((HOST, *SERIES[2:]))
+    gpu_colours = iter(SERIES if not any(key.startswith("system.") for key in names) else (SERIES[0], *SERIES[2:]))
+    for key, name in names.items():
+        colour = next(gpu_colours if key.startswith("gpu.") else host_colours)
         series = by_key.get(series_key(key, gpu))
-        if series is None:
-            continue
-        colour = gpu_colour(gpu.device.index) if gpu is not None and key.startswith("gpu.") else HOST
-        total = totals[position] if totals else None
-        lines.append(Line(series=series, metric=METRICS[key], name=_LINE_NAMES[key], colour=colour, total=total))
+        if series is not None and np.isfinite(series.mean).any():
+            states = _STATES.get(key, ())
+            lines.append(Line(series=series, metric=METRICS[key], name=name, colour=colour, states=states))
     return lines
 
 
-def _draw_utilization(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure:
-    return figures.utilization(data.series, _lines(data.series, gpu, _GPU_UTILIZATION, _CPU_UTILIZATION), style)
-
-
-def _draw_memory(data: ChartData, sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure:
-    vram_total = gpu.values.get(_VRAM_TOTAL) if gpu is not None else None
-    totals = (vram_total, sample.host.values.get(_RAM_TOTAL))
-    return figures.memory(data.series, _lines(data.series, gpu, _VRAM, _RAM, totals=totals), style)
-
-
-def _draw_temperature(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
-    lines = _lines(data.series, gpu, _TEMPERATURE)
-    if gpu is None or not lines:
-        return None
-    thresholds = METRICS[_TEMPERATURE].thresholds_for(gpu.device)
-    critical = "slowdown" if gpu.device.slowdown_celsius is not None else "critical"
-    return figures.temperature(data.series, lines[0], thresholds, style, critical=critical)
-
-
-def _draw_power(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
-    lines = _lines(data.series, gpu, _POWER)
-    if gpu is None or not lines:
-        return None
-    return figures.power(data.series, lines[0], gpu.values.get(_POWER_LIMIT), style)
-
-
-def _draw_processes(data: ChartData, _sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
+def _build_marks(data: ChartData, gpu: Gpu | None) -> list[Mark]:
     if gpu is None:
-        return None
+        return []
+    series = data.series
+    end_ms = series.start_ms + series.count * series.step_ms
+    running = [process.pid for process in gpu.processes]
+    marks = build_marks(data.events, data.processes, running, gpu.device.memory_total_bytes)
+    return [mark for mark in marks if series.start_ms <= mark.time_ms < end_ms]
+
+
+def _explain(reason: str, title: str) -> str:
+    return f"{title}: {reason}" if reason else f"{title}: no values in this time range"
+
+
+def _draw_processes(data: ChartData, sample: Sample, gpu: Gpu, style: ChartStyle) -> Figure:
     series = {each.key: each for each in data.series.series}
     used = series[series_key(_VRAM, gpu)].mean.astype(np.float64)
     running = {process.pid for process in gpu.processes}
@@ -109,71 +287,197 @@ def _draw_processes(data: ChartData, _sample: Sample, gpu: Gpu | None, style: Ch
     if not known.any() and layers:
         # A GPU that shares the host's memory reports no memory in use: show the sum of the processes.
         known = np.any([layer.coverage > 0 for layer in layers], axis=0)
+    if not known.any():
+        return message_figure(_explain(find_reason(sample, gpu, (_VRAM,)), "Memory"), style)
     return process_memory.figure(
         data.series,
         layers,
         process_memory.build_remainder(layers, used),
         known,
         style,
-        colour=gpu_colour(gpu.device.index),
         total=gpu.values.get(_VRAM_TOTAL),
+        marks=_build_marks(data, gpu),
     )
 
 
-def _legend(*keys: str) -> Component:
-    """Return the current values; a click on one hides or shows its line (assets/charts.js)."""
+# --- charts that a user adds --------------------------------------------------------------------------------------
+
+ADDED_OPTION: Final = "charts"
+"""Name of the option with the keys of added metrics, joined by commas."""
+MAX_ADDED: Final = 12
+_ADDED_PREFIX: Final = "chart-added-"
+
+
+def is_chartable(metric: Metric[Any]) -> bool:
+    """Return whether a metric is stored, so that it can be charted."""
+    return not metric.constant
+
+
+def added_id(key: str) -> str:
+    """Return the id of the chart of an added metric."""
+    return f"{_ADDED_PREFIX}{key.replace('.', '-').replace('_', '-')}"
+
+
+def find_added(option: str) -> tuple[Chart, ...]:
+    """Return the charts of the metrics in an option of a request, which is untrusted."""
+    keys = dict.fromkeys(option.split(","))
+    known = [METRICS[key] for key in keys if key in METRICS and is_chartable(METRICS[key])]
+    return tuple(_ADDED[metric.key] for metric in known[:MAX_ADDED])
+
+
+def _draw_added(metric: Metric[Any]) -> Callable[[ChartData, Sample, Gpu | None, ChartStyle], Figure | None]:
+    topic = Topic(id=added_id(metric.key), title=metric.title, question="", lines={metric.key: metric.title})
+
+    def draw(data: ChartData, sample: Sample, gpu: Gpu | None, style: ChartStyle) -> Figure | None:
+        lines = _build_lines(data.series, gpu, topic.lines)
+        if not lines:
+            return message_figure(_explain(find_reason(sample, gpu, topic.lines), topic.title), style)
+        notes = Notes(marks=_build_marks(data, gpu) if metric.key.startswith("gpu.") else ())
+        if lines[0].states:
+            return figures.states(data.series, lines[0], style, notes)
+        if metric.unit is Unit.CELSIUS or metric.kind is Kind.COUNTER or metric.unit.is_difference:
+            return figures.free(data.series, lines, style, notes)
+        if metric.unit is Unit.GIBIBYTE:
+            return figures.limited(data.series, lines, None, style, notes)
+        return _draw_lines(topic, data.series, lines, sample, gpu, style, notes)
+
+    return draw
+
+
+_ADDED: Final = {
+    metric.key: Chart(
+        id=added_id(metric.key),
+        metrics=(metric.key,),
+        draw=_draw_added(metric),
+        needs_events=metric.key.startswith("gpu."),
+    )
+    for metric in ALL_METRICS
+    if is_chartable(metric)
+}
+
+
+def _list_chartable() -> list[dict[str, str]]:
+    """Return what the picker offers: key, title, help and unit of every stored metric."""
+    return [
+        {
+            "key": metric.key,
+            "id": added_id(metric.key),
+            "title": metric.title,
+            "help": metric.help,
+            "unit": metric.unit.symbol,
+        }
+        for metric in ALL_METRICS
+        if is_chartable(metric)
+    ]
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+def _graph(name: str, title: str) -> Component:
+    """Return an empty chart. Arrow keys move the cursor (assets/chart-cursor.js)."""
     return html.Div(
-        [
-            html.Button(
-                [f"{_LINE_NAMES[key]} ", value(key, class_name="percent")],
-                className="legend-item gpu-line needs-gpu" if key.startswith("gpu.") else "legend-item",
-                type="button",
-                title="Hide or show this line",
-                **attributes(data_line=key, aria_pressed="true"),
-            )
-            for key in keys
-        ],
-        className="legend",
+        dcc.Graph(id=name, figure=figures.empty(), config=_GRAPH_CONFIG),
+        className="chart",
+        role="group",
+        tabIndex=0,
+        **attributes(aria_label=title, aria_roledescription="chart", data_title=title),
     )
 
 
-def _panel(title: str, chart: Chart) -> Panel:
+def _legend(topic: Topic) -> Component:
+    """Return the current values; a click on one hides or shows its line (assets/charts.js)."""
+    items = [_legend_item(key, name, SERIES[at], "needs-gpu") for at, (key, name) in enumerate(topic.lines.items())]
+    if all(key.startswith("system.") for key in topic.lines):
+        colours = (HOST, *SERIES[2:])
+        items = [_legend_item(key, name, colours[at]) for at, (key, name) in enumerate(topic.lines.items())]
+    for key, name in (topic.host_lines or {}).items():
+        items.append(_legend_item(key, name, HOST, "no-gpu"))
+    return html.Div(items, className="legend")
+
+
+def _legend_item(key: str, name: str, colour: str, class_name: str = "") -> Component:
+    return html.Button(
+        [
+            f"{name} ",
+            value(key, class_name="percent"),
+            html.Span(className="legend-period", **attributes(data_period=key)),
+        ],
+        className=f"legend-item {class_name}".strip(),
+        type="button",
+        title="Hide or show this line",
+        style={"--series": colour},
+        **attributes(data_line=key, aria_pressed="true"),
+    )
+
+
+def _panel(topic: Topic) -> Panel:
+    is_by_process = topic.id == ids.CHART_PROCESSES
+    keys = (*topic.lines, *(topic.host_lines or ()))
+    extra = (_EVENT_REASONS,) if topic.id == ids.CHART_CLOCK else ()
+
     def layout(_services: Services) -> Component:
-        needs_gpu = all(key.startswith("gpu.") for key in chart.metrics)
+        legend = html.Div(className="legend", **attributes(data_legend=topic.id)) if is_by_process else _legend(topic)
+        # On a focused chart Enter does the same: the button is no tab stop.
+        table = html.Button(
+            icon("table", f"Show {topic.title} as table"),
+            type="button",
+            className="chart-button",
+            tabIndex=-1,
+            **attributes(data_table="", data_tip="Show as table"),
+        )
+        needs_gpu = topic.needs_gpu or topic.id in _ONLY_BESIDE_A_GPU
         return card(
-            title,
-            [_graph(chart.id)],
-            id=f"panel-{chart.id}",
-            aside=_legend(*chart.metrics),
-            class_name="needs-gpu" if needs_gpu else "",
+            topic.title,
+            [_graph(topic.id, topic.title)],
+            id=f"panel-{topic.id}",
+            aside=html.Div([legend, table], className="chart-aside"),
+            class_name=" ".join(
+                ["chart-card", _QUESTION_CLASSES[topic.question], *(["needs-gpu"] if needs_gpu else [])]
+            ),
         )
 
+    chart = Chart(
+        id=topic.id,
+        metrics=(*keys, *extra),
+        draw=_draw(topic),
+        needs_events=any(key.startswith("gpu.") for key in keys),
+    )
     return Panel(section=Section.HISTORY, layout=layout, charts=(chart,))
 
 
-def _build_processes_card(_services: Services) -> Component:
-    """Return the card; the browser fills the legend (assets/charts.js)."""
-    legend = html.Div(className="legend", **attributes(data_legend=ids.CHART_PROCESSES))
-    return card(
-        "GPU memory by process",
-        [_graph(ids.CHART_PROCESSES)],
-        id=f"panel-{ids.CHART_PROCESSES}",
-        aside=legend,
-        class_name="needs-gpu full-width",
+def _build_more(_services: Services) -> Component:
+    """Return what is below the charts: those that are left out and why, and the picker of further ones."""
+    return html.Section(
+        [
+            html.Button("Add chart", id=ids.ADD_CHART, type="button", className="btn"),
+            html.P(className="left-out", **attributes(data_text="charts.left_out")),
+        ],
+        id=ids.CHARTS_MORE,
+        className="charts-more full-width",
+        **attributes(aria_label="More charts", data_metrics=json.dumps(_list_chartable())),
     )
 
 
+def live_data(context: PanelContext) -> dict[str, Any]:
+    """Add the charts that are left out because the GPU reports none of their metrics, and a text that says why."""
+    gpu, sample = context.gpu, context.sample
+    if gpu is None:
+        return {"left_out": [], "texts": {"charts.left_out": ""}}
+    by_reason: dict[str, list[str]] = {}
+    left_out = []
+    for topic in TOPICS:
+        if gpu.state is not None or not topic.needs_gpu:
+            continue
+        missing = [gpu.unavailable.get(key) for key in topic.lines if gpu.values.get(key) is None]
+        if len(missing) == len(topic.lines) and all(reason in _PERMANENT for reason in missing):
+            left_out.append(f"panel-{topic.id}")
+            by_reason.setdefault(find_reason(sample, gpu, topic.lines), []).append(topic.title)
+    text = " · ".join(f"{', '.join(titles)}: {reason}" for reason, titles in by_reason.items())
+    return {"left_out": left_out, "texts": {"charts.left_out": f"Not shown: {text}" if text else ""}}
+
+
 PANELS: Final[tuple[Panel, ...]] = (
-    _panel(
-        "Utilization",
-        Chart(id=ids.CHART_UTILIZATION, metrics=(_GPU_UTILIZATION, _CPU_UTILIZATION), draw=_draw_utilization),
-    ),
-    _panel("Memory", Chart(id=ids.CHART_MEMORY, metrics=(_VRAM, _RAM), draw=_draw_memory)),
-    _panel("Temperature", Chart(id=ids.CHART_TEMPERATURE, metrics=(_TEMPERATURE,), draw=_draw_temperature)),
-    _panel("Power", Chart(id=ids.CHART_POWER, metrics=(_POWER,), draw=_draw_power)),
-    Panel(
-        section=Section.HISTORY,
-        layout=_build_processes_card,
-        charts=(Chart(id=ids.CHART_PROCESSES, metrics=(_VRAM,), draw=_draw_processes, needs_processes=True),),
-    ),
+    *map(_panel, TOPICS),
+    Panel(section=Section.HISTORY, id=ids.CHARTS_MORE, layout=_build_more, live_data=live_data),
 )

@@ -1,4 +1,4 @@
-"""The cards of the selected GPU: utilization, temperature, power and fan, each with a sparkline of the last minutes.
+"""The value row of the selected GPU: a card for each load, with its bar and a sparkline of the last hour.
 
 The sparklines are sent once; the page then adds the value of each snapshot (assets/sparklines.js).
 """
@@ -13,7 +13,7 @@ from dash import html
 
 from dashtop.metrics import METRICS
 from dashtop.model.sample import SeriesKey
-from dashtop.model.timerange import MINUTE_MS
+from dashtop.model.timerange import HOUR_MS
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import build_window
 from dashtop.ui.components import (
@@ -23,7 +23,6 @@ from dashtop.ui.components import (
     combined_fact,
     fact,
     metric_attributes,
-    metric_row,
     ratio,
     value,
     warning,
@@ -38,12 +37,20 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Sample
     from dashtop.ui.panels.base import PanelContext
 
-SPARKLINE_SPAN_MS: Final = 5 * MINUTE_MS
-SPARKLINE_METRICS: Final = ("gpu.utilization.gpu", "gpu.temperature", "gpu.power.current_watts", "gpu.fan_speed")
-_SPARKLINE_WIDTH_PX: Final = 225
+SPARKLINE_SPAN_MS: Final = HOUR_MS
+SPARKLINE_METRICS: Final = (
+    "gpu.utilization.gpu",
+    "gpu.memory.used_gb",
+    "gpu.temperature",
+    "gpu.power.current_watts",
+    "gpu.utilization.compute",
+    "gpu.pcie.rx_mbps",
+    "gpu.fan_speed",
+)
+_SPARKLINE_WIDTH_PX: Final = 180
 
-_UTILIZATION, _TEMPERATURE, _POWER, _FAN = SPARKLINE_METRICS
-_MEMORY_USED, _MEMORY_TEMPERATURE = "gpu.memory.used_percent", "gpu.memory_temperature"
+_UTILIZATION, _VRAM, _TEMPERATURE, _POWER, _ACTIVITY, _PCIE, _FAN = SPARKLINE_METRICS
+_VRAM_TOTAL, _VRAM_PERCENT = "gpu.memory.total_gb", "gpu.memory.used_percent"
 _SLOWDOWN, _POWER_LIMIT = "gpu.temperature_slowdown", "gpu.power.max_watts"
 
 
@@ -84,10 +91,20 @@ def _read_sparklines(services: Services, sample: Sample, uuid: str) -> dict[str,
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 
-def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", show_total: bool = False) -> Panel:
-    """Return a panel with the value, a bar, a sparkline and `rest`.
+def _gauge(
+    panel: str,
+    title: str,
+    key: str,
+    *facts: Component,
+    of: str = "",
+    fill: str = "",
+    show_total: bool = False,
+    has_bar: bool = True,
+) -> Panel:
+    """Return a panel with the value, a sparkline, a bar and facts.
 
-    The bar is full at 100, or at the value of metric `of`, which is part of the shown value with `show_total`.
+    The bar is filled by metric `fill`, else by `key`; it is full at 100, or at the value of metric `of`, which is part
+    of the shown value with `show_total`.
     """
 
     def layout(_services: Services) -> Component:
@@ -98,12 +115,15 @@ def _gauge(panel: str, title: str, key: str, *rest: Component, of: str = "", sho
             [
                 ratio(key, of) if show_total else value(key),
                 html.Span(className="missing-reason", **attributes(data_missing_reason=key)),
-                warning(key),
+                warning(fill or key),
             ],
             className="gauge-header",
         )
-        aside = html.Span([f"Peak, {SPARKLINE_SPAN_MS // 60_000} min ", peak], className="card-aside")
-        body = [head, bar(key, of=of), spark, *rest]
+        aside = html.Span(
+            ["max ", peak], className="card-aside", **attributes(data_tip="Highest value of the last hour")
+        )
+        bars = [bar(fill or key, of="" if fill else of)] if has_bar else [html.Div(className="bar-space")]
+        body = [head, spark, *bars, html.Dl(list(facts), className="facts")]
         return card(title, body, id=panel, aside=aside, class_name="needs-gpu only-single gauge")
 
     return Panel(section=Section.CURRENT, id=panel, layout=layout, parts=build_parts)
@@ -114,38 +134,56 @@ def _unit_attributes(key: str) -> dict[str, Any]:
     return {name: metric[name] for name in ("data-unit", "data-in", "data-digits")}
 
 
-def _facts(*facts: Component) -> Component:
-    return html.Dl(list(facts), className="facts")
-
-
 UTILIZATION: Final = _gauge(
     ids.PANEL_UTILIZATION,
-    METRICS[_UTILIZATION].title,
+    "Utilization",
     _UTILIZATION,
-    metric_row(METRICS[_MEMORY_USED].title, ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), fill=_MEMORY_USED),
-    _facts(fact("gpu.utilization.compute"), fact("gpu.utilization.memory")),
+    fact("gpu.utilization.memory", "Memory R/W time"),
+)
+VRAM: Final = _gauge(
+    ids.PANEL_VRAM,
+    "VRAM",
+    _VRAM,
+    fact(_VRAM_PERCENT, "Used"),
+    fact("gpu.memory.reserved_gb", "Reserved"),
+    of=_VRAM_TOTAL,
+    fill=_VRAM_PERCENT,
+    show_total=True,
 )
 TEMPERATURE: Final = _gauge(
     ids.PANEL_TEMPERATURE,
-    METRICS[_TEMPERATURE].title,
+    "Temperature",
     _TEMPERATURE,
-    metric_row(METRICS[_MEMORY_TEMPERATURE].title, value(_MEMORY_TEMPERATURE), fill=_MEMORY_TEMPERATURE),
-    _facts(
-        combined_fact("Slowdown / shutdown", ratio(_SLOWDOWN, "gpu.temperature_shutdown")),
-        fact("gpu.temperature_margin"),
-    ),
+    combined_fact("Slowdown / shutdown", ratio(_SLOWDOWN, "gpu.temperature_shutdown")),
+    fact("gpu.temperature_margin"),
+    fact("gpu.memory_temperature", "Memory"),
     of=_SLOWDOWN,
 )
 POWER: Final = _gauge(
     ids.PANEL_POWER,
     METRICS[_POWER].title,
     _POWER,
-    _facts(
-        fact("gpu.power.average_watts"),
-        fact("gpu.power.limit_default_watts"),
-        fact("gpu.energy.total_wh", "Energy since driver load"),
-    ),
+    fact("gpu.power.average_watts", "Average (1 s)"),
+    fact("gpu.power.limit_default_watts", "Default limit"),
+    fact("gpu.energy.total_wh", "Energy since driver load"),
     of=_POWER_LIMIT,
     show_total=True,
+)
+ACTIVITY: Final = _gauge(
+    ids.PANEL_ACTIVITY,
+    METRICS[_ACTIVITY].title,
+    _ACTIVITY,
+    fact("gpu.utilization.tensor", "Tensor"),
+    fact("gpu.utilization.dram"),
+    fact("gpu.utilization.sm_occupancy"),
+)
+PCIE: Final = _gauge(
+    ids.PANEL_PCIE,
+    METRICS[_PCIE].title,
+    _PCIE,
+    fact("gpu.pcie.tx_mbps"),
+    combined_fact("Link", "Gen ", value("gpu.pcie.generation"), " ×", value("gpu.pcie.width")),
+    fact("gpu.pcie.bandwidth_gbps", "Link (max)"),
+    has_bar=False,
 )
 FAN: Final = _gauge(ids.PANEL_FAN, METRICS[_FAN].title, _FAN)

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 from flask import jsonify, request
 
+from dashtop.metrics.throttle_reasons import find_throttle_reasons
+from dashtop.model.metric import Severity
+from dashtop.model.sample import PROCESSES
+from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
+from dashtop.ui.gpu_state import Occupancy, read_states
 from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
@@ -23,30 +28,89 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
+    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
 
 def heading_layout(_services: Services) -> Component:
-    """Return the line above the cards of the selected GPU."""
-    return html.Div(
+    """Return the line that stays below the header: which GPU, its state, who holds it, and whether it is throttled."""
+    return html.Section(
         [
             html.H3("GPU", className="card-title", **attributes(data_text="gpuName")),
-            html.Span(className="card-aside", **attributes(data_text="gpuIndex")),
+            html.Span(className="gpu-index", **attributes(data_text="gpuIndex")),
             html.Span(className="gpu-part", **attributes(data_text="gpu.part")),
+            html.Span(className="condition", **attributes(data_text="gpu.condition", data_condition="")),
+            html.Span(className="holder", **attributes(data_text="gpu.holder")),
+            html.Span(className="throttle", **attributes(data_text="gpu.throttle", data_throttle="")),
             html.Span(className="gpu-age", **attributes(data_text="gpuAge")),
             html.P(className="gpu-state", role="status", **attributes(data_text="gpu.state")),
         ],
         id=ids.GPU_HEADING,
-        className="gpu-heading full-width needs-gpu only-single",
+        className="gpu-heading needs-gpu only-single",
+        **attributes(aria_label="Chosen GPU"),
     )
 
 
 def heading_data(context: PanelContext) -> dict[str, Any]:
-    """Add the MIG parent and the state of the GPU; both are empty for a whole GPU that works."""
+    """Add what the head says of the chosen GPU, and in `gpu_head` how it is marked."""
     gpu = context.gpu
     if gpu is None:
-        return {"texts": {"gpu.part": "", "gpu.state": ""}}
-    return {"texts": {"gpu.part": describe_mig_instance(context.sample, gpu), "gpu.state": describe_state(gpu)}}
+        names = ("state", "condition", "holder", "throttle")
+        return {"gpu_head": None, "texts": {f"gpu.{name}": "" for name in names}}
+    state = read_states(context)[gpu.device.uuid]
+    throttle, severity = describe_throttling(gpu)
+    texts = {
+        "gpu.state": describe_state(gpu, state),
+        "gpu.condition": state.label,
+        "gpu.holder": describe_holder(gpu, context.sample.time_ms),
+        "gpu.throttle": throttle,
+    }
+    head = {
+        "condition": state.condition.name.lower(),
+        "severity": state.severity.value if state.severity is not None else "",
+        "throttle": severity,
+        "is_unreadable": gpu.state is not None or state.occupancy is Occupancy.SPLIT,
+    }
+    return {"gpu_head": head, "texts": texts}
+
+
+def describe_holder(gpu: Gpu, now_ms: int) -> str:
+    """Return user, name and age of the process that holds most memory, and how many others there are."""
+    process = max(gpu.processes, key=lambda each: each.gpu_memory_bytes or 0, default=None)
+    if process is None:
+        error = gpu.unavailable.get(PROCESSES)
+        return f"Processes: {error.text}" if error is not None and gpu.state is None else ""
+    info = process.info
+    parts = [info.username, info.name or f"pid {process.pid}"]
+    if info.started_ms is not None:
+        parts.append(f"for {format_duration(now_ms - info.started_ms)}")
+    if len(gpu.processes) > 1:
+        parts.append(f"{len(gpu.processes) - 1} more")
+    return " · ".join(part for part in parts if part)
+
+
+def format_duration(span_ms: int) -> str:
+    """Return a duration in minutes, hours or days: "2 d 3 h". Text that changes at most once a minute."""
+    minutes = max(span_ms, 0) // MINUTE_MS
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def describe_throttling(gpu: Gpu) -> tuple[str, str]:
+    """Return the throttle reasons that hold the clocks down, and the severity of the worst; "" if it is normal."""
+    flags = gpu.values.get("gpu.clocks.event_reasons")
+    if flags is None:
+        return "", ""
+    reasons = [reason for reason in find_throttle_reasons(flags) if reason.severity is not None]
+    if not reasons:
+        return "Not throttled", ""
+    worst = min((reason.severity for reason in reasons if reason.severity is not None), key=_SEVERITIES.index)
+    return ", ".join(reason.name for reason in reasons), "" if worst is Severity.INFO else worst.value
+
+
+_SEVERITIES: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 
 
 def describe_mig_instance(sample: Sample, gpu: Gpu) -> str:
@@ -59,12 +123,17 @@ def describe_mig_instance(sample: Sample, gpu: Gpu) -> str:
     return f"MIG instance {device.mig_profile or ''} of {whole}".replace("  ", " ")
 
 
-def describe_state(gpu: Gpu) -> str:
-    """Return why the GPU reports no values, or that its MIG instances report them."""
-    text = gpu.state_text
-    if not text and UnavailableReason.MIG_PARENT in gpu.unavailable.values():
-        text = UnavailableReason.MIG_PARENT.text
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+def describe_state(gpu: Gpu, state: GpuState) -> str:
+    """Return why the GPU reports no values, or what a person should do about it; "" if nothing."""
+    if gpu.state is not None:
+        text, advice = gpu.state_text, state.problems[0].advice if state.problems else ""
+    elif state.occupancy is Occupancy.SPLIT:
+        text, advice = UnavailableReason.MIG_PARENT.text, ""
+    elif state.problems:
+        text, advice = state.problems[0].text, state.problems[0].advice
+    else:
+        return ""
+    return f"{text[:1].upper()}{text[1:]}. {advice}".strip()
 
 
 def no_gpu_layout(_services: Services) -> Component:
@@ -82,8 +151,8 @@ def no_gpu_layout(_services: Services) -> Component:
     )
 
 
-HEADING: Final = Panel(section=Section.CURRENT, layout=heading_layout, live_data=heading_data)
-NO_GPU: Final = Panel(section=Section.HISTORY, layout=no_gpu_layout)
+HEADING: Final = Panel(section=Section.GPU_HEAD, id=ids.GPU_HEADING, layout=heading_layout, live_data=heading_data)
+NO_GPU: Final = Panel(section=Section.GPU_HEAD, layout=no_gpu_layout)
 
 
 # --- compact status ---------------------------------------------------------------------------------------------------
@@ -137,8 +206,10 @@ def register_compact(app: Dash, services: Services) -> None:
 
 
 def compact_data(context: PanelContext) -> dict[str, Any]:
-    """Add the error of the status line."""
-    return {"texts": {"gpu.error": _describe_error(context.sample, context.gpu)}}
+    """Add the error of the status line, and the MIG parent, which embedded panels name as well."""
+    sample, gpu = context.sample, context.gpu
+    part = describe_mig_instance(sample, gpu) if gpu is not None else ""
+    return {"texts": {"gpu.error": _describe_error(sample, gpu), "gpu.part": part}}
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:

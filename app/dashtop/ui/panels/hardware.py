@@ -158,7 +158,7 @@ def _encode_reason(reason: ClockReason) -> dict[str, str]:
     return {"name": reason.name, "meaning": reason.meaning, "severity": severity}
 
 
-HARDWARE: Final = Panel(section=Section.CURRENT, id=ids.PANEL_HARDWARE, layout=hardware_layout, live_data=hardware_data)
+HARDWARE: Final = Panel(section=Section.DETAILS, id=ids.PANEL_HARDWARE, layout=hardware_layout, live_data=hardware_data)
 
 
 # --- information ------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def mask_serial(serial: str | None) -> str | None:
 
 
 INFORMATION: Final = Panel(
-    section=Section.CURRENT,
+    section=Section.DETAILS,
     id=ids.PANEL_INFORMATION,
     layout=information_layout,
     live_data=information_data,

@@ -108,7 +108,7 @@ def system_data(context: PanelContext) -> dict[str, Any]:
     return data
 
 
-SYSTEM: Final = Panel(section=Section.CURRENT, id=ids.PANEL_SYSTEM, layout=system_layout, live_data=system_data)
+SYSTEM: Final = Panel(section=Section.DETAILS, id=ids.PANEL_SYSTEM, layout=system_layout, live_data=system_data)
 
 
 # --- storage ----------------------------------------------------------------------------------------------------------
@@ -148,4 +148,4 @@ def _to_gib(size: int | None) -> float | None:
     return None if size is None else round(size / GIB, 1)
 
 
-STORAGE: Final = Panel(section=Section.CURRENT, id=ids.PANEL_STORAGE, layout=storage_layout, live_data=storage_data)
+STORAGE: Final = Panel(section=Section.DETAILS, id=ids.PANEL_STORAGE, layout=storage_layout, live_data=storage_data)

@@ -437,7 +437,7 @@ def _build_ended(spans: Sequence[ProcessSpan], indexes: dict[str, int]) -> Ended
     )
 
 
-PANEL: Final = Panel(section=Section.CURRENT, id=ids.PANEL_PROCESSES, layout=layout, live_data=live_data)
+PANEL: Final = Panel(section=Section.GPU_PROCESSES, id=ids.PANEL_PROCESSES, layout=layout, live_data=live_data)
 ALL_GPUS: Final = Panel(
     section=Section.PROCESSES,
     id=ids.PANEL_ALL_PROCESSES,

@@ -1,0 +1,91 @@
+"""What a chart shows beside its lines: ticks of events, and spans of throttle reasons. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
+from dashtop.model.metric import Severity
+from dashtop.ui.charts.base_figure import Band, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dashtop.model.sample import Event, ProcessSpan, Series, SeriesSet
+    from dashtop.ui.theme import ChartTheme
+
+EVENT_KINDS: Final = (
+    *("xid", "ecc", "reset_pending", "remap_failed", "gpu_lost", "gpu_back", "driver_silent", "driver_back"),
+    *("throttle_begin", "throttle_end", "restart"),
+)
+"""Events that are ticks in the charts of a GPU, beside those of processes that hold much memory."""
+
+MAX_MARKS: Final = 60
+MIN_HOLDER_SHARE: Final = 0.1
+"""Share of the memory of a GPU from which the start and the end of a process are ticks."""
+
+_SEVERITY_ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
+# Reasons that lower clocks under load; idle, application clocks and sync boost are normal.
+_POWER_CAP_BIT: Final = 0x004
+_MAX_BANDS: Final = 120
+
+
+def build_marks(
+    events: Iterable[Event], spans: Sequence[ProcessSpan], running: Iterable[int], total_bytes: float | None
+) -> list[Mark]:
+    """Return the ticks of events and of large processes, by time. Of too many, the most severe ones stay.
+
+    `running`: pids that run now. `total_bytes`: memory of the GPU.
+    """
+    found = [(event.severity, Mark(event.time_ms, event.text, event.severity.value)) for event in events]
+    found += [(Severity.INFO, mark) for mark in _holder_marks(spans, set(running), total_bytes)]
+    found.sort(key=lambda each: (_SEVERITY_ORDER.index(each[0]), -each[1].time_ms))
+    return sorted((mark for _, mark in found[:MAX_MARKS]), key=lambda mark: mark.time_ms)
+
+
+def _holder_marks(spans: Sequence[ProcessSpan], running: set[int], total_bytes: float | None) -> list[Mark]:
+    if not total_bytes:
+        return []
+    marks = []
+    by_process: dict[tuple[int, str | None], list[ProcessSpan]] = {}
+    for span in spans:
+        by_process.setdefault((span.pid, span.info.name), []).append(span)
+    for (pid, _), parts in by_process.items():
+        peak = max((part.peak_gpu_memory_bytes or part.gpu_memory_bytes or 0) for part in parts)
+        if peak < MIN_HOLDER_SHARE * total_bytes:
+            continue
+        info = parts[-1].info
+        name = f"{info.name or f'pid {pid}'}{f' of {info.username}' if info.username else ''}"
+        if info.started_ms is not None:
+            marks.append(Mark(info.started_ms, f"{name} started"))
+        if pid not in running:
+            marks.append(Mark(parts[-1].end_ms, f"{name} ended"))
+    return marks
+
+
+def build_throttle_bands(flags: Series | None, data: SeriesSet, theme: ChartTheme) -> list[Band]:
+    """Return the spans in which each throttle reason was active, from the bits of `flags`.
+
+    A power cap is normal at full load: it is grey.
+    """
+    if flags is None:
+        return []
+    bits = np.nan_to_num(flags.mean, nan=0.0).astype(np.int64)
+    bands: list[Band] = []
+    for reason in THROTTLE_REASONS:
+        if reason.severity is None:
+            continue
+        is_cap = reason.bit == _POWER_CAP_BIT
+        colour = theme.neutral if is_cap else theme.critical if reason.severity is Severity.CRITICAL else theme.warning
+        active = np.concatenate(([0], ((bits & reason.bit) != 0).astype(np.int8), [0]))
+        edges = np.flatnonzero(np.diff(active))
+        bands += [
+            Band(
+                data.start_ms + int(first) * data.step_ms, data.start_ms + int(last) * data.step_ms, reason.name, colour
+            )
+            for first, last in zip(edges[::2], edges[1::2], strict=True)
+        ]
+    longest = sorted(bands, key=lambda band: band.start_ms - band.end_ms)[:_MAX_BANDS]
+    return sorted(longest, key=lambda band: band.start_ms)

@@ -1,0 +1,165 @@
+"""The diagnosis of a GPU: each rule, a load that only resembles it, missing values, and since when a verdict holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dashtop.model.sample import GpuProcess
+from dashtop.ui.diagnosis import RULES, Load, diagnose, find_rule, find_start
+from dashtop.ui.panels import diagnosis as panel
+from dashtop.ui.panels.diagnosis import build_load, build_parts
+from tests.builders import make_gpu, make_sample
+from tests.ui.worlds import make_context
+
+# For each rule a load that fulfils it, and a change after which another verdict is right.
+CASES: dict[str, tuple[Load, dict[str, Any], str]] = {
+    "thermal": (
+        Load(utilization=97, thermal_share=0.9, flags=0x20, temperature=91, power_share=0.7),
+        {"thermal_share": 0.5},
+        "computing",
+    ),
+    "power_brake": (
+        Load(utilization=97, brake_share=1.0, flags=0x80, power_share=0.7),
+        {"brake_share": 0.2},
+        "computing",
+    ),
+    "idle_held": (Load(utilization=0, process_count=1, vram_gib=20), {"process_count": 0, "vram_gib": 0.4}, "not_busy"),
+    "not_busy": (Load(utilization=3, process_count=1, vram_gib=20), {"utilization": 12}, "part_load"),
+    "communication": (
+        Load(utilization=100, power_share=0.3, tensor=0.0, dram=1.0, sm=30, nvlink_mbps=40_000),
+        {"power_share": 0.8, "sm": 70},
+        "compute_bound",
+    ),
+    "waiting": (
+        Load(utilization=100, power_share=0.21, tensor=0.0, dram=1.0, sm=30, nvlink_mbps=0.1, rx_mbps=0.2),
+        {"tensor": 30.0, "dram": 40.0},
+        "compute_bound",
+    ),
+    "input_bound": (
+        Load(utilization=97, tensor=9, sm=40, dram=20, rx_mbps=24_000, rx_share=0.85, full_cores=2),
+        {"rx_share": 0.1},
+        "busy",
+    ),
+    "cpu_bound": (
+        Load(utilization=35, low_share=0.4, high_share=0.3, process_cpu=100, cpu=20),
+        {"process_cpu": 30},
+        "starved",
+    ),
+    "starved": (
+        Load(utilization=40, low_share=0.5, high_share=0.4, cpu=12),
+        {"low_share": 0.05},
+        "part_load",
+    ),
+    "memory_bound": (Load(utilization=98, sm=70, tensor=12, dram=85), {"dram": 30}, "compute_bound"),
+    "compute_bound": (Load(utilization=98, sm=92, tensor=60, dram=30), {"sm": 30, "tensor": 2}, "under_used"),
+    "under_used": (Load(utilization=90, sm=20, tensor=1, dram=5), {"sm": 50}, "busy"),
+    "computing": (Load(utilization=97, power_share=0.9), {"power_share": 0.5}, "busy"),
+    "busy": (Load(utilization=70, power_share=0.4), {"utilization": 30}, "part_load"),
+    "part_load": (Load(utilization=30, cpu=10), {"utilization": 2}, "not_busy"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_holds_for_its_load_and_not_for_one_that_resembles_it(name: str) -> None:
+    load, change, other = CASES[name]
+    found, instead = find_rule(load), find_rule(replace(load, **change))
+    assert found is not None
+    assert instead is not None
+    assert (found.name, instead.name) == (name, other)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert [rule.name for rule in RULES] == list(CASES)
+
+
+def test_evidence_has_values_and_names_its_chart() -> None:
+    found = diagnose(CASES["input_bound"][0])
+    assert found is not None
+    assert [tuple(each) for each in found.evidence] == [
+        ("97 % utilization", "chart-utilization"),
+        ("9 % tensor activity", "chart-utilization"),
+        ("PCIe RX saturated", "chart-pcie"),
+        ("two cores at 100 %", "chart-cpu"),
+    ]
+    assert found.note == ""
+    hot = diagnose(CASES["thermal"][0])
+    assert hot is not None
+    assert hot.rule.severity == "warning"
+    assert ("SW Thermal Slowdown", "chart-clock") in hot.evidence
+
+
+def test_missing_values_are_no_evidence_and_are_named() -> None:
+    found = diagnose(Load(utilization=97, power_share=0.9))
+    assert found is not None
+    assert found.rule.text == "computing"
+    assert found.note == "The driver does not report SM activity: compute-bound or memory-bound is not known."
+    assert all("None" not in text for text, _ in found.evidence)
+    assert diagnose(Load()) is None
+    assert diagnose(Load(power_share=0.9, sm=80)) is None, "without utilization there is no verdict"
+
+
+def test_no_rule_holds_because_of_a_missing_value() -> None:
+    for name, (load, _, _) in CASES.items():
+        known = ("thermal_share", "brake_share", "power_share", "rx_share", "dram", "sm", "tensor")
+        nothing: dict[str, Any] = dict.fromkeys(known)
+        emptied = replace(load, **nothing)
+        found = find_rule(emptied)
+        assert found is not None
+        if name in {
+            "thermal",
+            "power_brake",
+            "input_bound",
+            "memory_bound",
+            "compute_bound",
+            "under_used",
+            "computing",
+        }:
+            assert found.name != name
+
+
+def test_since_when_a_verdict_holds() -> None:
+    busy, idle, unknown = Load(utilization=97, power_share=0.9), Load(utilization=0), Load()
+    rule = find_rule(busy)
+    assert rule is not None
+    assert find_start([idle, idle, busy, busy, busy], rule) == 2
+    assert find_start([idle, busy, idle, busy, busy], rule) == 1, "one minute in between does not interrupt"
+    assert find_start([busy, idle, idle, busy], rule) == 3
+    assert find_start([busy, unknown, busy, busy], rule) == 2, "a gap does"
+    assert find_start([busy, busy], rule) == 0
+
+
+def series(**values: float) -> dict[str, Any]:
+    names = (*panel._MEANS, *panel._OTHERS)
+    return {name: np.full(6, values.get(name, np.nan), dtype=np.float32) for name in names}
+
+
+def test_loads_come_from_series_and_the_present() -> None:
+    found = series(**{"gpu.utilization.gpu": 90.0, "gpu.pcie.rx_mbps": 12_000.0, "gpu.clocks.event_reasons": 0x24})
+    found["gpu.utilization.gpu"][:3] = 5
+    found["gpu.power.current_watts"][:] = 175
+    worker = GpuProcess(pid=1, kind="C", gpu_memory_bytes=2**30, cpu_percent=140.0)
+    gpu = make_gpu(values={"gpu.power.max_watts": 350.0, "gpu.pcie.bandwidth_gbps": 16.0}, processes=(worker,))
+    load = build_load(found, gpu, slice(0, 6), make_sample(gpus=(gpu,)))
+    assert load.utilization == pytest.approx(47.5)
+    assert (load.low_share, load.high_share) == (0.5, 0.5)
+    assert (load.power_share, load.rx_share) == (0.5, 0.75)
+    assert (load.thermal_share, load.cap_share, load.brake_share) == (1.0, 1.0, 0.0)
+    assert (load.process_count, load.process_cpu, load.full_cores) == (1, 140.0, 0)
+    assert (load.sm, load.nvlink_mbps, load.vram_gib) == (None, None, None)
+    assert build_load(found, gpu, slice(0, 6), None).process_count is None, "the past has no processes"
+
+
+def test_the_part_is_the_same_for_ten_seconds_and_small() -> None:
+    context = make_context(make_gpu(values={"gpu.utilization.gpu": 90.0}))
+    (part,) = build_parts(context)
+    answer = part.build()
+    assert set(answer) == {"name", "verdict", "severity", "evidence", "since", "is_long", "note"}
+    sample = context.sample
+    for seconds, is_same in ((3, True), (12, False)):
+        later = replace(context, sample=replace(sample, time_ms=sample.time_ms // 10_000 * 10_000 + 1000 * seconds))
+        assert (build_parts(later)[0].version == part.version) is is_same
+    assert build_parts(make_context()) == []
