@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels.gpu_grid import GAP, build_parts, build_table
-from dashtop.ui.theme import GPUS, HOST
+from dashtop.ui.theme import GPUS, HOST, SERIES
 from tests.builders import make_gpu, make_sample
 from tests.ui.test_layout import contrast, tokens
 from tests.ui.worlds import make_context, world
@@ -143,6 +144,14 @@ def test_colours_of_gpus_and_host_differ_with_every_kind_of_colour_vision(cones:
     for at, one in enumerate(shades):
         for other in shades[at + 1 :]:
             assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 > 14.5
+
+
+def test_no_gpu_looks_like_a_status() -> None:
+    for colour in (HOST, *GPUS, *SERIES):
+        _, green_red, blue_yellow = seen(colour, CONES["all"])
+        hue = math.degrees(math.atan2(blue_yellow, green_red)) % 360
+        is_red_amber_or_green = 8 < hue < 185
+        assert not is_red_amber_or_green or math.hypot(green_red, blue_yellow) < 24, colour
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

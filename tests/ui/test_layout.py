@@ -97,7 +97,7 @@ def test_the_status_line_has_its_own_endpoint() -> None:
     client = served().server.test_client()
     status = client.get("/_compact?gpu=0").get_json()
     assert status["values"]["gpu.temperature"] == 91.0
-    assert status["levels"]["gpu.temperature"] == "high"
+    assert status["levels"]["gpu.temperature"] == "elevated"
     assert set(status["values"]) == {
         "gpu.utilization.gpu", "gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.temperature",
         "system.cpu.usage_percent", "system.memory.used_gb", "system.memory.total_gb",
@@ -207,8 +207,8 @@ def test_text_is_readable_in_both_themes(theme: str) -> None:
             assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
     assert contrast(colours["text"], colours["critical-ground"]) >= 4.5
     assert contrast(colours["text-soft"], colours["track"]) >= 4.5
-    for name in ("good", "elevated", "high", "cpu"):
-        assert contrast(colours[name], colours["track"]) >= 1.7, name
+    for name in ("bar", "good", "elevated", "high", "cpu"):
+        assert contrast(colours[name], colours["track"]) >= 3, name
 
 
 @pytest.mark.parametrize(("chart_theme", "theme"), [(LIGHT, "light"), (DARK, "dark")])

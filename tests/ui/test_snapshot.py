@@ -60,7 +60,7 @@ def test_values_reasons_levels_and_warnings() -> None:
         "system.swap.used_percent": UnavailableReason.FIRST_READING.text,
     }
     assert snapshot["levels"] == {
-        "gpu.temperature": "high",
+        "gpu.temperature": "elevated",
     }
     # Warm for most cards, but this one slows down at 95 °C: its own limits count.
     assert snapshot["warnings"] == {"gpu.temperature": {"severity": "warning", "message": "Running hot"}}

@@ -12,9 +12,9 @@ from dashtop.metrics.gpu_health import HEALTH_METRICS
 from dashtop.metrics.gpu_load import LOAD_METRICS
 from dashtop.metrics.gpu_power import POWER_METRICS
 from dashtop.metrics.thresholds import (
-    MEMORY_USAGE,
     POWER_USAGE,
     TEMPERATURE,
+    VRAM_USAGE,
     power_thresholds,
     temperature_thresholds,
 )
@@ -73,7 +73,7 @@ ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
         help="Allocated share of device memory.",
         unit=Unit.PERCENT,
         read=lambda gpu: percent(gpu.memory().used, gpu.memory().total),
-        thresholds=MEMORY_USAGE,
+        thresholds=VRAM_USAGE,
         prometheus="dashtop_gpu_memory_used_ratio",
     ),
     Metric(

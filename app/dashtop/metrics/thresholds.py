@@ -12,13 +12,15 @@ from dashtop.model.metric import Thresholds
 if TYPE_CHECKING:
     from dashtop.model.sample import Device
 
+# Frameworks allocate all device memory in advance: full VRAM is mentioned, and never coloured.
+VRAM_USAGE = Thresholds(elevated=101, high=102, info=98, message="VRAM is full")
 MEMORY_USAGE = Thresholds(elevated=90, high=95, warning=95, message="Memory is nearly full")
-TEMPERATURE = Thresholds(elevated=75, high=85, warning=85, critical=95, message="Running hot")
+TEMPERATURE = Thresholds(elevated=85, high=95, warning=85, critical=95, message="Running hot")
 # A board at its power limit is normal at full load: it is mentioned, and coloured only above the limit.
 POWER_USAGE = Thresholds(elevated=105, high=110, info=99.5, message="At its power limit")
 SWAP_USAGE = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly full")
 # HBM and GDDR6X throttle at about 105 °C (vendors' data sheets: 95 to 110 °C).
-MEMORY_TEMPERATURE = Thresholds(elevated=85, high=95, warning=95, critical=105, message="Memory is running hot")
+MEMORY_TEMPERATURE = Thresholds(elevated=95, high=105, warning=95, critical=105, message="Memory is running hot")
 ANY_ERROR = Thresholds(elevated=0.5, high=1, warning=1, message="Memory errors that could not be corrected")
 NEEDS_RESET = Thresholds(elevated=0.5, high=1, warning=1, message="Pending: drain, then reset")
 NO_SPARES = Thresholds(elevated=0.5, high=1, critical=1, message="No spare memory rows are left: replace the GPU")
@@ -30,8 +32,8 @@ def temperature_thresholds(device: Device) -> Thresholds | None:
     if slowdown is None:
         return None
     return Thresholds(
-        elevated=slowdown - 15,
-        high=slowdown - 5,
+        elevated=slowdown - 5,
+        high=slowdown,
         warning=slowdown - 5,
         critical=slowdown,
         message=TEMPERATURE.message,

@@ -23,9 +23,10 @@ class ChartTheme:
 
 
 HOST: Final = "#2f7ed8"
-# A GPU has the same colour everywhere (assets/tokens.css). Any two of these and HOST differ by at least 15 in CIELAB,
+# A GPU has the same colour in all views of several GPUs (assets/tokens.css). None looks like a status: their hues are
+# not those of red, amber and green, or they are nearly grey. Any two of these and HOST differ by at least 15 in CIELAB,
 # also with protanopia, deuteranopia and tritanopia, and have a contrast of 3:1 with both backgrounds (tested).
-GPUS: Final = ("#8b5cf6", "#54a01b", "#f74180", "#91551c", "#b71fa7", "#dd6f63", "#dd6cbb", "#ae4250")
+GPUS: Final = ("#8b5cf6", "#5a695a", "#f00096", "#9687b4", "#c300b4", "#785a78", "#9600ff", "#a58769")
 
 ACCENT: Final = GPUS[0]
 """The colour of the chosen GPU on its own page, whichever it is (--gpu in assets/tokens.css)."""

@@ -29,7 +29,11 @@ def system_layout(_services: Services) -> Component:
     rows = [html.Div([cpu_row(), cores()]), ram_row(), swap_row()]
     facts = [*cpu_facts(), *io_facts(), zfs_fact(), *limit_facts()]
     return card(
-        "System", [two_columns(rows, facts)], id=ids.PANEL_SYSTEM, aside=core_count(), class_name="tall only-single"
+        "System",
+        [two_columns(rows, facts)],
+        id=ids.PANEL_SYSTEM,
+        aside=core_count(),
+        class_name="full-width only-single",
     )
 
 
