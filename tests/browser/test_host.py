@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.browser.conftest import POINTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,6 +24,8 @@ def test_the_host_is_shown_without_a_gpu(without_gpu: Running, new_tab: Callable
     tab.wait_until("() => document.querySelectorAll('#panel-host-cpu .core').length > 0")
     tab.wait_until("() => document.querySelectorAll('#panel-host-storage li').length > 0")
     assert float(tab.metric("system.memory.total_gb", "#panel-host-memory")) > 0
+    for chart in ("chart-host-cpu", "chart-host-load", "chart-host-ram", "chart-host-network", "chart-host-disk"):
+        tab.wait_until(f"chart => ({POINTS})(chart) > 2", chart)
     tab.page.evaluate(OFFLINE_CORES)
     tab.wait_until("() => document.querySelectorAll('#panel-host-cpu .core').length === 12")
     assert tab.page.locator("#panel-host-cpu .is-offline").count() == 3

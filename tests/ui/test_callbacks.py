@@ -14,7 +14,7 @@ from flask import Flask
 from dashtop.metrics import ALL_METRICS
 from dashtop.ui import ids
 from dashtop.ui.callbacks import PageUpdater
-from dashtop.ui.panels import CHARTS
+from dashtop.ui.panels import PANELS, Section
 from dashtop.ui.panels.charts import added_id, is_chartable
 from dashtop.ui.request import ViewRequest
 from dashtop.ui.snapshot import select_metrics
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu
 
 METRICS = select_metrics({"gpu.temperature", "system.cpu.usage_percent"})
+# Those of the page of a GPU.
+CHARTS = [chart for panel in PANELS if panel.section is Section.HISTORY for chart in panel.charts]
 ALL_CHARTS = {chart.id for chart in CHARTS}
 GPU_CHARTS = {chart.id for chart in CHARTS if any(key.startswith("gpu.") for key in chart.metrics)}
 GPU_PAGE = [ids.PANEL_UTILIZATION, *(f"panel-{chart}" for chart in ALL_CHARTS)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from dashtop.model.sample import Mount
+from dashtop.model.sample import Mount, Series, SeriesKey, SeriesSet
 from dashtop.ui import ids
-from dashtop.ui.panels import PANELS, Section, host, host_page
-from tests.builders import make_sample
+from dashtop.ui.charts.base_figure import ChartStyle
+from dashtop.ui.panels import PANELS, ChartData, Section, host, host_page
+from dashtop.ui.theme import chart_theme
+from tests.builders import NOON_MS, make_sample
 from tests.ui.worlds import make_context
 
 
@@ -37,3 +40,17 @@ def test_the_page_shows_the_mounts_of_the_storage_panel() -> None:
     assert panel.section is Section.HOST
     assert panel.live_data is not None
     assert panel.live_data(context) == host.storage_data(context)
+
+
+@pytest.mark.parametrize(("total", "has_line"), [(16.0, True), (0.0, False)])
+def test_the_chart_of_swap_says_that_there_is_none(total: float, has_line: bool) -> None:
+    (chart,) = (chart for panel in PANELS for chart in panel.charts if chart.id == ids.CHART_HOST_SWAP)
+    sample = make_sample(host={"system.swap.used_gb": 0.0, "system.swap.total_gb": total})
+    mean = np.zeros(10, dtype=np.float32)
+    series = Series(key=SeriesKey("system.swap.used_gb"), mean=mean, minimum=mean, maximum=mean)
+    data = SeriesSet(start_ms=NOON_MS, step_ms=1000, count=10, series=(series,))
+    style = ChartStyle(theme=chart_theme(dark=False), width_px=400, revision="1h")
+    figure = chart.draw(ChartData(series=data, processes=(), interval_ms=1000), sample, None, style)
+    assert figure is not None
+    texts = [note["text"] for note in figure["layout"].get("annotations", [])]
+    assert (bool(figure["data"]), "none on this machine" in " ".join(texts)) == (has_line, not has_line)

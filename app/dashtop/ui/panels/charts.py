@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _VRAM, _VRAM_TOTAL = "gpu.memory.used_gb", "gpu.memory.total_gb"
 _RAM, _RAM_TOTAL = "system.memory.used_gb", "system.memory.total_gb"
+_TOTALS: Final = {_VRAM: _VRAM_TOTAL, _RAM: _RAM_TOTAL, "system.swap.used_gb": "system.swap.total_gb"}
 _TEMPERATURE: Final = "gpu.temperature"
 _EVENT_REASONS: Final = "gpu.clocks.event_reasons"
 _PCIE_LIMIT: Final = "gpu.pcie.bandwidth_gbps"
@@ -66,15 +67,17 @@ _STATES: Final[Mapping[str, tuple[tuple[int, str], ...]]] = {
 class Topic:
     """A chart of the page: the question it answers, and its lines by metric.
 
-    `host_lines` replace the lines where there is no GPU. `limit`: the metric of the value that is the most possible.
+    `host_lines` replace the lines where there is no GPU. `limit`: the metric of the value that is the most possible,
+    and its name in the chart.
     """
 
     id: str
     title: str
-    question: str
     lines: Mapping[str, str]
+    question: str = ""
     host_lines: Mapping[str, str] | None = None
     limit: str = ""
+    limit_name: str = "limit"
 
     @property
     def needs_gpu(self) -> bool:
@@ -107,6 +110,7 @@ TOPICS: Final = (
         question="Fed?",
         lines={"gpu.pcie.rx_mbps": "RX", "gpu.pcie.tx_mbps": "TX"},
         limit=_PCIE_LIMIT,
+        limit_name="link",
     ),
     Topic(
         id=ids.CHART_NVLINK,
@@ -126,6 +130,7 @@ TOPICS: Final = (
         question="Throttled?",
         lines={"gpu.clocks.gpu_mhz": "GPU"},
         limit="gpu.clocks.gpu_max_mhz",
+        limit_name="max",
     ),
     Topic(
         id=ids.CHART_TEMPERATURE,
@@ -228,21 +233,22 @@ def _draw_lines(  # noqa: PLR0917 - what is drawn, and how
     if unit is Unit.PERCENT:
         return figures.percent(data, lines, style, notes)
     if unit is Unit.GIBIBYTE:
-        total = values.get(_RAM_TOTAL if lines[0].metric.key == _RAM else _VRAM_TOTAL)
+        total = values.get(_TOTALS[lines[0].metric.key])
+        if total == 0:
+            return message_figure(_explain("there is none on this machine", topic.title), style)
         return figures.memory(data, _with_total(lines[0], total), style, notes)
     if unit is Unit.CELSIUS and gpu is not None:
         critical = "slowdown" if gpu.device.slowdown_celsius is not None else "critical"
         thresholds = METRICS[_TEMPERATURE].thresholds_for(gpu.device)
         return figures.temperature(data, lines, thresholds, style, notes, critical=critical)
     limit = values.get(topic.limit)
-    if topic.id == ids.CHART_PCIE:
-        limit = None if limit is None else 1000 * limit
-        return figures.limited(data, lines, limit, style, notes, name="link")
+    if topic.id == ids.CHART_PCIE and limit is not None:
+        limit *= 1000
     if topic.id == ids.CHART_CLOCK:
         flags = next((each for each in data.series if each.key.metric == _EVENT_REASONS), None)
         notes = Notes(marks=notes.marks, bands=build_throttle_bands(flags, data, style.theme))
-        return figures.limited(data, lines, limit, style, notes, name="max")
-    return figures.limited(data, lines, limit, style, notes, is_warning=topic.id == ids.CHART_POWER)
+    is_warning = topic.id == ids.CHART_POWER
+    return figures.limited(data, lines, limit, style, notes, name=topic.limit_name, is_warning=is_warning)
 
 
 def _with_total(line: Line, total: float | None) -> Line:
@@ -411,7 +417,8 @@ def _legend_item(key: str, name: str, colour: str, class_name: str = "") -> Comp
     )
 
 
-def _panel(topic: Topic) -> Panel:
+def build_panel(topic: Topic, section: Section = Section.HISTORY) -> Panel:
+    """Return the panel of a chart."""
     is_by_process = topic.id == ids.CHART_PROCESSES
     keys = (*topic.lines, *(topic.host_lines or ()))
     extra = (_EVENT_REASONS,) if topic.id == ids.CHART_CLOCK else ()
@@ -433,7 +440,7 @@ def _panel(topic: Topic) -> Panel:
             id=f"panel-{topic.id}",
             aside=html.Div([legend, table], className="chart-aside"),
             class_name=" ".join(
-                ["chart-card", _QUESTION_CLASSES[topic.question], *(["needs-gpu"] if needs_gpu else [])]
+                filter(None, ["chart-card", _QUESTION_CLASSES.get(topic.question), "needs-gpu" if needs_gpu else ""])
             ),
         )
 
@@ -443,7 +450,7 @@ def _panel(topic: Topic) -> Panel:
         draw=_draw(topic),
         needs_events=any(key.startswith("gpu.") for key in keys),
     )
-    return Panel(section=Section.HISTORY, layout=layout, charts=(chart,))
+    return Panel(section=section, layout=layout, charts=(chart,))
 
 
 def _build_more(_services: Services) -> Component:
@@ -478,6 +485,6 @@ def live_data(context: PanelContext) -> dict[str, Any]:
 
 
 PANELS: Final[tuple[Panel, ...]] = (
-    *map(_panel, TOPICS),
+    *map(build_panel, TOPICS),
     Panel(section=Section.HISTORY, id=ids.CHARTS_MORE, layout=_build_more, live_data=live_data),
 )

@@ -10,12 +10,36 @@ from dashtop.ui import ids
 from dashtop.ui.components import attributes, card, fact
 from dashtop.ui.panels import host
 from dashtop.ui.panels.base import Panel, Section
+from dashtop.ui.panels.charts import Topic, build_panel
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
     from dashtop.ui.panels.base import PanelContext
+
+_TOPICS: Final = (
+    Topic(id=ids.CHART_HOST_CPU, title="CPU over time", lines={"system.cpu.usage_percent": "CPU"}),
+    Topic(
+        id=ids.CHART_HOST_LOAD,
+        title="Load over time",
+        lines={"system.cpu.load_1m": "1 min", "system.cpu.load_15m": "15 min"},
+        limit="system.cpu.core_count",
+        limit_name="cores",
+    ),
+    Topic(id=ids.CHART_HOST_RAM, title="RAM over time", lines={"system.memory.used_gb": "RAM"}),
+    Topic(id=ids.CHART_HOST_SWAP, title="Swap over time", lines={"system.swap.used_gb": "Swap"}),
+    Topic(
+        id=ids.CHART_HOST_NETWORK,
+        title="Network over time",
+        lines={"system.network.download_mbps": "Received", "system.network.upload_mbps": "Sent"},
+    ),
+    Topic(
+        id=ids.CHART_HOST_DISK,
+        title="Disks over time",
+        lines={"system.disk_io.read_mbps": "Read", "system.disk_io.write_mbps": "Written"},
+    ),
+)
 
 
 def cpu_layout(_services: Services) -> Component:
@@ -81,4 +105,5 @@ PANELS: Final[tuple[Panel, ...]] = (
     Panel(section=Section.HOST, id=ids.PANEL_HOST_MEMORY, layout=memory_layout),
     Panel(section=Section.HOST, id=ids.PANEL_HOST_IO, layout=io_layout),
     Panel(section=Section.HOST, id=ids.PANEL_HOST_STORAGE, layout=storage_layout, live_data=host.storage_data),
+    *(build_panel(topic, Section.HOST) for topic in _TOPICS),
 )
