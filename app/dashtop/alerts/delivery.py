@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dashtop.alerts.channels import Message, Notice, find_host_name, send
-from dashtop.model.alert import Alert, AlertState
+from dashtop.model.alert import Alert, AlertState, ChannelStatus
 from dashtop.model.errors import DeliveryError
 from dashtop.model.metric import Severity
 
@@ -59,6 +59,8 @@ class Outbox:
     pending: list[Notice] = field(default_factory=list)
     not_before_s: float = 0.0
     failures: int = 0
+    error: str | None = None
+    sent_ms: int | None = None
 
     def collect(self, active: Iterable[Alert], ended: Iterable[Alert], now_ms: int) -> None:
         """Add what the channel has not been told yet."""
@@ -165,6 +167,19 @@ class Delivery:
             if outbox.pending and now_s >= outbox.not_before_s:
                 self._send(outbox, now_ms, now_s)
 
+    def list_channels(self) -> tuple[ChannelStatus, ...]:
+        """Return the state of each channel."""
+        return tuple(
+            ChannelStatus(
+                name=outbox.channel.name,
+                kind=outbox.channel.kind,
+                sent_ms=outbox.sent_ms,
+                error=outbox.error,
+                pending_count=len(outbox.pending),
+            )
+            for outbox in self._outboxes
+        )
+
     def test(self, name: str) -> str | None:
         """Send a test notice to a channel. Return why that failed; None if it was sent. Raises KeyError."""
         channel = {outbox.channel.name: outbox.channel for outbox in self._outboxes}[name]
@@ -194,10 +209,12 @@ class Delivery:
                 log.warning("Channel %s: %s Notices wait and are sent again.", outbox.channel.name, error)
             outbox.not_before_s = now_s + RETRY_S[min(outbox.failures, len(RETRY_S) - 1)]
             outbox.failures += 1
+            outbox.error = str(error)
             return
         if outbox.failures:
             log.info("Channel %s takes notices again.", outbox.channel.name)
         outbox.failures = 0
+        outbox.error, outbox.sent_ms = None, now_ms
         outbox.not_before_s = now_s + GROUP_S
         outbox.record(notices, now_ms)
         self._store({each.channel.name: each.told for each in self._outboxes})

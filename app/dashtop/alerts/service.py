@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dashtop.alerts.channels import Channel
     from dashtop.alerts.rules import Rule
-    from dashtop.model.alert import Alert
+    from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Sample
 
@@ -150,6 +150,10 @@ class AlertService:
             )
         )
         return True
+
+    def channels(self) -> tuple[ChannelStatus, ...]:
+        """Return the channels; see the Alerts port."""
+        return self._delivery.list_channels()
 
     def test_channel(self, name: str) -> str | None:
         """Send a test notice to a channel; see the Alerts port."""

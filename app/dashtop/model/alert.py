@@ -57,6 +57,17 @@ class Alert:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelStatus:
+    """A channel for notices: what it has told last, and why it fails at present, if it does."""
+
+    name: str
+    kind: str
+    sent_ms: int | None
+    error: str | None
+    pending_count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Silence:
     """Suppresses the notices of matching alerts until `until_ms`; evaluation goes on.
 

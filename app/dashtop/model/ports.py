@@ -11,7 +11,7 @@ from dashtop.model.sample import ALL_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.model.alert import Alert, Silence
+    from dashtop.model.alert import Alert, ChannelStatus, Silence
     from dashtop.model.sample import (
         Event,
         EventFilter,
@@ -409,6 +409,9 @@ class Alerts(Protocol):
 
     def remove_silence(self, silence_id: str) -> bool:
         """End a silence; return whether there was one with this id."""
+
+    def channels(self) -> tuple[ChannelStatus, ...]:
+        """Return the channels of the settings file."""
 
     def test_channel(self, name: str) -> str | None:
         """Send a test notice to a channel. Return why that failed; None if it was sent. Raises KeyError."""

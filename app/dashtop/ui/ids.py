@@ -64,6 +64,10 @@ CHART_HOST_DISK: Final = "chart-host-disk"
 PANEL_HOST_MEMORY: Final = "panel-host-memory"
 PANEL_HOST_IO: Final = "panel-host-io"
 PANEL_HOST_STORAGE: Final = "panel-host-storage"
+PANEL_ALERTS: Final = "panel-alerts"
+PANEL_ALERT_LOG: Final = "panel-alert-log"
+PANEL_SILENCES: Final = "panel-silences"
+ALERT_BELL: Final = "alert-bell"
 
 # Internal
 TICK: Final = "tick"

@@ -39,7 +39,7 @@ def build_layout(services: Services, interval_s: float, *, viewer: str | None = 
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip-link"),
-            _build_header(panels[Section.HEADER]),
+            _build_header(panels[Section.HEADER], panels[Section.BUTTONS]),
             html.Main(
                 [
                     _build_error_banner(),
@@ -142,10 +142,11 @@ _FORMATS: Final = {
 _THEMES: Final = ("system", "light", "dark")
 
 
-def _build_header(status: Sequence[Component]) -> Component:
-    """Return the header with `status` in its middle."""
+def _build_header(status: Sequence[Component], buttons: Sequence[Component]) -> Component:
+    """Return the header with `status` in its middle, and `buttons` before those of the page."""
     return html.Header(
-        [_build_brand(), _build_live_indicator(), build_navigation(), *status, _build_buttons()], className="header"
+        [_build_brand(), _build_live_indicator(), build_navigation(), *status, _build_buttons(buttons)],
+        className="header",
     )
 
 
@@ -176,7 +177,7 @@ def _build_live_indicator() -> Component:
     )
 
 
-def _build_buttons() -> Component:
+def _build_buttons(first: Sequence[Component]) -> Component:
     settings = dbc.Button(
         icon("settings", "Settings"),
         id=ids.SETTINGS_BUTTON,
@@ -184,7 +185,7 @@ def _build_buttons() -> Component:
         class_name="icon-button",
         title="Settings",
     )
-    return html.Div([_build_export_menu(), settings, _build_theme_toggle()], className="icons")
+    return html.Div([*first, _build_export_menu(), settings, _build_theme_toggle()], className="icons")
 
 
 def _build_export_menu() -> Component:

@@ -52,6 +52,7 @@ SCRIPTS: Final = (
     "panels-gpu.js",
     "timeline.js",
     "events.js",
+    "alerts.js",
     "usage.js",
     "popover.js",
     "view-request.js",

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """A page: its name in the address (`?page=`), its title, and its sections. assets/controls.css has its icon."""
+    """A page: its name in the address (`?page=`), its title, and its sections. assets/controls.css has its icon.
+
+    `is_in_navigation`: False if another element links it (the bell in the header).
+    """
 
     name: str
     title: str
     sections: tuple[Section, ...]
+    is_in_navigation: bool = True
 
 
 _GPU_SECTIONS: Final = (
@@ -38,6 +42,7 @@ PAGES: Final = (
     Page(name="gpus", title="GPUs", sections=_GPU_SECTIONS),
     Page(name="processes", title="Processes", sections=(Section.PROCESSES,)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
+    Page(name="alerts", title="Alerts", sections=(Section.ALERTS,), is_in_navigation=False),
     Page(name="usage", title="Usage", sections=(Section.USAGE,)),
     Page(name="host", title="Host", sections=(Section.HOST,)),
 )
@@ -68,6 +73,7 @@ def build_navigation() -> Component:
             **attributes(data_page_link=page.name),
         )
         for page in PAGES
+        if page.is_in_navigation
     ]
     return html.Nav(links, className="navigation", **attributes(aria_label="Pages"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashtop.ui.panels import (
+    alerts,
     charts,
     diagnosis,
     events,
@@ -21,6 +22,7 @@ from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Sectio
 
 PANELS: Final[tuple[Panel, ...]] = (
     gpu_status.COMPACT_STATUS,
+    *alerts.PANELS,
     gpu_grid.PANEL,
     gpu_status.NO_GPU,
     gpu_status.HEADING,

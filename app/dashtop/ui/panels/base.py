@@ -25,6 +25,8 @@ class Section(Enum):
     """The section that a panel belongs to. `ui.layout` puts sections on pages."""
 
     HEADER = "header"
+    BUTTONS = "buttons"
+    ALERTS = "alerts"
     OVERVIEW = "overview"
     GPU_HEAD = "gpu-head"
     CURRENT = "current"
