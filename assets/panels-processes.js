@@ -233,13 +233,14 @@
 
   const cellOf = (row, key) => row.querySelector(`[data-cell="${key}"]`);
 
+  function setTitle(element, text) {
+    if (element.title !== text) element.title = text;
+  }
+
   function writeCell(cell, text) {
     parts.write(cell, text);
     cell.classList.toggle("unknown", text === UNKNOWN || text === NONE);
-  }
-
-  function setTitle(element, text) {
-    if (element.title !== text) element.title = text;
+    setTitle(cell, text === UNKNOWN && snapshot.is_past ? "Not recorded at that time" : "");
   }
 
   function paintName(cell, process) {
@@ -292,7 +293,7 @@
       for (const column of columns) {
         if (!(column.key in group.sums)) continue;
         const value = group.sums[column.key];
-        parts.write(cellOf(row, column.key), value === null ? UNKNOWN : FORMATS[column.format](value));
+        writeCell(cellOf(row, column.key), value === null ? UNKNOWN : FORMATS[column.format](value));
       }
     },
     share(row, { index, process }, columns) {
