@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dashtop.model.timerange import DAY_MS
-from dashtop.ui.charts.resolution import RANGES_MS, TimeSpan, build_window, build_zoom_window, choose_span
+from dashtop.ui.charts.resolution import RANGES_MS, TimeSpan, build_window, build_zoom_window, choose_span, widen_window
 
 HOUR = 3_600_000
 NOW = 1_800_000_007_123
@@ -51,3 +51,13 @@ def test_a_zoom_is_as_fine_as_what_the_history_keeps(age_days: int, least_s: int
 def test_a_zoom_shows_complete_buckets_only() -> None:
     window = build_zoom_window(TimeSpan(NOW - 60_000, NOW + 60_000), NOW, 400, 1000)
     assert window.end_ms <= NOW
+
+
+@pytest.mark.parametrize(("distance", "step_s"), [(1.0, 2), (2.5, 10), (7.5, 30)])
+def test_buckets_are_as_wide_as_the_readings_are_apart(distance: float, step_s: int) -> None:
+    fine = build_zoom_window(TimeSpan(NOW - 600_000, NOW - 60_000), NOW, 500, 1000)
+    assert fine.step_ms == 2000
+    window = widen_window(fine, distance)
+    assert window.step_ms == step_s * 1000
+    assert window.start_ms <= fine.start_ms
+    assert fine.end_ms <= window.end_ms < fine.end_ms + window.step_ms

@@ -9,7 +9,7 @@ import numpy as np
 from dashtop.model.sample import EventFilter
 from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.charts.notes import EVENT_KINDS
-from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span
+from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span, widen_window
 from dashtop.ui.panels import CHARTS, ChartData
 from dashtop.ui.panels.charts import ADDED_OPTION, find_added, series_key
 from dashtop.ui.parts import calculate_version
@@ -90,11 +90,16 @@ class ChartRenderer:
 
     def _find_view(self, sample: Sample, gpu: Gpu | None, request: ViewRequest, now_ms: int) -> View:
         outages = self._services.history.read_status().version  # what is rendered during one lacks a part
-        if request.zoom is not None:
-            window = build_zoom_window(request.zoom, now_ms, request.width_px, self._interval_ms)
-            return View(window, None, is_short=False, key=f"{window.end_ms}|{outages}")
         owners = gpu.device.uuid if gpu is not None else ""
         keys = [series_key(metric, gpu) for metric in _START_METRICS if gpu is not None or metric.startswith("system.")]
+        if request.zoom is not None:
+            zoomed = build_zoom_window(request.zoom, now_ms, request.width_px, self._interval_ms)
+            distance = self._cache.get_or_create(
+                f"distance|{owners}|{request.view_key}|{zoomed.end_ms}|{outages}",
+                lambda: _measure_distance(self._read(keys, zoomed)),
+            )
+            window = widen_window(zoomed, distance)
+            return View(window, None, is_short=False, key=f"{window.end_ms}|{window.step_ms}|{outages}")
         first_ms = self._cache.get_or_create(
             f"start|{owners}|{request.view_key}|{outages}", lambda: self._find_start(sample, keys, request)
         )
@@ -145,6 +150,13 @@ def _list_series(charts: Sequence[Chart], gpu: Gpu | None, sample: Sample) -> li
             owners = gpus if metric.startswith("gpu.") else [None]
             keys |= dict.fromkeys(series_key(metric, owner) for owner in owners)
     return list(keys)
+
+
+def _measure_distance(data: SeriesSet) -> float:
+    """Return how many buckets readings are apart, 1 if every bucket has one."""
+    known = np.any([np.isfinite(series.mean) for series in data.series], axis=0)
+    distances = np.diff(np.flatnonzero(known))
+    return float(np.median(distances)) if len(distances) else 1.0
 
 
 def _find_first_value(data: SeriesSet, default_ms: int) -> int:

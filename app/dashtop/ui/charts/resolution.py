@@ -82,6 +82,19 @@ def build_zoom_window(zoom: TimeSpan, now_ms: int, width_px: int, interval_ms: i
     return Window(start, max(end, start + step), step)
 
 
+def widen_window(window: Window, distance: float) -> Window:
+    """Return a window for readings that are `distance` buckets apart: at most every second bucket would be empty.
+
+    The history may have been recorded at a longer interval than the present one, or what was finer has been deleted.
+    """
+    if distance <= 1:
+        return window
+    least = 2 * distance * window.step_ms
+    step = next((step for step in _STEPS_MS if step >= least and step % window.step_ms == 0), _STEPS_MS[-1])
+    start = window.start_ms // step * step
+    return Window(start, max(-(-window.end_ms // step) * step, start + step), step)
+
+
 def choose_span(range_ms: int, recorded_ms: int, interval_ms: int) -> int:
     """Return how much of the chosen range to show if the history goes back only `recorded_ms`."""
     least = max(recorded_ms, _MIN_SAMPLES_SHOWN * interval_ms)
