@@ -8,6 +8,7 @@
   const EDGE_PX = 8;
   const MARK_PX = 6;
   const FAST = 10;
+  const MAX_ROWS = 9;
   const ZOOM_FACTOR = 2;
   const MIN_SPAN_MS = 2000;
   let cursor = null; // epoch ms
@@ -68,6 +69,12 @@
     parts.make("span", "readout-value", row);
   }
 
+  // Of many lines those on top: they are drawn last.
+  function shorten(rows) {
+    if (rows.length <= MAX_ROWS) return rows;
+    return [...rows.slice(1 - MAX_ROWS).reverse(), ["", "", `${rows.length - MAX_ROWS + 1} more`]];
+  }
+
   // Names come from processes: they are written as text.
   function paint(container) {
     const [line, box] = partsOf(container);
@@ -80,7 +87,7 @@
     line.style.transform = `translateX(${x.toFixed(1)}px)`;
     box.classList.toggle("at-left", x > container.clientWidth / 2);
     parts.write(box.firstElementChild, times.moment(shown.time));
-    const rows = [...shown.rows, ...shown.notes.slice(0, 4).map((text) => ["", "", text])];
+    const rows = [...shorten(shown.rows), ...shown.notes.slice(0, 4).map((text) => ["", "", text])];
     const list = box.lastElementChild;
     parts.fit(list, rows.length, buildRow);
     rows.forEach(([colour, label, text], index) => {

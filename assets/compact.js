@@ -24,6 +24,7 @@
     const ageMs = 1000 * Math.max(status.age, status.gpu_age) + performance.now() - receivedAt;
     bar.dataset.old = String(ageMs > STALE_AFTER_MS);
     dashtop.paintValues(bar, status);
+    dashtop.paintTotals(bar, status);
   }
 
   // Takes the values from the snapshot of the page, if it is recent and of the chosen GPU.

@@ -29,11 +29,16 @@
     markCurrent();
   }
 
+  const isPlainClick = (event) => !(event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+
+  // `data-page-link` names a page, `data-go` is an address, `data-open-gpu` the index of a GPU.
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-page-link]");
-    if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    const link = event.target.closest("[data-page-link], [data-go], [data-open-gpu]");
+    if (!link || !isPlainClick(event)) return;
     event.preventDefault();
-    settings.set({ page: link.dataset.pageLink });
+    const { pageLink, go, openGpu } = link.dataset;
+    if (openGpu) dashtop.openGpu(openGpu);
+    else settings.set(go ? Object.fromEntries(new URLSearchParams(go)) : { page: pageLink });
   });
 
   settings.onChange((names) => {

@@ -32,6 +32,8 @@
     process_search: [matches(/^.{0,100}$/), ""],
     process_only: [isIdList, ""],
     me: [matches(/^.{1,64}$/), ""],
+    sort: [matches(/^-?(gpu|state|utilization|memory|temperature|power|users|process|since)$/), ""],
+    metric: [oneOf("utilization", "sm", "vram", "temperature", "power", "clock", "pcie-rx", "nvlink-rx"), "utilization"],
     theme: [oneOf("system", "light", "dark"), "system"],
     temperature: [oneOf("C", "F"), "C"],
     memory: [oneOf("GiB", "GB"), "GiB"],
@@ -48,11 +50,11 @@
   // A link names these even if they have their defaults: whoever opens it may have other settings.
   const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
   // Not kept in storage: where a visit begins does not depend on where the last one ended.
-  const ONLY_IN_ADDRESS = ["page", "from", "to", "process_search", "process_only", "event_gpu", "event_severity", "event_kind"];
+  const ONLY_IN_ADDRESS = ["page", "from", "to", "sort", "process_search", "process_only", "event_gpu", "event_severity", "event_kind"];
   // Not in the address: a link would make its reader somebody else.
   const NOT_IN_ADDRESS = ["me"];
   // Choices in panels, which the server needs to build their data.
-  const OPTIONS = ["charts", "event_gpu", "event_severity", "event_kind"];
+  const OPTIONS = ["charts", "metric", "event_gpu", "event_severity", "event_kind"];
   // A change of these is a step that the browser's Back button takes back.
   const STEPS = ["page", "view", "gpu", "range", "from", "to"];
 

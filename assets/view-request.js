@@ -10,7 +10,7 @@
   // All charts share one time step. It follows the narrowest chart: a wide one would redraw all of them more often.
   // Rounded, so that dragging the window's edge does not request new charts at every pixel.
   function chartWidth() {
-    const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth).filter(Boolean);
+    const widths = [...document.querySelectorAll(".chart")].map((chart) => chart.clientWidth * Number(chart.dataset.density || 1)).filter(Boolean);
     return widths.length === 0 ? width : Math.max(100, Math.round((Math.min(...widths) - 60) / 25) * 25);
   }
 

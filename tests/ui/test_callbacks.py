@@ -28,7 +28,9 @@ METRICS = select_metrics({"gpu.temperature", "system.cpu.usage_percent"})
 # Those of the page of a GPU.
 CHARTS = [chart for panel in PANELS if panel.section is Section.HISTORY for chart in panel.charts]
 ALL_CHARTS = {chart.id for chart in CHARTS}
-GPU_CHARTS = {chart.id for chart in CHARTS if any(key.startswith("gpu.") for key in chart.metrics)}
+GPU_CHARTS = {
+    chart.id for chart in CHARTS if not chart.all_gpus and any(key.startswith("gpu.") for key in chart.metrics)
+}
 GPU_PAGE = [ids.PANEL_UTILIZATION, *(f"panel-{chart}" for chart in ALL_CHARTS)]
 
 

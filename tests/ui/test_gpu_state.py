@@ -143,6 +143,17 @@ def test_a_gpu_that_has_just_computed_is_busy() -> None:
     assert classify(held(), IdleSpan(NOON_MS - 1000, is_exact=False)).condition is Condition.IDLE_HELD
 
 
+def test_the_noise_of_an_idle_gpu_is_no_work() -> None:
+    long_idle = IdleSpan(NOON_MS - HOUR_MS, is_exact=True)
+    gpu = held()
+    noisy, working = (
+        dataclasses.replace(gpu, values={**gpu.values, "gpu.utilization.gpu": load}) for load in (3.0, 12.0)
+    )
+    assert classify(noisy, long_idle).condition is Condition.IDLE_HELD
+    assert classify(noisy).condition is Condition.BUSY
+    assert classify(working, long_idle).condition is Condition.BUSY
+
+
 def test_memory_in_use_without_a_known_process_holds_a_gpu() -> None:
     state = classify(idle(gpu__memory__used_percent=40.0))
     assert (state.condition, state.holders) == (Condition.IDLE_HELD, ())

@@ -19,6 +19,7 @@ TEMPERATURE = Thresholds(elevated=85, high=95, warning=85, critical=95, message=
 # A board at its power limit is normal at full load: it is mentioned, and coloured only above the limit.
 POWER_USAGE = Thresholds(elevated=105, high=110, info=99.5, message="At its power limit")
 SWAP_USAGE = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearly full")
+DISK_USAGE = Thresholds(elevated=85, high=95, warning=95, message="Disk is nearly full")
 # HBM and GDDR6X throttle at about 105 °C (vendors' data sheets: 95 to 110 °C).
 MEMORY_TEMPERATURE = Thresholds(elevated=95, high=105, warning=95, critical=105, message="Memory is running hot")
 ANY_ERROR = Thresholds(elevated=0.5, high=1, warning=1, message="Memory errors that could not be corrected")

@@ -30,6 +30,11 @@ _OF_ALL_GPUS: Final = frozenset(
     {
         "compare",
         "panel-all-processes",
+        "chart-all-gpus",
+        "panel-gpus",
+        "panel-problems",
+        "panel-recent-events",
+        "panel-summary",
         "panel-ecc",
         "panel-events",
         "panel-health",
@@ -117,7 +122,7 @@ def _find_titles(part: Any, title: str) -> Iterator[tuple[str, str]]:
     properties = vars(part)
     name, children = properties.get("id"), properties.get("children")
     if isinstance(name, str) and name.startswith(_PREFIXES):
-        title = next(_find_headings(children), title)
+        title = next(_find_headings(children), properties.get("aria-label") or title)
         if not name.startswith(_CHART_CARD_PREFIX):
             yield name, title
     yield from _find_titles(children, title)

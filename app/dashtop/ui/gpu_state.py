@@ -34,6 +34,8 @@ EVENT_REASONS: Final = "gpu.clocks.event_reasons"
 
 MAX_FREE_MEMORY_PERCENT: Final = 5.0
 MAX_IDLE_LOAD_PERCENT: Final = 1.0
+MAX_IDLE_PEAK_PERCENT: Final = 10.0
+"""A peak up to here, in a minute with next to no load on average, is not work: drivers report 2 % of idle GPUs."""
 MIN_IDLE_MS: Final = MINUTE_MS
 """A GPU that has computed this recently is busy: training pauses for seconds while it loads data."""
 
@@ -310,11 +312,12 @@ def _find_occupancy(gpu: Gpu, idle: IdleSpan | None, now_ms: int) -> Occupancy:
     if is_free(gpu):
         return Occupancy.FREE
     load = gpu.values.get(UTILIZATION)
-    if load is not None and load > MAX_IDLE_LOAD_PERCENT:
+    is_known_idle = idle is not None and now_ms - idle.since_ms >= MIN_IDLE_MS
+    if load is not None and load > (MAX_IDLE_PEAK_PERCENT if is_known_idle else MAX_IDLE_LOAD_PERCENT):
         return Occupancy.BUSY
     if not is_held(gpu):
         return Occupancy.UNAVAILABLE
-    has_just_computed = idle is not None and idle.is_exact and now_ms - idle.since_ms < MIN_IDLE_MS
+    has_just_computed = idle is not None and idle.is_exact and not is_known_idle
     return Occupancy.BUSY if load is None or has_just_computed else Occupancy.IDLE_HELD
 
 
@@ -377,7 +380,7 @@ def read_states(context: PanelContext) -> dict[str, GpuState]:
         )
         return classify_gpus(sample, idle)
 
-    return context.cache.get_or_create(f"states|{sample.sequence}", classify)
+    return context.cache.get_or_create(f"states|{sample.sequence}|{sample.time_ms}", classify)
 
 
 def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, IdleSpan]:
@@ -403,7 +406,8 @@ def _find_last_loads(data: SeriesSet, now_ms: int) -> dict[str, IdleSpan]:
         known = np.flatnonzero(np.isfinite(series.maximum))
         if series.key.gpu_uuid is None or not len(known):
             continue
-        loaded = known[series.maximum[known] > MAX_IDLE_LOAD_PERCENT]
+        has_load = (series.mean > MAX_IDLE_LOAD_PERCENT) | (series.maximum > MAX_IDLE_PEAK_PERCENT)
+        loaded = known[has_load[known]]
         bucket = int(loaded[-1]) + 1 if len(loaded) else int(known[0])
         since_ms = min(data.start_ms + bucket * data.step_ms, now_ms)
         spans[series.key.gpu_uuid] = IdleSpan(since_ms, is_exact=bool(len(loaded)))

@@ -45,6 +45,8 @@ SCRIPTS: Final = (
     "panels-processes.js",
     "sparklines.js",
     "gpu-grid.js",
+    "gpu-table.js",
+    "overview.js",
     "charts.js",
     "chart-cursor.js",
     "chart-table.js",

@@ -39,6 +39,7 @@ _GPU_SECTIONS: Final = (
 )
 
 PAGES: Final = (
+    Page(name="overview", title="Overview", sections=(Section.OVERVIEW,)),
     Page(name="gpus", title="GPUs", sections=_GPU_SECTIONS),
     Page(name="processes", title="Processes", sections=(Section.PROCESSES,)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -44,7 +44,8 @@ class ChartStyle:
     """How charts are drawn for one browser: its theme, its width in pixels and its zoom.
 
     `revision` becomes Plotly's `uirevision`: while it is the same, Plotly keeps what the user has changed.
-    `recorded_from_ms`: when the history begins, if that is later than the chosen range.
+    `recorded_from_ms`: when the history begins, if that is later than the chosen range. `options`: choices of the
+    browser that a chart may depend on.
     """
 
     theme: ChartTheme
@@ -52,6 +53,7 @@ class ChartStyle:
     revision: str
     zoom: TimeSpan | None = None
     recorded_from_ms: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dashtop.ui.parts import calculate_version
 from dashtop.ui.theme import chart_theme
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dashtop.model.ports import Services
     from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, SeriesKey, SeriesSet
@@ -69,8 +69,9 @@ class ChartRenderer:
                 revision=request.span_key,
                 zoom=request.zoom,
                 recorded_from_ms=view.first_ms if view.is_short else None,
+                options=request.options,
             )
-            data = self._read_data(changed, view.window, gpu, sample)
+            data = self._read_data(changed, view.window, gpu, sample, request.options)
             figures = {chart.id: chart.draw(data, sample, gpu, style) for chart in changed}
             return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -83,10 +84,12 @@ class ChartRenderer:
         return round(self._services.latest.interval_s * 1000)
 
     def _version(self, chart: Chart, gpu: Gpu | None, sample: Sample, request: ViewRequest, view: View) -> str:
-        gpus = ",".join(dict.fromkeys(key.gpu_uuid or "" for key in _list_series([chart], gpu, sample)))
-        # A GPU that is lost or comes back changes the texts of empty charts.
+        options = request.options
+        gpus = ",".join(dict.fromkeys(key.gpu_uuid or "" for key in _list_series([chart], gpu, sample, options)))
+        metrics = "" if chart.choose_metrics is None else ",".join(chart.choose_metrics(options))
+        # A GPU that is lost or comes back changes the texts of empty charts. A chart of all GPUs has no chosen one.
         state = gpu.state.name if gpu is not None and gpu.state is not None else ""
-        return calculate_version(f"{chart.id}|{request.view_key}|{gpus}|{state}|{gpu is None}|{view.key}")
+        return calculate_version(f"{chart.id}|{request.view_key}|{gpus}|{state}|{gpu is None}|{metrics}|{view.key}")
 
     def _find_view(self, sample: Sample, gpu: Gpu | None, request: ViewRequest, now_ms: int) -> View:
         outages = self._services.history.read_status().version  # what is rendered during one lacks a part
@@ -126,7 +129,9 @@ class ChartRenderer:
                 return first_ms
             window = narrower
 
-    def _read_data(self, charts: Sequence[Chart], window: Window, gpu: Gpu | None, sample: Sample) -> ChartData:
+    def _read_data(
+        self, charts: Sequence[Chart], window: Window, gpu: Gpu | None, sample: Sample, options: Mapping[str, str]
+    ) -> ChartData:
         processes: tuple[ProcessSpan, ...] = ()
         events: tuple[Event, ...] = ()
         if gpu is not None and any(chart.needs_events for chart in charts):
@@ -134,19 +139,21 @@ class ChartRenderer:
             processes = history.processes(uuid, window.start_ms, window.end_ms)
             found = history.events(window.start_ms, window.end_ms, _EVENTS)
             events = tuple(event for event in found if event.gpu_uuid in {None, uuid})
-        series = self._read(_list_series(charts, gpu, sample), window)
+        series = self._read(_list_series(charts, gpu, sample, options), window)
         return ChartData(series=series, processes=processes, events=events, interval_ms=self._interval_ms)
 
     def _read(self, keys: Sequence[SeriesKey], window: Window) -> SeriesSet:
         return self._services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
 
 
-def _list_series(charts: Sequence[Chart], gpu: Gpu | None, sample: Sample) -> list[SeriesKey]:
+def _list_series(
+    charts: Sequence[Chart], gpu: Gpu | None, sample: Sample, options: Mapping[str, str]
+) -> list[SeriesKey]:
     """Return the series that the charts need: of the host, the chosen GPU, or all GPUs."""
     keys: dict[SeriesKey, None] = {}
     for chart in charts:
         gpus = sample.gpus if chart.all_gpus else [gpu] if gpu is not None else []
-        for metric in chart.metrics:
+        for metric in chart.list_metrics(options):
             owners = gpus if metric.startswith("gpu.") else [None]
             keys |= dict.fromkeys(series_key(metric, owner) for owner in owners)
     return list(keys)

@@ -15,6 +15,7 @@ from dashtop.ui.panels import (
     hardware,
     host,
     host_page,
+    overview,
     processes,
     usage,
 )
@@ -23,6 +24,7 @@ from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Sectio
 PANELS: Final[tuple[Panel, ...]] = (
     gpu_status.COMPACT_STATUS,
     *alerts.PANELS,
+    overview.PANEL,
     gpu_grid.PANEL,
     gpu_status.NO_GPU,
     gpu_status.HEADING,

@@ -75,7 +75,8 @@ class Chart:
 
     `draw` returns None where there is nothing to draw (no GPU): the browser then keeps the chart as it is.
     `needs_events`: also the processes and events of the chosen GPU. `all_gpus`: the series of every GPU, instead of
-    those of the chosen one.
+    those of the chosen one. `choose_metrics`: returns which of the metrics the options of a request ask for, None: all
+    of them. `draw` finds the options in its style.
     """
 
     id: str
@@ -83,6 +84,11 @@ class Chart:
     draw: Callable[[ChartData, Sample, Gpu | None, ChartStyle], Figure | None]
     needs_events: bool = False
     all_gpus: bool = False
+    choose_metrics: Callable[[Mapping[str, str]], tuple[str, ...]] | None = None
+
+    def list_metrics(self, options: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the metrics that are drawn for a request with these options."""
+        return self.metrics if self.choose_metrics is None else self.choose_metrics(options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -380,14 +380,17 @@ def _list_chartable() -> list[dict[str, str]]:
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 
-def _graph(name: str, title: str) -> Component:
-    """Return an empty chart. Arrow keys move the cursor (assets/chart-cursor.js)."""
+def graph(name: str, title: str, *, density: float = 1.0) -> Component:
+    """Return an empty chart. Arrow keys move the cursor (assets/chart-cursor.js).
+
+    `density`: the number of points it shows for each point that its width has room for.
+    """
     return html.Div(
         dcc.Graph(id=name, figure=figures.empty(), config=_GRAPH_CONFIG),
         className="chart",
         role="group",
         tabIndex=0,
-        **attributes(aria_label=title, aria_roledescription="chart", data_title=title),
+        **attributes(aria_label=title, aria_roledescription="chart", data_title=title, data_density=f"{density:g}"),
     )
 
 
@@ -436,7 +439,7 @@ def build_panel(topic: Topic, section: Section = Section.HISTORY) -> Panel:
         needs_gpu = topic.needs_gpu or topic.id in _ONLY_BESIDE_A_GPU
         return card(
             topic.title,
-            [_graph(topic.id, topic.title)],
+            [graph(topic.id, topic.title)],
             id=f"panel-{topic.id}",
             aside=html.Div([legend, table], className="chart-aside"),
             class_name=" ".join(

@@ -79,10 +79,11 @@ def live_data(context: PanelContext) -> dict[str, Table]:
 
 def build_parts(context: PanelContext) -> list[Part]:
     """Return the utilization of the last hour and minutes; each is new when a bucket is complete."""
-    return [_build_part(context, strip) for strip in (LAST_HOUR, LAST_MINUTES)]
+    return [build_part(context, strip) for strip in (LAST_HOUR, LAST_MINUTES)]
 
 
-def _build_part(context: PanelContext, strip: HistoryStrip) -> Part:
+def build_part(context: PanelContext, strip: HistoryStrip) -> Part:
+    """Return the utilization of every GPU over `strip`, new when a bucket is complete."""
     gpus = context.sample.gpus
     end_ms = context.sample.time_ms // strip.step_ms * strip.step_ms
     uuids = ",".join(gpu.device.uuid for gpu in gpus)

@@ -18,7 +18,8 @@ from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
-from dashtop.ui.gpu_state import Occupancy, read_states
+from dashtop.ui.gpu_state import Occupancy, classify_gpus, read_states
+from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals
 from dashtop.ui.panels.base import Panel, Section
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ def compact_layout(_services: Services) -> Component:
             _item("GPU", value("gpu.utilization.gpu", class_name="percent"), "gpu-item"),
             _item("VRAM", ratio("gpu.memory.used_gb", "gpu.memory.total_gb"), "gpu-item"),
             _item("Temp", value("gpu.temperature", class_name="percent"), "gpu-item"),
+            _total("", "free"),
+            _total("VRAM", "vram"),
+            _total("Hottest", "hottest"),
             _item("CPU", value("system.cpu.usage_percent", class_name="percent"), "host-item"),
             _item("RAM", ratio("system.memory.used_gb", "system.memory.total_gb"), "host-item"),
         ],
@@ -179,7 +183,13 @@ def compact_layout(_services: Services) -> Component:
 
 
 def _item(label: str, shown: Component, class_name: str) -> Component:
-    return html.Span([f"{label} ", shown], className=f"compact-item {class_name}")
+    return html.Span([f"{label} " if label else "", shown], className=f"compact-item {class_name}")
+
+
+def _total(label: str, name: str) -> Component:
+    """Return a value of all GPUs, which the overview shows instead of those of one (assets/overview.js)."""
+    shown = html.Span("‒", className="number", **attributes(data_total=name))
+    return html.Span([f"{label} ", shown], className="compact-item total-item needs-gpu")
 
 
 def register_compact(app: Dash, services: Services) -> None:
@@ -199,6 +209,7 @@ def register_compact(app: Dash, services: Services) -> None:
             "age": round(max(age_s, 0.0), 2),
             "error": _describe_error(sample, gpu),
             "shared": gpu is not None and gpu.device.shares_host_memory,
+            "totals": [dict(zip(TOTAL_COLUMNS, build_totals(sample, classify_gpus(sample)), strict=True))],
         }
         return jsonify(status | snapshot.build_readings(sample, gpu, metrics))
 
@@ -206,10 +217,10 @@ def register_compact(app: Dash, services: Services) -> None:
 
 
 def compact_data(context: PanelContext) -> dict[str, Any]:
-    """Add the error of the status line, and the MIG parent, which embedded panels name as well."""
+    """Add the error of the status line, the MIG parent, which embedded panels name, and what the title says."""
     sample, gpu = context.sample, context.gpu
     part = describe_mig_instance(sample, gpu) if gpu is not None else ""
-    return {"texts": {"gpu.error": _describe_error(sample, gpu), "gpu.part": part}}
+    return {"status": build_status(context), "texts": {"gpu.error": _describe_error(sample, gpu), "gpu.part": part}}
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.model.metric import GIB, Thresholds
+from dashtop.metrics.thresholds import DISK_USAGE
+from dashtop.model.metric import GIB
 from dashtop.ui import ids
 from dashtop.ui.components import attributes, card, combined_fact, fact, metric_row, ratio, two_columns, value
 from dashtop.ui.panels.base import Panel, Section
@@ -117,8 +118,6 @@ SYSTEM: Final = Panel(section=Section.DETAILS, id=ids.PANEL_SYSTEM, layout=syste
 
 # --- storage ----------------------------------------------------------------------------------------------------------
 
-_USED_PERCENT: Final = Thresholds(elevated=85, high=95)
-
 
 def storage_layout(_services: Services) -> Component:
     """Return the card; the browser fills it, since mounts come and go."""
@@ -144,7 +143,7 @@ def _encode_mount(mount: Mount) -> dict[str, Any]:
         "used_gib": _to_gib(mount.used_bytes),
         "total_gib": _to_gib(mount.total_bytes),
         "used_percent": None if percent is None else round(percent, 1),
-        "level": find_level(_USED_PERCENT, percent),
+        "level": find_level(DISK_USAGE, percent),
     }
 
 

@@ -1,0 +1,364 @@
+"""What the overview shows: problems, totals of the machine, a row for each GPU, and the newest events.
+
+All of it is the same for every viewer: it is built once per sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from dashtop.metrics import METRICS
+from dashtop.metrics.thresholds import DISK_USAGE
+from dashtop.model.metric import Severity
+from dashtop.model.sample import EventFilter
+from dashtop.model.text import sanitize_text
+from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from dashtop.model.unavailable import Scope
+from dashtop.ui.gpu_state import Condition, GpuCounts, Occupancy, classify_gpus, count_gpus, read_states
+from dashtop.ui.parts import Table, calculate_version
+from dashtop.ui.snapshot import find_level
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dashtop.model.ports import History
+    from dashtop.model.sample import Device, Event, Gpu, Sample
+    from dashtop.ui.gpu_state import GpuState
+    from dashtop.ui.panels.base import PanelContext
+
+Json = Any
+
+UTILIZATION: Final = "gpu.utilization.gpu"
+MEMORY_USED: Final = "gpu.memory.used_gb"
+MEMORY_TOTAL: Final = "gpu.memory.total_gb"
+MEMORY_PERCENT: Final = "gpu.memory.used_percent"
+TEMPERATURE: Final = "gpu.temperature"
+POWER: Final = "gpu.power.current_watts"
+POWER_LIMIT: Final = "gpu.power.max_watts"
+
+LIVE_METRICS: Final = (UTILIZATION, MEMORY_USED, TEMPERATURE, POWER)
+"""What changes with every sample; everything else of a row is sent when it has changed."""
+
+TOTAL_COLUMNS: Final = (
+    *GpuCounts._fields,
+    *("memory_used", "memory_total", "power", "power_limit"),
+    *("hottest", "temperature", "temperature_limit", "temperature_level"),
+    *("disk", "disk_percent", "disk_level"),
+)
+MAX_EVENTS: Final = 5
+_EVENT_SPANS_MS: Final = (HOUR_MS, DAY_MS, 7 * DAY_MS)
+_EVENTS_INTERVAL_MS: Final = 5 * SECOND_MS
+
+_SEVERITIES: Final = (Severity.CRITICAL, Severity.WARNING)
+# The events with which a problem begins.
+_FIRST_EVENTS: Final = {
+    Condition.THROTTLED: ("throttle_begin",),
+    Condition.UNHEALTHY: ("reset_pending", "remap_failed", "ecc"),
+    Condition.LOST: ("gpu_lost",),
+    Condition.NOT_RESPONDING: ("gpu_lost",),
+}
+_HOST_METRICS: Final = ("system.memory.used_percent", "system.swap.used_percent")
+_LATE_INTERVALS: Final = 3
+
+
+def build_overview(context: PanelContext) -> dict[str, Json]:
+    """Return the data of the overview for the browser; see assets/overview.js and assets/gpu-table.js."""
+    sample = context.sample
+
+    def build() -> dict[str, Json]:
+        states = read_states(context)
+        problems = list_problems(context, states, _find_problem_starts(context, states))
+        starts = {problem["gpu"]: problem["since"] for problem in reversed(problems)}
+        return {
+            "problems": problems,
+            "totals": [build_totals(sample, states)],
+            "gpu_facts": [
+                _build_facts(gpu, states, sample, problem_since_ms=starts.get(gpu.device.index)) for gpu in sample.gpus
+            ],
+            "gpu_rows": [_build_row(gpu) for gpu in sample.gpus],
+        }
+
+    built = dict(context.cache.get_or_create(f"overview|{sample.sequence}|{sample.time_ms}", build))
+    built["totals"] = Table(TOTAL_COLUMNS, built["totals"])
+    built["gpu_rows"] = Table(LIVE_METRICS, built["gpu_rows"])
+    return built | {"recent_events": read_recent_events(context)}
+
+
+def build_status(context: PanelContext) -> dict[str, int]:
+    """Return what the title of the document says on every page: numbers of free GPUs and of problems.
+
+    They are those of the present, also on a page that shows the past. Neither depends on the history.
+    """
+    sample = context.services.latest.latest() or context.sample
+
+    def build() -> dict[str, int]:
+        states = classify_gpus(sample)
+        problems = list_problems(replace(context, sample=sample, is_past=False), states)
+        return {"free": count_gpus(states.values()).free, "problems": len(problems)}
+
+    return context.cache.get_or_create(f"status|{sample.sequence}", build)
+
+
+# --- problems ---------------------------------------------------------------------------------------------------------
+
+
+def list_problems(
+    context: PanelContext, states: Mapping[str, GpuState], starts: Mapping[str, int] | None = None
+) -> list[Json]:
+    """Return the problems of GPUs and host, the worst first: gpu (its index or None), name, severity, text, advice.
+
+    `starts`: when problems began, by "UUID CONDITION".
+    """
+    # What keeps dashtop from working is not stored.
+    own = [] if context.is_past else [*_list_own_problems(context)]
+    found = [*own, *_list_host_problems(context), *_list_gpu_problems(context.sample, states, starts or {})]
+    return sorted(found, key=lambda each: _SEVERITIES.index(Severity(each["severity"])))
+
+
+def _build_problem(
+    name: str, severity: Severity, text: str, advice: str = "", *, gpu: int | None = None, since_ms: int | None = None
+) -> Json:
+    return {
+        "gpu": gpu,
+        "name": name,
+        "severity": severity.value,
+        "text": text,
+        "advice": advice,
+        "since": since_ms,
+    }
+
+
+def _list_gpu_problems(sample: Sample, states: Mapping[str, GpuState], starts: Mapping[str, int]) -> Iterator[Json]:
+    if not _has_driver_problem(sample):
+        for gpu in sample.gpus:
+            for problem in states[gpu.device.uuid].problems:
+                since_ms = problem.since_ms or starts.get(f"{gpu.device.uuid} {problem.condition.name}")
+                yield _build_problem(
+                    states[gpu.device.uuid].name,
+                    problem.severity,
+                    problem.text,
+                    problem.advice,
+                    gpu=gpu.device.index,
+                    since_ms=since_ms,
+                )
+
+
+def _has_driver_problem(sample: Sample) -> bool:
+    """Return whether one problem of the driver is why no GPU can be read."""
+    states = {gpu.state for gpu in sample.gpus}
+    reason = sample.gpu_error or (next(iter(states)) if len(states) == 1 else None)
+    return reason is not None and reason.scope is Scope.DRIVER and reason.severity in _SEVERITIES
+
+
+def _list_own_problems(context: PanelContext) -> Iterator[Json]:
+    services = context.services
+    if not services.latest.alive():
+        yield _build_problem("dashtop", Severity.CRITICAL, "Collection has stopped", "Restart dashtop.")
+    if status := services.history.status_message():
+        yield _build_problem("History", Severity.WARNING, sanitize_text(status, 300))
+
+
+def _list_host_problems(context: PanelContext) -> Iterator[Json]:
+    sample, services = context.sample, context.services
+    if _has_driver_problem(sample):
+        reason = sample.gpu_error or sample.gpus[0].state
+        if reason is not None:
+            text = f"{reason.text[:1].upper()}{reason.text[1:]}"
+            since = sample.gpus[0].state_since_ms if sample.gpus else None
+            yield _build_problem("Driver", reason.severity, text, reason.advice, since_ms=since)
+    elif sample.gpu_age_s > _LATE_INTERVALS * max(services.latest.interval_s, 1.0):
+        yield _build_problem("Driver", Severity.WARNING, "GPU readings are late")
+    yield from _list_host_shortages(sample)
+
+
+def _list_host_shortages(sample: Sample) -> Iterator[Json]:
+    for key in _HOST_METRICS:
+        value, thresholds = sample.host.values.get(key), METRICS[key].thresholds
+        severity = thresholds.severity(value) if thresholds is not None and value is not None else None
+        if severity in _SEVERITIES and value is not None and thresholds is not None:
+            yield _build_problem("Host", severity, f"{thresholds.message} ({value:.0f} %)")
+    for mount in sample.host.mounts:
+        point = sanitize_text(mount.mount_point)
+        if mount.total_bytes is None:
+            yield _build_problem("Host", Severity.WARNING, f"{point} does not respond")
+        elif mount.used_percent is not None and (severity := DISK_USAGE.severity(mount.used_percent)) is not None:
+            yield _build_problem("Host", severity, f"{point} is nearly full ({mount.used_percent:.0f} %)")
+
+
+def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) -> Mapping[str, int]:
+    """Return when problems began by "UUID CONDITION", as far as the events of a week say; looked up once a minute."""
+    wanted = sorted(
+        f"{uuid} {problem.condition.name}"
+        for uuid, state in states.items()
+        for problem in state.problems
+        if problem.since_ms is None and problem.condition in _FIRST_EVENTS
+    )
+    if not wanted:
+        return {}
+    sample = context.sample
+    key = f"starts|{sample.time_ms // MINUTE_MS}|{calculate_version(','.join(wanted))}"
+    starts = context.cache.get_or_create(
+        key, lambda: _read_problem_starts(context.services.history, wanted, sample.time_ms)
+    )
+    # What began with this sample is not in the history yet.
+    return starts | _find_starts(sample.events, wanted)
+
+
+def _read_problem_starts(history: History, wanted: Sequence[str], now_ms: int) -> dict[str, int]:
+    kinds = tuple(kind for each in _FIRST_EVENTS.values() for kind in each)
+    return _find_starts(history.events(now_ms - 7 * DAY_MS, now_ms + 1, EventFilter(kinds=kinds)), wanted)
+
+
+def _find_starts(events: Sequence[Event], wanted: Sequence[str]) -> dict[str, int]:
+    starts: dict[str, int] = {}
+    for event in events:
+        for condition, kinds in _FIRST_EVENTS.items():
+            name = f"{event.gpu_uuid} {condition.name}"
+            if event.kind in kinds and name in wanted:
+                starts[name] = event.time_ms
+    return starts
+
+
+# --- totals -----------------------------------------------------------------------------------------------------------
+
+
+def build_totals(sample: Sample, states: Mapping[str, GpuState]) -> list[Json]:
+    """Return the values of `TOTAL_COLUMNS`; null for what no GPU reports.
+
+    Memory is that of GPUs which have their own. The hottest GPU is the one that is nearest to its limit.
+    """
+    whole = [gpu for gpu in sample.gpus if gpu.device.mig_parent_uuid is None]
+    own_memory = [gpu for gpu in whole if not gpu.device.shares_host_memory]
+    return [
+        *count_gpus(states.values()),
+        *_sum_pairs(own_memory, MEMORY_USED, MEMORY_TOTAL),
+        *_sum_pairs(whole, POWER, POWER_LIMIT),
+        *_find_hottest(whole),
+        *_find_fullest_disk(sample),
+    ]
+
+
+def _sum_pairs(gpus: Sequence[Gpu], part: str, total: str) -> tuple[float | None, float | None]:
+    """Return the sums of two metrics over the GPUs that report both; of the first one alone if none reports both."""
+    parts = [(gpu.values.get(part), gpu.values.get(total)) for gpu in gpus]
+    pairs = [(value, whole) for value, whole in parts if value is not None and whole is not None]
+    if pairs:
+        return round(sum(value for value, _ in pairs), 1), round(sum(whole for _, whole in pairs), 1)
+    known = [value for value, _ in parts if value is not None]
+    return (round(sum(known), 1), None) if known else (None, None)
+
+
+def _find_limit(gpu: Gpu) -> float | None:
+    """Return the temperature at which a GPU throttles, else the general critical temperature."""
+    thresholds = METRICS[TEMPERATURE].thresholds_for(gpu.device)
+    return thresholds.critical if thresholds is not None else None
+
+
+def _find_hottest(gpus: Sequence[Gpu]) -> tuple[int | None, float | None, float | None, str]:
+    hottest, least = None, 0.0
+    for gpu in gpus:
+        value, limit = gpu.values.get(TEMPERATURE), _find_limit(gpu)
+        if value is not None and limit is not None and (hottest is None or limit - value < least):
+            hottest, least = gpu, limit - value
+    if hottest is None:
+        return None, None, None, ""
+    value = hottest.values.get(TEMPERATURE)
+    return hottest.device.index, value, _find_limit(hottest), _find_temperature_level(hottest)
+
+
+def _find_temperature_level(gpu: Gpu) -> str:
+    return find_level(METRICS[TEMPERATURE].thresholds_for(gpu.device), gpu.values.get(TEMPERATURE))
+
+
+def _find_fullest_disk(sample: Sample) -> tuple[str | None, float | None, str]:
+    known = [(mount.used_percent, mount.mount_point) for mount in sample.host.mounts if mount.used_percent is not None]
+    if not known:
+        return None, None, ""
+    percent, point = max(known)
+    return sanitize_text(point), round(percent, 1), find_level(DISK_USAGE, percent)
+
+
+# --- rows of GPUs -----------------------------------------------------------------------------------------------------
+
+
+def _build_row(gpu: Gpu) -> list[float | None]:
+    return [_round(gpu.values.get(key), METRICS[key].unit.digits) for key in LIVE_METRICS]
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits) if digits else round(value)
+
+
+def _build_facts(gpu: Gpu, states: Mapping[str, GpuState], sample: Sample, *, problem_since_ms: int | None) -> Json:
+    """Return what of a row seldom changes. `parent`: the index of the GPU that a MIG instance is a part of."""
+    state = states[gpu.device.uuid]
+    parent = next((each.device.index for each in sample.gpus if each.device.uuid == gpu.device.mig_parent_uuid), None)
+    largest = max(gpu.processes, key=lambda each: each.gpu_memory_bytes or 0, default=None)
+    # The values of a live column are missing for one reason at a time, as a rule.
+    missing = {key: gpu.unavailable[key].text for key in LIVE_METRICS if key in gpu.unavailable}
+    return {
+        "index": gpu.device.index,
+        "name": state.name,
+        "parent": parent,
+        "condition": state.condition.name.lower(),
+        "label": state.label,
+        "severity": state.severity.value if state.severity is not None else "",
+        "detail": state.detail,
+        "since": state.since_ms or problem_since_ms or _find_first_start(gpu, state),
+        "is_since_exact": state.is_since_exact,
+        "users": state.holders,
+        "process": None if largest is None else sanitize_text(largest.info.name or f"pid {largest.pid}"),
+        "process_count": len(gpu.processes),
+        "memory_total": _round(gpu.values.get(MEMORY_TOTAL), 1),
+        "power_limit": _round(gpu.values.get(POWER_LIMIT), 0),
+        "memory_level": find_level(METRICS[MEMORY_PERCENT].thresholds_for(gpu.device), gpu.values.get(MEMORY_PERCENT)),
+        "temperature_level": _find_temperature_level(gpu),
+        "missing": missing,
+    }
+
+
+def _find_first_start(gpu: Gpu, state: GpuState) -> int | None:
+    """Return since when a busy GPU is in use: when the first of its processes started."""
+    if state.occupancy is not Occupancy.BUSY or state.problems:
+        return None
+    started = [process.info.started_ms for process in gpu.processes if process.info.started_ms is not None]
+    return min(started, default=None)
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+def read_recent_events(context: PanelContext) -> list[Json]:
+    """Return the newest events, the newest first; read every five seconds for all viewers."""
+    sample = context.sample
+    moment = sample.time_ms // _EVENTS_INTERVAL_MS
+    return context.cache.get_or_create(
+        f"events|{moment}", lambda: _read_newest_events(context.services.history, sample)
+    )
+
+
+def _read_newest_events(history: History, sample: Sample) -> list[Json]:
+    """Look for them in the last hour, then in longer spans: most machines have some in an hour."""
+    devices = {gpu.device.uuid: gpu.device for gpu in sample.gpus}
+    events: tuple[Event, ...] = ()
+    for span_ms in _EVENT_SPANS_MS:
+        events = history.events(sample.time_ms - span_ms, sample.time_ms + 1)
+        if len(events) >= MAX_EVENTS:
+            break
+    return [_encode_event(event, devices.get(event.gpu_uuid or "")) for event in events[: -MAX_EVENTS - 1 : -1]]
+
+
+def _encode_event(event: Event, device: Device | None) -> Json:
+    """Return an event; its text does not repeat the GPU, which is in a column of its own."""
+    text = event.text
+    if device is not None:
+        text = text.replace(f" ({device.name})", "")
+        if text.startswith(prefix := f"GPU {device.index}: "):
+            text = f"{text[len(prefix)].upper()}{text[len(prefix) + 1 :]}"
+    return {
+        "time": event.time_ms,
+        "gpu": device.index if device is not None else None,
+        "severity": event.severity.value,
+        "text": sanitize_text(text, 300),
+    }
