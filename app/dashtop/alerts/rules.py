@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from dashtop.metrics.xid import REPORTED_OTHERWISE, UNKNOWN, XIDS
 from dashtop.model.metric import GIB, Severity
 from dashtop.model.sample import PROCESSES, Event, Gpu, GpuProcess, Mount, Sample
 
@@ -506,7 +507,7 @@ _HOST_RULES: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventRule:
-    """An alert that fires at once with an event of the driver: an XID with one of these codes.
+    """An alert that fires at once with an XID.
 
     It ends `clear_s` after the last such event; None: when it is acknowledged, or the GPU or driver has come back.
     """
@@ -514,37 +515,32 @@ class EventRule:
     id: str
     title: str
     severity: Severity
-    codes: frozenset[int]
     clear_s: float | None
 
 
-# Errors of an application, and those that other readings report, are events only: one node logged 11 760 times XID 45.
-_QUIET_XIDS: Final = frozenset({13, 31, 32, 38, 43, 45, 63, 68, 69, 92, 121})
-_HARDWARE_XIDS: Final = frozenset(
-    {46, 48, 54, 62, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 143, 154, 155, 156, 158}
-)
 XID_HARDWARE: Final = EventRule(
-    id="xid_hardware",
-    title="Hardware error of a GPU",
-    severity=Severity.CRITICAL,
-    codes=_HARDWARE_XIDS,
-    clear_s=None,
+    id="xid_hardware", title="Hardware error of a GPU", severity=Severity.CRITICAL, clear_s=None
 )
 XID_CONTAINED: Final = EventRule(
     id="xid_contained",
     title="Contained or unknown error of a GPU",
     severity=Severity.WARNING,
-    codes=frozenset(),
     clear_s=10 * MINUTE,
 )
 EVENT_RULES: Final = (XID_HARDWARE, XID_CONTAINED)
 
 
 def find_event_rule(event: Event) -> EventRule | None:
-    """Return the rule that an event fires. NVLink errors (144 to 150) need not be fatal; 154 follows if they are."""
-    if event.kind != "xid" or event.code is None or event.code in _QUIET_XIDS:
+    """Return the rule that an event fires.
+
+    Errors of applications fire none: one node logged 11 760 times XID 45.
+    """
+    if event.kind != "xid" or event.code is None or event.code in REPORTED_OTHERWISE:
         return None
-    return XID_HARDWARE if event.code in XID_HARDWARE.codes else XID_CONTAINED
+    meaning = XIDS.get(event.code, UNKNOWN)
+    if meaning.severity is Severity.CRITICAL:
+        return XID_HARDWARE
+    return None if meaning.is_application or meaning.severity is Severity.INFO else XID_CONTAINED
 
 
 RULES: Final[tuple[Rule, ...]] = (*_GPU_RULES, *_PROCESS_RULES, *_HOST_RULES)
