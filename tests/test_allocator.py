@@ -14,9 +14,9 @@ from tests.processes import ROOT
 
 COUNT_ARENAS = """
 import ctypes, sys, threading
-from dashtop.allocator import limit_malloc_arenas
+from dashtop.allocator import limit_free_memory
 
-limit_malloc_arenas()
+limit_free_memory()
 started, ended = threading.Barrier(9), threading.Event()
 
 def allocate():

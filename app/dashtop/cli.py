@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import shtab
 
-from dashtop.allocator import limit_malloc_arenas
+from dashtop.allocator import limit_free_memory
 from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, OutputError, SettingsError
@@ -52,6 +52,8 @@ class Command:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Exit status 2: a setting is unknown or impossible; 1: the command failed."""
     prepare_streams()
+    # NumPy's OpenBLAS starts threads that dashtop does not use; where it may not, it sends SIGINT, as Ctrl-C does.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         command, given = parse(sys.argv[1:] if arguments is None else arguments)
         command(load(**given))
@@ -81,7 +83,7 @@ def _is_out_of_resources(error: Exception) -> bool:
 
 def serve(settings: Settings) -> None:
     """Collect and serve the page until SIGTERM or Ctrl-C."""
-    limit_malloc_arenas()
+    limit_free_memory()
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL_S)
     from dashtop.app import create_app  # noqa: PLC0415 - the other commands need no web server
     from dashtop.server import Server  # noqa: PLC0415

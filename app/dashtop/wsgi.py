@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from dashtop.allocator import limit_malloc_arenas
+from dashtop.allocator import limit_free_memory
 from dashtop.app import Dashtop, create_app, data_folder
 from dashtop.settings import Settings, load
 
@@ -85,7 +85,7 @@ class UwsgiApplication:
 
 
 def _create_app(settings: Settings) -> Dashtop:
-    limit_malloc_arenas()
+    limit_free_memory()
     dashtop = create_app(settings)
     if dashtop.path != settings.url_prefix:
         log.warning("The page opens at %s", dashtop.path)

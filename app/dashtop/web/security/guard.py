@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,6 @@ from urllib.parse import urlsplit
 
 from flask import after_this_request, request
 from limits import parse as parse_limit
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import (
     BadRequest,
@@ -31,6 +28,7 @@ from dashtop.web.security.guesses import GuessLimiter
 from dashtop.web.security.headers import add_security_headers, build_content_security_policy
 from dashtop.web.security.pages import build_host_page, build_token_form, build_wait_page, is_for_person
 from dashtop.web.security.proxy import find_viewer, get_forwarded_hosts
+from dashtop.web.security.rates import RateLimiter
 from dashtop.web.security.token import PARAMETER, find_presented
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class _RequestGuard:
     def __init__(self, policy: SecurityPolicy) -> None:
         self._policy = policy
         self._limit = parse_limit(policy.rate_limit)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._rates = RateLimiter(self._limit)
         self._guesses = GuessLimiter()
         self._api_path = policy.url_prefix + "api/"
         self._embed_paths = tuple(policy.url_prefix + path for path in policy.embed_paths)
@@ -206,12 +204,11 @@ class _RequestGuard:
     def _check_rate(self) -> None:
         if not request.path.startswith(self._api_path):
             return
-        client = request.remote_addr or ""
-        if not self._limiter.hit(self._limit, client):
-            reset_at_s, _ = self._limiter.get_window_stats(self._limit, client)
+        wait_s = self._rates.hit(request.remote_addr or "")
+        if wait_s > 0:
             raise TooManyRequests(
                 f"Rate limit exceeded: {self._limit} for each client. Change it with --rate-limit.",
-                retry_after=max(1, math.ceil(reset_at_s - time.time())),
+                retry_after=max(1, math.ceil(wait_s)),
             )
 
     def _check_origin(self) -> None:
