@@ -22,6 +22,8 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 DASHTOP = Path(sys.executable).parent / "dashtop"
 START_TIMEOUT_S = 30.0
@@ -41,6 +43,15 @@ def eventually(condition: Callable[[], Any], timeout_s: float = 10.0, every_s: f
             return answer
         assert time.monotonic() < end, f"not within {timeout_s} s: {condition}"
         time.sleep(every_s)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no thread start, as where the user or the container has as many as it may."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 def find_free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dashtop.history.read_pool import MAX_THREADS, ReadPool, ReadTimeoutError
-from tests.processes import eventually
+from tests.processes import eventually, refuse_threads
 
 TIMEOUT_S = 0.3
 
@@ -58,12 +58,8 @@ def test_many_hanging_reads_take_few_threads_and_wait_once() -> None:
 
 def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ReadPool(TIMEOUT_S)
-
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as limited:
-        limited.setattr(threading.Thread, "start", refuse)
+        refuse_threads(limited)
         with pytest.raises(ReadTimeoutError):
             pool.run(lambda: 7)
     assert pool.run(lambda: 7) == 7

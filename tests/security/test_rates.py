@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
-import pytest
 from limits import parse
 
 from dashtop.web.security import rates
 from dashtop.web.security.rates import RateLimiter
 from tests.clock import FakeClock
+from tests.processes import refuse_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from dashtop.app import Dashtop
 
@@ -49,9 +50,5 @@ def test_api_answers_where_no_thread_can_be_started(
     start: Callable[..., Dashtop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start().server.test_client()
-
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refuse_threads(monkeypatch)
     assert client.get("/api/v1/system/monitoring/all").status_code == 200

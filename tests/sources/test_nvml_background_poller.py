@@ -10,7 +10,7 @@ from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml import background_poller
 from dashtop.sources.nvml.background_poller import BackgroundPoller
 from dashtop.sources.nvml.call_marker import CallMarker, open_memory
-from tests.processes import eventually
+from tests.processes import eventually, refuse_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,3 +109,14 @@ def test_query_runs_without_a_tick_if_ticks_are_rare(poller: BackgroundPoller, m
     query = CountingQuery()
     wait_for_result(poller, query, 0.05)
     eventually(lambda: query.calls > 3)
+
+
+def test_queries_run_once_a_thread_can_be_started(poller: BackgroundPoller, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = CountingQuery()
+    with monkeypatch.context() as limited:
+        refuse_threads(limited)
+        for _ in range(2):
+            with pytest.raises(Unavailable) as missing:
+                poller.get(OWNER, query, 60.0)
+            assert missing.value.reason is UnavailableReason.FIRST_READING
+    assert wait_for_result(poller, query, 60.0) == 1

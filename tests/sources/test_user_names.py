@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dashtop.sources.host.processes import UserNames, parse_environment_name
-from tests.processes import eventually
+from tests.processes import eventually, refuse_threads
 
 
 class TestUserNames:
@@ -45,6 +45,13 @@ class TestUserNames:
             answer.set()
         assert eventually(lambda: names.get(0)) == "user-0"
         assert eventually(lambda: names.get(49)) == "user-49"
+
+    def test_name_is_unknown_while_no_thread_can_be_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = UserNames(str)
+        with monkeypatch.context() as limited:
+            refuse_threads(limited)
+            assert names.get(7) is None
+        assert eventually(lambda: names.get(7)) == "7"
 
     def test_number_of_stored_names_is_limited(self) -> None:
         names = UserNames(str)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from dashtop.model.threads import try_start_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-log = logging.getLogger(__name__)
 
 MAX_THREADS = 4
 ResultT = TypeVar("ResultT")
@@ -48,7 +47,7 @@ class ReadPool:
                 raise ReadTimeoutError
             self._waiting.append(task)  # type: ignore[arg-type]
             if self._idle_threads < len(self._waiting) and self._threads < MAX_THREADS:
-                self._try_start_thread()
+                self._threads += try_start_thread(self._work, name="dashtop-history-reader") is not None
             if not self._threads:
                 self._waiting.remove(task)  # type: ignore[arg-type]
                 raise ReadTimeoutError
@@ -61,14 +60,6 @@ class ReadPool:
                     self._waiting.remove(task)  # type: ignore[arg-type]
                 raise ReadTimeoutError
         return task.get_result()
-
-    def _try_start_thread(self) -> None:
-        try:
-            threading.Thread(target=self._work, name="dashtop-history-reader", daemon=True).start()
-        except RuntimeError as error:  # the limit of threads of this user or container is reached
-            log.debug("No thread for reads of the history: %s", error)
-        else:
-            self._threads += 1
 
     def _work(self) -> None:
         while True:

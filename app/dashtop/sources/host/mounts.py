@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.sample import Mount
 from dashtop.model.text import sanitize_text
+from dashtop.model.threads import try_start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,12 +224,8 @@ class MountReader:
     def _ensure_worker(self) -> None:
         if self._worker is None and self._queue and len(self._hung) <= MAX_HUNG_THREADS and not self._is_closed:
             worker = _Worker()
-            thread = threading.Thread(target=self._run, args=(worker,), name="dashtop-mounts", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system cannot start a thread now: the next call tries again
-                return
-            self._worker, self._thread = worker, thread
+            if (thread := try_start_thread(self._run, worker, name="dashtop-mounts")) is not None:
+                self._worker, self._thread = worker, thread
 
     def _get_mount(self, system: FileSystem) -> Mount | None:
         """Return a file system with its sizes. None: not a directory, or without sizes of its own."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.sample import ProcessInfo
 from dashtop.model.text import sanitize_text
+from dashtop.model.threads import try_start_thread
 from dashtop.sources.host.cgroups import parse_cgroup
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from dashtop.model.ports import Clock
@@ -65,9 +66,9 @@ class UserNames:
         if name is None and (self._thread is None or not self._thread.is_alive()):
             if len(self._names) >= MAX_USERS:
                 self._names = {}
-            self._thread = threading.Thread(target=self._find, args=(uid,), name="dashtop-users", daemon=True)
-            self._thread.start()
-            self._thread.join(USER_LOOKUP_TIMEOUT_S)
+            self._thread = try_start_thread(self._find, uid, name="dashtop-users")
+            if self._thread is not None:
+                self._thread.join(USER_LOOKUP_TIMEOUT_S)
             name = self._names.get(uid)
         return name
 

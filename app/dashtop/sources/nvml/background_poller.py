@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from dashtop.model.threads import try_start_thread
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml.bindings import call
 from dashtop.sources.nvml.call_marker import build_mark
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from dashtop.sources.nvml.call_marker import CallMarker
@@ -83,15 +84,14 @@ class BackgroundPoller:
         Raise what the query raised, Unavailable(FIRST_READING) before there is a result, and Unavailable(STALE) if the
         result is too old or does not arrive.
         """
+        if self._thread is None:
+            self._thread = try_start_thread(self._run, name="dashtop-nvml-poller")
         query = self._queries.get((owner, function))
         if query is None:
             mark = build_mark(owner.gpu_index, get_function_name(function))
             query = _Query(function, interval_s, mark, time.monotonic())
             self._queries[owner, function] = query
             self._requests.put(((owner, function), query))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dashtop-nvml-poller", daemon=True)
-                self._thread.start()
             raise Unavailable(UnavailableReason.FIRST_READING)
         result = query.result
         if result is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 
 from dashtop.metrics.xid import ecc_event, xid_event
+from dashtop.model.threads import try_start_thread
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.nvml.bindings import call, call_or_none
 
@@ -101,9 +102,11 @@ class XidEventWatcher:
         if not self._register(handle):
             del self._uuids[address]
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="dashtop-nvml-events", daemon=True)
-            self._thread.start()
+        self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None and self._uuids:
+            self._thread = try_start_thread(self._run, name="dashtop-nvml-events")
 
     def _register(self, handle: Any) -> bool:
         supported = call_or_none(pynvml.nvmlDeviceGetSupportedEventTypes, handle)
@@ -117,6 +120,7 @@ class XidEventWatcher:
 
     def drain(self) -> tuple[Event, ...]:
         """Return the events since the last call, oldest first."""
+        self._ensure_thread()
         return self._buffer.drain(time.monotonic())
 
     def _run(self) -> None:
