@@ -206,7 +206,7 @@
     process(row, columns) {
       for (const column of columns) {
         const cell = buildCell(row, column);
-        if (column.key === GPUS) addToggle(cell, "unfold-button");
+        if (column.key === GPUS) addToggle(cell, "shares-button");
         if (column.key !== NAME) continue;
         for (const name of ["process-name", "process-type", "idle-mark"]) parts.make("span", name, cell);
       }
@@ -214,7 +214,7 @@
     group(row, columns) {
       const cell = buildCell(row, { key: NAME });
       cell.colSpan = 2;
-      addToggle(cell, "fold-button");
+      addToggle(cell, "group-button");
       parts.make("span", "group-count", cell);
       for (const column of columns.filter(({ key }) => key !== NAME && key !== "user")) buildCell(row, column);
     },
@@ -265,7 +265,6 @@
     process(row, { process }, columns) {
       row.dataset.pid = String(process.pid);
       row.classList.toggle("foreign", process.foreign);
-      row.classList.toggle("is-idle", Boolean(process.idle_minutes));
       for (const column of columns) {
         const cell = cellOf(row, column.key);
         const text = formatCell(column, process);
@@ -273,11 +272,12 @@
         if (column.key === NAME) {
           writeCell(cell.firstElementChild, text);
           cell.firstElementChild.classList.toggle("unknown", isUnnamed);
+          parts.mark(cell.firstElementChild, "tip", process.unnamed);
         } else if (column.key === GPUS) {
           const button = cell.firstElementChild ? paintUnfoldButton(cell, process) : cell;
           parts.write(button, text);
         } else writeCell(cell, text);
-        if (!column.isNumeric) setTitle(cell, isUnnamed ? process.unnamed : text);
+        if (!column.isNumeric) setTitle(cell, isUnnamed ? "" : text);
         if (column.key === NAME) paintName(cell, process);
       }
     },

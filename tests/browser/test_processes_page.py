@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 TABLE = "#panel-all-processes [data-all-processes]"
 NAMES = f"() => [...document.querySelectorAll('{TABLE} .process-row .process-name')].map(name => name.textContent)"
-GROUPS = f"() => [...document.querySelectorAll('{TABLE} .fold-button')].map(group => group.textContent)"
+GROUPS = f"() => [...document.querySelectorAll('{TABLE} .group-button')].map(group => group.textContent)"
 SUMMARY = "#panel-all-processes .table-summary"
 
 
@@ -43,7 +43,7 @@ def test_processes_are_grouped_with_sums_and_sorted_by_the_address(tab: BrowserT
     )
     tab.page.click("#panel-all-processes label:has-text('GPU')")
     tab.wait_until(f"() => ({GROUPS})().every(name => name.startsWith('GPU '))")
-    rows.first.locator(".fold-button").click()
+    rows.first.locator(".group-button").click()
     folded = len(tab.page.evaluate(NAMES))
     assert folded == count - counts_of_first(tab)
     tab.page.click("#panel-all-processes [data-column='user']")
@@ -98,9 +98,9 @@ def test_a_process_on_two_gpus_unfolds_and_one_that_ends_moves_below(
     with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
         tab = new_tab(width=390, height=844).open(f"{server.url}?page=processes")
         row = tab.page.locator(f"{TABLE} [data-pid='{own}']")
-        row.locator(".unfold-button", has_text="1, 2").wait_for()
+        row.locator(".shares-button", has_text="1, 2").wait_for()
         assert "4.0 GiB" in row.inner_text()
-        row.locator(".unfold-button").click()
+        row.locator(".shares-button").click()
         shares = tab.page.locator(f"{TABLE} .share-row")
         assert [text.split() for text in shares.locator("[data-cell='gpus']").all_inner_texts()] == [
             ["GPU", "1"],
@@ -109,7 +109,10 @@ def test_a_process_on_two_gpus_unfolds_and_one_that_ends_moves_below(
         assert row.locator("[data-cell='user']").is_visible(), "also on a phone"
         assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         unnamed = tab.page.locator(f"{TABLE} [data-pid='{foreign}'] [data-cell='name']")
-        assert unnamed.get_attribute("title")
+        unnamed.locator(".process-name").click()
+        tab.page.locator(
+            "#popover", has_text="The process has ended, or the operating system does not show it"
+        ).wait_for()
         assert "4.0 GiB" in tab.text(f"{TABLE} .group-row")
         world.set(1, "processes", []).set(2, "processes", []).save()
         tab.page.locator("#panel-all-processes .table-empty", has_text="No processes on any GPU.").wait_for()

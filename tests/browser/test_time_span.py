@@ -63,15 +63,15 @@ def test_a_link_shows_a_past_moment_and_back_to_live_leaves_it(past_tab: tuple[B
 def test_the_span_is_chosen_by_buttons_presets_and_fields(past_tab: tuple[BrowserTab, int, int]) -> None:
     tab, start, end = past_tab
     edges = "() => window.dashtop.settings.span()"
-    tab.page.get_by_role("button", name="Earlier").click()
+    tab.page.get_by_role("button", name="Earlier", exact=True).click()
     assert tab.page.evaluate(edges) == [start - 5 * MINUTE_MS, end - 5 * MINUTE_MS]
-    tab.page.get_by_role("button", name="Zoom out").click()
+    tab.page.get_by_role("button", name="Zoom out", exact=True).click()
     assert tab.page.evaluate(edges) == [start - 10 * MINUTE_MS, end]
     tab.page.locator(".span-summary").press("Enter")
     fields = tab.page.locator(".span-field input")
     fields.nth(0).fill("2026-03-29T01:59:00")
     fields.nth(1).fill("2026-03-29T01:00:00")
-    tab.page.get_by_role("button", name="Show").click()
+    tab.page.get_by_role("button", name="Show", exact=True).click()
     assert tab.text(".span-message") == "From must be before To."
     # In Berlin clocks went from 2:00 to 3:00.
     fields.nth(1).fill("2026-03-29T03:01:00")
