@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,19 +21,24 @@ from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.debian import program
+from tests.processes import ROOT
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
+    from dashtop.alerts.service import AlertService
     from dashtop.model.sample import Sample
 
 GPU0 = {"gpu": "0", "uuid": "GPU-00000000-0000-4000-8000-000000000000", "name": "NVIDIA GeForce RTX 3090"}
 
 
-def make_client(sample: Sample | None) -> FlaskClient:
+def make_client(sample: Sample | None, alerts: AlertService | None = None) -> FlaskClient:
     server = Flask("test")
     services = Services(
-        latest=FixedSample(sample), history=make_history(), alerts=make_alerts(), clock=FakeClock(now_ms=NOON_MS + 3500)
+        latest=FixedSample(sample),
+        history=make_history(),
+        alerts=alerts or make_alerts(),
+        clock=FakeClock(now_ms=NOON_MS + 3500),
     )
     exporter.register(server, services)
     return server.test_client()
@@ -83,6 +90,23 @@ def test_collector_metrics() -> None:
     assert found["dashtop_collector_failures_total"] == {(("collector", "gpu"),): 4}
     assert only(found, "dashtop_build_info") == 1
     assert only(found, "dashtop_filesystem_used_bytes") == 3
+
+
+def test_counts_of_gpus_and_xids_and_success_of_the_collectors() -> None:
+    xids = {(GPU0["uuid"], 79): 1, (GPU0["uuid"], 31): 5000, ("GPU-gone", 48): 1}
+    runs = tuple(CollectorRun(name=name, duration_s=0.1, failures=0) for name in ("host", "gpu"))
+    sample = replace(make_full_sample(), xid_counts=xids, collectors=runs)
+    found = samples(make_client(sample))
+    assert only(found, "dashtop_gpus") == 2
+    assert {dict(labels)["xid"]: value for labels, value in found["dashtop_gpu_xid_errors_total"].items()} == {
+        "31": 5000,
+        "79": 1,
+    }
+    assert set(found["dashtop_collector_success"].values()) == {1}
+    late = samples(make_client(replace(sample, gpu_age_s=4.0)))["dashtop_collector_success"]
+    assert late == {(("collector", "gpu"),): 0, (("collector", "host"),): 1}
+    disabled = replace(make_sample(error=UnavailableReason.DISABLED), collectors=runs)
+    assert samples(make_client(disabled))["dashtop_collector_success"] == {(("collector", "host"),): 1}
 
 
 def test_lost_gpu_is_down_and_has_no_process_count() -> None:
@@ -143,3 +167,32 @@ def test_promtool_finds_no_problem() -> None:
         [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_rules_for_prometheus_are_valid_and_name_metrics_that_exist() -> None:
+    file = ROOT / "docs" / "prometheus-rules.yaml"
+    checked = subprocess.run(
+        [program("promtool"), "check", "rules", str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert find_unknown_metrics(file.read_text()) == set()
+
+
+def test_dashboard_for_grafana_names_metrics_that_exist() -> None:
+    text = (ROOT / "docs" / "grafana-dashboard.json").read_text()
+    dashboard = json.loads(text)
+    assert len(dashboard["panels"]) >= 8
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    assert find_unknown_metrics(text) == set()
+
+
+def find_unknown_metrics(text: str) -> set[str]:
+    """Return the names like ours in a text that no dashtop exports."""
+    lost = replace(make_gpu(2), state=UnavailableReason.GPU_LOST)
+    full = make_full_sample()
+    xids = {(GPU0["uuid"], 79): 1}
+    alerts = make_alerts()
+    alerts.update(make_sample(1, gpus=(make_gpu(0, values={"gpu.remapped_rows.failure": 1.0}),)))
+    alerts.update(make_sample(2, gpus=(make_gpu(0, values={"gpu.remapped_rows.failure": 1.0}),)))
+    known = set(samples(make_client(replace(full, gpus=(*full.gpus, lost), xid_counts=xids), alerts)))
+    return set(re.findall(r"dashtop_[a-z_]+", text)) - known

@@ -56,6 +56,7 @@ class Collector:
         self._evaluate_alerts = evaluate_alerts
         self._previous: Sample | None = None
         self._skipped_ticks = 0
+        self._xid_counts: dict[tuple[str, int], int] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashtop-collector", daemon=True)
 
@@ -67,13 +68,22 @@ class Collector:
         """Take one sample, publish it and append it to the history."""
         sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
         events = (*sample.events, *detect_events(self._previous, sample))
-        sample = replace(sample, skipped_ticks=self._skipped_ticks, events=events)
+        self._count_xids(events)
+        sample = replace(sample, skipped_ticks=self._skipped_ticks, events=events, xid_counts=self._xid_counts)
         if alert_events := self._evaluate_alerts(sample):
             sample = replace(sample, events=(*events, *alert_events))
         self._previous = sample
         self._latest.publish(sample)
         self._history.append(sample)
         return sample
+
+    def _count_xids(self, events: Sequence[Event]) -> None:
+        """Count XIDs in a new mapping: earlier samples keep theirs."""
+        found = [(event.gpu_uuid or "", event.code) for event in events if event.kind == "xid"]
+        for uuid, code in found:
+            if code is not None:
+                key = (uuid, code)
+                self._xid_counts = {**self._xid_counts, key: self._xid_counts.get(key, 0) + 1}
 
     def close(self) -> None:
         """Stop the thread, wake those who wait for a sample, and close the readers. Returns within two seconds."""

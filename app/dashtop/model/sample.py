@@ -252,6 +252,7 @@ class Sample:
     """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals.
 
     `gpu_age_s` is the age of the GPU values: 0 unless the driver is late. `events` are those since the last sample.
+    `xid_counts`: XIDs since dashtop started, by GPU's UUID and number.
     """
 
     sequence: int
@@ -265,6 +266,7 @@ class Sample:
     events: tuple[Event, ...] = ()
     collectors: tuple[CollectorRun, ...] = ()
     skipped_ticks: int = 0
+    xid_counts: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def gpu(self, index: int) -> Gpu | None:
         """Return the GPU with that index, or None."""

@@ -15,6 +15,7 @@ from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
 from dashtop.model.metric import Kind
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.version import __version__
 from dashtop.web.prometheus import dcgm
 
@@ -82,6 +83,7 @@ def build_families(sample: Sample | None, now_ms: int) -> Iterator[Family]:
         yield from _build_metric_family(metric, (), [((), sample.host.values[metric.key])])
     yield from _build_filesystem_families(sample)
     yield from _build_gpu_families(sample.gpus)
+    yield from _build_xid_families(sample)
     for row in GPU_METRICS:
         yield from _build_metric_family(
             row, GPU_LABELS, [(get_labels(gpu), gpu.values[row.key]) for gpu in sample.gpus]
@@ -144,7 +146,17 @@ def _build_collector_families(sample: Sample, now_ms: int) -> Iterator[Family]:
         duration.add_metric((run.name,), run.duration_s)
         failures.add_metric((run.name,), run.failures)
         implausible.add_metric((run.name,), run.implausible_count)
-    yield from (duration, failures, implausible)
+    success = GaugeMetricFamily(
+        "dashtop_collector_success", "1 where the newest reading of the collector is complete.", labels=("collector",)
+    )
+    is_disabled = sample.gpu_error is UnavailableReason.DISABLED
+    for run in sample.collectors:
+        if run.name != "gpu" or not is_disabled:
+            is_read = run.name != "gpu" or (sample.gpu_error is None and not sample.gpu_age_s)
+            success.add_metric((run.name,), float(is_read))
+    yield from (duration, failures, implausible, success)
+    if not is_disabled:
+        yield GaugeMetricFamily("dashtop_gpus", "GPUs and MIG instances that are present.", value=len(sample.gpus))
 
 
 def _build_filesystem_families(sample: Sample) -> Iterator[Family]:
@@ -156,6 +168,18 @@ def _build_filesystem_families(sample: Sample) -> Iterator[Family]:
             if value is not None:
                 family.add_metric((mount.mount_point, mount.filesystem), value)
     yield from (family for family in (size, used) if family.samples)
+
+
+def _build_xid_families(sample: Sample) -> Iterator[Family]:
+    errors = CounterMetricFamily(
+        "dashtop_gpu_xid_errors_total", "XID errors since dashtop started.", labels=(*GPU_LABELS, "xid")
+    )
+    labels = {gpu.device.uuid: get_labels(gpu) for gpu in sample.gpus}
+    for (uuid, code), count in sorted(sample.xid_counts.items()):
+        if uuid in labels:
+            errors.add_metric((*labels[uuid], str(code)), count)
+    if errors.samples:
+        yield errors
 
 
 def _build_gpu_families(gpus: Sequence[Gpu]) -> Iterator[Family]:
