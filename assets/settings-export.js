@@ -10,7 +10,8 @@
   // Returns the metrics of the visible lines; none in the view of all GPUs, which has no charts.
   function findVisibleMetrics() {
     const items = [...document.querySelectorAll(".legend-item[aria-pressed='true']")].filter((item) => item.offsetParent);
-    return [...new Set(items.map((item) => item.dataset.line))];
+    const added = [...document.querySelectorAll(".remove-chart")].filter((button) => button.offsetParent);
+    return [...new Set([...items.map((item) => item.dataset.line), ...added.map((button) => button.dataset.key)])];
   }
 
   // Adds the time range to `query`; returns its description.

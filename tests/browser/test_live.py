@@ -29,7 +29,7 @@ def test_values_on_the_page_equal_those_of_the_api(
     with running("--interval", "0.5", env=world.env()) as server:
         tab = new_tab().open(server.url)
         tab.page.select_option("#gpu-selector", "3")
-        tab.wait_until("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 3')")
+        tab.wait_until("() => document.querySelector('#gpu-heading .gpu-index').innerText.includes('GPU 3')")
         body = server.json("/api/v1/system/monitoring/all?gpu_id=3")
         assert tab.text("#gpu-heading .card-title") == body["gpu_metrics"]["gpu_name"]
         assert body["gpu_metrics"]["gpu_name"].startswith("<img")
@@ -51,7 +51,7 @@ def test_values_on_the_page_equal_those_of_the_api(
         assert mounts == [mount["mount_point"] for mount in body["storage"]]
         missing = tab.page.locator("#panel-fan [data-metric='gpu.fan_speed']")
         assert missing.inner_text() == "N/A"
-        assert missing.get_attribute("title") == body["unavailable"]["gpu.fan_speed"]
+        assert missing.get_attribute("data-tip") == body["unavailable"]["gpu.fan_speed"]
         assert tab.text("[data-warning='gpu.temperature']") != ""
         assert not tab.page.locator(".when-simulated").is_visible()
         assert tab.errors == []

@@ -31,7 +31,7 @@ AXIS = (
 @pytest.fixture(scope="module")
 def tab(browser: Browser, demo: Running) -> Iterator[BrowserTab]:
     with open_browser_tab(browser, color_scheme="light") as tab:
-        yield tab.open(demo.url)
+        yield tab.open(f"{demo.url}?gpu=1")  # a GPU with all charts
 
 
 def address_settings(tab: BrowserTab) -> dict[str, str]:
@@ -70,11 +70,11 @@ def test_units_apply_to_values_axes_and_annotations(tab: BrowserTab, demo: Runni
     tab.wait_until(f"() => ({AXIS})().includes('°F')")
     converted = [float(each) for each in re.findall(r"(\d+) °F", tab.page.evaluate(AXIS))]
     assert converted == pytest.approx([each * 1.8 + 32 for each in lines], abs=1)
-    celsius = demo.json("/api/v1/system/gpu-metrics?gpu_id=0")["temperature"]
+    celsius = demo.json("/api/v1/system/gpu-metrics?gpu_id=1")["temperature"]
     assert shown_temperature(tab)[0] == pytest.approx(celsius * 1.8 + 32, abs=15)
     assert shown_temperature(tab)[1] == "°F"
-    total = demo.json("/api/v1/system/gpu-metrics?gpu_id=0")["memory"]["total_gb"]
-    shown = tab.page.locator("#panel-utilization [data-metric='gpu.memory.total_gb']")
+    total = demo.json("/api/v1/system/gpu-metrics?gpu_id=1")["memory"]["total_gb"]
+    shown = tab.page.locator("#panel-vram [data-metric='gpu.memory.total_gb']")
     assert float(shown.inner_text()) == pytest.approx(total * 1.073741824, abs=0.06)
     assert shown.get_attribute("data-unit") == "GB"
     curve = "document.querySelector('#chart-temperature .js-plotly-plot').calcdata.at(-1).at(-1).y"
@@ -84,14 +84,32 @@ def test_units_apply_to_values_axes_and_annotations(tab: BrowserTab, demo: Runni
     assert compact.get_attribute("data-unit") == "°F"
     assert tab.page.locator("#panel-storage .mount-total").first.get_attribute("data-unit") == "GB"
     margin = tab.page.locator("#panel-temperature [data-metric='gpu.temperature_margin']")
-    known = demo.json("/api/v1/system/gpu-metrics?gpu_id=0")["temperature_margin"]
+    known = demo.json("/api/v1/system/gpu-metrics?gpu_id=1")["temperature_margin"]
     assert float(margin.inner_text()) == pytest.approx(known * 1.8, abs=15), "a difference has no offset of 32"
     assert margin.get_attribute("data-unit") == "°F"
     ticks = tab.page.evaluate("() => document.querySelector('#chart-memory .js-plotly-plot').layout.yaxis.ticktext")
-    assert ticks == ["0", "8", "16", "24"], "25.8 GB in round steps"
+    assert ticks == ["0", "30", "60"], "85.5 GB in round steps"
     choose(tab, "temperature-unit", "°C")
     tab.wait_until(f"() => ({AXIS})().includes('°C')")
     assert shown_temperature(tab)[1] == "°C"
+    close_settings(tab)
+
+
+def test_bars_are_coloured_by_load_if_chosen(tab: BrowserTab) -> None:
+    bar = "() => document.querySelector('#panel-vram .bar')"
+    load = f"() => ({bar})().dataset.load"
+    colour = f"() => getComputedStyle(({bar})(), '::before').backgroundColor"
+    assert tab.page.evaluate(load) is None
+    plain = tab.page.evaluate(colour)
+    open_settings(tab)
+    choose(tab, "bar-colours", "By load")
+    percent = float(tab.metric("gpu.memory.used_percent", "#panel-vram"))
+    expected = "low" if percent < 70 else "medium" if percent < 85 else "high"
+    tab.wait_until(f"expected => ({load})() === expected", expected)
+    assert tab.page.evaluate(colour) != plain
+    assert "bars=load" in tab.page.url
+    choose(tab, "bar-colours", "Warnings only")
+    tab.wait_until(f"() => ({load})() === undefined")
     close_settings(tab)
 
 
@@ -109,7 +127,7 @@ def test_panels_are_hidden_and_moved_by_keyboard_and_mouse(tab: BrowserTab) -> N
     lists.locator(".drag-handle").nth(3).drag_to(lists.locator("li").nth(0))
     moved.insert(0, moved.pop(3))
     assert tab.page.evaluate(ORDER) == moved
-    lists.get_by_label("Memory", exact=True).focus()
+    lists.get_by_label("Memory in use", exact=True).focus()
     tab.page.keyboard.press("Space")
     moved.remove("panel-chart-memory")
     assert tab.page.evaluate(ORDER) == moved
@@ -268,12 +286,12 @@ def test_export_of_the_shown_lines_with_prefix_and_token(new_tab: Callable[..., 
         tab = new_tab().open(f"{server.url}?token=secret-of-the-test")
         tab.page.select_option("#gpu-selector", "2")
         choose(tab, "time-range", "5 min")
-        tab.page.click("[data-line='system.cpu.usage_percent']")
-        tab.wait_until("() => document.querySelector('#gpu-heading .card-aside').innerText.includes('GPU 2')")
+        tab.page.click("#panel-chart-cpu [data-line='system.cpu.usage_percent']")
+        tab.wait_until("() => document.querySelector('#gpu-heading .gpu-index').innerText.includes('GPU 2')")
         tab.page.locator("#export-button").focus()
         tab.page.keyboard.press("Enter")
         tab.wait_until("() => document.querySelector('[data-export-summary]').innerText !== ''")
-        assert tab.text("[data-export-summary]") == "Last 5 min, GPU 2 and the host, 5 metrics"
+        assert re.fullmatch(r"Last 5 min, GPU 2 and the host, \d+ metrics", tab.text("[data-export-summary]"))
         assert tab.page.locator("[data-format]").evaluate_all("all => all.map(each => each.dataset.format)") == [
             "csv", "json", "parquet"
         ]  # fmt: skip
@@ -282,10 +300,12 @@ def test_export_of_the_shown_lines_with_prefix_and_token(new_tab: Callable[..., 
         assert download.value.suggested_filename == "dashtop-5m.json"
         body = json.loads(download.value.path().read_text())
         uuid = tab.page.evaluate("async () => (await (await fetch('api/v1/system/gpu-info/2')).json()).uuid")
-        assert {(column["metric"], column["gpu_uuid"]) for column in body["columns"]} == {
+        columns = {(column["metric"], column["gpu_uuid"]) for column in body["columns"]}
+        assert columns >= {
             ("gpu.utilization.gpu", uuid), ("gpu.memory.used_gb", uuid), ("system.memory.used_gb", None),
-            ("gpu.temperature", uuid), ("gpu.power.current_watts", uuid),
+            ("gpu.temperature", uuid), ("gpu.power.current_watts", uuid), ("gpu.pcie.rx_mbps", uuid),
         }  # fmt: skip
+        assert ("system.cpu.usage_percent", None) not in columns, "its line is hidden"
         assert any(value is not None for row in body["rows"] for value in row[1:])
         assert body["rows"][-1][0] - body["rows"][0][0] <= 300_000
         # All metrics as CSV; Escape closes the menu.

@@ -162,7 +162,7 @@ def message_figure(text: str, style: ChartStyle) -> Figure:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": FONT},
             "hovermode": False,
-            "margin": {"l": _LEFT_PX, "r": _RIGHT_PX, "t": 6, "b": 24},
+            "margin": {"l": _RIGHT_PX, "r": _RIGHT_PX, "t": 6, "b": 24},
             "xaxis": hidden,
             "yaxis": hidden,
             "shapes": [],
@@ -268,7 +268,7 @@ def _missing_trace(data: SeriesSet, axes: Mapping[str, Any], style: ChartStyle) 
             "y": encode_float32(np.array([high, high]), 16),
             "fill": "tozeroy",
             "fillcolor": "rgba(0,0,0,0)",
-            "fillpattern": {"shape": "/", "size": 7, "solidity": 0.12, "fgcolor": style.theme.neutral},
+            "fillpattern": {"shape": "/", "size": 7, "solidity": 0.15, "fgcolor": style.theme.border},
             "line": {"width": 0},
             "meta": "missing",
         }
