@@ -273,7 +273,7 @@
         parts.mark(cell, "severity", severity);
         if (!reason) continue;
         cell.classList.add("unknown");
-        cell.title = reason;
+        cell.dataset.tip = reason;
       }
     }
   }

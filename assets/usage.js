@@ -7,14 +7,14 @@
   const { painters, parts, settings, timeline, times, units } = dashtop;
   const { make, write } = parts;
   const SVG = "http://www.w3.org/2000/svg";
-  const STATES = ["active", "idle", "free", "unknown"];
-  const STATE_TEXTS = { active: "active", idle: "held, idle", free: "free", unknown: "not recorded" };
+  const STATES = ["active", "idle", "free", "held", "unknown"];
+  const STATE_TEXTS = { active: "active", idle: "held, idle", free: "free", held: "held, utilization not reported", unknown: "not recorded" };
   const LEVELS = 4; // shades of an active cell, by its utilization
   const UNKNOWN = "N/A";
 
   let drawn = null; // the usage as it was sent
   let drawnZone = "";
-  let heat = []; // {element, label, cells}: cells of [active, idle, free, load] in percent
+  let heat = []; // {element, label, cells}: cells of [active, idle, free, held, load] in percent
   const tables = {}; // the rows that are shown, by table
 
   // Numbers of a column have equally many digits: those that its largest needs.
@@ -27,10 +27,10 @@
 
   function decodeCells(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    return Array.from({ length: bytes.length / 4 }, (_, at) => [...bytes.slice(4 * at, 4 * at + 4)]);
+    return Array.from({ length: bytes.length / 5 }, (_, at) => [...bytes.slice(5 * at, 5 * at + 5)]);
   }
 
-  const withUnknown = ([active, idle, free]) => [active, idle, free, Math.max(0, 100 - active - idle - free)];
+  const withUnknown = ([active, idle, free, held]) => [active, idle, free, held, Math.max(0, 100 - active - idle - free - held)];
 
   // The state that a cell was in for most of the time.
   function findState(cell) {
@@ -44,8 +44,8 @@
     cells.forEach((cell, at) => {
       const state = findState(cell);
       if (state === "unknown") return;
-      const level = Math.min(LEVELS, 1 + Math.floor((cell[3] * LEVELS) / 100));
-      const [name, height] = { active: [`active heat-${level}`, 10], idle: ["idle", 5], free: ["free", 1.5] }[state];
+      const level = Math.min(LEVELS, 1 + Math.floor((cell[4] * LEVELS) / 100));
+      const [name, height] = { active: [`active heat-${level}`, 10], idle: ["idle", 5], free: ["free", 1.5], held: ["held", 5] }[state];
       paths.ground = `${paths.ground || ""}M${at} 0h1v10h-1z`;
       paths[name] = `${paths[name] || ""}M${at} ${10 - height}h1v${height}h-1z`;
     });
@@ -76,6 +76,8 @@
       lane.append(svg);
       return { element: svg, label, cells };
     });
+    const states = new Set(heat.flatMap(({ cells }) => cells.map(findState)));
+    for (const key of document.querySelectorAll("[data-heat-key]")) key.hidden = key.dataset.heatKey === "held" && !states.has("held");
     const plot = make("div", "timeline-plot", list);
     plot.ariaHidden = "true";
     if (rows.length) timeline.addTicks(plot, start, start + count * step);
@@ -88,7 +90,7 @@
   }
 
   function describeRow(label, cells) {
-    const means = [0, 1, 2].map((at) => cells.reduce((total, cell) => total + cell[at], 0) / cells.length);
+    const means = [0, 1, 2, 3].map((at) => cells.reduce((total, cell) => total + cell[at], 0) / cells.length);
     return `${label}: ${describeShares(means)}`;
   }
 
@@ -99,7 +101,7 @@
     const at = Math.min(row.cells.length - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * row.cells.length)));
     const { start, step } = drawn.heat;
     const place = { left: event.clientX, right: event.clientX, bottom: box.bottom };
-    const load = row.cells[at][0] > 0 ? `Utilization ${row.cells[at][3]} %` : "";
+    const load = row.cells[at][0] > 0 ? `Utilization ${row.cells[at][4]} %` : "";
     timeline.showTip(row.element.closest(".card"), place, [times.span(start + at * step, start + (at + 1) * step), `${row.label}: ${describeShares(row.cells[at])}`, load]);
   });
   document.addEventListener("pointerout", (event) => {
@@ -157,7 +159,7 @@
         cells.forEach(({ text, title }, position) => {
           const element = make(position ? "td" : "th", isNumeric[position] ? "numeric" : "", row, text);
           if (position === 0) element.scope = "row";
-          if (title) element.title = title;
+          if (title) element.dataset.tip = title;
           element.classList.toggle("unknown", text === UNKNOWN);
         });
       }
@@ -186,7 +188,7 @@
 
   function addTotal(list, title, value, unit, explanation) {
     const item = make("div", "usage-total", list);
-    item.title = explanation;
+    item.dataset.tip = explanation;
     make("dt", "", item, title);
     const number = make("dd", "", item, value);
     if (value !== UNKNOWN) make("span", "total", number, ` ${unit}`);

@@ -9,7 +9,7 @@ import pytest
 
 from dashtop.metrics.xid import xid_event
 from dashtop.model.metric import Severity
-from dashtop.model.ports import Services
+from dashtop.model.ports import ReadStatus, Services
 from dashtop.model.sample import EVENT_KINDS, Event
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import events
@@ -185,3 +185,28 @@ def test_every_choice_of_the_filters_is_valid() -> None:
     for name in selects["event_severity"]:
         wanted = events.parse_filter({"event_severity": name}, sample, {})
         assert ",".join(each.value for each in wanted.severities) == name
+
+
+class SilentHistory:
+    """A history whose database does not answer: it has what is in memory, and says why there is no more."""
+
+    def __init__(self, history: Any) -> None:
+        self._history = history
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._history, name)
+
+    def read_status(self) -> ReadStatus:
+        return ReadStatus(version=1, error="The history does not answer.")
+
+
+def test_a_history_that_does_not_answer_is_the_reason_of_gaps() -> None:
+    services, sample = make_world(XID, seconds=200)
+    silent = replace(services, history=SilentHistory(services.history))
+    context = make_context(sample=sample, services=silent, range="1h")
+    assert read_list(context)["error"] == "The history does not answer."
+    (part,) = events.timeline_parts(context)
+    timeline = part.build()
+    kinds = {kind: timeline["texts"][text] for _, _, kind, text in dict(timeline["lanes"][0]["rows"])["state"]}
+    assert kinds["gap"] == ["Not recorded", "The history does not answer."]
+    assert kinds["ok"] == ["Can be read", ""]

@@ -55,7 +55,7 @@ def build(context: PanelContext) -> dict[str, Any]:
 
 def decode(text: str) -> list[list[int]]:
     data = base64.b64decode(text)
-    return [list(data[at : at + 4]) for at in range(0, len(data), 4)]
+    return [list(data[at : at + 5]) for at in range(0, len(data), 5)]
 
 
 def test_users_gpus_energy_and_coverage_of_a_range() -> None:
@@ -89,9 +89,9 @@ def test_the_heat_map_has_a_cell_for_each_minute() -> None:
     labels = [row[0] for row in heat["rows"]]
     assert labels == ["GPU 0", "GPU 1", "GPU 2"]
     active, idle, free = (decode(row[2]) for row in heat["rows"])
-    assert active == [[0, 0, 0, 0], *[[100, 0, 0, 80]] * 4]
-    assert idle[1:] == [[0, 100, 0, 0]] * 4
-    assert free[1:] == [[0, 0, 100, 0]] * 4
+    assert active == [[0, 0, 0, 0, 0], *[[100, 0, 0, 0, 80]] * 4]
+    assert idle[1:] == [[0, 100, 0, 0, 0]] * 4
+    assert free[1:] == [[0, 0, 100, 0, 0]] * 4
     assert build(make(world))["coverage"] == 0.8
 
 
@@ -107,6 +107,7 @@ def test_a_split_gpu_leaves_hours_to_its_instances() -> None:
     assert (part["gpu"], part["busy"], part["kwh"]) == ("GPU 1 · MIG 3g.40gb", None, None)
     assert part["held"] == pytest.approx(300 / 3600, abs=1e-3)
     assert [row[0] for row in body["heat"]["rows"]] == ["GPU 1 · MIG 3g.40gb"]
+    assert decode(body["heat"]["rows"][0][2]) == [[0, 0, 0, 100, 0]] * 5
 
 
 def test_processes_that_cannot_be_listed_have_their_reason() -> None:

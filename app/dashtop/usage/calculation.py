@@ -76,8 +76,8 @@ class Energy(NamedTuple):
 class GpuUsage:
     """Hours of one GPU. None: not known, since the driver reports no utilization or lists no processes.
 
-    `busy_h` includes utilization without a compute process. `shares`: by bucket how much of it the GPU was active,
-    held but idle, and free, 0 to 1; the rest is not known.
+    `busy_h` includes utilization without a compute process. By bucket, 0 to 1: how much of it the GPU was `active`,
+    held but `idle`, `free`, and `held` at a utilization that is not reported; the rest is not known.
     """
 
     uuid: str
@@ -90,6 +90,7 @@ class GpuUsage:
     active: Floats
     idle: Floats
     free: Floats
+    held: Floats
 
 
 @dataclass(kw_only=True, slots=True)
@@ -262,6 +263,7 @@ def _calculate_gpu(record: GpuRecord, held: Floats, buckets: Buckets) -> GpuUsag
         active=active,
         idle=idle,
         free=free,
+        held=np.where(is_known, 0.0, held),
     )
 
 

@@ -15,6 +15,7 @@ from dashtop.model.timerange import DAY_MS, HOUR_MS, MAX_SPAN_MS, MINUTE_MS, SEC
 from dashtop.ui import health_timeline, ids
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card
+from dashtop.ui.gpu_series import read_gpu_series
 from dashtop.ui.health_timeline import GpuHistory
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, calculate_version
@@ -164,16 +165,15 @@ def _build_timeline(context: PanelContext, window: Window) -> dict[str, Any]:
     host = [SeriesKey(metric) for metric in health_timeline.HOST_METRICS]
     is_recorded = _find_recorded(history.query(host, window.start_ms, window.end_ms, window.step_ms).series)
     found = []
-    for uuid in [*present, *sorted(absent)]:
-        # A query for each GPU: each has the deadline for itself.
-        keys = [SeriesKey(metric, uuid) for metric in health_timeline.METRICS]
-        series = history.query(keys, window.start_ms, window.end_ms, window.step_ms).series
-        is_recorded |= _find_recorded(series)
+    uuids = [*present, *sorted(absent)]
+    bounds = window.start_ms, window.end_ms, window.step_ms
+    for uuid, series in read_gpu_series(history, uuids, health_timeline.METRICS, bounds):
+        is_recorded |= _find_recorded(list(series.values()))
         found.append(
             GpuHistory(
                 label=_label_gpu(uuid, gpus),
                 name=gpus.get(uuid, (None, None))[1] or "",
-                series={each.key.metric: each for each in series},
+                series=series,
                 events=[event for event in events if event.gpu_uuid == uuid],
                 state_events=[event for event in states if event.gpu_uuid in {uuid, None}],
                 gpu=present.get(uuid),

@@ -15,17 +15,18 @@ from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card
+from dashtop.ui.gpu_series import read_gpu_series
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, calculate_version
 from dashtop.usage.calculation import Buckets, GpuRecord, calculate_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu
+    from dashtop.model.sample import Gpu, Series
     from dashtop.ui.panels.base import PanelContext
     from dashtop.usage.calculation import GpuUsage, Usage, UserUsage
 
@@ -33,6 +34,7 @@ _UTILIZATION: Final = "gpu.utilization.gpu"
 _MEMORY: Final = "gpu.memory.used_percent"
 _POWER: Final = "gpu.power.current_watts"
 _ENERGY: Final = "gpu.energy.total_wh"
+_METRICS: Final = (_UTILIZATION, _MEMORY, _POWER, _ENERGY)
 _HOST: Final = (SeriesKey("system.cpu.usage_percent"), SeriesKey("system.memory.used_percent"))
 
 # Buckets of the calculation: as many as a chart of this width has.
@@ -80,11 +82,13 @@ def _build_usage(context: PanelContext, buckets: Buckets) -> dict[str, Any]:
     stored = {gpu.uuid: (gpu.index, gpu.name) for gpu in history.gpus()}
     host = history.query(_HOST, buckets.start_ms, buckets.end_ms, buckets.step_ms).series
     is_recorded = np.isfinite(np.array([series.mean for series in host])).any(axis=0)
-    records = [
-        record
-        for uuid in dict.fromkeys([*present, *stored])
-        if (record := _read_record(context, uuid, present.get(uuid), buckets)).is_recorded.any() or uuid in present
+    uuids = list(dict.fromkeys([*present, *stored]))
+    bounds = buckets.start_ms, buckets.end_ms, buckets.step_ms
+    found = [
+        _build_record(context, uuid, present.get(uuid), buckets, series)
+        for uuid, series in read_gpu_series(history, uuids, _METRICS, bounds)
     ]
+    records = [record for record in found if record.is_recorded.any() or record.uuid in present]
     for record in records:
         is_recorded |= record.is_recorded
     usage = calculate_usage(records, buckets, interval_ms)
@@ -101,11 +105,10 @@ def _build_usage(context: PanelContext, buckets: Buckets) -> dict[str, Any]:
     }
 
 
-def _read_record(context: PanelContext, uuid: str, gpu: Gpu | None, buckets: Buckets) -> GpuRecord:
-    history = context.services.history
-    keys = [SeriesKey(metric, uuid) for metric in (_UTILIZATION, _MEMORY, _POWER, _ENERGY)]
-    data = history.query(keys, buckets.start_ms, buckets.end_ms, buckets.step_ms)
-    utilization, memory, power, energy = (series.mean.astype(np.float64) for series in data.series)
+def _build_record(
+    context: PanelContext, uuid: str, gpu: Gpu | None, buckets: Buckets, series: Mapping[str, Series]
+) -> GpuRecord:
+    utilization, memory, power, energy = (series[metric].mean.astype(np.float64) for metric in _METRICS)
     lists_processes = gpu is None or (PROCESSES not in gpu.unavailable and not _is_split(gpu))
     return GpuRecord(
         uuid=uuid,
@@ -113,7 +116,9 @@ def _read_record(context: PanelContext, uuid: str, gpu: Gpu | None, buckets: Buc
         utilization=utilization,
         power=power,
         energy=energy,
-        processes=history.processes(uuid, buckets.start_ms, buckets.end_ms) if lists_processes else None,
+        processes=context.services.history.processes(uuid, buckets.start_ms, buckets.end_ms)
+        if lists_processes
+        else None,
         running=gpu.processes if gpu is not None else (),
     )
 
@@ -179,9 +184,10 @@ def _round(hours: float | None) -> float | None:
 def _encode_heat(
     usage: Usage, records: Sequence[GpuRecord], labels: dict[str, tuple[str, str]], buckets: Buckets
 ) -> dict[str, Any]:
-    """Return a row of cells for each GPU: four bytes each, as base64.
+    """Return a row of cells for each GPU: five bytes each, as base64.
 
-    Percent of the cell in which the GPU was active, held but idle, and free, and the mean utilization.
+    Percent of the cell in which the GPU was active, held but idle, free, and held at an unknown utilization; and the
+    mean utilization.
     """
     span_ms = buckets.end_ms - buckets.start_ms
     width_ms = next(width for width in _CELLS_MS if width >= buckets.step_ms and span_ms <= _MAX_CELLS * width)
@@ -195,7 +201,7 @@ def _encode_heat(
             continue
         shares = [
             np.bincount(positions, weights=each, minlength=count) * buckets.step_ms / width_ms
-            for each in (gpu.active, gpu.idle, gpu.free)
+            for each in (gpu.active, gpu.idle, gpu.free, gpu.held)
         ]
         is_known = np.isfinite(record.utilization)
         sums = np.bincount(positions, weights=np.where(is_known, record.utilization, 0.0), minlength=count)
@@ -211,6 +217,7 @@ _HEAT_KEYS: Final = {
     "active": "active (stronger: higher utilization)",
     "idle": "held, idle",
     "free": "free",
+    "held": "held, utilization not reported",
     "unknown": "not recorded",
 }
 _USER_COLUMNS: Final = (
@@ -237,7 +244,11 @@ _GPU_COLUMNS: Final = (
 def summary_layout(_services: Services) -> Component:
     """Return the card with the totals and the heat map; the browser fills it (assets/usage.js)."""
     legend = [
-        html.Span([html.I(className=f"heat-key heat-{name}"), html.Span(text)], className="timeline-key")
+        html.Span(
+            [html.I(className=f"heat-key heat-{name}"), html.Span(text)],
+            className="timeline-key",
+            **attributes(data_heat_key=name),
+        )
         for name, text in _HEAT_KEYS.items()
     ]
     return card(
@@ -258,7 +269,12 @@ def summary_layout(_services: Services) -> Component:
 
 def _build_table_card(title: str, name: str, id: str, columns: Sequence[tuple[str, str, bool]]) -> Component:  # noqa: A002 - the name of the DOM property
     head = [
-        html.Th(text, scope="col", title=explanation, className="numeric" if is_numeric else "")
+        html.Th(
+            text,
+            scope="col",
+            className="numeric" if is_numeric else "",
+            **(attributes(data_tip=explanation) if explanation else {}),
+        )
         for text, explanation, is_numeric in columns
     ]
     table = html.Table(
