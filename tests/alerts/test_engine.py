@@ -227,6 +227,13 @@ def test_full_disk_and_memory() -> None:
     assert machine.active()["ram_low"].inhibited_by == machine.active()["ram_low_critical"].id
 
 
+def test_memory_pressure_is_told_and_used_swap_is_not() -> None:
+    machine = Machine()
+    machine.run(121, host={"system.memory.pressure_percent": 25.0})
+    assert machine.active()["swap_thrash"].text == "Processes wait for memory 25 % of the time."
+    assert Machine().run(300, host={"system.swap.used_percent": 100.0}) == []
+
+
 def test_hardware_xid_fires_at_once_and_stays_until_it_is_acknowledged() -> None:
     machine = Machine()
     xid = xid_event(79, time_ms=1, gpu_uuid=UUID)

@@ -157,3 +157,22 @@ def test_unavailable_processes_give_no_event() -> None:
     )
     assert detect_events(make_sample(1, gpus=(listed,)), make_sample(2, gpus=(unlisted,))) == ()
     assert detect_events(make_sample(2, gpus=(unlisted,)), make_sample(3, gpus=(listed,))) == ()
+
+
+def test_kill_for_lack_of_memory_names_the_gpu_process_that_ended() -> None:
+    running = make_gpu(processes=(GpuProcess(pid=7, kind="C", gpu_memory_bytes=1, info=ProcessInfo(name="train")),))
+    before = make_sample(1, gpus=(running,), host={"system.memory.oom_kills": 2.0})
+    after = make_sample(2, gpus=(GPU,), host={"system.memory.oom_kills": 3.0})
+    event = detect_events(before, after)[-1]
+    assert (event.kind, event.severity) == ("oom_kill", Severity.WARNING)
+    assert event.text == "The kernel killed a process for lack of memory, probably train (pid 7)."
+    twice = make_sample(2, gpus=(running,), host={"system.memory.oom_kills": 4.0})
+    assert detect_events(before, twice)[-1].text == "The kernel killed 2 processes for lack of memory."
+
+
+@pytest.mark.parametrize(("before", "after"), [(2.0, 2.0), (3.0, 0.0), (None, 5.0), (5.0, None)])
+def test_unchanged_or_unknown_number_of_kills_is_no_event(before: float | None, after: float | None) -> None:
+    samples = [
+        make_sample(host={} if count is None else {"system.memory.oom_kills": count}) for count in (before, after)
+    ]
+    assert kinds(*samples) == []

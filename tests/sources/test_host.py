@@ -322,6 +322,34 @@ class TestZfs:
         assert host.memory().used == 44 * GIB
 
 
+class TestMemoryPressure:
+    def test_pressure_and_kills(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        (machine.proc / "pressure").mkdir()
+        (machine.proc / "pressure" / "memory").write_text(
+            "some avg10=9.00 avg60=8.00 avg300=7.00 total=5\nfull avg10=0.10 avg60=12.34 avg300=0.02 total=3\n"
+        )
+        (machine.proc / "vmstat").write_text("pswpin 4\noom_kill 3\noom_kill_x 9\n")
+
+        assert host.memory_pressure() == 12.34
+        assert host.oom_kills() == 3
+
+    def test_kernel_without_them(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        (machine.proc / "vmstat").write_text("pswpin 4\n")
+
+        assert reason_of(host.memory_pressure) is UnavailableReason.NOT_SUPPORTED
+        assert reason_of(host.oom_kills) is UnavailableReason.NOT_SUPPORTED
+
+    def test_file_that_cannot_be_read(self, machine: FakeMachine, host: PsutilHostReader) -> None:
+        (machine.proc / "vmstat").mkdir()
+
+        assert reason_of(host.oom_kills) is UnavailableReason.UNREADABLE
+
+    def test_values_of_this_machine(self, real: HostReader) -> None:
+        vmstat = Path("/proc/vmstat").read_text()
+        if "oom_kill " in vmstat:
+            assert real.oom_kills() >= 0
+
+
 class TestTraffic:
     def test_first_tick_has_no_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.network(lo=(1, 1), eth0=(10**9, 10**9))

@@ -436,6 +436,16 @@ def _measure_memory(sample: Sample) -> Measured:
     return Measured(sample.host.values.get("system.memory.available_gb"))
 
 
+_PRESSURE: Final = "system.memory.pressure_percent"
+_MAX_PRESSURE_PERCENT: Final = 10.0
+
+
+def _score_pressure(sample: Sample) -> float | None:
+    """Score by how long processes wait for memory: used swap alone says nothing."""
+    pressure = sample.host.values.get(_PRESSURE)
+    return None if pressure is None else pressure - _MAX_PRESSURE_PERCENT
+
+
 def _score_silent(sample: Sample) -> float:
     return float(sample.gpu_error is not None and sample.gpu_error.silences_driver)
 
@@ -487,6 +497,18 @@ _HOST_RULES: Final = (
         measure=_measure_memory,
         message="{value:.1f} GiB of memory left.",
         advice="End what needs it least before the kernel does.",
+    ),
+    Rule(
+        id="swap_thrash",
+        title="Processes wait for memory",
+        scope=Scope.HOST,
+        severity=Severity.WARNING,
+        for_s=2 * MINUTE,
+        score=_score_pressure,
+        clear_s=5 * MINUTE,
+        measure=lambda sample: Measured(sample.host.values.get(_PRESSURE)),
+        message="Processes wait for memory {value:.0f} % of the time.",
+        advice="End what needs memory least, or move it to another machine.",
     ),
     Rule(
         id="ram_low_critical",

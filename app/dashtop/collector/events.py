@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dashtop.model.unavailable import UnavailableReason
 
 FLAGS = "gpu.clocks.event_reasons"
+OOM_KILLS = "system.memory.oom_kills"
 EVENT_SEVERITIES = frozenset({Severity.WARNING, Severity.CRITICAL})
 """Throttle reasons of these severities give an event."""
 
@@ -66,7 +67,27 @@ def detect_events(previous: Sample | None, sample: Sample) -> tuple[Event, ...]:
     if previous is None:
         started = _build_event(sample, "restart", Severity.INFO, "dashtop started.")
         return (started, *_detect_driver_failure(None, sample), *_detect_conditions_of_new_gpus({}, sample))
-    return (*_detect_driver_events(previous, sample), *_detect_gpu_events(previous, sample))
+    return (
+        *_detect_driver_events(previous, sample),
+        *_detect_gpu_events(previous, sample),
+        *_detect_oom_kills(previous, sample),
+    )
+
+
+def _detect_oom_kills(previous: Sample, sample: Sample) -> Iterator[Event]:
+    """Yield an event if the kernel has ended processes; it names the GPU process that ended with this sample."""
+    before, now = (each.host.values.get(OOM_KILLS) for each in (previous, sample))
+    if before is None or now is None or now <= before:
+        return
+    count = round(now - before)
+    killed = "a process" if count == 1 else f"{count} processes"
+    pids = {process.pid for gpu in sample.gpus for process in gpu.processes}
+    gone = [process for gpu in previous.gpus for process in gpu.processes if process.pid not in pids]
+    names = ", ".join(dict.fromkeys(_format_process(process) for process in gone)) if sample.gpus else ""
+    probably = f", probably {names}" if names else ""
+    text = f"The kernel killed {killed} for lack of memory{probably}."
+    advice = "Give the work more memory, or less to do at once."
+    yield _build_event(sample, "oom_kill", Severity.WARNING, text, advice=advice)
 
 
 def _build_event(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.metrics.convert import MEGA, percent
 from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE
-from dashtop.model.metric import GIB, Aggregation, Metric, Unit
+from dashtop.model.metric import GIB, Aggregation, Kind, Metric, Unit
 
 if TYPE_CHECKING:
     from dashtop.model.ports import HostReader
@@ -19,6 +19,14 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         unit=Unit.PERCENT,
         read=lambda host: host.cpu_percent(),
         prometheus="dashtop_cpu_utilization_ratio",
+    ),
+    Metric(
+        key="system.cpu.iowait_percent",
+        title="I/O wait",
+        help="Share of time in which the cores were idle while a process waited for a disk.",
+        unit=Unit.PERCENT,
+        read=lambda host: host.iowait_percent(),
+        prometheus="dashtop_cpu_iowait_ratio",
     ),
     Metric(
         key="system.cpu.core_count",
@@ -138,6 +146,26 @@ HOST_METRICS: tuple[Metric[HostReader], ...] = (
         read=lambda host: host.container_memory().used / GIB,
         period_s=2.0,
         prometheus="dashtop_container_memory_used_bytes",
+    ),
+    Metric(
+        key="system.memory.pressure_percent",
+        title="Memory pressure",
+        help="Share of the last minute in which all processes that could run waited for memory (PSI, full).",
+        unit=Unit.PERCENT,
+        read=lambda host: host.memory_pressure(),
+        period_s=5.0,
+        prometheus="dashtop_memory_pressure_ratio",
+    ),
+    Metric(
+        key="system.memory.oom_kills",
+        title="Out-of-memory kills",
+        help="Processes that the kernel has ended for lack of memory, since boot.",
+        unit=Unit.COUNT,
+        read=lambda host: host.oom_kills(),
+        kind=Kind.COUNTER,
+        aggregation=Aggregation.LAST,
+        period_s=5.0,
+        prometheus="dashtop_memory_oom_kills_total",
     ),
     Metric(
         key="system.swap.used_gb",

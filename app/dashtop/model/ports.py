@@ -252,6 +252,9 @@ class HostReader(Protocol):
     def cpu_percent(self) -> float:
         """Percent busy of all cores together since the last tick."""
 
+    def iowait_percent(self) -> float:
+        """Percent of time since the last tick in which cores were idle while a process waited for a disk."""
+
     def cpu_count(self) -> int:
         """Logical cores."""
 
@@ -263,6 +266,12 @@ class HostReader(Protocol):
 
     def memory(self) -> MemoryUse:
         """RAM: `available` can be allocated without swapping; `used` is the rest."""
+
+    def memory_pressure(self) -> float:
+        """Percent of the last minute in which every process that could run waited for memory."""
+
+    def oom_kills(self) -> int:
+        """Processes that the kernel has ended for lack of memory, since boot."""
 
     def zfs_arc(self) -> int:
         """Bytes in the read cache of ZFS, which are available, not used, except for its minimum size."""

@@ -13,6 +13,7 @@ from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.arc import ArcReader
 from dashtop.sources.host.cgroups import CgroupLimits
 from dashtop.sources.host.io_devices import TrafficReader, select_disks, select_interfaces
+from dashtop.sources.host.memory_pressure import MemoryPressureReader
 from dashtop.sources.host.mounts import MountReader, statvfs_directory
 from dashtop.sources.host.processes import ProcessReader
 
@@ -29,6 +30,7 @@ ResultT = TypeVar("ResultT")
 # Guest time, which follows, is in user and nice already.
 _CORE_TIMES = re.compile(rb"^cpu([0-9]+)((?: [0-9]+){4,8})", re.MULTILINE)
 _IDLE = slice(3, 5)
+_IOWAIT = 4
 _CPU_MHZ = re.compile(rb"^cpu MHz(?: dynamic)?\s*:\s*([0-9.]+)", re.MULTILINE)
 
 
@@ -63,6 +65,7 @@ class PsutilHostReader:
         self._disks = TrafficReader(_read_disk_counters, lambda names: select_disks(names, sys))
         self._limits = CgroupLimits(proc=proc, sys=sys)
         self._arc = ArcReader(proc)
+        self._pressure = MemoryPressureReader(proc)
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
         self._processes = ProcessReader(clock=clock, proc=proc)
@@ -79,6 +82,10 @@ class PsutilHostReader:
     def cpu_percent(self) -> float:
         """Return percent busy of all cores since the last tick: not idle, not in iowait. Steal time counts as busy."""
         return self._cpu.overall()
+
+    def iowait_percent(self) -> float:
+        """Return percent of time since the last tick in which cores were idle while a process waited for a disk."""
+        return self._cpu.iowait()
 
     def cpu_count(self) -> int:
         """Return the number of logical cores that are online."""
@@ -116,6 +123,14 @@ class PsutilHostReader:
             used -= min(used, self._arc.read_shrinkable())
             self._memory = MemoryUse(used, memory.total, memory.total - used)
         return self._memory
+
+    def memory_pressure(self) -> float:
+        """Return percent of the last minute in which all processes waited for memory."""
+        return self._pressure.read_pressure()
+
+    def oom_kills(self) -> int:
+        """Return how many processes the kernel has ended for lack of memory."""
+        return self._pressure.read_oom_kills()
 
     def zfs_arc(self) -> int:
         """Return the size of the ARC, the read cache of ZFS, in bytes. Raise Unavailable: ABSENT without ZFS."""
@@ -172,6 +187,7 @@ class _CpuTimes:
         self._file = file
         self._before: dict[int, list[int]] = {}
         self._overall: float | UnavailableReason = UnavailableReason.FIRST_READING
+        self._iowait = 0.0
         self.per_core: tuple[float, ...] = ()
 
     @property
@@ -192,6 +208,8 @@ class _CpuTimes:
         cores = [_busy_and_total(before[core], times) for core, times in self._before.items()]
         total = sum(core[1] for core in cores)
         if total > 0:
+            waits = (times[_IOWAIT] - before[core][_IOWAIT] for core, times in self._before.items())
+            self._iowait = 100.0 * sum(max(0, ticks) for ticks in waits) / total
             self._overall = 100.0 * sum(core[0] for core in cores) / total
             every = all(whole > 0 for _, whole in cores)
             self.per_core = tuple(100.0 * busy / whole for busy, whole in cores) if every else ()
@@ -200,6 +218,10 @@ class _CpuTimes:
         if isinstance(self._overall, UnavailableReason):
             raise Unavailable(self._overall)
         return self._overall
+
+    def iowait(self) -> float:
+        self.overall()  # raises where there is no value
+        return self._iowait
 
     def _read(self) -> dict[int, list[int]]:
         """Return the times of each core in clock ticks."""

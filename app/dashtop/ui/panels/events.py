@@ -62,6 +62,7 @@ KIND_TITLES: Final[Mapping[str, str]] = {
     "restart": "dashtop started",
     "history_replaced": "History replaced",
     "history_damaged": "History damaged",
+    "oom_kill": "Killed for lack of memory",
     "alert_firing": "Alert",
     "alert_resolved": "Alert resolved",
 }
