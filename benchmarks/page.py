@@ -123,7 +123,7 @@ def moved(sample: Sample, wave: float) -> Sample:
         replace(gpu, values={key: None if value is None else value * wave for key, value in gpu.values.items()})
         for gpu in sample.gpus
     )
-    return replace(sample, gpus=tuple(gpus))
+    return replace(sample, gpus=tuple(gpus), events=())
 
 
 def fill_history(services: Services) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dashtop.model.sample import GpuProcess
 from dashtop.ui.diagnosis import RULES, Load, diagnose, find_rule, find_start
 from dashtop.ui.panels import diagnosis as panel
-from dashtop.ui.panels.diagnosis import build_load, build_parts
+from dashtop.ui.panels.diagnosis import Loads, build_parts
 from tests.builders import make_gpu, make_sample
 from tests.ui.worlds import make_context
 
@@ -125,32 +125,39 @@ def test_since_when_a_verdict_holds() -> None:
     busy, idle, unknown = Load(utilization=97, power_share=0.9), Load(utilization=0), Load()
     rule = find_rule(busy)
     assert rule is not None
-    assert find_start([idle, idle, busy, busy, busy], rule) == 2
-    assert find_start([idle, busy, idle, busy, busy], rule) == 1, "one minute in between does not interrupt"
-    assert find_start([busy, idle, idle, busy], rule) == 3
-    assert find_start([busy, unknown, busy, busy], rule) == 2, "a gap does"
-    assert find_start([busy, busy], rule) == 0
+
+    def first_of(*loads: Load) -> int:
+        return find_start(len(loads), loads.__getitem__, rule)
+
+    assert first_of(idle, idle, busy, busy, busy) == 2
+    assert first_of(idle, busy, idle, busy, busy) == 1, "one minute in between does not interrupt"
+    assert first_of(busy, idle, idle, busy) == 3
+    assert first_of(busy, unknown, busy, busy) == 2, "a gap does"
+    assert first_of(busy, busy) == 0
 
 
 def series(**values: float) -> dict[str, Any]:
     names = (*panel._MEANS, *panel._OTHERS)
-    return {name: np.full(6, values.get(name, np.nan), dtype=np.float32) for name in names}
+    return {name: np.full(12, values.get(name, np.nan), dtype=np.float32) for name in names}
 
 
 def test_loads_come_from_series_and_the_present() -> None:
     found = series(**{"gpu.utilization.gpu": 90.0, "gpu.pcie.rx_mbps": 12_000.0, "gpu.clocks.event_reasons": 0x24})
-    found["gpu.utilization.gpu"][:3] = 5
+    found["gpu.utilization.gpu"][6:9] = 5
     found["gpu.power.current_watts"][:] = 175
     worker = GpuProcess(pid=1, kind="C", gpu_memory_bytes=2**30, cpu_percent=140.0)
     gpu = make_gpu(values={"gpu.power.max_watts": 350.0, "gpu.pcie.bandwidth_gbps": 16.0}, processes=(worker,))
-    load = build_load(found, gpu, slice(0, 6), make_sample(gpus=(gpu,)))
+    loads = Loads(found, gpu, 6, make_sample(gpus=(gpu,)))
+    load = loads.load_at(1)
     assert load.utilization == pytest.approx(47.5)
     assert (load.low_share, load.high_share) == (0.5, 0.5)
     assert (load.power_share, load.rx_share) == (0.5, 0.75)
     assert (load.thermal_share, load.cap_share, load.brake_share) == (1.0, 1.0, 0.0)
     assert (load.process_count, load.process_cpu, load.full_cores) == (1, 140.0, 0)
     assert (load.sm, load.nvlink_mbps, load.vram_gib) == (None, None, None)
-    assert build_load(found, gpu, slice(0, 6), None).process_count is None, "the past has no processes"
+    assert loads.count == 2
+    assert loads.load_at(0).utilization == pytest.approx(90)
+    assert loads.load_at(0).process_count is None, "the past has no processes"
 
 
 def test_the_part_is_the_same_for_ten_seconds_and_small() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 _THERMAL_BITS: Final = 0x020 | 0x040
 _BRAKE_BIT: Final = 0x080
@@ -293,17 +293,18 @@ def find_rule(load: Load) -> Rule | None:
     return next((rule for rule in RULES if rule.holds(load)), None)
 
 
-def find_start(loads: Sequence[Load], rule: Rule) -> int:
-    """Return the index of the first of the last `loads` in a row for which `rule` is the verdict.
+def find_start(count: int, load_at: Callable[[int], Load], rule: Rule) -> int:
+    """Return the index of the first of the last loads in a row, of `count`, for which `rule` is the verdict.
 
     One load with another verdict in between does not interrupt: a checkpoint or an evaluation takes less than that.
     """
-    first = len(loads)
+    first = count
     misses = 0
-    for index in range(len(loads) - 1, -1, -1):
-        if find_rule(loads[index]) is rule:
+    for index in range(count - 1, -1, -1):
+        load = load_at(index)
+        if find_rule(load) is rule:
             first, misses = index, 0
-        elif (misses := misses + 1) > 1 or _is_empty(loads[index]):
+        elif (misses := misses + 1) > 1 or _is_empty(load):
             break
     return first
 

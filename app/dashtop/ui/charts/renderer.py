@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Every history has some of these, from its first sample on.
 _START_METRICS = ("system.cpu.usage_percent", "gpu.temperature", "gpu.memory.used_gb", "gpu.utilization.gpu")
 _EVENTS = EventFilter(kinds=EVENT_KINDS)
+_EVENTS_INTERVAL_MS = 10_000
+_MAX_EVENTS = 500
 
 
 class View(NamedTuple):
@@ -137,10 +139,21 @@ class ChartRenderer:
         if gpu is not None and any(chart.needs_events for chart in charts):
             history, uuid = self._services.history, gpu.device.uuid
             processes = history.processes(uuid, window.start_ms, window.end_ms)
-            found = history.events(window.start_ms, window.end_ms, _EVENTS)
-            events = tuple(event for event in found if event.gpu_uuid in {None, uuid})
+            events = self._read_events(uuid, window)
         series = self._read(_list_series(charts, gpu, sample, options), window)
         return ChartData(series=series, processes=processes, events=events, interval_ms=self._interval_ms)
+
+    def _read_events(self, uuid: str, window: Window) -> tuple[Event, ...]:
+        """Return the events of a GPU and of the host. They are read from the database, so at most every ten seconds."""
+        end_ms = -(-window.end_ms // _EVENTS_INTERVAL_MS) * _EVENTS_INTERVAL_MS
+
+        def read() -> tuple[Event, ...]:
+            found = self._services.history.events(window.start_ms, end_ms, _EVENTS)
+            of_gpu = [event for event in found if event.gpu_uuid in {None, uuid}]
+            return tuple(sorted(of_gpu, key=lambda event: event.time_ms)[-_MAX_EVENTS:])
+
+        span_ms = window.end_ms - window.start_ms
+        return self._cache.get_or_create(f"events|{uuid}|{end_ms}|{span_ms}", read)
 
     def _read(self, keys: Sequence[SeriesKey], window: Window) -> SeriesSet:
         return self._services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
