@@ -4,7 +4,7 @@
 
   const dashtop = window.dashtop;
   const { settings } = dashtop;
-  const findMenu = () => document.querySelector(".menu");
+  const findMenu = () => document.querySelector(".menu:has(#export-button)");
   let gpu = null;
 
   // Returns the metrics of the visible lines; none in the view of all GPUs, which has no charts.
@@ -53,7 +53,7 @@
   document.addEventListener("toggle", (event) => event.target === findMenu() && findMenu().open && updateLinks(), true);
   document.addEventListener("change", (event) => event.target.id === "export-all" && updateLinks());
   document.addEventListener("click", (event) => {
-    if (!event.target.closest(".menu") || event.target.closest("[data-format]")) closeMenu();
+    if (event.target.closest(".menu") !== findMenu() || event.target.closest("[data-format]")) closeMenu();
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !findMenu() || !findMenu().open) return;

@@ -21,6 +21,8 @@ from dashtop.settings import assets_dir
 from dashtop.ui import ids
 from dashtop.ui.components import find_metrics
 from dashtop.ui.dash_internals import get_callback_map
+from dashtop.ui.gpu_state import Condition
+from dashtop.ui.help_menu import STATES
 from dashtop.ui.layout import build_layout, find_panel_titles
 from dashtop.ui.page import HEAD_SCRIPTS, SCRIPTS, create_dash
 from dashtop.ui.panels import CHARTS
@@ -217,3 +219,7 @@ def test_charts_have_the_pages_colours(chart_theme: Any, theme: str) -> None:
     assert (chart_theme.text, chart_theme.muted) == (colours["text"], colours["text-soft"])
     for colour in (chart_theme.muted, chart_theme.warning, chart_theme.critical):
         assert contrast(colour, colours["surface"]) >= 4.5
+
+
+def test_help_explains_every_state_of_a_gpu() -> None:
+    assert set(STATES) == set(Condition)

@@ -171,9 +171,9 @@ def test_totals_count_whole_gpus_once() -> None:
 
 def test_the_hottest_gpu_is_the_one_nearest_to_its_limit() -> None:
     cool = make_gpu(0, values={"gpu.temperature": 80.0}, device=make_device(0, slowdown_celsius=105.0))
-    hot = make_gpu(1, values={"gpu.temperature": 75.0}, device=make_device(1, slowdown_celsius=83.0))
+    hot = make_gpu(1, values={"gpu.temperature": 79.0}, device=make_device(1, slowdown_celsius=83.0))
     totals = totals_of(sample_of(cool, hot))
-    assert (totals["hottest"], totals["temperature"], totals["temperature_limit"]) == (1, 75.0, 83.0)
+    assert (totals["hottest"], totals["temperature"], totals["temperature_limit"]) == (1, 79.0, 83.0)
     assert totals["temperature_level"] == "elevated"
 
 

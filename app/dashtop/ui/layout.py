@@ -14,6 +14,7 @@ from dashtop.export.table import list_formats
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import attributes, icon, segmented_control
+from dashtop.ui.help_menu import build_help_menu
 from dashtop.ui.pages import build_navigation, build_pages
 from dashtop.ui.panels import Section
 from dashtop.ui.request import INTERVALS_S
@@ -185,7 +186,9 @@ def _build_buttons(first: Sequence[Component]) -> Component:
         class_name="icon-button",
         title="Settings",
     )
-    return html.Div([*first, _build_export_menu(), settings, _build_theme_toggle()], className="icons")
+    return html.Div(
+        [*first, _build_export_menu(), settings, _build_theme_toggle(), build_help_menu()], className="icons"
+    )
 
 
 def _build_export_menu() -> Component:

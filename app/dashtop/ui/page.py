@@ -63,6 +63,7 @@ SCRIPTS: Final = (
     "navigation.js",
     "settings.js",
     "settings-export.js",
+    "help-menu.js",
     "compact.js",
 )
 _ICON: Final = "icon.svg"
