@@ -214,6 +214,44 @@ def test_held_memory_of_unknown_use_is_not_judged() -> None:
     assert Machine().run(5000, two_holders) == []
 
 
+SPINNING: Mapping[str, float | None] = {
+    "gpu.utilization.gpu": 100.0,
+    "gpu.utilization.compute": 20.0,
+    "gpu.utilization.tensor": 0.0,
+    "gpu.utilization.dram": 0.5,
+    "gpu.power.current_watts": 110.0,
+    "gpu.pcie.tx_mbps": 0.2,
+    "gpu.pcie.rx_mbps": 0.1,
+}
+
+
+def test_processes_that_wait_for_each_other_are_reported() -> None:
+    machine = Machine()
+    assert machine.run(590, values=SPINNING) == ["hang pending"]
+    machine.run(60, values=SPINNING)
+    text = machine.active()["hang"].text
+    assert "draws a steady 110 of 450 W for 1" in text
+    assert machine.run(70, values={**SPINNING, "gpu.utilization.tensor": 60.0})[-1] == "hang resolved"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpu.utilization.tensor": 9.0},
+        {"gpu.power.current_watts": 300.0},
+        {"gpu.pcie.rx_mbps": 900.0},
+        {"gpu.utilization.compute": None},
+        {"gpu.utilization.gpu": 60.0},
+    ],
+)
+def test_work_that_looks_like_a_hang_is_none(change: dict[str, float | None]) -> None:
+    assert "hang" not in Machine().run(1300, values={**SPINNING, **change})
+    machine = Machine()
+    for watts in range(40):  # a small model: little power, but it varies
+        machine.run(40, values={**SPINNING, "gpu.power.current_watts": 80.0 + 2 * (watts % 20)})
+    assert machine.active() == {}
+
+
 def test_full_disk_and_memory() -> None:
     full = Mount(mount_point="/data", filesystem="ext4", used_bytes=96, total_bytes=100 * 2**30, used_percent=95.0)
     machine = Machine()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.alerts.event_alerts import EventAlerts
 from dashtop.alerts.identity import build_id
-from dashtop.alerts.rules import HeldProcess, Measured, Mode, Rule, Scope
+from dashtop.alerts.rules import HeldProcess, Measured, Mode, Rule, Scope, Steady
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, Gpu
@@ -83,6 +83,7 @@ class Track:
     clear_s: float = 0.0
     missing_s: float = 0.0
     firing_s: float = 0.0
+    baseline: tuple[float, ...] = ()
     fired_ms: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_FIRINGS))
 
 
@@ -161,6 +162,8 @@ class AlertEngine:
     def _judge(self, track: Track, score: float | None, subject: Subject, sample: Sample, seconds: float) -> None:
         rule = track.rule
         if rule.mode is Mode.MEAN:
+            if rule.steady is not None and not _is_steady(track, rule.steady(subject.target)):
+                track.window = Window(rule.for_s)
             track.window.add(score, seconds)
         if score is None:
             self._judge_missing(track, sample, seconds)
@@ -292,6 +295,16 @@ def _begin(rule: Rule, subject: Subject, sample: Sample) -> Track:
     track = Track(rule, alert, Window(rule.for_s))
     track.alert = _describe(track, subject, sample)
     return track
+
+
+def _is_steady(track: Track, values: Sequence[Steady]) -> bool:
+    """Return whether the values are near those of the window's beginning; else the window begins with them."""
+    if track.baseline and all(
+        abs(each.value - first) <= each.tolerance for each, first in zip(values, track.baseline, strict=True)
+    ):
+        return True
+    track.baseline = tuple(each.value for each in values)
+    return False
 
 
 def _is_due(track: Track, score: float) -> bool:

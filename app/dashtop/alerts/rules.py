@@ -23,6 +23,7 @@ HOUR: Final = 60 * MINUTE
 
 _TEMPERATURE: Final = "gpu.temperature"
 _UTILIZATION: Final = "gpu.utilization.gpu"
+_POWER, _POWER_LIMIT = "gpu.power.current_watts", "gpu.power.max_watts"
 _BUSY_PERCENT: Final = 50.0
 
 
@@ -61,13 +62,21 @@ class Measured(NamedTuple):
     detail: str = ""
 
 
+class Steady(NamedTuple):
+    """A value, and by how much it may differ from the first one of the window."""
+
+    value: float
+    tolerance: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """One alert rule. Its functions get a Gpu, a HeldProcess, a Mount or a Sample, by `scope`.
 
     `score` is above 0 where the condition holds, None where it cannot be judged. `is_clear` must hold for `clear_s`
     before the alert ends; by default that is a score of 0 or less. `escalate_after_s`: the alert is a warning after
-    this time. `message` is formatted with `gpu` ("GPU 3 (H100)"), `process`, `mount`, `value`, `limit` and
+    this time. `steady`: values that stay within their tolerance while the condition lasts; one that leaves it begins
+    the window anew. `message` is formatted with `gpu` ("GPU 3 (H100)"), `process`, `mount`, `value`, `limit` and
     `detail`.
     """
 
@@ -85,6 +94,7 @@ class Rule:
     threshold: float = 0.0
     clear_s: float = 0.0
     escalate_after_s: float | None = None
+    steady: Callable[[Any], tuple[Steady, ...]] | None = None
     enabled: bool = True
 
 
@@ -171,7 +181,53 @@ def _measure_unowned_memory(gpu: Gpu) -> Measured:
     return Measured(used - sum(process.gpu_memory_bytes or 0 for process in gpu.processes) / GIB)
 
 
+# A GPU whose processes wait for each other shows full utilization: NCCL spins at 100 % with 152 of 700 W
+# (NVIDIA/nccl#1550), or about 70 W (#968), and SM activity is not 0 either. Without activity metrics (GPM) it is not
+# judged: a small model on a large GPU draws as little.
+_MAX_HANG_ACTIVITY: Final = {
+    "gpu.utilization.compute": 35.0,
+    "gpu.utilization.tensor": 0.5,
+    "gpu.utilization.dram": 2.0,
+}
+_LINK_TRAFFIC: Final = ("gpu.pcie.tx_mbps", "gpu.pcie.rx_mbps", "gpu.nvlink.tx_mbps", "gpu.nvlink.rx_mbps")
+_MIN_HANG_UTILIZATION, _MAX_HANG_POWER, _MAX_HANG_TRAFFIC_MBPS = 95.0, 0.35, 1.0
+
+
+def _score_hang(gpu: Gpu) -> float | None:
+    load, power = gpu.values.get(_UTILIZATION), gpu.values.get(_POWER)
+    limit, used = gpu.values.get(_POWER_LIMIT), gpu.values.get("gpu.memory.used_gb")
+    activity = [(gpu.values.get(key), highest) for key, highest in _MAX_HANG_ACTIVITY.items()]
+    if load is None or power is None or limit is None or used is None or any(value is None for value, _ in activity):
+        return None
+    is_quiet = all((gpu.values.get(key) or 0.0) < _MAX_HANG_TRAFFIC_MBPS for key in _LINK_TRAFFIC)
+    is_inactive = all(value is not None and value <= highest for value, highest in activity)
+    is_waiting = load >= _MIN_HANG_UTILIZATION and power <= _MAX_HANG_POWER * limit
+    return float(bool(gpu.processes) and is_waiting and is_quiet and is_inactive)
+
+
+def _list_steady(gpu: Gpu) -> tuple[Steady, ...]:
+    power, limit = gpu.values.get(_POWER) or 0.0, gpu.values.get(_POWER_LIMIT) or 0.0
+    used, total = gpu.values.get("gpu.memory.used_gb") or 0.0, gpu.values.get("gpu.memory.total_gb") or 0.0
+    return (Steady(power, 0.03 * limit), Steady(used, 0.001 * total))
+
+
 _GPU_RULES: Final = (
+    Rule(
+        id="hang",
+        title="Processes that may hang",
+        scope=Scope.GPU,
+        severity=Severity.WARNING,
+        mode=Mode.MEAN,
+        for_s=10 * MINUTE,
+        threshold=0.99,
+        score=_score_hang,
+        steady=_list_steady,
+        clear_s=MINUTE,
+        measure=_measure(_POWER, _POWER_LIMIT),
+        message="{gpu} shows full utilization but draws a steady {value:.0f} of {limit:.0f} W for {duration}: its"
+        " processes may hang.",
+        advice="Look at their logs and stacks (py-spy dump --pid PID); NCCL waits like this for a rank that is gone.",
+    ),
     Rule(
         id="gpu_hot",
         title="GPU near its slowdown temperature",
