@@ -123,6 +123,7 @@
   const live = document.createElement("div");
   live.className = "visually-hidden";
   live.setAttribute("aria-live", "polite");
+  live.style.top = "0"; // at the end of the page it would make an embedded panel scroll
   document.body.append(live);
 
   // Not at every step of a key that is held down.

@@ -25,7 +25,9 @@ WAIT_MS = 20_000
 Theme: TypeAlias = Literal["light", "dark"]
 GRIDS: dict[Theme, str] = {"light": LIGHT.grid, "dark": DARK.grid}
 GRID = "() => document.querySelector('#chart-utilization .js-plotly-plot')._fullLayout.yaxis.gridcolor"
-PAINTED = """grid => [...document.querySelectorAll('.chart')].filter(chart => chart.offsetParent).every(chart =>
+# Charts that are far from the screen are not drawn.
+PAINTED = """grid => [...document.querySelectorAll('.chart')].filter(chart => chart.offsetParent &&
+  chart.getBoundingClientRect().top < innerHeight && chart.getBoundingClientRect().bottom > 0).every(chart =>
   chart.querySelector('.main-svg')?.clientWidth === chart.clientWidth &&
   chart.querySelector('.js-plotly-plot')._fullLayout.yaxis.gridcolor === grid)"""
 TICK = "_dash-update-component"

@@ -51,7 +51,7 @@ PAGES: Final = (
 # assets/time-span.js changes "Current" while the page shows the past.
 # Sections of one GPU have a heading; the panels of the others are the page.
 _HEADINGS: Final = {Section.HISTORY: "Charts", Section.CURRENT: "Current", Section.DETAILS: "Details"}
-_GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid tiles", Section.DETAILS: "grid cards"}
+_GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid value-row", Section.DETAILS: "grid cards"}
 
 
 def find_landing(sample: Sample | None) -> str:
