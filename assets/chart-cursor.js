@@ -5,7 +5,6 @@
 
   const dashtop = window.dashtop;
   const { charts, internals, parts, settings, times, units } = dashtop;
-  const EDGE_PX = 8;
   const MARK_PX = 6;
   const FAST = 10;
   const MAX_ROWS = 9;

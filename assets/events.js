@@ -87,10 +87,10 @@
 
   function paintLegend() {
     const present = new Set(marks.map(({ kind }) => kind));
-    const shown = Object.keys(KINDS).filter((kind) => present.has(kind));
+    const kinds = Object.keys(KINDS).filter((kind) => present.has(kind));
     const legend = document.querySelector("[data-timeline-legend]");
     legend.replaceChildren();
-    for (const kind of shown) {
+    for (const kind of kinds) {
       const item = make("span", "timeline-key", legend);
       make("i", `mark mark-${kind}`, item);
       make("span", "", item, KINDS[kind]);
@@ -178,7 +178,7 @@
       }
       const wanted = settings.get(name);
       // The address may name a list that is no choice of the menu.
-      if (![...select.options].some(({ value }) => value === wanted)) select.append(new Option(wanted.replaceAll(",", ", "), wanted));
+      if (![...select.options].some(({ value }) => value === wanted)) select.append(new window.Option(wanted.replaceAll(",", ", "), wanted));
       if (select.value !== wanted && document.activeElement !== select) select.value = wanted;
     }
   }

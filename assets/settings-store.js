@@ -95,8 +95,7 @@
   function keepValidSpan(found) {
     const length = Number(found.to) - Number(found.from);
     if (length >= MIN_SPAN_MS && length < MAX_SPAN_MS) return found;
-    const { from, to, ...others } = found;
-    return others;
+    return Object.fromEntries(Object.entries(found).filter(([name]) => name !== "from" && name !== "to"));
   }
 
   function readAddress() {

@@ -241,7 +241,7 @@
     const lines = [titles, ...[...rows, ...(totals ? [totals] : [])].map((row) => row.map(({ value }) => value))];
     const text = lines.map((line) => line.map(quote).join(",")).join("\r\n");
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${text}\r\n`], { type: "text/csv" }));
+    link.href = URL.createObjectURL(new window.Blob([`${text}\r\n`], { type: "text/csv" }));
     const day = (ms) => times.toWall(ms).slice(0, 16).replace(/[-:]/g, "").replace(" ", "T");
     link.download = `dashtop-usage-${name}-${document.querySelector(".host-name").textContent}-${day(drawn.start)}-${day(drawn.end)}.csv`;
     link.click();
