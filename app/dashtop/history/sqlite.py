@@ -38,6 +38,9 @@ APPLICATION_ID = 0x64746F70  # "dtop": marks the file as dashtop's
 CHECK_TIMEOUT_S = 1.0
 BUSY_TIMEOUT_S = 2.0
 VACUUM_PAGES = 1000
+UNSALVAGED, SALVAGED = ".damaged-", ".unusable-"
+"""Behind the name of a file that was set aside: before, and after what is readable was copied into the new file."""
+COMPANIONS = ("-wal", "-shm")
 UNUSABLE_PATH_ERRORS = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 )
@@ -62,7 +65,6 @@ class SqliteDatabase(Database):
         self._path = path
         self._was_opened = False
         self._file_status: os.stat_result | None = None
-        self._damaged: Path | None = None
         self._lock = FileLock(path.with_name(LOCK_FILE)) if path is not None else None
 
     @property
@@ -103,25 +105,49 @@ class SqliteDatabase(Database):
         except OSError as failure:
             return f"{path} cannot be used ({error}) or renamed ({failure.strerror}): move it away by hand."
         log.warning("%s cannot be used (%s). It was renamed to %s, and a new history begins.", path, error, aside.name)
-        self._damaged = aside
         return None
 
-    def _salvage(self, connection: Connection, damaged: Path) -> None:
-        """Copy what is readable of a file that was set aside into the new, empty one."""
+    def _salvage_all(self, connection: Connection) -> None:
+        """Copy every file that was set aside and not copied yet, also by a process that was killed meanwhile.
+
+        A file has its final name once it is copied. If that fails, the history is not written: copied again later, rows
+        that were compacted meanwhile would be in it twice. Copied again at once, they have the ids of the first time.
+        """
+        for damaged in self._find_unsalvaged():
+            copied = damaged.with_name(damaged.name.replace(UNSALVAGED, SALVAGED))
+            self._salvage(connection, damaged, copied.name)
+            _rename(damaged, copied)
+
+    def _find_unsalvaged(self) -> list[Path]:
+        """Return the files that were set aside and not copied yet, the oldest first."""
+        path = self._path
+        return [] if path is None else sorted(path.parent.glob(f"{path.name}{UNSALVAGED}*[0-9]"))
+
+    def _finish_set_aside(self, path: Path) -> None:
+        """Finish what a killed process has begun: a log (-wal) without its file belongs to the file set aside last."""
+        unsalvaged = self._find_unsalvaged()
+        if unsalvaged and not path.exists():
+            _rename_companions(path, unsalvaged[-1])
+
+    def _salvage(self, connection: Connection, damaged: Path, final_name: str) -> None:
+        """Copy what is readable of a file that was set aside into the new one."""
         reason = "nothing could be read of it"
         connection.execute(self.begin_statement)
         try:
             salvaged = salvage(damaged, connection, APPLICATION_ID)
             connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - a damaged file must not keep the new one from being written
-            connection.execute("ROLLBACK")
+        except Exception as error:  # a damaged file must not keep the new one from being written
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if is_disk_full(error):
+                raise  # copied when there is space
             log.warning("%s could not be copied: %s", damaged, error)
         else:
             if salvaged is None:
                 reason = "it is not a history of this version of dashtop"
             elif any(salvaged):
                 reason = f"{salvaged.windows} time windows and the newest {salvaged.rows} rows of it were copied"
-        text = f"The history file was unusable and was renamed to {damaged.name}; {reason}."
+        text = f"The history file was unusable and was renamed to {final_name}; {reason}."
         log.warning("%s", text)
         advice = "What could not be copied is a gap. Delete the renamed file once you do not need it."
         self._notices.append(Notice("history_damaged", text, advice))
@@ -130,7 +156,7 @@ class SqliteDatabase(Database):
         """Return the files that were set aside and are histories, the oldest first."""
         if self._path is None:
             return []
-        found = sorted(self._path.parent.glob(f"{self._path.name}.unusable-*[0-9]"))
+        found = sorted(self._path.parent.glob(f"{self._path.name}{SALVAGED}*[0-9]"))
         return [path for path in found if _has_application_id(path)]
 
     def _prune(self, connection: Connection) -> None:
@@ -139,7 +165,8 @@ class SqliteDatabase(Database):
             if self._read_used_bytes(connection) <= self._max_bytes:
                 break
             log.warning("%s is deleted: the history is larger than --keep-mb.", path)
-            path.unlink()
+            for suffix in ("", *COMPANIONS):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
         super()._prune(connection)
 
     def write(self, records: Sequence[Record]) -> None:
@@ -181,6 +208,7 @@ class SqliteDatabase(Database):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._lock is not None:
                 self._lock.acquire()
+            self._finish_set_aside(self._path)
             self._file_status = _create_file(self._path)
         connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,
@@ -190,16 +218,14 @@ class SqliteDatabase(Database):
         )
         try:
             _prepare(connection)
-            if self._damaged is not None:
-                damaged, self._damaged = self._damaged, None
-                self._salvage(connection, damaged)
+            self._salvage_all(connection)
             self._was_opened = True
         except sqlite3.DatabaseError as error:
             connection.close()
             if _is_damage_message(error):
                 raise IncompatibleDatabaseError(str(error)) from error
             raise
-        except IncompatibleDatabaseError:
+        except (IncompatibleDatabaseError, OSError):
             connection.close()
             raise
         return connection
@@ -280,19 +306,32 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def set_aside(path: Path, now_ms: int) -> Path:
-    """Rename an unusable file and the files that SQLite keeps beside it; return the new path. Raises OSError."""
+    """Rename an unusable file and the files that SQLite keeps beside it; return the new path. Raises OSError.
+
+    The name says that it is to be copied into the new file.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms / 1000))
-    aside = path.with_name(f"{path.name}.unusable-{stamp}")
-    number = 1
-    while aside.exists():
+    number, name = 1, stamp
+    while any(path.with_name(f"{path.name}{kind}{name}").exists() for kind in (UNSALVAGED, SALVAGED)):
         number += 1
-        aside = path.with_name(f"{path.name}.unusable-{stamp}-{number}")
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
+        name = f"{stamp}-{number}"
+    aside = path.with_name(f"{path.name}{UNSALVAGED}{name}")
+    path.rename(aside)  # first: see `_finish_set_aside`
+    _rename_companions(path, aside)
+    return aside
+
+
+def _rename(path: Path, new: Path) -> None:
+    """Rename a database and the files that SQLite keeps beside it, which come first: without it they mean nothing."""
+    _rename_companions(path, new)
+    path.rename(new)
+
+
+def _rename_companions(path: Path, new: Path) -> None:
+    for suffix in COMPANIONS:
         file = path.with_name(path.name + suffix)
         if file.exists():
-            file.rename(aside.with_name(aside.name + suffix))
-    return aside
+            file.rename(new.with_name(new.name + suffix))
 
 
 def _has_application_id(path: Path) -> bool:
@@ -312,6 +351,11 @@ def is_damage(error: Exception) -> bool:
     if isinstance(error, (IncompatibleDatabaseError, ValueError)):
         return True
     return isinstance(error, sqlite3.Error) and (_is_damage_message(error) or "no such table" in str(error))
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether there is no space left for the database."""
+    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
 
 
 def _check(connection: sqlite3.Connection) -> None:
