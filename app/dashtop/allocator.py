@@ -17,7 +17,7 @@ def limit_free_memory() -> None:
     """Have glibc return memory that is not needed to the system. Call it before threads are started.
 
     By default there are eight arenas a core, and what is freed in one is not used by the threads of the others: with 42
-    threads, 36 MB of a server of 170 MB were free memory, and it grew for hours. One thread runs Python at a time, so
+    threads, 36 MB of a server of 170 MB were free memory. One thread runs Python at a time, so
     threads seldom wait for one of two arenas. Blocks of some size are returned as soon as they are freed; by default
     glibc stops that once a larger one was freed, and each compaction of the history left 2 to 9 MB behind.
 
