@@ -55,6 +55,7 @@
     make("dt", "", fact, label);
     const value = make("dd", "", fact);
     metrics.forEach((metric) => addField(card, metric, value));
+    return fact;
   }
 
   function addPicture(card, tag, className, caption) {
@@ -73,6 +74,7 @@
     const open = make("button", "card-open", head);
     open.type = "button";
     open.dataset.open = String(index);
+    card.open = open;
     make("span", "card-index", open, `GPU ${index}`);
     card.name = make("span", "card-model", open);
     card.free = make("span", "free-mark", head, "Free");
@@ -82,9 +84,9 @@
     card.memoryBar = memory.bar;
     make("span", "shared-mark", memory.name, "shared").title = grid.dataset.shared;
     const facts = make("dl", "card-facts", body);
-    addFact(card, facts, "Temp.", [TEMPERATURE]);
+    card.temperature = addFact(card, facts, "Temp.", [TEMPERATURE]);
     addFact(card, facts, "Power", [POWER, POWER_LIMIT]);
-    addFact(card, facts, "Fan", [FAN]);
+    card.fan = addFact(card, facts, "Fan", [FAN]);
     card.spark = addPicture(card, "div", "sparkline", "Last 5 min");
     card.strip = addPicture(card, "canvas", "heat-strip", "Last hour");
     const line = make("p", "card-process", body);
@@ -125,7 +127,12 @@
     card.name.title = device.name;
     card.body.classList.toggle("is-free", gpu.is_free);
     parts.write(card.state, gpu.state);
-    card.body.classList.toggle("has-state", gpu.state !== "");
+    parts.mark(card.body, "severity", gpu.severity);
+    const label = `GPU ${gpu.index}, ${device.name}, ${gpu.label.toLowerCase()}`;
+    if (card.open.getAttribute("aria-label") !== label) card.open.setAttribute("aria-label", label);
+    parts.mark(card.temperature, "level", gpu.temperature_level);
+    // Of a GPU without a fan, or one that cannot be read.
+    card.fan.hidden = !isNumber(gpu[FAN.key]);
     card.body.classList.toggle("is-shared", device.shares_host_memory);
     for (const { element, metric } of card.fields) {
       paintField(element, gpu[metric.key], metric, device.shares_host_memory && metric.ofMemory ? sharedHelp : "");
@@ -216,10 +223,15 @@
     if (!force && sortedBy === `${by}|${gpus.length}`) return;
     sortedBy = `${by}|${gpus.length}`;
     const order = [...gpus].sort((one, other) => sortKey(one, by) - sortKey(other, by) || one.index - other.index);
+    let hasMoved = false;
     order.forEach(({ index }, at) => {
       const { body } = cards.get(index);
-      if (grid.children[at] !== body) grid.insertBefore(body, grid.children[at] || null);
+      if (grid.children[at] === body) return;
+      grid.insertBefore(body, grid.children[at] || null);
+      hasMoved = true;
     });
+    // A card in another column may be a little wider: its canvas would be stretched.
+    if (hasMoved) drawPictures();
   }
 
   // Returns whether there are new cards.
@@ -244,7 +256,7 @@
     gpus.forEach((gpu, at) => paintCard(cards.get(gpu.index), gpu, snapshot.devices[at], grid.dataset.shared));
     const free = gpus.filter((gpu) => gpu.is_free).length;
     const count = document.querySelector("[data-free]");
-    parts.write(count, `${free} of ${gpus.length} free`);
+    parts.write(count, `${free} of ${gpus.filter((gpu) => gpu.is_counted).length} free`);
     count.classList.toggle("has-free", free > 0);
     const hasNewMinutes = updatePictures(snapshot, hasNewCards);
     sort(grid, gpus, hasNewMinutes);

@@ -60,14 +60,27 @@ def test_a_row_has_values_or_reasons() -> None:
         "gpu.power.max_watts": "not supported by this device",
         "gpu.fan_speed": "not supported by this device",
         "memory_level": "",
+        "temperature_level": "",
         "state": "",
+        "label": "Busy",
+        "severity": "",
         "processes_error": None,
         "process_count": 2,
         "process_name": "<b>python</b>",
         "process_user": "alice",
         "process_memory_mib": 3072,
         "is_free": False,
+        "is_counted": True,
     }
+
+
+def test_a_card_marks_problems_and_a_temperature_at_its_limit() -> None:
+    hot = make_gpu(values={**IDLE, "gpu.temperature": 94.0, "gpu.clocks.event_reasons": float(0x20)})
+    (row,) = rows_of(hot)
+    assert (row["label"], row["severity"], row["temperature_level"]) == ("Throttled", "warning", "elevated")
+    assert row["state"] == "SW Thermal Slowdown"
+    (row,) = rows_of(make_gpu(values={**IDLE, "gpu.retired_pages.pending": 1.0}))
+    assert (row["label"], row["is_free"], row["is_counted"]) == ("Unhealthy", False, False)
 
 
 def test_a_gpu_with_unknown_processes_is_not_free_and_has_the_reason() -> None:

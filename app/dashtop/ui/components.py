@@ -70,6 +70,21 @@ def segmented_control(name: str, options: Mapping[str, str], value: str | None, 
     return html.Div(radio_items, role="group", className="control", **attributes(aria_label=label))
 
 
+def build_view_switch(current: str) -> Component:
+    """Return the choice between the table of the overview and the cards of the GPUs page. `current`: table or cards."""
+    views = {"table": ("Table", "?page=overview"), "cards": ("Cards", "?page=gpus&view=compare")}
+    links = [
+        html.A(
+            title,
+            href=address,
+            className="segment",
+            **attributes(data_go=address, **({"aria_current": "true"} if name == current else {})),
+        )
+        for name, (title, address) in views.items()
+    ]
+    return html.Div(links, className="segments view-switch", role="group", **attributes(aria_label="View of all GPUs"))
+
+
 def icon(name: str, label: str) -> list[Component]:
     """Return an icon and its name for screen readers."""
     return [

@@ -16,8 +16,8 @@ from dashtop.model.sample import PROCESSES, SeriesKey
 from dashtop.model.timerange import MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
-from dashtop.ui.components import SHARED_MEMORY_HELP, attributes
-from dashtop.ui.gpu_state import MEMORY_USED, UTILIZATION, describe_state, is_free
+from dashtop.ui.components import SHARED_MEMORY_HELP, attributes, build_view_switch
+from dashtop.ui.gpu_state import MEMORY_USED, UTILIZATION, Occupancy, classify_gpus, describe_state
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 from dashtop.ui.snapshot import find_level
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import History, Services
     from dashtop.model.sample import Gpu, Sample
+    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
+
+_TEMPERATURE: Final = "gpu.temperature"
 
 GRID_METRICS: Final = (
     UTILIZATION,
@@ -46,13 +49,17 @@ COLUMNS: Final = (
     "index",
     *GRID_METRICS,
     "memory_level",
+    "temperature_level",
     "state",
+    "label",
+    "severity",
     "processes_error",
     "process_count",
     "process_name",
     "process_user",
     "process_memory_mib",
     "is_free",
+    "is_counted",
 )
 GAP: Final = 255
 """The byte of a bucket without a reading."""
@@ -112,7 +119,8 @@ def _read_utilization(history: History, gpus: Sequence[Gpu], strip: HistoryStrip
 
 def build_table(sample: Sample) -> Table:
     """Return `COLUMNS` for each GPU. A metric without a value has the reason, as text, in its column."""
-    return Table(COLUMNS, [_build_row(gpu) for gpu in sample.gpus])
+    states = classify_gpus(sample)
+    return Table(COLUMNS, [_build_row(gpu, states[gpu.device.uuid]) for gpu in sample.gpus])
 
 
 def _encode(values: NDArray[np.float32]) -> str:
@@ -121,17 +129,21 @@ def _encode(values: NDArray[np.float32]) -> str:
     return base64.b64encode(percent.astype(np.uint8).tobytes()).decode()
 
 
-def _build_row(gpu: Gpu) -> list[Any]:
+def _build_row(gpu: Gpu, state: GpuState) -> list[Any]:
     error = gpu.unavailable.get(PROCESSES)
     return [
         gpu.device.index,
         *(_value_or_reason(gpu, key) for key in GRID_METRICS),
         find_level(METRICS[MEMORY_USED].thresholds_for(gpu.device), gpu.values.get(MEMORY_USED)),
+        find_level(METRICS[_TEMPERATURE].thresholds_for(gpu.device), gpu.values.get(_TEMPERATURE)),
         describe_state(gpu),
+        state.label,
+        state.severity.value if state.severity is not None else "",
         error.text if error is not None else None,
         len(gpu.processes),
         *_describe_largest_process(gpu),
-        is_free(gpu),
+        state.occupancy is Occupancy.FREE,
+        state.is_counted,
     ]
 
 
@@ -177,6 +189,7 @@ def layout(_services: Services) -> Component:
                 [
                     html.H2("GPUs"),
                     html.Span(className="free-count", role="status", **attributes(data_free="")),
+                    build_view_switch("cards"),
                     html.Span("Sort by", className="sort-label", **attributes(aria_hidden="true")),
                     sort_order,
                 ],

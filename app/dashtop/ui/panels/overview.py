@@ -9,7 +9,7 @@ from dash import html
 from dashtop.metrics import METRICS
 from dashtop.ui import ids
 from dashtop.ui.charts import all_gpus
-from dashtop.ui.components import attributes, bar, card, ratio, value
+from dashtop.ui.components import attributes, bar, build_view_switch, card, ratio, value
 from dashtop.ui.overview_data import build_overview
 from dashtop.ui.panels.base import Chart, Panel, Section
 from dashtop.ui.panels.charts import graph
@@ -133,21 +133,6 @@ def _build_host_tile(title: str, shown: Component, fill: str) -> Component:
         className="tile",
         title=METRICS[fill].help,
     )
-
-
-def build_view_switch(current: str) -> Component:
-    """Return the choice between the table of the overview and the cards of the GPUs page. `current`: table or cards."""
-    views = {"table": ("Table", "?page=overview"), "cards": ("Cards", "?page=gpus&view=compare")}
-    links = [
-        html.A(
-            title,
-            href=address,
-            className="segment",
-            **attributes(data_go=address, **({"aria_current": "true"} if name == current else {})),
-        )
-        for name, (title, address) in views.items()
-    ]
-    return html.Div(links, className="segments view-switch", role="group", **attributes(aria_label="View of all GPUs"))
 
 
 def _build_table() -> Component:
