@@ -1,9 +1,10 @@
 """Measure what the page costs server, network and browser, compared with a naive page that sends whole figures.
 
-    python benchmarks/page.py [--ticks 120] [--updates 2000] [--gpus 8]
+    python benchmarks/page.py [--ticks 120] [--updates 2000] [--gpus 8] [--page gpus]
 
 Both show the same series of one hour, with one sample per second, in four charts, in one tab of Chromium (software
-rendering); the page shows all its other charts and panels as well. Two runs each, ten minutes in all:
+rendering); the page shows all its other charts and panels as well. `--page overview` measures the overview instead. Two
+runs each, ten minutes in all:
 
 - One tab sends a request per second. Printed are the time to the first chart (median of three visits without a cache,
   to a server that is warm), page weight, CPU time of the server per tick in addition to that of collection, bytes per
@@ -194,7 +195,7 @@ def read_metrics(wire: CDPSession) -> dict[str, float]:
     return {each["name"]: each["value"] for each in wire.send("Performance.getMetrics")["metrics"]}
 
 
-def visit(browser: Browser, address: str) -> tuple[Page, CDPSession, float, float]:
+def visit(browser: Browser, address: str, name: str) -> tuple[Page, CDPSession, float, float]:
     """Open the page without a cache; return it, its CDP session, seconds to the first chart, and bytes until then."""
     page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     wire = page.context.new_cdp_session(page)
@@ -203,21 +204,21 @@ def visit(browser: Browser, address: str) -> tuple[Page, CDPSession, float, floa
     wire.send("Performance.enable", {"timeDomain": "threadTicks"})  # CPU time: others use this machine as well
     wire.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
     begin = time.monotonic()
-    page.goto(address, wait_until="commit")
+    page.goto(f"{address}?page={name}", wait_until="commit")
     page.wait_for_function(FIRST_CHART, timeout=60_000)
     return page, wire, time.monotonic() - begin, sum(received)
 
 
-def measure_tick(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str, float]:
+def measure_tick(browser: Browser, form: str, ticks: int, gpus: int, name: str) -> dict[str, float]:
     """Measure one form with a request per second."""
     with start_server(form, gpus) as (address, pid):
         idle_from = cpu_s(pid)
         time.sleep(10)
         idle_per_s = (cpu_s(pid) - idle_from) / 10
-        visit(browser, address)[0].context.close()
+        visit(browser, address, name)[0].context.close()
         visits = []
         for _ in range(3):
-            page, wire, first_chart_s, weight = visit(browser, address)
+            page, wire, first_chart_s, weight = visit(browser, address, name)
             visits.append(first_chart_s)
             if len(visits) < 3:
                 page.context.close()
@@ -246,10 +247,10 @@ def measure_tick(browser: Browser, form: str, ticks: int, gpus: int) -> dict[str
         }
 
 
-def measure_growth(browser: Browser, form: str, updates: int, gpus: int) -> dict[str, float]:
+def measure_growth(browser: Browser, form: str, updates: int, gpus: int, name: str) -> dict[str, float]:
     """Measure one form with updates that follow each other without a pause."""
     with start_server(form, gpus, is_fast=True) as (address, _):
-        page, wire, _, _ = visit(browser, address)
+        page, wire, _, _ = visit(browser, address, name)
         answers: list[str] = []
         page.on("requestfinished", lambda request: answers.append(request.url) if TICK in request.url else None)
         # Dash drops an answer that arrives after the next tick; our page sends one request at a time.
@@ -286,6 +287,7 @@ def main() -> None:
     parser.add_argument("--ticks", type=int, default=120)
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--page", default="gpus", help="the page that is measured (default: %(default)s)")
     parser.add_argument("--serve", choices=FORMS, help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -298,8 +300,8 @@ def main() -> None:
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
         for form in FORMS:
-            found[form] = measure_tick(browser, form, options.ticks, options.gpus)
-            found[form] |= measure_growth(browser, form, options.updates, options.gpus)
+            found[form] = measure_tick(browser, form, options.ticks, options.gpus, options.page)
+            found[form] |= measure_growth(browser, form, options.updates, options.gpus, options.page)
         browser.close()
     print(f"{'':28}{'dashtop':>12}{'naive':>12}")
     for name in found["page"]:
