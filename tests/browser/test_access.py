@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOW_CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 NAMED = "button, a, input, select, summary, canvas, [role=meter], [role=img]"
+# Pages, and what is there when they are drawn.
+PAGES = {"events": "[data-timeline] .mark", "usage": ".heat-row", "host": "#panel-host-cpu .core"}
 NAMELESS = f"""() => [...document.querySelectorAll('{NAMED}')]
   .filter(each => each.checkVisibility() && !each.ariaLabel && !each.textContent.trim() && !each.labels?.length)
   .filter(each => !each.title && each.ariaHidden !== 'true').map(each => each.outerHTML.slice(0, 100))"""
@@ -46,6 +48,10 @@ def test_contrast_and_control_names_in_every_view(
     tab.page.evaluate("() => window.dashtop.settings.set({view: 'compare'})")
     tab.wait_until("() => document.querySelector('#gpu-card-7 .sparkline')?.getAttribute('aria-label')")
     check_readable()
+    for page, drawn in PAGES.items():
+        tab.page.evaluate("page => window.dashtop.settings.set({page})", page)
+        tab.page.wait_for_selector(drawn)
+        check_readable()
     tab.page.click("#settings-button")
     tab.page.wait_for_selector("#settings-modal .panel-list li")
     tab.wait_until("() => getComputedStyle(document.querySelector('.modal')).opacity === '1'")
