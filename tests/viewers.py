@@ -72,7 +72,7 @@ class PageViewer:
             stores = json.loads(text)["response"]
             self._versions |= stores["live"]["data"].get("versions", {})
             if "figures" in stores:
-                self._versions["figures"] = stores["figures"]["data"]["version"]
+                self._versions |= stores["figures"]["data"]["versions"]
         return response.status
 
 
