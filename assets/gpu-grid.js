@@ -82,7 +82,7 @@
     card.utilizationBar = addRow(card, "Utilization", [UTILIZATION]).bar;
     const memory = addRow(card, "Memory", [MEMORY_USED, MEMORY_TOTAL]);
     card.memoryBar = memory.bar;
-    make("span", "shared-mark", memory.name, "shared").title = grid.dataset.shared;
+    make("span", "shared-mark", memory.name, "shared").dataset.tip = grid.dataset.shared;
     const facts = make("dl", "card-facts", body);
     card.temperature = addFact(card, facts, "Temp.", [TEMPERATURE]);
     addFact(card, facts, "Power", [POWER, POWER_LIMIT]);
@@ -103,8 +103,7 @@
     parts.write(element, missing ? "N/A" : shown.value.toFixed(digits));
     if (element.dataset.unit) parts.mark(element, "unit", shown.symbol);
     element.classList.toggle("missing", missing);
-    const title = missing ? value : help;
-    if (element.title !== title) element.title = title;
+    parts.mark(element, "tip", missing ? value : help);
   }
 
   function paintBar(bar, value, level = "") {

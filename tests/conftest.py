@@ -13,8 +13,15 @@ from tests.postgresql import Postgres, find_programs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Minutes each: hung disks, and real notebook hosts and portals in the browser. Run with ALL_TESTS=1.
-LONG_TESTS = ["browser/test_notebook.py", "browser/test_portal.py", "history/test_faulty_disk.py"]
+# Minutes each: faults of disks and writers, screenshots, real notebook hosts and portals. Run with ALL_TESTS=1.
+LONG_TESTS = [
+    "browser/test_hanging_history.py",
+    "browser/test_notebook.py",
+    "browser/test_portal.py",
+    "browser/test_screenshots.py",
+    "history/test_faults.py",
+    "history/test_faulty_disk.py",
+]
 collect_ignore = [] if os.environ.get("ALL_TESTS") else LONG_TESTS
 
 # Half a minute or more each, the longest first: started last, one of them would keep one process busy alone.
@@ -27,9 +34,7 @@ SLOW_TESTS = [
     "test_workers.py",
     "browser/test_charts.py",
     "history/test_postgresql.py",
-    "history/test_faults.py",
     "browser/test_live.py",
-    "browser/test_screenshots.py",
     "sources/test_nvml_faults.py",
     "doctor/test_verify.py",
     "security/test_guard.py",

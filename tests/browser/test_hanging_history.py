@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import BrowserTab
     from tests.fake_nvml.fixtures import WorldFactory
 
-SECONDS = 240
+SECONDS = 3300  # of the hour that sparklines show
 KEY = "gpu.utilization.gpu"
 NOTICE = "[data-text='history_status']"
 # Share of the width of a sparkline in which a line is drawn.

@@ -83,7 +83,7 @@ def test_a_demo_has_no_notice_and_a_simulated_badge(open_tab: BrowserTab) -> Non
 
 def test_controls_are_reachable_by_keyboard(open_tab: BrowserTab) -> None:
     reached = set()
-    for _ in range(12):
+    for _ in range(40):
         open_tab.page.keyboard.press("Tab")
         reached.add(open_tab.page.evaluate("document.activeElement.id || document.activeElement.className"))
     assert {"gpu-selector", "theme-toggle", "skip-link"} <= reached

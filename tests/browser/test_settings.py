@@ -200,7 +200,7 @@ def test_view_gpu_and_range_are_stored_and_part_of_the_address(
     assert expected.items() <= address_settings(tab).items()
     assert {"version": 2, **expected}.items() <= stored_settings(tab).items()
     link = tab.page.url
-    tab.page.goto(demo.url)
+    tab.page.goto(f"{demo.url}?page=gpus")
     tab.wait_for_state("live")
     assert expected.items() <= address_settings(tab).items(), "stored settings"
     assert tab.page.locator("#view-mode input:checked").input_value() == "compare"

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from tests.browser.conftest import BrowserTab
     from tests.fake_nvml.fixtures import WorldFactory
 
-MARK = "#panel-utilization .shared-mark"
+MARK = "#panel-vram .shared-mark"
 TOTAL = "gpu.memory.total_gb"
 
 
 def title(tab: BrowserTab, within: str) -> str | None:
-    return tab.page.locator(f"{within} [data-metric='{TOTAL}']").get_attribute("title")
+    return tab.page.locator(f"{within} [data-metric='{TOTAL}']").get_attribute("data-tip")
 
 
 def test_shared_memory_is_marked_wherever_it_is_shown(
@@ -36,12 +36,12 @@ def test_shared_memory_is_marked_wherever_it_is_shown(
         mark = tab.page.locator(MARK)
         tab.wait_until(f"() => document.querySelector('{MARK}').checkVisibility()")
         assert mark.inner_text() == "shared with host"
-        assert mark.get_attribute("title") == SHARED_MEMORY_HELP
-        assert tab.metric(TOTAL, "#panel-utilization") == tab.metric("system.memory.total_gb", "#panel-system")
+        assert mark.get_attribute("data-tip") == SHARED_MEMORY_HELP
+        assert tab.metric(TOTAL, "#panel-vram") == tab.metric("system.memory.total_gb", "#panel-system")
         tab.wait_until(
-            f"() => document.querySelector('#compact-status [data-metric=\"{TOTAL}\"]').title.includes('host')"
+            f"() => document.querySelector('#compact-status [data-metric=\"{TOTAL}\"]').dataset.tip.includes('host')"
         )
-        for shown in ("#panel-utilization", "#compact-status"):
+        for shown in ("#panel-vram", "#compact-status"):
             assert title(tab, shown) == SHARED_MEMORY_HELP
         assert "shared with the host" in tab.text("[data-facts]")
         assert tab.text("[data-summary]") == "2 processes: 62.5 GiB"
@@ -53,14 +53,14 @@ def test_shared_memory_is_marked_wherever_it_is_shown(
 
         tab.page.select_option("#gpu-selector", "1")
         tab.wait_until(f"() => !document.querySelector('{MARK}').checkVisibility()")
-        assert title(tab, "#panel-utilization") == METRICS[TOTAL].help
+        assert title(tab, "#panel-vram") == METRICS[TOTAL].help
         assert "shared with the host" not in tab.text("[data-facts]")
 
         tab.page.click("label:has-text('All GPUs')")
         tab.wait_until("() => document.querySelectorAll('.gpu-card').length === 2")
         own, shared = (tab.page.locator(f"#gpu-card-{index} .shared-mark") for index in (1, 0))
         assert (own.is_visible(), shared.is_visible()) == (False, True)
-        assert shared.get_attribute("title") == title(tab, "#gpu-card-0") == SHARED_MEMORY_HELP
+        assert shared.get_attribute("data-tip") == title(tab, "#gpu-card-0") == SHARED_MEMORY_HELP
         assert not title(tab, "#gpu-card-1")
         for width, theme in product((390, 1440), GRIDS):
             tab.take_screenshot(screenshots / f"gb10-compare-{width}-{theme}.png", width, theme)

@@ -95,7 +95,7 @@ def test_hung_driver_does_not_block_and_recovers(
         world.set_hang(function, unkillable=unkillable).save()
         if not gpus.read(0.1).gpus:
             assert gpus.read(0.1).error is not None
-        observed = observe(gpus, seconds=3)
+        observed = observe(gpus, seconds=3, until=UnavailableReason.DRIVER_SILENT)
         assert max(observed.blocked) < 0.5
         assert observed.max_workers <= 2
         assert UnavailableReason.DRIVER_SILENT in observed.reasons
@@ -114,9 +114,10 @@ class Observations:
         self.reasons: set[UnavailableReason | None] = set()
 
 
-def observe(gpus: SubprocessGpuReader, *, seconds: float) -> Observations:
+def observe(gpus: SubprocessGpuReader, *, seconds: float, until: UnavailableReason) -> Observations:
+    """Read for some seconds, and until a reason is seen."""
     observed, end = Observations(), time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or (until not in observed.reasons and time.monotonic() < end + 20):
         started = time.monotonic()
         found = gpus.read(0.05)
         observed.blocked.append(time.monotonic() - started)

@@ -145,11 +145,14 @@ def warning(key: str) -> Component:
     return html.Span(className="warning", **attributes(data_warning=key))
 
 
+def shared_mark() -> Component:
+    """Return the mark of memory that the GPU shares with the host; hidden for a GPU with memory of its own."""
+    return html.Span("shared with host", className="shared-mark", **attributes(data_tip=SHARED_MEMORY_HELP))
+
+
 def metric_row(label: str, shown: Component, *, fill: str, of: str = "") -> Component:
     """Return a row of a card: label, warning, value, and a bar filled by metric `fill` below them."""
     labels: list[Component] = [html.Span(label, **attributes(data_tip=METRICS[fill].help))]
-    if fill in _MEMORY_KEYS:
-        labels.append(html.Span("shared with host", className="shared-mark", **attributes(data_tip=SHARED_MEMORY_HELP)))
     return html.Div(
         [html.Span(labels, className="label"), warning(fill), shown, bar(fill, of=of)],
         className="metric-row",

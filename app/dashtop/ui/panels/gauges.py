@@ -24,6 +24,7 @@ from dashtop.ui.components import (
     fact,
     metric_attributes,
     ratio,
+    shared_mark,
     value,
     warning,
 )
@@ -115,6 +116,7 @@ def _gauge(
             [
                 ratio(key, of) if show_total else value(key),
                 html.Span(className="missing-reason", **attributes(data_missing_reason=key)),
+                *([shared_mark()] if fill == _VRAM_PERCENT else []),
                 warning(fill or key),
             ],
             className="gauge-header",
