@@ -250,6 +250,8 @@ class SqliteDatabase(Database):
             return None
         if is_damage(error):
             return DatabaseReadError(str(error), is_damaged=True)
+        if self._path is not None and not self._path.exists():
+            return DatabaseReadError(str(error))  # nothing was stored yet
         return DatabaseReadError(f"The history in {self.location} cannot be read ({error}).", is_unreachable=True)
 
     def _read_used_bytes(self, connection: Connection) -> int:
