@@ -46,9 +46,16 @@ pytest_plugins = ["tests.fake_nvml.fixtures"]
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself puts tests with the same parameters of fixtures side by side
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slowest files first; each process that runs tests begins the next file of the list."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the slowest files first; each process that runs tests begins the next file of the list.
+
+    Tests with the mark "long" run with ALL_TESTS=1 only.
+    """
     items.sort(key=lambda item: SLOW_RANKS.get(item.path, len(SLOW_RANKS)))
+    if not os.environ.get("ALL_TESTS"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(autouse=True, scope="session")

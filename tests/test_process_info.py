@@ -60,7 +60,7 @@ def test_new_fact_is_one_field_of_the_model_and_one_row_of_the_page(monkeypatch:
     assert serializers.process(running, now_ms=10)["queue"] == "long"
     assert json.loads(str(Span.start(running, "GPU-0", 0).to_row()[-1]))["queue"] == "long"
 
-    row = processes.Field("queue", attrgetter("info.queue"), "Queue", "Queue of the job")
+    row = processes.Field("queue", attrgetter("process.info.queue"), "Queue", "Queue of the job")
     monkeypatch.setattr(processes, "FIELDS", (*processes.FIELDS, row))
     services, _, _ = world()
     assert "data-column='queue'" in str(processes.layout(services))

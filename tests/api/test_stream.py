@@ -165,6 +165,7 @@ cli.main()
 """
 
 
+@pytest.mark.long
 def test_client_that_does_not_read_is_disconnected(tmp_path: Path) -> None:
     command = tmp_path / "impatient"
     command.write_text(SHORT_TIMEOUTS.format(python=sys.executable))

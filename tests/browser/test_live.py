@@ -125,6 +125,7 @@ def test_a_hidden_tab_pauses_and_resumes(demo: Running, new_tab: Callable[..., B
     assert not tab.page.locator("#error-banner").is_visible()
 
 
+@pytest.mark.long
 def test_memory_of_an_open_page_does_not_grow(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab().open(demo.url)
     wire = tab.page.context.new_cdp_session(tab.page)

@@ -79,6 +79,7 @@ def test_states_are_recognised_within_two_ticks(
         assert tab.errors == []
 
 
+@pytest.mark.long
 def test_mig_instances_and_sleeping_gpus_have_a_row_each(new_tab: Callable[..., BrowserTab]) -> None:
     with running("--demo", "16", "--no-persist") as server:
         tab = new_tab().open(server.url, page="overview")

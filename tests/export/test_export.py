@@ -177,6 +177,7 @@ def test_no_cell_begins_like_a_formula(start: str, layout: str, history: History
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_memory_does_not_grow_with_the_length_of_an_export(layout: str) -> None:
     keys = [SeriesKey(f"gpu.{number}", "GPU") for number in range(60)]

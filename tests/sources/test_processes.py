@@ -311,6 +311,7 @@ def test_in_the_first_pid_namespace_every_process_is_what_it_seems(proc: FakePro
     assert (known.info.name, known.info.foreign, gone.info.foreign) == ("python3", False, False)
 
 
+@pytest.mark.long
 def test_a_day_of_short_processes_leaves_memory_flat(proc: FakeProc, clock: FakeClock) -> None:
     """10,080 processes in 24 hours, three at a time; every pid is used again and again."""
     reader = ProcessReader(clock=clock, proc=proc.root, boot_clock=lambda: UP_S, get_user=str)
