@@ -176,7 +176,7 @@ def test_the_update_interval_is_sent_and_stored(tab: BrowserTab) -> None:
         pass
     body = json.loads(ticks.value.post_data or "")
     assert body["inputs"][0]["value"]["interval"] == 2
-    tab.page.goto(urlunsplit(urlsplit(tab.page.url)._replace(query="")))
+    tab.page.goto(urlunsplit(urlsplit(tab.page.url)._replace(query="page=gpus")))
     tab.wait_for_state("live")
     open_settings(tab)
     assert tab.page.locator("#update-interval input:checked").input_value() == "2"
