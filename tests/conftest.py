@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 # Minutes each: faults of disks and writers, screenshots, real notebook hosts and portals. Run with ALL_TESTS=1.
 LONG_TESTS = [
     "browser/test_hanging_history.py",
+    "browser/test_hostile_names.py",
+    "browser/test_locked_history.py",
+    "browser/test_nginx.py",
     "browser/test_notebook.py",
     "browser/test_portal.py",
     "browser/test_screenshots.py",
+    "browser/test_shared_memory.py",
     "history/test_faults.py",
     "history/test_faulty_disk.py",
 ]

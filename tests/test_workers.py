@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -129,6 +130,12 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(tmp_path, server, schema)
 
 
+def count_late_ticks(dashtop: Running) -> int:
+    found = re.search(r"^dashtop_skipped_ticks_total (\S+)$", dashtop.get("/metrics").decode(), re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
 def test_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(storage: Storage) -> None:
     env = {"DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(storage.folder)}
     if storage.url is not None:
@@ -143,15 +150,18 @@ def test_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(stora
             eventually(lambda: any(message in line for line in second.lines))
             second_ms = newest_ms(second)
             eventually(lambda: newest_ms(second) > second_ms + 2000)
+            late_ticks = count_late_ticks(first)
             first.process.kill()
             first.process.wait()
             killed_ms = time.time_ns() // 10**6
             eventually(lambda: detail(second) is None, timeout_s=20)
             eventually(lambda: newest_ms(second) > killed_ms + 3000)
             assert sum(message in line for line in second.lines) == 1
+            late_ticks += count_late_ticks(second)
     times = [time_ms for (time_ms,) in storage.query_sql("SELECT time_ms FROM head WHERE tier = 0 ORDER BY id")]
     assert times[0] < second_ms < killed_ms + 3000 <= times[-1]
-    assert max(later - earlier for earlier, later in pairwise(times)) < 1500, "one sample may be late"
+    longest_ms = max(later - earlier for earlier, later in pairwise(times))
+    assert longest_ms < 1500 + 500 * late_ticks, "one sample may be late, and what a busy machine has skipped"
 
 
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preloaded"])
