@@ -25,6 +25,7 @@ LONG_TESTS = [
     "browser/test_shared_memory.py",
     "history/test_faults.py",
     "history/test_faulty_disk.py",
+    "test_served_faults.py",
 ]
 collect_ignore = [] if os.environ.get("ALL_TESTS") else LONG_TESTS
 
@@ -34,7 +35,6 @@ SLOW_TESTS = [
     "sources/test_nvml_sessions.py",
     "test_connections.py",
     "browser/test_settings.py",
-    "test_served_faults.py",
     "test_workers.py",
     "browser/test_charts.py",
     "history/test_postgresql.py",

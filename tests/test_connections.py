@@ -118,6 +118,7 @@ def test_connection_that_has_been_answered_stays_open(served: Running) -> None:
             time.sleep(wait_s)  # longer than a request may take
 
 
+@pytest.mark.long
 def test_slow_readers_do_not_occupy_all_threads() -> None:
     request = b"GET /api/v1/system/export?range=7d&gpu=all&format=csv&layout=long HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with running("--demo", "2") as server, connected(server, 40) as slow:

@@ -136,6 +136,7 @@ def count_late_ticks(dashtop: Running) -> int:
     return int(float(found[1]))
 
 
+@pytest.mark.long
 def test_second_dashtop_reads_names_the_first_and_takes_over_without_a_gap(storage: Storage) -> None:
     env = {"DASHTOP_INTERVAL": "0.5", "DASHTOP_DATA_DIR": str(storage.folder)}
     if storage.url is not None:

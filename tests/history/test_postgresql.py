@@ -271,6 +271,7 @@ def test_gpu_uuid_with_sql_characters_is_stored(storage: Storage) -> None:
     history.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", ["locked tables", "frozen server"])
 def test_server_that_does_not_answer_delays_no_request(

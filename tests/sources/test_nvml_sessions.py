@@ -229,6 +229,7 @@ def test_gpu_that_hangs_or_crashes_leaves_the_others_alone(
         assert [gpu.device for gpu in gpus.read(20).gpus] == before
 
 
+@pytest.mark.long
 def test_gpu_whose_slow_calls_hang_leaves_those_of_others_alone(
     nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
