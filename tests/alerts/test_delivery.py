@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 
 from dashtop.alerts import service as service_module
 from dashtop.alerts.channels import Channel
-from dashtop.alerts.delivery import MAX_PENDING, Delivery, Told
+from dashtop.alerts.delivery import MAX_PENDING, Delivery, SentNotice
 from dashtop.alerts.service import AlertService
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.errors import SettingsError
@@ -53,16 +53,17 @@ def hook() -> Iterator[Webhook]:
 class Sender:
     """A delivery without a thread: a test advances its clock and says which alerts are active."""
 
-    def __init__(self, *channels: Channel, told: Mapping[str, Mapping[str, Told]] | None = None) -> None:
+    def __init__(self, *channels: Channel, sent: Mapping[str, Mapping[str, SentNotice]] | None = None) -> None:
         self.clock = FakeClock(now_ms=NOON_MS)
         self.active: tuple[Alert, ...] = ()
-        self.stored: Mapping[str, Mapping[str, Told]] = {}
+        self.stored: Mapping[str, Mapping[str, SentNotice]] = {}
         self.delivery = Delivery(channels, clock=self.clock, active=lambda: self.active, store=self._store)
+        self.delivery._is_started = True  # without a thread
         for outbox in self.delivery._outboxes:
-            outbox.told = dict((told or {}).get(outbox.channel.name, {}))
+            outbox.sent = dict((sent or {}).get(outbox.channel.name, {}))
 
-    def _store(self, told: Mapping[str, Mapping[str, Told]]) -> None:
-        self.stored = {channel: dict(alerts) for channel, alerts in told.items()}
+    def _store(self, sent: Mapping[str, Mapping[str, SentNotice]]) -> None:
+        self.stored = {channel: dict(alerts) for channel, alerts in sent.items()}
 
     def step(self, *active: Alert, ended: tuple[Alert, ...] = (), after_s: float = 0) -> None:
         self.clock.advance(after_s)
@@ -105,10 +106,10 @@ def test_what_happens_within_half_a_minute_is_one_message(hook: Webhook) -> None
 def test_episode_is_not_told_again_after_a_restart(hook: Webhook) -> None:
     first = Sender(channel(hook))
     first.step(LOST)
-    second = Sender(channel(hook), told=first.stored)
+    second = Sender(channel(hook), sent=first.stored)
     second.step(LOST)
     assert len(hook.requests) == 1
-    second.step(dataclasses.replace(LOST, since_ms=NOON_MS + 5), after_s=60)
+    second.step(dataclasses.replace(LOST, since_ms=NOON_MS + 120_000), after_s=120)
     assert len(hook.requests) == 2, "a new episode"
 
 
@@ -327,3 +328,32 @@ def test_alert_of_a_sample_reaches_the_channel_once_across_a_restart(
     second._delivery.step()
     second.close()
     assert [body["alerts"][0]["rule"] for body in hook.bodies()] == ["remap_failed"]
+
+
+def test_process_that_takes_over_sends_nothing_twice(
+    hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "FILE_INTERVAL_S", 0.02)
+    writers = {"first"}
+    failed = make_gpu(0, values={"gpu.remapped_rows.failure": 1.0})
+    healthy = make_gpu(0, values={"gpu.remapped_rows.failure": 0.0})
+    clock = FakeClock(now_ms=NOON_MS)
+
+    def build(name: str) -> AlertService:
+        return AlertService(tmp_path, clock=clock, is_writer=lambda: name in writers, channels=(channel(hook),))
+
+    first, second = build("first"), build("second")
+    for sequence, service in enumerate((first, second), start=1):  # the second sees it begin a second later
+        service.start()
+        service.update(make_sample(sequence, gpus=(failed,)))
+    eventually((tmp_path / "alert-notices.json").exists, 10)
+    first.close()
+    writers.add("second")
+    eventually(lambda: second._delivery._is_started and second._list_stored(), 10)
+    second._delivery.step()
+    assert len(hook.requests) == 1
+    second.update(make_sample(9, gpus=(healthy,)))
+    clock.advance(60)
+    eventually(lambda: len(hook.requests) == 2, 10)
+    second.close()
+    assert [body["status"] for body in hook.bodies()] == ["firing", "resolved"]

@@ -50,7 +50,7 @@ class Machine:
         self.engine = engine or AlertEngine(RULES)
         self.second = start_s
         self.changes: list[Alert] = []
-        self.acknowledged: set[tuple[str, int]] = set()
+        self.acknowledged: dict[str, int] = {}
 
     def run(
         self,
@@ -278,10 +278,10 @@ def test_hardware_xid_fires_at_once_and_stays_until_it_is_acknowledged() -> None
     assert machine.run(1, events=(xid, xid)) == ["xid_hardware firing"]
     assert machine.run(5000) == []
     (alert,) = machine.engine.alerts()
-    machine.acknowledged = {(alert.id, 0)}
+    machine.acknowledged = {alert.id: 0}
     assert machine.run(1) == [], "an earlier episode was acknowledged"
     assert alert.since_ms is not None
-    machine.acknowledged = {(alert.id, alert.since_ms)}
+    machine.acknowledged = {alert.id: alert.since_ms + 1}
     assert machine.run(1) == ["xid_hardware resolved"]
 
 

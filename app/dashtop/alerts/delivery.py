@@ -1,7 +1,7 @@
-"""Delivers notices of alerts to channels: grouped, repeated, retried, and told once for each episode.
+"""Delivers notices of alerts to channels: grouped, repeated, retried, and sent once for each episode.
 
-What was told is kept in the data folder. A notice goes out only after its alert is stored there, so that a process that
-is killed tells nothing twice.
+What was sent is kept in the data folder. A notice is sent only after its alert is stored there, so that nothing is sent
+twice after a process was killed. Only the process that writes the history sends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dashtop.alerts.channels import Message, Notice, find_host_name, send
+from dashtop.alerts.identity import is_of_episode
 from dashtop.model.alert import Alert, AlertState, ChannelStatus
 from dashtop.model.errors import DeliveryError
 from dashtop.model.metric import Severity
@@ -42,20 +43,19 @@ _RANKS: Final = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a channel was told of an alert: its episode, its severity, and when."""
+class SentNotice:
+    """The last notice of an alert that a channel has taken: the severity, and when it was sent."""
 
-    since_ms: int
     severity: str
     time_ms: int
 
 
 @dataclass(slots=True)
 class Outbox:
-    """What one channel was told by alert id, what it is to be told, and when the next message may be sent."""
+    """What one channel has taken, by alert id, what is to be sent, and when the next message may be sent."""
 
     channel: Channel
-    told: dict[str, Told] = field(default_factory=dict)
+    sent: dict[str, SentNotice] = field(default_factory=dict)
     pending: list[Notice] = field(default_factory=list)
     not_before_s: float = 0.0
     failures: int = 0
@@ -63,19 +63,19 @@ class Outbox:
     sent_ms: int | None = None
 
     def collect(self, active: Iterable[Alert], ended: Iterable[Alert], now_ms: int) -> None:
-        """Add what the channel has not been told yet."""
+        """Add what was not sent to the channel yet."""
         for alert in active:
             if self._is_wanted(alert) and self._is_due(alert, now_ms):
                 self.pending = [each for each in self.pending if each.alert.id != alert.id or each.is_resolved]
                 self.pending.append(Notice(alert))
         for alert in ended:
             is_pending = any(each.alert.id == alert.id and not each.is_resolved for each in self.pending)
-            if not is_pending and alert.id not in self.told:
+            if not is_pending and alert.id not in self.sent:
                 continue
             if self.channel.resolved:
                 self.pending.append(Notice(alert))
             elif not is_pending:
-                del self.told[alert.id]
+                del self.sent[alert.id]
         if len(self.pending) > MAX_PENDING:
             log.warning("Channel %s: %d notices are dropped.", self.channel.name, len(self.pending) - MAX_PENDING)
             del self.pending[:-MAX_PENDING]
@@ -85,9 +85,9 @@ class Outbox:
         for notice in notices:
             alert = notice.alert
             if notice.is_resolved:
-                self.told.pop(alert.id, None)
-            elif alert.since_ms is not None:
-                self.told[alert.id] = Told(alert.since_ms, alert.severity.value, now_ms)
+                self.sent.pop(alert.id, None)
+            else:
+                self.sent[alert.id] = SentNotice(alert.severity.value, now_ms)
         self.pending = [each for each in self.pending if each not in notices]
 
     def _is_wanted(self, alert: Alert) -> bool:
@@ -103,16 +103,16 @@ class Outbox:
     def _is_due(self, alert: Alert, now_ms: int) -> bool:
         if any(each.alert.id == alert.id and each.alert.since_ms == alert.since_ms for each in self.pending):
             return any(each.alert.id == alert.id and each.alert.severity is not alert.severity for each in self.pending)
-        told = self.told.get(alert.id)
-        if told is None or told.since_ms != alert.since_ms:
+        sent = self.sent.get(alert.id)
+        if sent is None or not is_of_episode(sent.time_ms, alert.since_ms):
             return alert.acked_ms is None
-        if _RANKS[alert.severity] > _RANKS[Severity(told.severity)]:
+        if _RANKS[alert.severity] > _RANKS[Severity(sent.severity)]:
             return True
         is_manager = self.channel.kind == "alertmanager"  # it repeats by itself, and needs to hear that it still fires
         if alert.acked_ms is not None and not is_manager:
             return False
         repeat_ms = ALERTMANAGER_REPEAT_MS if is_manager else REPEAT_MS[alert.severity]
-        return repeat_ms is not None and now_ms - told.time_ms >= repeat_ms
+        return repeat_ms is not None and now_ms - sent.time_ms >= repeat_ms
 
 
 class Delivery:
@@ -124,10 +124,10 @@ class Delivery:
         *,
         clock: Clock,
         active: Callable[[], Sequence[Alert]],
-        store: Callable[[Mapping[str, Mapping[str, Told]]], None],
+        store: Callable[[Mapping[str, Mapping[str, SentNotice]]], None],
         is_simulated: bool = False,
     ) -> None:
-        """`active` returns the alerts that are stored. `store` keeps what was told, by channel and alert."""
+        """`active` returns the alerts that are stored. `store` keeps what was sent, by channel and alert."""
         self._outboxes = [Outbox(channel) for channel in channels]
         self._clock = clock
         self._active = active
@@ -135,15 +135,19 @@ class Delivery:
         self._is_simulated = is_simulated
         self._ended: list[Alert] = []
         self._lock = threading.Lock()
+        self._is_started = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashtop-notices", daemon=True)
 
-    def start(self, told: Mapping[str, Mapping[str, Told]]) -> None:
-        """Start the thread. `told`: what was told before the restart."""
+    def start(self, read_sent: Callable[[], Mapping[str, Mapping[str, SentNotice]]]) -> None:
+        """Start the thread, once. `read_sent` returns what was sent before: by an earlier run, or another process."""
+        if self._is_started or not self._outboxes:
+            return
+        sent = read_sent()
         for outbox in self._outboxes:
-            outbox.told = dict(told.get(outbox.channel.name, {}))
-        if self._outboxes:
-            self._thread.start()
+            outbox.sent = dict(sent.get(outbox.channel.name, {}))
+        self._is_started = True
+        self._thread.start()
 
     def close(self) -> None:
         """Stop the thread."""
@@ -153,8 +157,9 @@ class Delivery:
 
     def offer_ended(self, alerts: Iterable[Alert]) -> None:
         """Take note of alerts that have ended."""
-        with self._lock:
-            self._ended += alerts
+        if self._is_started:
+            with self._lock:
+                self._ended += alerts
 
     def step(self) -> None:
         """Collect what is new, and send what is due."""
@@ -217,7 +222,10 @@ class Delivery:
         outbox.error, outbox.sent_ms = None, now_ms
         outbox.not_before_s = now_s + GROUP_S
         outbox.record(notices, now_ms)
-        self._store({each.channel.name: each.told for each in self._outboxes})
+        try:
+            self._store({each.channel.name: each.sent for each in self._outboxes})
+        except OSError as error:
+            log.warning("What was sent to channels is not kept over a restart at present: %s", error)
 
     def _run(self) -> None:
         while not self._closing.wait(STEP_S):

@@ -21,7 +21,7 @@ from dashtop.model.sample import PROCESSES, Gpu
 from dashtop.model.timerange import MINUTE_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dashtop.model.sample import GpuProcess, Sample
 
@@ -120,10 +120,10 @@ class AlertEngine:
         tracked = (track.alert for track in self._tracks.values() if track.alert.state is not AlertState.RESOLVED)
         return (*tracked, *self._events.alerts())
 
-    def update(self, sample: Sample, acknowledged: Collection[tuple[str, int]] = ()) -> tuple[Alert, ...]:
+    def update(self, sample: Sample, acknowledged: Mapping[str, int]) -> tuple[Alert, ...]:
         """Evaluate a sample. Return the alerts whose state, severity or inhibition has changed.
 
-        `acknowledged`: id and begin (`since_ms`) of alerts that somebody has seen.
+        `acknowledged`: when somebody has seen an alert, by its id.
         """
         seconds = 0.0 if self._last_s is None else min(max(sample.monotonic_s - self._last_s, 0.0), MAX_GAP_S)
         self._last_s = sample.monotonic_s

@@ -10,7 +10,7 @@ from dashtop.alerts.rules import EVENT_RULES, EventRule, find_event_rule
 from dashtop.model.alert import Alert, AlertState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Mapping
 
     from dashtop.model.sample import Event, Sample
 
@@ -31,7 +31,7 @@ class EventAlerts:
         """Return the active alerts."""
         return tuple(self._alerts.values())
 
-    def update(self, sample: Sample, seconds: float, acknowledged: Collection[tuple[str, int]]) -> list[Alert]:
+    def update(self, sample: Sample, seconds: float, acknowledged: Mapping[str, int]) -> list[Alert]:
         """Fire for the events of a sample, and end what is over. Return the alerts whose state has changed."""
         changed = []
         for event in sample.events:
@@ -69,10 +69,10 @@ class EventAlerts:
         )
         return self._alerts[identity]
 
-    def _is_over(self, alert: Alert, sample: Sample, acknowledged: Collection[tuple[str, int]]) -> bool:
+    def _is_over(self, alert: Alert, sample: Sample, acknowledged: Mapping[str, int]) -> bool:
         clear_s = self._rules[alert.rule].clear_s
         if clear_s is not None:
             return self._quiet_s[alert.id] >= clear_s
-        if (alert.id, alert.since_ms) in acknowledged:
+        if acknowledged.get(alert.id, 0) >= (alert.since_ms or 0):
             return True
         return any(event.kind in _ENDING_EVENTS and event.gpu_uuid in {None, alert.gpu_uuid} for event in sample.events)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from dashtop.alerts.delivery import Told
+from dashtop.alerts.delivery import SentNotice
 from dashtop.model.alert import Alert, AlertState, Silence
 from dashtop.model.metric import Severity
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALERTS_FILE: Final = "alerts.json"
-TOLD_FILE: Final = "alert-notices.json"
+SENT_FILE: Final = "alert-notices.json"
 MARKS_FILE: Final = "alert-marks.json"
 MAX_BYTES: Final = 4_000_000
 RecordT = TypeVar("RecordT")
@@ -32,10 +32,9 @@ RecordT = TypeVar("RecordT")
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """Somebody has seen the episode of an alert that began at `since_ms`."""
+    """Somebody has seen the episode of an alert that was active at `time_ms`."""
 
     alert: str
-    since_ms: int
     by: str
     time_ms: int
 
@@ -64,25 +63,25 @@ class AlertFiles:
         """Replace the stored alerts."""
         self._write(ALERTS_FILE, {"version": 1, "alerts": [asdict(alert) for alert in alerts]})
 
-    def read_told(self) -> dict[str, dict[str, Told]]:
-        """Return what each channel was told, by alert."""
-        told: dict[str, dict[str, Told]] = {}
-        for entry in _get_list(self._read(TOLD_FILE), "told"):
+    def read_sent(self) -> dict[str, dict[str, SentNotice]]:
+        """Return the last notice of each alert that was sent, by channel and alert."""
+        sent: dict[str, dict[str, SentNotice]] = {}
+        for entry in _get_list(self._read(SENT_FILE), "sent"):
             if isinstance(entry, dict):
                 channel, alert = entry.pop("channel", None), entry.pop("alert", None)
-                parsed = _parse(Told, entry)
+                parsed = _parse(SentNotice, entry)
                 if isinstance(channel, str) and isinstance(alert, str) and parsed is not None:
-                    told.setdefault(channel, {})[alert] = parsed
-        return told
+                    sent.setdefault(channel, {})[alert] = parsed
+        return sent
 
-    def write_told(self, told: Mapping[str, Mapping[str, Told]]) -> None:
-        """Replace what each channel was told."""
+    def write_sent(self, sent: Mapping[str, Mapping[str, SentNotice]]) -> None:
+        """Replace the notices that were sent."""
         entries = [
             {"channel": channel, "alert": alert, **asdict(each)}
-            for channel, alerts in told.items()
+            for channel, alerts in sent.items()
             for alert, each in alerts.items()
         ]
-        self._write(TOLD_FILE, {"version": 1, "told": entries})
+        self._write(SENT_FILE, {"version": 1, "sent": entries})
 
     def read_changed_marks(self) -> Marks | None:
         """Return the marks if the file has changed since the last call."""

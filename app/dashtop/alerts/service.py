@@ -9,9 +9,10 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from dashtop.alerts.delivery import Delivery, Told
+from dashtop.alerts.delivery import Delivery
 from dashtop.alerts.engine import AlertEngine
 from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks
+from dashtop.alerts.identity import is_of_episode
 from dashtop.alerts.rules import RULES
 from dashtop.model.alert import AlertState, Silence
 from dashtop.model.metric import Severity
@@ -63,7 +64,6 @@ class AlertService:
         self._known: tuple[Alert, ...] = ()
         self._written: tuple[Alert, ...] = ()
         self._loaded = threading.Event()
-        self._told: dict[str, dict[str, Told]] = {}
         self._has_failed = False
         self._closing = threading.Event()
         self._wake = threading.Event()
@@ -72,7 +72,7 @@ class AlertService:
             channels,
             clock=clock,
             active=self._list_stored,
-            store=self._files.write_told,
+            store=self._files.write_sent,
             is_simulated=is_simulated,
         )
 
@@ -94,12 +94,13 @@ class AlertService:
             self._loaded.wait(START_TIMEOUT_S)
             self._engine = AlertEngine(self._rules, self._known)
         marks = self._marks
-        changed = self._engine.update(sample, self._list_acknowledged(marks))
+        acknowledged = {mark.alert: mark.time_ms for mark in marks.acknowledgements.values()}
+        changed = self._engine.update(sample, acknowledged)
         self._alerts = tuple(_mark(alert, marks, sample.time_ms) for alert in self._engine.alerts())
         if changed:
             self._delivery.offer_ended(alert for alert in changed if alert.state is AlertState.RESOLVED)
             self._wake.set()
-        return tuple(_build_event(alert, sample) for alert in changed if _is_told(alert))
+        return tuple(_build_event(alert, sample) for alert in changed if _is_reported(alert))
 
     def current(self) -> tuple[Alert, ...]:
         """Return the alerts that are pending, firing or recovering; see the Alerts port."""
@@ -108,10 +109,10 @@ class AlertService:
     def acknowledge(self, alert_id: str, by: str) -> Alert | None:
         """Mark an active alert as seen; see the Alerts port."""
         found = next((each for each in self._alerts if each.id == alert_id and each.state.is_active), None)
-        if found is None or found.since_ms is None:
+        if found is None:
             return None
         now_ms = self._clock.now_ms()
-        mark = Acknowledgement(alert_id, found.since_ms, by, now_ms)
+        mark = Acknowledgement(alert_id, by, now_ms)
         active = {each.id for each in self._alerts}
         self._change(
             lambda marks: Marks(
@@ -171,15 +172,11 @@ class AlertService:
             self._pending_changes.append(change)
         self._wake.set()
 
-    def _list_acknowledged(self, marks: Marks) -> frozenset[tuple[str, int]]:
-        return frozenset((mark.alert, mark.since_ms) for mark in marks.acknowledgements.values())
-
     # --- files --------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         self._try(self._load)
         self._loaded.set()
-        self._delivery.start(self._told)
         while not self._closing.is_set():
             self._wake.wait(FILE_INTERVAL_S)
             self._wake.clear()
@@ -197,7 +194,6 @@ class AlertService:
 
     def _load(self) -> None:
         self._known = self._files.read_alerts()
-        self._told = self._files.read_told()
         self._marks = self._files.read_changed_marks() or self._marks
 
     def _synchronize(self) -> None:
@@ -215,8 +211,11 @@ class AlertService:
         with self._lock:
             if marks is not None and not self._pending_changes:
                 self._marks = marks
+        if not self._is_writer():
+            return
+        self._delivery.start(self._files.read_sent)
         active = tuple(alert for alert in self._alerts if alert.state.is_active)
-        if active != self._written and self._is_writer():
+        if active != self._written:
             self._files.write_alerts(active)
             self._written = active
 
@@ -224,7 +223,7 @@ class AlertService:
 def _mark(alert: Alert, marks: Marks, now_ms: int) -> Alert:
     """Return the alert with what people have said about it."""
     mark = marks.acknowledgements.get(alert.id)
-    if mark is not None and mark.since_ms == alert.since_ms:
+    if mark is not None and is_of_episode(mark.time_ms, alert.since_ms):
         alert = replace(alert, acked_by=mark.by, acked_ms=mark.time_ms)
     silence = next((each for each in marks.silences.values() if _is_silenced(alert, each, now_ms)), None)
     return alert if silence is None else replace(alert, silenced_by=silence.id)
@@ -239,7 +238,7 @@ def _is_silenced(alert: Alert, silence: Silence, now_ms: int) -> bool:
     )
 
 
-def _is_told(alert: Alert) -> bool:
+def _is_reported(alert: Alert) -> bool:
     """Return whether a change is an event: the beginning and end of what had fired, without what another explains."""
     return alert.state in _EVENT_KINDS and alert.since_ms is not None and alert.inhibited_by is None
 

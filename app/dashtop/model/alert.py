@@ -58,7 +58,7 @@ class Alert:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelStatus:
-    """A channel for notices: what it has told last, and why it fails at present, if it does."""
+    """A channel for notices: when it took the last one, and why it fails at present, if it does."""
 
     name: str
     kind: str
