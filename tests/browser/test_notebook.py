@@ -182,7 +182,8 @@ def hub_page(hub: NotebookHost, page: Page) -> Page:
 def expect_live_values(shown: Page | FrameLocator) -> None:
     """Wait until the page of dashtop is live and has painted a value."""
     shown.locator("html[data-live=live]").wait_for(state="attached")
-    shown.locator("[data-metric='gpu.temperature']:visible").filter(has_text=re.compile(r"^\d+$")).first.wait_for()
+    values = shown.locator("[data-metric]:visible, td:visible")
+    values.filter(has_text=re.compile(r"^\d[\d.]*( (%|°C|W))?$")).first.wait_for()
 
 
 def run_cell(page: Page, host: NotebookHost, base: str, code: str) -> FrameLocator:

@@ -155,6 +155,31 @@ def test_pending_events_are_selected_too(storage: Storage) -> None:
     history.close()
 
 
+def test_limit_selects_the_newest_events_written_or_pending(storage: Storage) -> None:
+    history = storage.history()
+    texts = [f"event {number}" for number in range(6)]
+    for number, text in enumerate(texts[:4]):
+        event = Event(time_ms=NOON_MS + number, kind="xid", severity=Severity.INFO, text=text)
+        history.append(make_sample(number, time_ms=NOON_MS + 1000 * number, events=(event,)))
+    wait_until_written(history)
+    late = tuple(
+        Event(time_ms=NOON_MS + 4 + n, kind="ecc", severity=Severity.INFO, text=texts[4 + n]) for n in range(2)
+    )
+    history.append(make_sample(9, time_ms=NOON_MS + 9000, events=late))
+
+    def read(limit: int, *kinds: str) -> list[str]:
+        found = history.events(NOON_MS, NOON_MS + 9000, EventFilter(kinds=kinds, limit=limit))
+        return [event.text for event in found]
+
+    for _ in ("pending", "written"):
+        assert read(3) == texts[3:]
+        assert read(2, "xid") == texts[2:4]
+        assert read(100) == texts
+        assert read(0) == []
+        wait_until_written(history)
+    history.close()
+
+
 def test_oldest_frequent_events_are_deleted_and_rare_ones_kept(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

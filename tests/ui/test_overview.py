@@ -56,7 +56,8 @@ class WithEvents(Recorded):
 
     def events(self, start_ms: int, end_ms: int, wanted: EventFilter = ALL_EVENTS) -> tuple[Event, ...]:
         self.event_queries += 1
-        return tuple(event for event in self.all if start_ms <= event.time_ms < end_ms and wanted.matches(event))
+        found = [event for event in self.all if start_ms <= event.time_ms < end_ms and wanted.matches(event)]
+        return tuple(found[-(wanted.limit or len(found)) :])
 
     def status_message(self) -> str | None:
         return self.status

@@ -28,16 +28,20 @@ EVENT_INDEX = "CREATE INDEX IF NOT EXISTS event_kind ON event (kind, severity, t
 
 
 def read_events(connection: Connection, start_ms: int, end_ms: int, wanted: EventFilter) -> tuple[Event, ...]:
-    """Return the newest events in [start_ms, end_ms) that are wanted, in ascending time; see MAX_RESULTS."""
+    """Return the newest events in [start_ms, end_ms) that are wanted, in ascending time.
+
+    Without a limit MAX_RESULTS and MIN_RESULTS_OF_A_KIND apply.
+    """
+    limit = MAX_RESULTS if wanted.limit is None else min(wanted.limit, MAX_RESULTS)
     kinds = wanted.kinds
     if wanted.severities and not kinds:
         kinds = tuple(_list_kinds(connection))  # with both, the query uses the index: 1 ms instead of 300
-    rows = _select(connection, start_ms, end_ms, kinds, wanted.severities, wanted.gpu_uuid, MAX_RESULTS)
-    if len(rows) == MAX_RESULTS:
+    rows = _select(connection, start_ms, end_ms, kinds, wanted.severities, wanted.gpu_uuid, limit)
+    if wanted.limit is None and len(rows) == MAX_RESULTS:
         kinds = kinds or tuple(_list_kinds(connection))
         for kind, severity in product(kinds, wanted.severities or tuple(Severity)):
-            limit = MIN_RESULTS_OF_A_KIND
-            rows |= _select(connection, start_ms, end_ms, (kind,), (severity,), wanted.gpu_uuid, limit)
+            group = (kind,), (severity,), wanted.gpu_uuid, MIN_RESULTS_OF_A_KIND
+            rows |= _select(connection, start_ms, end_ms, *group)
     return tuple(event for _, event in sorted(rows.items(), key=lambda item: (item[1].time_ms, item[0])))
 
 

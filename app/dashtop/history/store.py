@@ -131,7 +131,8 @@ class HistoryStore:
         pending = [event for record in self._writer.pending() for event in record.events]
         written = self._read(lambda connection: read_events(connection, start_ms, end_ms, wanted)) or ()
         fitting = (event for event in pending if start_ms <= event.time_ms < end_ms and wanted.matches(event))
-        return tuple(dict.fromkeys([*written, *fitting]))
+        found = tuple(dict.fromkeys([*written, *fitting]))
+        return found if wanted.limit is None else found[max(len(found) - wanted.limit, 0) :]
 
     def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         """Return the spans of GPU processes; see the History port."""

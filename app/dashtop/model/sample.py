@@ -127,11 +127,12 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventFilter:
-    """Selects events. Empty or None: any."""
+    """Selects events. Empty or None: any. `limit`: only so many of the newest."""
 
     kinds: tuple[str, ...] = ()
     severities: tuple[Severity, ...] = ()
     gpu_uuid: str | None = None
+    limit: int | None = None
 
     def matches(self, event: Event) -> bool:
         """Return whether an event is selected."""

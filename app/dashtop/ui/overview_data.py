@@ -13,7 +13,7 @@ from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
 from dashtop.model.text import sanitize_text
-from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
 from dashtop.ui.gpu_state import Condition, GpuCounts, Occupancy, classify_gpus, count_gpus, read_states
 from dashtop.ui.parts import Table, calculate_version
@@ -47,7 +47,9 @@ TOTAL_COLUMNS: Final = (
     *("disk", "disk_percent", "disk_level"),
 )
 MAX_EVENTS: Final = 5
-_EVENT_SPANS_MS: Final = (HOUR_MS, DAY_MS, 7 * DAY_MS)
+_EVENTS_SPAN_MS: Final = 7 * DAY_MS
+_MAX_STARTS: Final = 2_000
+"""Events that are searched for the start of a problem."""
 _EVENTS_INTERVAL_MS: Final = 5 * SECOND_MS
 
 _SEVERITIES: Final = (Severity.CRITICAL, Severity.WARNING)
@@ -207,7 +209,8 @@ def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) 
 
 def _read_problem_starts(history: History, wanted: Sequence[str], now_ms: int) -> dict[str, int]:
     kinds = tuple(kind for each in _FIRST_EVENTS.values() for kind in each)
-    return _find_starts(history.events(now_ms - 7 * DAY_MS, now_ms + 1, EventFilter(kinds=kinds)), wanted)
+    events = history.events(now_ms - _EVENTS_SPAN_MS, now_ms + 1, EventFilter(kinds=kinds, limit=_MAX_STARTS))
+    return _find_starts(events, wanted)
 
 
 def _find_starts(events: Sequence[Event], wanted: Sequence[str]) -> dict[str, int]:
@@ -339,14 +342,10 @@ def read_recent_events(context: PanelContext) -> list[Json]:
 
 
 def _read_newest_events(history: History, sample: Sample) -> list[Json]:
-    """Look for them in the last hour, then in longer spans: most machines have some in an hour."""
     devices = {gpu.device.uuid: gpu.device for gpu in sample.gpus}
-    events: tuple[Event, ...] = ()
-    for span_ms in _EVENT_SPANS_MS:
-        events = history.events(sample.time_ms - span_ms, sample.time_ms + 1)
-        if len(events) >= MAX_EVENTS:
-            break
-    return [_encode_event(event, devices.get(event.gpu_uuid or "")) for event in events[: -MAX_EVENTS - 1 : -1]]
+    end_ms = sample.time_ms + 1
+    events = history.events(end_ms - _EVENTS_SPAN_MS, end_ms, EventFilter(limit=MAX_EVENTS))
+    return [_encode_event(event, devices.get(event.gpu_uuid or "")) for event in reversed(events)]
 
 
 def _encode_event(event: Event, device: Device | None) -> Json:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # Every history has some of these, from its first sample on.
 _START_METRICS = ("system.cpu.usage_percent", "gpu.temperature", "gpu.memory.used_gb", "gpu.utilization.gpu")
-_EVENTS = EventFilter(kinds=EVENT_KINDS)
+# The newest of all GPUs; a chart shows at most _MAX_EVENTS of one.
+_EVENTS = EventFilter(kinds=EVENT_KINDS, limit=2_000)
 _EVENTS_INTERVAL_MS = 10_000
 _MAX_EVENTS = 500
 

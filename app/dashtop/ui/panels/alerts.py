@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOG_SPAN_MS: Final = 7 * DAY_MS
 MAX_LOG_ROWS: Final = 50
 _LOG_PERIOD_MS: Final = 10_000
-_LOG: Final = EventFilter(kinds=("alert_firing", "alert_resolved"))
+_LOG: Final = EventFilter(kinds=("alert_firing", "alert_resolved"), limit=MAX_LOG_ROWS)
 _RANKS: Final = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _TITLES: Final = {rule.id: rule.title for rule in RULES} | {rule.id: rule.title for rule in EVENT_RULES}
 
@@ -102,7 +102,7 @@ def log_parts(context: PanelContext) -> list[Part]:
     key = f"alert-log|{end_ms}|{context.services.history.read_status().version}"
 
     def read() -> tuple[Event, ...]:
-        return context.services.history.events(end_ms - LOG_SPAN_MS, end_ms, _LOG)[-MAX_LOG_ROWS:][::-1]
+        return context.services.history.events(end_ms - LOG_SPAN_MS, end_ms, _LOG)[::-1]
 
     events: Sequence[Event] = context.cache.get_or_create(key, read)
     version = calculate_version(repr([(event.time_ms, event.text) for event in events]))
