@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from dashtop.ui.parts import MAX_ENTRIES, DeltaEncoder, Part, RenderCache, Table, calculate_version
+from dashtop.ui.parts import MAX_AGE_S, MAX_ENTRIES, DeltaEncoder, Part, RenderCache, Table, calculate_version
 
 SNAPSHOT = {
     "sequence": 1,
@@ -109,6 +110,17 @@ def test_a_failed_rendering_is_tried_again() -> None:
     with pytest.raises(ZeroDivisionError):
         cache.get_or_create("charts", fail)
     assert cache.get_or_create("charts", lambda: 1) == 1
+
+
+def test_expired_values_do_not_wait_for_a_full_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, begin_s = RenderCache(Flask("test")), time.monotonic()
+    cache.get_or_create("old", lambda: 1)
+    monkeypatch.setattr(time, "monotonic", lambda: begin_s + MAX_AGE_S / 2)
+    cache.get_or_create("young", lambda: 2)
+    monkeypatch.setattr(time, "monotonic", lambda: begin_s + MAX_AGE_S + 1)
+    cache.get_or_create("new", lambda: 3)
+    assert cache._cache.get_many("old", "young", "new") == [None, 2, 3]
+    assert [key for _, key in cache._ages] == ["young", "new"]
 
 
 def test_number_of_values_and_of_locks_is_limited() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import zlib
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -26,7 +28,7 @@ ValueT = TypeVar("ValueT")
 UNVERSIONED_PARTS: Final = frozenset({"cores", "error"})
 MAX_ENTRIES: Final = 256
 # Keys name the moment that a value is for, so no value becomes wrong; the limit frees memory.
-MAX_AGE_S: Final = 300
+MAX_AGE_S: Final = 60
 
 
 class Part(NamedTuple):
@@ -101,6 +103,7 @@ class RenderCache:
     def __init__(self, server: Flask) -> None:
         config = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
         self._cache = Cache(server, config=config)
+        self._ages: deque[tuple[float, str]] = deque()
         self._creating: dict[str, tuple[threading.Lock, int]] = {}
         self._creating_lock = threading.Lock()
 
@@ -117,7 +120,19 @@ class RenderCache:
                 if value is None:
                     value = create()
                     self._cache.set(key, value)
+                    self._delete_expired(key)
         return value
+
+    def _delete_expired(self, new_key: str) -> None:
+        """Note when `new_key` expires, and delete what has expired: the cache itself keeps that until it is full."""
+        now_s = time.monotonic()
+        with self._creating_lock:
+            self._ages.append((now_s + MAX_AGE_S, new_key))
+            expired = []
+            while self._ages[0][0] < now_s:
+                expired.append(self._ages.popleft()[1])
+        for key in expired:
+            self._cache.delete(key)
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
