@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pynvml
@@ -11,6 +14,7 @@ from tests.processes import Running, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.browser.conftest import BrowserTab
     from tests.fake_nvml.fixtures import WorldFactory
@@ -54,28 +58,98 @@ def test_the_overview_is_the_first_page_and_fits_a_window(demo: Running, new_tab
     assert tab.errors == []
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the overview shows of a GPU: the state of its row, the text of the state, of its tooltip and of its problem.
+
+    `problem` is empty where nobody has to act.
+    """
+
+    condition: str
+    label: str
+    detail: str = ""
+    problem: str = ""
+
+
+SLOWED = "HW Thermal Slowdown"
+EXPECTED = {
+    "0": Seen(condition="busy", label="Busy"),
+    "1": Seen(condition="idle_held", label="Idle, held"),
+    "2": Seen(condition="free", label="Free"),
+    "3": Seen(condition="throttled", label="Throttled", detail=SLOWED, problem=SLOWED),
+    "4": Seen(
+        condition="lost",
+        label="Lost",
+        detail="The GPU has fallen off the bus",
+        problem="The GPU has fallen off the bus",
+    ),
+    "5": Seen(condition="asleep", label="Asleep", detail="The GPU is asleep (dashtop does not wake it)"),
+    "8": Seen(condition="split", label="MIG", detail="Split into MIG instances, which report it"),
+}
+# Records what each snapshot shows, with the time of its sample.
+RECORD = """() => { window.seen = []; dashtop.painters.push(({ time }) => window.seen.push([time, Object.fromEntries(
+  [...document.querySelectorAll('[data-gpu-table] tr')].map(row => [row.dataset.openGpu, {
+    condition: row.dataset.gpuState, label: row.querySelector('.state').textContent,
+    detail: row.querySelector('.state').title,
+    problem: [...document.querySelectorAll(`.problem:has([data-open-gpu="${row.dataset.openGpu}"]) .problem-text`)]
+      .map(text => text.textContent).join() }]))])); }"""
+NAMES_IN_ORDER = "() => [...document.querySelectorAll('[data-gpu-table] .row-name')].map(name => name.textContent)"
+
+
+def start_with_sysfs(folder: Path) -> Path:
+    """Return a command like dashtop that reads the power states of GPUs below `folder`, and not below /sys."""
+    command = folder / "dashtop-with-sysfs"
+    command.write_text(
+        f"#!{sys.executable}\n"
+        "from pathlib import Path\n"
+        "from dashtop.cli import main\n"
+        "from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader\n"
+        f"SubprocessGpuReader.__init__.__kwdefaults__['sys_root'] = Path({str(folder)!r})\n"
+        "main()\n"
+    )
+    command.chmod(0o755)
+    return command
+
+
 def test_states_are_recognised_within_two_ticks(
-    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab], width: int
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab], tmp_path: Path
 ) -> None:
+    """One page: GPU 1 is held but idle, 2 free; then 3 is throttled, 4 lost, 5 asleep; 8 has MIG instances."""
     world = nvml_world("h100x8")
     idle = {"gpu": 0, "memory": 0}
     held = [{"pid": 900_001, "name": "x", "type": "C", "used_memory": 2**33}]
     world.set(1, "utilization", idle).set(1, "processes", held)
     world.set(2, "utilization", idle).set(2, "processes", []).set(2, "memory.used", 2**30)
+    world.data["gpus"].append(nvml_world("a100_mig").gpu(0))
+    sleeper = nvml_world({**world.data, "gpus": [world.gpu(5)]})
+    sleeper.write_sysfs(tmp_path)
     world.save()
-    with running("--interval", "0.5", "--no-persist", env=world.env()) as server:
-        tab = new_tab(width=width).open(server.url, page="overview")
-        tab.wait_until(f"() => ({STATE})(1) === 'idle_held' && ({STATE})(2) === 'free'")
+    command = start_with_sysfs(tmp_path)
+    with running("--interval", "0.5", "--no-persist", command=command, env=world.env()) as server:
+        tab = new_tab().open(server.url, page="overview")
+        tab.wait_until(f"() => ({STATE})(1) === 'idle_held' && ({STATE})(2) === 'free' && ({STATE})(8) === 'split'")
+        assert tab.text("[data-tile=free]").split() == ["Free", "1", "of", "10"]
+        tab.page.evaluate(RECORD)
         world.set(3, "clocks_event_reasons", 0x40)
+        sleeper.gpu(0)["runtime_status"] = "suspended"
+        sleeper.write_sysfs(tmp_path)
         world.set_return("*", pynvml.NVML_ERROR_GPU_IS_LOST, gpu=4).save()
-        tab.wait_until(f"() => ({STATE})(3) === 'throttled' && ({STATE})(4) === 'lost'")
-        names = "() => [...document.querySelectorAll('.problem-name')].map(name => name.textContent)"
-        tab.wait_until(f"() => ({names})().filter(name => /GPU [34]/.test(name)).length === 2")
-        assert tab.text("[data-tile=free]").split() == ["Free", "1", "of", "7"]
+        began = time.time() * 1000
+        tab.wait_until("began => window.seen.filter(([time]) => time > began).length >= 2", began)
+        _, shown = [row for row in tab.page.evaluate("window.seen") if row[0] > began][1]
+        assert {index: Seen(**shown[index]) for index in EXPECTED} == EXPECTED
+        # Lost and sleeping GPUs, and the parent of MIG instances, are not in the denominator.
+        assert tab.text("[data-tile=free]").split() == ["Free", "1", "of", "8"]
+        assert tab.text("[data-tile=unavailable]").split() == ["Unavailable", "2"]
+        assert tab.text("[data-free-count]") == "1 of 8 free"
         assert "1 free" in tab.page.title()
-        assert "problems" in tab.page.title()
-        assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert "2 problems" in tab.page.title()
+        names = tab.page.evaluate(NAMES_IN_ORDER)
+        assert names[8:] == ["GPU 8", "GPU 8 · MIG 3g.20gb", "GPU 8 · MIG 3g.20gb"]
+        assert tab.page.locator("[data-gpu-table] .is-instance").count() == 2
+        for width in (1440, 390):
+            tab.page.set_viewport_size({"width": width, "height": 844})
+            assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert tab.errors == []
 
 
