@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.alerts.engine import AlertEngine
-from dashtop.alerts.rules import RULES, Mode, Rule, Scope
+from dashtop.alerts.rule import Mode, Rule, Scope
+from dashtop.alerts.rules import RULES
 from dashtop.metrics.xid import xid_event
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.alerts.event_alerts import EventAlerts
 from dashtop.alerts.identity import build_id
-from dashtop.alerts.rules import HeldProcess, Measured, Mode, Rule, Scope, Steady
+from dashtop.alerts.rule import HeldProcess, Measured, Mode, Rule, Scope, Steady
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES, Gpu

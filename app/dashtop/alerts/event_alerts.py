@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dashtop.alerts.event_rules import EVENT_RULES, find_event_rule
 from dashtop.alerts.identity import build_id
-from dashtop.alerts.rules import EVENT_RULES, EventRule, find_event_rule
 from dashtop.model.alert import Alert, AlertState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dashtop.alerts.rule import EventRule
     from dashtop.model.sample import Event, Sample
 
 # The driver was reloaded, or the GPU was reset: an earlier error is over.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dashtop.alerts.channels import Channel
-    from dashtop.alerts.rules import Rule
+    from dashtop.alerts.rule import Rule
     from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Sample

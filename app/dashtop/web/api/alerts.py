@@ -17,7 +17,7 @@ from dashtop.web.api import serializers
 from dashtop.web.api.context import json_response
 
 if TYPE_CHECKING:
-    from dashtop.alerts.rules import EventRule, Rule
+    from dashtop.alerts.rule import EventRule, Rule
     from dashtop.web.api.context import Context
     from dashtop.web.api.params import (
         AckBody,

@@ -1,0 +1,122 @@
+"""Detectors: rules that judge several readings together, over GPUs and their processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dashtop.alerts.rule import HOUR, MINUTE, HeldProcess, Measured, Mode, Rule, Scope, Steady
+from dashtop.model.metric import GIB, Severity
+from dashtop.model.sample import PROCESSES
+
+if TYPE_CHECKING:
+    from dashtop.model.sample import Gpu
+
+_UTILIZATION: Final = "gpu.utilization.gpu"
+_POWER, _POWER_LIMIT = "gpu.power.current_watts", "gpu.power.max_watts"
+
+# A GPU whose processes wait for each other shows full utilization: NCCL spins at 100 % with 152 of 700 W
+# (NVIDIA/nccl#1550), or about 70 W (#968), and SM activity is not 0 either. Without activity metrics (GPM) it is not
+# judged: a small model on a large GPU draws as little.
+_MAX_HANG_ACTIVITY: Final = {
+    "gpu.utilization.compute": 35.0,
+    "gpu.utilization.tensor": 0.5,
+    "gpu.utilization.dram": 2.0,
+}
+_LINK_TRAFFIC: Final = ("gpu.pcie.tx_mbps", "gpu.pcie.rx_mbps", "gpu.nvlink.tx_mbps", "gpu.nvlink.rx_mbps")
+_MIN_HANG_UTILIZATION, _MAX_HANG_POWER, _MAX_HANG_TRAFFIC_MBPS = 95.0, 0.35, 1.0
+
+
+def _score_hang(gpu: Gpu) -> float | None:
+    load, power = gpu.values.get(_UTILIZATION), gpu.values.get(_POWER)
+    limit, used = gpu.values.get(_POWER_LIMIT), gpu.values.get("gpu.memory.used_gb")
+    activity = [(gpu.values.get(key), highest) for key, highest in _MAX_HANG_ACTIVITY.items()]
+    if load is None or power is None or limit is None or used is None or any(value is None for value, _ in activity):
+        return None
+    is_quiet = all((gpu.values.get(key) or 0.0) < _MAX_HANG_TRAFFIC_MBPS for key in _LINK_TRAFFIC)
+    is_inactive = all(value is not None and value <= highest for value, highest in activity)
+    is_waiting = load >= _MIN_HANG_UTILIZATION and power <= _MAX_HANG_POWER * limit
+    return float(bool(gpu.processes) and is_waiting and is_quiet and is_inactive)
+
+
+def _list_steady(gpu: Gpu) -> tuple[Steady, ...]:
+    power, limit = gpu.values.get(_POWER) or 0.0, gpu.values.get(_POWER_LIMIT) or 0.0
+    used, total = gpu.values.get("gpu.memory.used_gb") or 0.0, gpu.values.get("gpu.memory.total_gb") or 0.0
+    return (Steady(power, 0.03 * limit), Steady(used, 0.001 * total))
+
+
+def _score_unowned_memory(gpu: Gpu) -> float | None:
+    """Score 1 where memory in use belongs to no process that is known. All owners and sizes must be known."""
+    used, total = gpu.values.get("gpu.memory.used_gb"), gpu.values.get("gpu.memory.total_gb")
+    sizes = [process.gpu_memory_bytes for process in gpu.processes]
+    if used is None or total is None or PROCESSES in gpu.unavailable or gpu.device.shares_host_memory:
+        return None
+    if None in sizes or any(process.info.foreign for process in gpu.processes):
+        return None
+    return float(used - sum(size or 0 for size in sizes) / GIB > max(4.0, 0.1 * total))
+
+
+def _measure_unowned_memory(gpu: Gpu) -> Measured:
+    used = gpu.values.get("gpu.memory.used_gb") or 0.0
+    return Measured(used - sum(process.gpu_memory_bytes or 0 for process in gpu.processes) / GIB)
+
+
+def _score_idle(held: HeldProcess) -> float | None:
+    """Score 1 while a compute process holds memory and does not compute.
+
+    Without a utilization by process, a sole holder is judged by the GPU's. That of a MIG instance is never known.
+    """
+    process, gpu = held
+    size, total = process.gpu_memory_bytes, gpu.values.get("gpu.memory.total_gb")
+    if "C" not in process.kind or size is None or total is None or size < max(GIB, 0.05 * total * GIB):
+        return None
+    if process.sm_percent is not None:
+        return float(process.sm_percent == 0)
+    load = gpu.values.get(_UTILIZATION)
+    return None if len(gpu.processes) > 1 or load is None else float(load <= 1)
+
+
+DETECTORS: Final = (
+    Rule(
+        id="hang",
+        title="Processes that may hang",
+        scope=Scope.GPU,
+        severity=Severity.WARNING,
+        mode=Mode.MEAN,
+        for_s=10 * MINUTE,
+        threshold=0.99,
+        score=_score_hang,
+        steady=_list_steady,
+        clear_s=MINUTE,
+        measure=lambda gpu: Measured(gpu.values.get(_POWER), gpu.values.get(_POWER_LIMIT)),
+        message="{gpu} shows full utilization but draws a steady {value:.0f} of {limit:.0f} W for {duration}: its"
+        " processes may hang.",
+        advice="Look at their logs and stacks (py-spy dump --pid PID); NCCL waits like this for a rank that is gone.",
+    ),
+    Rule(
+        id="idle_hold",
+        title="Memory held without computing",
+        scope=Scope.PROCESS,
+        severity=Severity.INFO,
+        mode=Mode.MEAN,
+        for_s=HOUR,
+        threshold=0.99,  # one health check must not excuse hours
+        escalate_after_s=3 * HOUR,
+        score=_score_idle,
+        measure=lambda held: Measured((held.process.gpu_memory_bytes or 0) / GIB),
+        clear_s=MINUTE,
+        message="{process} holds {value:.1f} GiB on {gpu} and has not computed for {duration}.",
+        advice="Ask its owner whether it is still needed.",
+    ),
+    Rule(
+        id="orphan_memory",
+        title="GPU memory without a process",
+        scope=Scope.GPU,
+        severity=Severity.WARNING,
+        for_s=10 * MINUTE,
+        score=_score_unowned_memory,
+        clear_s=MINUTE,
+        measure=_measure_unowned_memory,
+        message="{value:.1f} GiB on {gpu} belong to no running process.",
+        advice="Look for processes in containers that ended badly; a reset frees the memory.",
+    ),
+)
