@@ -162,11 +162,11 @@
       item.querySelector("button").onclick = () => send("DELETE", `silences/${silence.id}`);
     });
     write(find("silences-empty"), snapshot.silences.length ? "" : "Nothing is silenced.");
-    paintChannels(snapshot.channels);
   }
 
-  function paintChannels(channels) {
+  function paintChannels({ channels }) {
     const list = find("channels");
+    if (!list || !channels || !list.closest(".panel").offsetParent) return;
     fit(list, channels.length, (parent) => buildEntry(parent, "Test"));
     channels.forEach((channel, position) => {
       const item = list.children[position];
@@ -189,5 +189,5 @@
     write(bell.querySelector("[data-bell-text]"), count ? `Alerts: ${count}, ${worst}` : "Alerts: none");
   }
 
-  painters.push(paintBell, paintFiring, paintLog, paintSilences);
+  painters.push(paintBell, paintFiring, paintLog, paintSilences, paintChannels);
 })();

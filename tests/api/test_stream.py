@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import sys
@@ -18,7 +19,7 @@ from dashtop.model.errors import CollectionEndedError
 from dashtop.model.ports import Services, SystemClock
 from dashtop.web.api import sse as stream
 from dashtop.web.api.context import MAX_STREAMS, Context
-from dashtop.web.api.params import GpuParams
+from dashtop.web.api.params import StreamParams
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.processes import ROOT, Running, eventually, running
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from flask.testing import FlaskClient
 
+    from dashtop.alerts.service import AlertService
     from dashtop.model.sample import Sample
 
 OPTIONS = ("--demo", "2", "--interval", "0.5", "--rate-limit", "1000/second")
@@ -124,12 +126,52 @@ def test_stream_sends_heartbeats_without_new_samples() -> None:
     services = Services(latest=latest, history=make_history(), alerts=make_alerts(), clock=SystemClock())
     context = Context(services=services)
     with Flask("test").test_request_context():
-        response = stream.stream(context, GpuParams())
+        response = stream.stream(context, StreamParams())
         parts = list(response.response)
         response.close()
     assert [part[:2] for part in parts] == [b"re", b"id", b": ", b": "]
     for _ in range(MAX_STREAMS):
         context.stream_limiter.acquire()
+
+
+class FailingRows(FixedSample):
+    """GPU 1 fails with the second sample, and has recovered in the last one."""
+
+    def __init__(self, alerts: AlertService) -> None:
+        super().__init__(self._build(1, failed=0.0))
+        self._alerts = alerts
+        self._failed = iter((1.0, 1.0, 0.0, 0.0))
+
+    @staticmethod
+    def _build(sequence: int, failed: float) -> Sample:
+        return make_sample(sequence, gpus=(make_gpu(1, values={"gpu.remapped_rows.failure": failed}),))
+
+    def wait(self, after_sequence: int, timeout_s: float) -> Sample | None:
+        failed = next(self._failed, None)
+        if failed is None:
+            raise CollectionEndedError("over")
+        sample = self._build(after_sequence + 1, failed)
+        self._alerts.update(sample)
+        return sample
+
+
+@pytest.mark.parametrize(("alerts", "snapshots"), [("0", 5), ("1", 5), ("only", 0)])
+def test_alerts_are_sent_when_they_fire_and_end_if_wanted(alerts: str, snapshots: int) -> None:
+    from flask import Flask
+
+    service = make_alerts()
+    service.start()
+    services = Services(latest=FailingRows(service), history=make_history(), alerts=service, clock=SystemClock())
+    with Flask("test").test_request_context():
+        response = stream.stream(
+            Context(services=services), StreamParams.model_validate({"gpu_id": 1, "alerts": alerts})
+        )
+        events = b"".join(response.response).decode().split("\n\n")  # type: ignore[arg-type]
+        response.close()
+    found = [json.loads(event.partition("data: ")[2]) for event in events if event.startswith("event: alert")]
+    expected = [] if alerts == "0" else [("remap_failed", "firing"), ("remap_failed", "resolved")]
+    assert [(each["rule"], each["state"]) for each in found] == expected
+    assert sum(event.startswith("id: ") for event in events) == snapshots
 
 
 class ManySamples(FixedSample):
@@ -147,7 +189,7 @@ def test_slow_client_is_disconnected() -> None:
         latest=ManySamples(make_sample(gpus=(make_gpu(0),))), history=make_history(), alerts=make_alerts(), clock=clock
     )
     with Flask("test").test_request_context():
-        parts = iter(stream.stream(Context(services=services), GpuParams()).response)
+        parts = iter(stream.stream(Context(services=services), StreamParams()).response)
     for taken_s in (0.0, 0.0, 0.5, 1.9):
         assert next(parts)
         clock.advance(taken_s)

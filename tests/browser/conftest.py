@@ -114,8 +114,12 @@ POINTS = """chart => {
 def open_browser_tab(
     browser: Browser, *, width: int = 1440, height: int = 2600, **options: Any
 ) -> Iterator[BrowserTab]:
-    """Open a tab in its own browser profile. Charts are drawn when they are on the screen: all are, at that height."""
-    context = browser.new_context(viewport={"width": width, "height": height}, **options)
+    """Open a tab in its own browser profile. Charts are drawn when they are on the screen: all are, at that height.
+
+    Without a service worker unless `options` allow it: Playwright cannot intercept the requests that one answers.
+    """
+    size: Any = {"width": width, "height": height}
+    context = browser.new_context(viewport=size, **{"service_workers": "block", **options})
     try:
         yield BrowserTab(context.new_page())
     finally:

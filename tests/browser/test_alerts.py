@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tests.alerts.receivers import webhook
-from tests.processes import running
+from tests.browser.conftest import BrowserTab
+from tests.processes import eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.browser.conftest import BrowserTab
     from tests.fake_nvml.fixtures import WorldFactory
     from tests.processes import Running
 
@@ -57,11 +59,85 @@ def test_alert_is_seen_acknowledged_and_silenced_from_the_page(
             assert tab.errors == []
 
 
+NOTIFICATIONS = """async () => (await (await navigator.serviceWorker.ready).getNotifications())
+  .map(({tag, title, body}) => ({tag, title, body}))"""
+ACKNOWLEDGE_ALL = """async () => {
+  for (const {id} of await (await fetch("api/v1/system/alerts?state=firing")).json()) {
+    const headers = {"Content-Type": "application/json"};
+    await fetch(`api/v1/system/alerts/${id}/ack`, {method: "POST", headers, body: "{}"});
+  }
+}"""
+TOKEN = "correct-horse-battery"
+
+
+def wait_for_notifications(tab: BrowserTab, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = eventually(
+        lambda: [shown] if len(shown := tab.page.evaluate(NOTIFICATIONS)) == count else [], 20, 0.1
+    )[0]
+    return found
+
+
+def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab], tmp_path: Path
+) -> None:
+    world = nvml_world("h100x8")
+    world.save()
+    env = {**world.env(), "DASHTOP_DATA_DIR": str(tmp_path)}
+    options = ("--interval", "0.5", "--url-prefix", "/gpu/", "--token", TOKEN)
+    with running(*options, env=env) as server:
+        tab = new_tab(service_workers="allow", permissions=["notifications"])
+        tab.open(f"{server.url}?token={TOKEN}&page=alerts")
+        note = "[data-this-browser] .alert-note"
+        tab.wait_until(f"() => document.querySelector('{note}').textContent.startsWith('Off')")
+        tab.page.click("[data-this-browser] >> text=Turn on")
+        tab.wait_until(f"() => document.querySelector('{note}').textContent.startsWith('On')")
+        assert tab.page.evaluate("async () => (await navigator.serviceWorker.ready).scope").endswith("/gpu/")
+        other = BrowserTab(tab.page.context.new_page())
+        other.open(f"{server.url}?page=alerts")
+
+        world.add_event(3, "xid", 79).save()
+        (shown,) = wait_for_notifications(tab, 1)
+        assert shown["title"].startswith("Critical · ")
+        assert shown["body"].startswith("GPU 3: ")
+        assert "(XID 79)" in shown["body"]
+        locks = "async () => (await navigator.locks.query()).held.length"
+        assert other.page.evaluate(locks) == 1
+
+        tab.page.evaluate("async () => (await (await navigator.serviceWorker.ready).getNotifications())[0].close()")
+        eventually(lambda: "xid 79" in (tmp_path / "alerts.json").read_text())
+        server.stop(signal.SIGKILL)
+        port = urlsplit(server.url).port
+        with running(*options, env=env, port=port or 0) as again:
+            tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === '1'")
+            other.wait_for_state("live").errors.clear()  # of the time without a server
+            world.add_event(5, "xid", 79).save()
+            (second,) = wait_for_notifications(tab, 1)
+            assert second["body"].startswith("GPU 5"), "GPU 3 was told before the restart"
+
+            tab.page.close()  # the other tab goes on
+            world.add_event(6, "xid", 79).save()
+            wait_for_notifications(other, 2)
+            other.page.evaluate(ACKNOWLEDGE_ALL)
+            wait_for_notifications(other, 0)
+            other.page.click("[data-this-browser] >> text=Turn off")
+            eventually(lambda: other.page.evaluate(locks) == 0)
+            assert again.process.poll() is None
+            assert other.errors == []
+
+
 def test_page_without_alerts_says_so_and_how_to_be_told(
     without_gpu: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:
-    tab = new_tab(width=390).open(f"{without_gpu.url}?page=alerts")
+    tab = new_tab(width=390)
+    tab.page.add_init_script("Object.defineProperty(window, 'isSecureContext', {value: false})")
+    tab.open(f"{without_gpu.url}?page=alerts")
     tab.wait_until("() => document.querySelector('[data-alerts-empty]').textContent.startsWith('No alerts')")
     tab.wait_until("() => document.querySelector('[data-channels-empty]').textContent.includes('[[notify]]')")
+    note = "[data-this-browser] .alert-note"
+    assert "https://" in tab.text(note)
+    assert not tab.page.locator("[data-this-browser] button").first.is_visible()
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.open(f"{without_gpu.url}embed/panel-notifications")
+    assert "in a tab of its own" in tab.text(note)
+    assert not tab.page.locator("#alert-bell").is_visible()
     assert tab.errors == []

@@ -595,6 +595,19 @@ def test_token_in_the_path_needs_no_cookie(start: Callable[..., Dashtop], prefix
     assert client.get("/").status_code == 401 or prefix != "/"
 
 
+@pytest.mark.parametrize("prefix", ["/", "/tools/gpu/"])
+def test_service_worker_needs_the_token_and_is_not_kept_by_caches(start: Callable[..., Dashtop], prefix: str) -> None:
+    client = start(token="correct-horse-battery", url_prefix=prefix).server.test_client()
+    assert client.get(f"{prefix}sw.js").status_code == 401
+    assert client.get(f"{prefix}?token=correct-horse-battery").status_code == 302
+    response = client.get(f"{prefix}sw.js")
+    assert response.status_code == 200
+    assert response.mimetype == "text/javascript"
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["Service-Worker-Allowed"] == "./"
+    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+
+
 def test_embed_token_opens_embeds_only(start: Callable[..., Dashtop]) -> None:
     server = start(token="correct-horse-battery", embed_token="battery-staple-embed").server
     bearer = {"Authorization": "Bearer battery-staple-embed"}

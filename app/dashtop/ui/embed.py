@@ -29,6 +29,8 @@ _SPECIAL_TITLES: Final = {"compact": "Status bar", "compare": "All GPUs"}
 _OF_ALL_GPUS: Final = frozenset(
     {
         "compare",
+        "panel-alert-log",
+        "panel-alerts",
         "panel-all-processes",
         "chart-all-gpus",
         "panel-gpus",
@@ -38,6 +40,8 @@ _OF_ALL_GPUS: Final = frozenset(
         "panel-ecc",
         "panel-events",
         "panel-health",
+        "panel-notifications",
+        "panel-silences",
         "chart-host-cpu",
         "chart-host-disk",
         "chart-host-load",

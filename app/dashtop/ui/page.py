@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dashtop.ui import embed
+from dashtop.ui import embed, service_worker
 from dashtop.ui.callbacks import register_callbacks
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import find_metrics
@@ -61,6 +61,7 @@ SCRIPTS: Final = (
     "polling.js",
     "time-span.js",
     "navigation.js",
+    "notifications.js",
     "settings.js",
     "settings-export.js",
     "help-menu.js",
@@ -134,6 +135,7 @@ def create_dash(
     page = build_layout(services, interval_s)
     register_callbacks(app, services, select_metrics(find_metrics(page)))
     embed.register(app, services, embed.find_panels(page), url_prefix=url_prefix)
+    service_worker.register(app, url_prefix=url_prefix)
     for panel in PANELS:
         if panel.register is not None:
             panel.register(app, services)

@@ -111,7 +111,7 @@ def log_parts(context: PanelContext) -> list[Part]:
 
 
 def silences_data(context: PanelContext) -> dict[str, Any]:
-    """Add `silences` and `channels`."""
+    """Add `silences`."""
     return {
         "silences": [
             {
@@ -124,7 +124,13 @@ def silences_data(context: PanelContext) -> dict[str, Any]:
                 "by": silence.author,
             }
             for silence in context.services.alerts.silences()
-        ],
+        ]
+    }
+
+
+def notifications_data(context: PanelContext) -> dict[str, Any]:
+    """Add `channels`."""
+    return {
         "channels": [
             {
                 "name": channel.name,
@@ -134,7 +140,7 @@ def silences_data(context: PanelContext) -> dict[str, Any]:
                 "pending": channel.pending_count,
             }
             for channel in context.services.alerts.channels()
-        ],
+        ]
     }
 
 
@@ -163,7 +169,7 @@ def log_layout(_services: Services) -> Component:
 
 
 def silences_layout(_services: Services) -> Component:
-    """Return the card of silences and channels."""
+    """Return the card of silences, and of the rules that they are about."""
     rules = html.Details(
         [
             html.Summary("All rules"),
@@ -174,12 +180,19 @@ def silences_layout(_services: Services) -> Component:
     body = [
         html.Ul(className="alert-list", **attributes(data_silences="")),
         html.P(className="table-empty", **attributes(data_silences_empty="")),
-        html.H3("Channels", className="card-title"),
-        html.Ul(className="alert-list", **attributes(data_channels="")),
-        html.P(className="table-empty", **attributes(data_channels_empty="")),
         rules,
     ]
     return card("Silences", body, id=ids.PANEL_SILENCES, class_name="full-width")
+
+
+def notifications_layout(_services: Services) -> Component:
+    """Return the card that says where notices go: to this browser (assets/notifications.js) and to channels."""
+    body = [
+        html.Div(className="alert-item", **attributes(data_this_browser="")),
+        html.Ul(className="alert-list", **attributes(data_channels="")),
+        html.P(className="table-empty", **attributes(data_channels_empty="")),
+    ]
+    return card("Notifications", body, id=ids.PANEL_NOTIFICATIONS, class_name="full-width")
 
 
 def _describe_rule(rule: Any) -> str:
@@ -191,5 +204,8 @@ PANELS: Final = (
     Panel(section=Section.BUTTONS, layout=bell_layout, live_data=bell_data),
     Panel(section=Section.ALERTS, id=ids.PANEL_ALERTS, layout=firing_layout, live_data=firing_data),
     Panel(section=Section.ALERTS, id=ids.PANEL_ALERT_LOG, layout=log_layout, parts=log_parts),
+    Panel(
+        section=Section.ALERTS, id=ids.PANEL_NOTIFICATIONS, layout=notifications_layout, live_data=notifications_data
+    ),
     Panel(section=Section.ALERTS, id=ids.PANEL_SILENCES, layout=silences_layout, live_data=silences_data),
 )

@@ -42,7 +42,7 @@ def get_alerts(context: Context, params: AlertsParams) -> Response:
     states = params.state.split(",") if params.state else None
     found = [alert for alert in context.services.alerts.current() if states is None or alert.state.value in states]
     found.sort(key=lambda alert: (_ORDER[alert.severity], alert.pending_ms, alert.id))
-    return json_response([_encode(alert) for alert in found])
+    return json_response([encode_alert(alert) for alert in found])
 
 
 def get_log(context: Context, params: TimeRangeParams) -> Response:
@@ -63,7 +63,7 @@ def acknowledge(context: Context, params: AlertParams, body: AckBody) -> Respons
     alert = context.services.alerts.acknowledge(params.alert_id, sanitize_text(body.by, MAX_NAME_CHARS))
     if alert is None:
         raise NotFound("There is no active alert with this id.")
-    return json_response(_encode(alert))
+    return json_response(encode_alert(alert))
 
 
 def get_silences(context: Context, _params: Params) -> Response:
@@ -108,7 +108,8 @@ def send_test(context: Context, _params: Params, body: ChannelBody) -> Response:
     return json_response({"ok": error is None, "error": error})
 
 
-def _encode(alert: Alert) -> dict[str, Any]:
+def encode_alert(alert: Alert) -> dict[str, Any]:
+    """Return an alert as the API describes it (schemas.Alert)."""
     return {
         "id": alert.id,
         "rule": alert.rule,

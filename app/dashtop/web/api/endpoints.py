@@ -20,6 +20,7 @@ from dashtop.web.api.params import (
     ProcessHistoryParams,
     SilenceBody,
     SilenceParams,
+    StreamParams,
     TimeRangeParams,
 )
 
@@ -238,9 +239,10 @@ ENDPOINTS = (
     ),
     Endpoint(
         path="/stream",
-        summary="Server-Sent Events: the body of /monitoring/all for each sample; supports `Last-Event-ID`.",
+        summary="Server-Sent Events: the body of /monitoring/all for each sample, and alerts if wanted; supports"
+        " `Last-Event-ID`.",
         handler=sse.stream,
-        params=GpuParams,
+        params=StreamParams,
         response=None,
         media_types=("text/event-stream",),
         errors=frozenset({400}),

@@ -287,6 +287,15 @@ class ProcessHistoryParams(TimeRangeParams, GpuParams):
     """Select a GPU and a time range."""
 
 
+class StreamParams(GpuParams):
+    """Select a GPU, and what is sent."""
+
+    alerts: Annotated[
+        Literal["0", "1", "only"],
+        Field(description="1: also an event `alert` for each alert that fires, changes or ends; only: nothing else."),
+    ] = "0"
+
+
 # --- alerts -----------------------------------------------------------------------------------------------------------
 
 ALERT_STATES = tuple(state.value for state in AlertState if state is not AlertState.RESOLVED)

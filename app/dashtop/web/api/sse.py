@@ -1,4 +1,4 @@
-"""GET /stream: Server-Sent Events, a snapshot per collection.
+"""GET /stream: Server-Sent Events, a snapshot per collection and, on request, alerts.
 
 An open stream occupies a thread, so there are fewer streams than threads. A stream ends if its client reads more slowly
 than snapshots are sent (the kernel buffers MAX_UNSENT_BYTES, the server some more), and the kernel ends a connection
@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flask import Response, request
 
+from dashtop.model.alert import Alert, AlertState
 from dashtop.model.errors import CollectionEndedError
 from dashtop.web.api import serializers
+from dashtop.web.api.alerts import encode_alert
 from dashtop.web.api.context import find_gpu
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
     from dashtop.model.sample import Sample
     from dashtop.web.api.context import Context
-    from dashtop.web.api.params import GpuParams
+    from dashtop.web.api.params import StreamParams
 
 HEARTBEAT_INTERVAL_S = 10.0
 RETRY_MS = 2000
@@ -32,7 +35,7 @@ MAX_WRITE_S = 2.0
 """A write that takes longer means that all buffers are full."""
 
 
-def stream(context: Context, params: GpuParams) -> Response:
+def stream(context: Context, params: StreamParams) -> Response:
     """Send the latest snapshot and each new one, until the client disconnects or dashtop ends."""
     sample = context.get_sample()
     find_gpu(sample, params.gpu_id)
@@ -41,28 +44,64 @@ def stream(context: Context, params: GpuParams) -> Response:
     with suppress(OSError):  # already closed: the first write fails
         _limit_send_buffer(environ.get("gunicorn.socket") or environ.get("dashtop.socket"))
     context.stream_limiter.acquire()
-    response = Response(_events(context, params.gpu_id, sample, known=known), mimetype="text/event-stream")
+    response = Response(_events(context, params, sample, known=known), mimetype="text/event-stream")
     response.call_on_close(context.stream_limiter.release)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer the events
     return response
 
 
-def _events(context: Context, gpu_id: int, sample: Sample, *, known: bool) -> Iterator[bytes]:
-    clock = context.services.clock
+def _events(context: Context, params: StreamParams, sample: Sample, *, known: bool) -> Iterator[bytes]:
+    clock, alerts = context.services.clock, AlertChanges()
     yield b"retry: %d\n\n" % RETRY_MS
-    if not known:
-        yield _event(context, gpu_id, sample)
+    news = _describe(context, params, None if known else sample, alerts)
+    sent_s = clock.monotonic()
     while True:
+        started_s = clock.monotonic()
+        if news or started_s - sent_s >= HEARTBEAT_INTERVAL_S:
+            yield news or b": nothing new\n\n"
+            sent_s = clock.monotonic()
+            if sent_s - started_s > MAX_WRITE_S:
+                return
         try:
             following = context.services.latest.wait(sample.sequence, HEARTBEAT_INTERVAL_S)
         except CollectionEndedError:
             return
         sample = following or sample
-        written_at_s = clock.monotonic()
-        yield _event(context, gpu_id, sample) if following is not None else b": nothing new\n\n"
-        if clock.monotonic() - written_at_s > MAX_WRITE_S:
-            return
+        news = _describe(context, params, following, alerts) or (b"" if following else b": nothing new\n\n")
+
+
+def _describe(context: Context, params: StreamParams, sample: Sample | None, alerts: AlertChanges) -> bytes:
+    """Return the events that the client wants, or nothing. `sample`: one that it does not have yet."""
+    changed = alerts.update(context.services.alerts.current()) if params.alerts != "0" else ()
+    events = [b"event: alert\ndata: %s\n\n" % serializers.to_json(encode_alert(alert)) for alert in changed]
+    if sample is not None and params.alerts != "only":
+        events.append(_event(context, params.gpu_id, sample))
+    return b"".join(events)
+
+
+class AlertChanges:
+    """Finds the alerts that a client does not know yet as they are now. Pending ones are not told."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Alert] = {}
+
+    def update(self, alerts: Iterable[Alert]) -> list[Alert]:
+        """Return the active alerts that have fired or changed since the last call, and as resolved those that ended."""
+        active = {alert.id: alert for alert in alerts if alert.state.is_active}
+        ended = [replace(alert, state=AlertState.RESOLVED) for name, alert in self._told.items() if name not in active]
+        changed = [
+            alert
+            for name, alert in active.items()
+            if name not in self._told or _find_state(alert) != _find_state(self._told[name])
+        ]
+        self._told = active
+        return changed + ended
+
+
+def _find_state(alert: Alert) -> Hashable:
+    """Return what of an alert is told when it changes: not its value, which changes with every sample."""
+    return alert.since_ms, alert.severity, alert.state, alert.acked_ms, alert.silenced_by, alert.inhibited_by
 
 
 def _event(context: Context, gpu_id: int, sample: Sample) -> bytes:
