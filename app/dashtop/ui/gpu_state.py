@@ -380,7 +380,7 @@ def read_states(context: PanelContext) -> dict[str, GpuState]:
         )
         return classify_gpus(sample, idle)
 
-    return context.cache.get_or_create(f"states|{sample.sequence}|{sample.time_ms}", classify)
+    return context.cache.get_or_create_for_sample(sample, "states", classify)
 
 
 def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, IdleSpan]:

@@ -81,7 +81,7 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
             "gpu_rows": [_build_row(gpu) for gpu in sample.gpus],
         }
 
-    built = dict(context.cache.get_or_create(f"overview|{sample.sequence}|{sample.time_ms}", build))
+    built = dict(context.cache.get_or_create_for_sample(sample, "overview", build))
     built["totals"] = Table(TOTAL_COLUMNS, built["totals"])
     built["gpu_rows"] = Table(LIVE_METRICS, built["gpu_rows"])
     return built | {"recent_events": read_recent_events(context)}
@@ -99,7 +99,7 @@ def build_status(context: PanelContext) -> dict[str, int]:
         problems = list_problems(replace(context, sample=sample, is_past=False), states)
         return {"free": count_gpus(states.values()).free, "problems": len(problems)}
 
-    return context.cache.get_or_create(f"status|{sample.sequence}", build)
+    return context.cache.get_or_create_for_sample(sample, "status", build)
 
 
 # --- problems ---------------------------------------------------------------------------------------------------------

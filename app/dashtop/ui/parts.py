@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
+    from dashtop.model.sample import Sample
+
 ValueT = TypeVar("ValueT")
 
 # These parts change with every sample: they are always sent, because a version costs more than it saves.
 UNVERSIONED_PARTS: Final = frozenset({"cores", "error"})
 MAX_ENTRIES: Final = 256
+MAX_SAMPLE_ENTRIES: Final = 64
 # Keys name the moment that a value is for, so no value becomes wrong; the limit frees memory.
 MAX_AGE_S: Final = 60
 
@@ -104,6 +107,7 @@ class RenderCache:
         config = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
         self._cache = Cache(server, config=config)
         self._ages: deque[tuple[float, str]] = deque()
+        self._of_samples: dict[tuple[int, int, str], Any] = {}
         self._creating: dict[str, tuple[threading.Lock, int]] = {}
         self._creating_lock = threading.Lock()
 
@@ -122,6 +126,24 @@ class RenderCache:
                     self._cache.set(key, value)
                     self._delete_expired(key)
         return value
+
+    def get_or_create_for_sample(self, sample: Sample, name: str, create: Callable[[], ValueT]) -> ValueT:
+        """Return what `create` makes of a sample: the same object for all viewers, which none of them may change.
+
+        A new sample comes every second, so these values are not pickled, as flask-caching does with others: for eight
+        GPUs that takes as long as creating them.
+        """
+        key = (sample.sequence, sample.time_ms, name)
+        with self._lock(str(key)):
+            if key not in self._of_samples:
+                value = create()
+                with self._creating_lock:
+                    self._of_samples[key] = value
+                    while len(self._of_samples) > MAX_SAMPLE_ENTRIES:
+                        self._of_samples.pop(next(iter(self._of_samples)))
+                return value
+            found: ValueT = self._of_samples[key]
+            return found
 
     def _delete_expired(self, new_key: str) -> None:
         """Note when `new_key` expires, and delete what has expired: the cache itself keeps that until it is full."""

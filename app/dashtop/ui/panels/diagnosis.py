@@ -11,7 +11,6 @@ from dashtop.model.metric import GIB
 from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
-from dashtop.ui.charts.resolution import Window
 from dashtop.ui.components import attributes
 from dashtop.ui.diagnosis import Diagnosis, Load, diagnose, find_start
 from dashtop.ui.panels.base import Panel, Section
@@ -74,38 +73,47 @@ def build_parts(context: PanelContext) -> list[Part]:
     key = f"diagnosis|{gpu.device.uuid}|{end_ms}|{state}"
 
     def build() -> dict[str, Any] | None:
-        return context.cache.get_or_create(key, lambda: _build(context.services, sample, gpu, end_ms))
+        return context.cache.get_or_create(key, lambda: _build(context, gpu, end_ms))
 
     return [Part("diagnosis", calculate_version(key), build)]
 
 
-def _build(services: Services, sample: Sample, gpu: Gpu, end_ms: int) -> dict[str, Any]:
+def _build(context: PanelContext, gpu: Gpu, end_ms: int) -> dict[str, Any]:
     """Return the verdict, its evidence, and since when it holds: null if for longer than what was looked at."""
     if gpu.state is not None:
         return {}
-    window = Window(end_ms - _SPAN_MS, end_ms, _STEP_MS)
-    keys = [series_key(metric, gpu) for metric in (*_MEANS, *_OTHERS)]
-    data = services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
-    series = {each.key.metric: each.mean for each in data.series}
-    recent = {metric: values[-(_NOW_MS // _STEP_MS) :] for metric, values in series.items()}
-    found = diagnose(Loads(recent, gpu, len(recent[_FLAGS]), sample).load_at(0))
+    recent = _read_loads(context, gpu, end_ms - _NOW_MS, end_ms, _NOW_MS)
+    found = diagnose(recent.load_at(0))
     if found is None:
         return {}
-    minutes = Loads(series, gpu, MINUTE_MS // _STEP_MS, sample)
-    first = find_start(minutes.count, minutes.load_at, found.rule)
-    return _encode(found, first, minutes.count, data.start_ms + first * MINUTE_MS)
-
-
-def _encode(found: Diagnosis, first: int, count: int, start_ms: int) -> dict[str, Any]:
+    # The start is known to the minute, and looking for it is most of the work.
+    minute_ms = end_ms // MINUTE_MS * MINUTE_MS
+    first, count = context.cache.get_or_create(
+        f"diagnosis-start|{gpu.device.uuid}|{minute_ms}|{found.rule.name}",
+        lambda: _find_first_minute(context, gpu, minute_ms, found),
+    )
     return {
         "name": found.rule.name,
         "verdict": found.rule.text,
         "severity": found.rule.severity,
         "evidence": [list(each) for each in found.evidence],
-        "since": start_ms if 0 < first < count - 1 else None,
+        "since": minute_ms - (count - first) * MINUTE_MS if 0 < first < count - 1 else None,
         "is_long": first == 0,
         "note": found.note,
     }
+
+
+def _find_first_minute(context: PanelContext, gpu: Gpu, end_ms: int, found: Diagnosis) -> tuple[int, int]:
+    """Return the first minute of the hour before `end_ms` in which the verdict holds, and the number of minutes."""
+    minutes = _read_loads(context, gpu, end_ms - _SPAN_MS, end_ms, MINUTE_MS)
+    return find_start(minutes.count, minutes.load_at, found.rule), minutes.count
+
+
+def _read_loads(context: PanelContext, gpu: Gpu, start_ms: int, end_ms: int, part_ms: int) -> Loads:
+    keys = [series_key(metric, gpu) for metric in (*_MEANS, *_OTHERS)]
+    data = context.services.history.query(keys, start_ms, end_ms, _STEP_MS)
+    series = {each.key.metric: each.mean for each in data.series}
+    return Loads(series, gpu, part_ms // _STEP_MS, context.sample)
 
 
 class Loads:

@@ -81,7 +81,7 @@ LAST_MINUTES: Final = HistoryStrip("last_minutes", 5 * SECOND_MS, 60)
 def live_data(context: PanelContext) -> dict[str, Table]:
     """Add `gpus`, a row for each GPU, built once for all viewers."""
     sample = context.sample
-    return {"gpus": context.cache.get_or_create(f"grid|{sample.sequence}", lambda: build_table(sample))}
+    return {"gpus": context.cache.get_or_create_for_sample(sample, "grid", lambda: build_table(sample))}
 
 
 def build_parts(context: PanelContext) -> list[Part]:

@@ -291,7 +291,7 @@ def live_data(context: PanelContext) -> dict[str, Any]:
 def all_live_data(context: PanelContext) -> dict[str, Any]:
     """Add the processes of all GPUs, a row for each pid, as `live_data` does; built once for all viewers."""
     sample = context.sample
-    return context.cache.get_or_create(f"processes|{sample.sequence}", lambda: _build_all(sample))
+    return context.cache.get_or_create_for_sample(sample, "processes", lambda: _build_all(sample))
 
 
 def _build_all(sample: Sample) -> dict[str, Any]:
