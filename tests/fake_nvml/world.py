@@ -70,6 +70,7 @@ REALISTIC_LATENCY_US: Mapping[str, int] = {
     "nvmlDeviceGetDecoderUtilization": 1,
     "nvmlDeviceGetFanSpeed": 400,
     "nvmlDeviceGetFanSpeed_v2": 400,
+    "nvmlDeviceGetFanSpeedRPM": 400,
     "nvmlDeviceGetTotalEnergyConsumption": 2600,
     "nvmlDeviceGetComputeRunningProcesses": 250,
     "nvmlDeviceGetComputeRunningProcesses_v2": 250,

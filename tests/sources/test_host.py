@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -332,6 +333,17 @@ class TestMemoryPressure:
 
         assert host.memory_pressure() == 12.34
         assert host.oom_kills() == 3
+
+    def test_swap_traffic(self, machine: FakeMachine, host: PsutilHostReader, clock: FakeClock) -> None:
+        page, vmstat = resource.getpagesize(), machine.proc / "vmstat"
+        vmstat.write_text("pswpin 100\npswpout 300\n")
+        host.begin()
+        assert reason_of(host.swap_rates) is UnavailableReason.FIRST_READING
+
+        vmstat.write_text("pswpin 110\npswpout 340\n")
+        clock.advance(2.0)
+        host.begin()
+        assert host.swap_rates() == host.swap_rates() == (20 * page, 5 * page)
 
     def test_kernel_without_them(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         (machine.proc / "vmstat").write_text("pswpin 4\n")

@@ -24,7 +24,7 @@ WORLD_VALUES = {
     "temperature": 61,
     "memory_temperature": 62,
     "temperature_margin": 26,
-    "temperature_thresholds": {"slowdown": 87, "shutdown": 92},
+    "temperature_thresholds": {"slowdown": 87, "shutdown": 92, "mem_max": 95},
     "power": {
         "usage": 301_000,
         "instant": 302_000,
@@ -37,6 +37,8 @@ WORLD_VALUES = {
     },
     "energy_mj": {"value": 3_600_000_000, "per_second": 301_000},
     "fan_speed": 37,
+    "fans": [{"speed": 37, "rpm": 1400}, {"speed": 38, "rpm": 1350}],
+    "recovery_action": 4,
     "clocks": {"graphics": 1701, "sm": 1702, "memory": 2603, "video": 1504},
     "max_clocks": {"graphics": 1980, "sm": 1981, "memory": 2619, "video": 1545},
     "clocks_event_reasons": 0x24,
@@ -80,6 +82,7 @@ EXPECTED = {
     "gpu.memory.bar1_total_gb": 64,
     "gpu.temperature": 61,
     "gpu.memory_temperature": 62,
+    "gpu.memory_temperature_limit": 95,
     "gpu.temperature_margin": 26,
     "gpu.temperature_slowdown": 87,
     "gpu.temperature_shutdown": 92,
@@ -94,6 +97,8 @@ EXPECTED = {
     "gpu.energy.total_wh": 1000,
     "gpu.energy.wh_per_hour": 301,
     "gpu.fan_speed": 37,
+    "gpu.fan_rpm": 1350,
+    "gpu.recovery_action": 4,
     "gpu.clocks.gpu_mhz": 1701,
     "gpu.clocks.sm_mhz": 1702,
     "gpu.clocks.memory_mhz": 2603,
@@ -139,6 +144,8 @@ EXPECTED = {
 def test_every_metric_has_the_value_of_the_driver(nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(EXPECTED) == {metric.key for metric in GPU_METRICS}
     world = nvml_world("h100x8")
+    for limit in ("absent", "field_max"):  # as a later driver
+        world.data.pop(limit)
     for path, value in WORLD_VALUES.items():
         world.set(0, path, value)
     with open_reader(world, monkeypatch) as gpus:
@@ -150,6 +157,16 @@ def test_every_metric_has_the_value_of_the_driver(nvml_world: WorldFactory, monk
         gpu: Gpu = eventually(complete, every_s=0.1)
     for key, value in EXPECTED.items():
         assert gpu.values[key] == pytest.approx(value, rel=0.1 if key in RATES else 0.001), key
+
+
+def test_old_driver_says_why_newer_readings_are_missing(
+    nvml_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_reader(nvml_world("v100"), monkeypatch) as gpus:
+        gpu = read_complete(gpus)[0]
+    missing = {key: gpu.unavailable[key] for key in ("gpu.fan_rpm", "gpu.recovery_action")}
+    assert set(missing.values()) == {UnavailableReason.LIBRARY_TOO_OLD}
+    assert gpu.values["gpu.memory_temperature_limit"] is not None
 
 
 @pytest.mark.parametrize("field", ["name", "serial", "vbios", "uuid"])

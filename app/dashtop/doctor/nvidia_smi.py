@@ -281,6 +281,7 @@ _FIELDS: dict[str, FieldReader] = {
     "gpu.temperature": _field("temperature/gpu_temp"),
     "gpu.memory_temperature": _field("temperature/memory_temp"),
     "gpu.temperature_margin": _field("temperature/gpu_temp_tlimit"),
+    "gpu.memory_temperature_limit": _field("temperature/gpu_temp_max_mem_threshold"),
     "gpu.temperature_slowdown": _field("temperature/gpu_temp_slow_threshold"),
     "gpu.temperature_shutdown": _field("temperature/gpu_temp_max_threshold"),
     "gpu.power.current_watts": _field(*_POWER),

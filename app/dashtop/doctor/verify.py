@@ -75,6 +75,7 @@ UNIT_TOLERANCES = {
     Unit.GIBIBYTE: Tolerance(0.02, 0.002),
     Unit.MEGABYTE_PER_SECOND: Tolerance(50.0, 0.5),
     Unit.MEGABIT_PER_SECOND: Tolerance(50.0, 0.5),
+    Unit.RPM: Tolerance(100.0, 0.1),
     Unit.LOAD: Tolerance(0.3, 0.1),
     Unit.COUNT: Tolerance(),
     Unit.CORES: Tolerance(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashtop.metrics.convert import MEGA, used_memory
-from dashtop.metrics.thresholds import ANY_ERROR, NEEDS_RESET, NO_SPARES
+from dashtop.metrics.thresholds import ANY_ERROR, NEEDS_RECOVERY, NEEDS_RESET, NO_SPARES
 from dashtop.model.metric import GIB, Aggregation, Kind, Metric, Unit
 
 if TYPE_CHECKING:
@@ -242,6 +242,19 @@ HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
         period_s=60.0,
         plausible=(0.0, 15.0),
         prometheus="dashtop_gpu_remapped_rows_failure",
+    ),
+    Metric(
+        key="gpu.recovery_action",
+        title="Recovery action",
+        help="What the driver asks for. 0: nothing; 1: reset the GPU; 2: reboot; 3: drain peer-to-peer traffic;"
+        " 4: drain, then reset; 5: recover the IMEX domain; 6: bus reset; 7: system reboot.",
+        unit=Unit.COUNT,
+        read=lambda gpu: gpu.recovery_action(),
+        aggregation=Aggregation.LAST,
+        thresholds=NEEDS_RECOVERY,
+        period_s=10.0,
+        plausible=(0.0, 100.0),
+        prometheus="dashtop_gpu_recovery_action",
     ),
     Metric(
         key="gpu.compute_mode",

@@ -36,6 +36,7 @@ class Unit(Enum):
     GIGABYTE_PER_SECOND = ("GB/s", 1, "bytes_per_second", 1e9, (0.0, 1e4))
     COUNT = ("", 0, "", 1.0, (0.0, 2.0**32 - 2))  # 2^32-1 is NVML's value for "not available"
     CORES = ("cores", 2, "cores", 1.0, (0.0, 1e6))
+    RPM = ("rpm", 0, "rpm", 1.0, (0.0, 50_000.0))
     LOAD = ("", 2, "", 1.0, (0.0, 1e6))
 
     def __init__(

@@ -119,6 +119,9 @@ class GpuDevice(Protocol):
     def memory_temperature(self) -> float:
         """°C of the memory's hottest junction."""
 
+    def memory_temperature_limit(self) -> float:
+        """°C at which the memory has its highest permitted temperature."""
+
     def temperature_margin(self) -> float:
         """°C left until the GPU throttles."""
 
@@ -154,6 +157,9 @@ class GpuDevice(Protocol):
 
     def fan_speed(self) -> float:
         """Percent of the fan's maximum; above 100 where the vendor allows it."""
+
+    def fan_rpm(self) -> float:
+        """Revolutions per minute of the slowest fan, as measured."""
 
     def graphics_clock(self) -> float:
         """MHz of the graphics engine."""
@@ -230,6 +236,9 @@ class GpuDevice(Protocol):
     def remapped_rows(self) -> RemappedRows:
         """Remapped rows."""
 
+    def recovery_action(self) -> int:
+        """What the driver asks for: 0 nothing, others as in RECOVERY_ACTIONS of the metric tables."""
+
     def compute_mode(self) -> int:
         """0 default, 2 prohibited, 3 exclusive to one process."""
 
@@ -272,6 +281,9 @@ class HostReader(Protocol):
 
     def oom_kills(self) -> int:
         """Processes that the kernel has ended for lack of memory, since boot."""
+
+    def swap_rates(self) -> ByteRates:
+        """Traffic of the swap space: `sent` = written to it, `received` = read back."""
 
     def zfs_arc(self) -> int:
         """Bytes in the read cache of ZFS, which are available, not used, except for its minimum size."""

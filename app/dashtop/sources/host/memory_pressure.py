@@ -1,18 +1,24 @@
-"""Lack of memory as the kernel reports it: pressure stall information, and processes that it has ended."""
+"""Lack of memory as the kernel reports it: pressure stall information, swapping, and processes that it has ended."""
 
 from __future__ import annotations
 
 import errno
 import re
+import resource
 from typing import TYPE_CHECKING
 
 from dashtop.model.unavailable import Unavailable, UnavailableReason
+from dashtop.sources.host.io_devices import TrafficRates
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dashtop.model.ports import ByteRates
+
 # The file has two lines, "some" and "full", with the averages of 10, 60 and 300 seconds and a total in microseconds.
 _FULL = re.compile(rb"^full avg10=[0-9.]+ avg60=([0-9]+(?:\.[0-9]+)?) ", re.MULTILINE)
+_SWAPPED_IN = re.compile(rb"^pswpin ([0-9]+)$", re.MULTILINE)
+_SWAPPED_OUT = re.compile(rb"^pswpout ([0-9]+)$", re.MULTILINE)
 _OOM_KILLS = re.compile(rb"^oom_kill ([0-9]+)$", re.MULTILINE)
 
 
@@ -22,6 +28,9 @@ class MemoryPressureReader:
     def __init__(self, proc: Path) -> None:
         self._pressure = proc / "pressure" / "memory"
         self._vmstat = proc / "vmstat"
+        self._swap = TrafficRates()
+        self._rates_at = -1.0
+        self._rates: ByteRates | Unavailable = Unavailable(UnavailableReason.FIRST_READING)
 
     def read_pressure(self) -> float:
         """Return percent of the last minute in which all processes waited for memory.
@@ -33,6 +42,26 @@ class MemoryPressureReader:
     def read_oom_kills(self) -> int:
         """Return the number of processes ended since boot. Raise Unavailable: NOT_SUPPORTED before Linux 4.13."""
         return int(_find(_OOM_KILLS, self._vmstat))
+
+    def read_swap_rates(self, now: float) -> ByteRates:
+        """Return bytes per second since the last call; `now` in monotonic seconds. Both metrics of a tick share them.
+
+        Raise Unavailable: FIRST_READING the first time.
+        """
+        if now != self._rates_at:
+            self._rates_at = now
+            try:
+                self._rates = self._calculate_swap_rates(now)
+            except Unavailable as missing:
+                self._rates = missing
+        if isinstance(self._rates, Unavailable):
+            raise Unavailable(self._rates.reason)
+        return self._rates
+
+    def _calculate_swap_rates(self, now: float) -> ByteRates:
+        page = resource.getpagesize()
+        sent, received = (page * int(_find(pattern, self._vmstat)) for pattern in (_SWAPPED_OUT, _SWAPPED_IN))
+        return self._swap.update({"swap": (sent, received)}, now)
 
 
 def _find(pattern: re.Pattern[bytes], file: Path) -> bytes:

@@ -66,6 +66,7 @@ class PsutilHostReader:
         self._limits = CgroupLimits(proc=proc, sys=sys)
         self._arc = ArcReader(proc)
         self._pressure = MemoryPressureReader(proc)
+        self._tick_at = 0.0
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
         self._processes = ProcessReader(clock=clock, proc=proc)
@@ -75,7 +76,8 @@ class PsutilHostReader:
         """Read the counters of this tick."""
         self._memory = self._swap = None
         self._cpu.update()
-        self._network.update(self._clock.monotonic())
+        self._tick_at = self._clock.monotonic()
+        self._network.update(self._tick_at)
         self._disks.update(self._clock.monotonic())
         self._processes.begin()
 
@@ -131,6 +133,10 @@ class PsutilHostReader:
     def oom_kills(self) -> int:
         """Return how many processes the kernel has ended for lack of memory."""
         return self._pressure.read_oom_kills()
+
+    def swap_rates(self) -> ByteRates:
+        """Return the traffic of the swap space since the last reading: `sent` = written, `received` = read back."""
+        return self._pressure.read_swap_rates(self._tick_at)
 
     def zfs_arc(self) -> int:
         """Return the size of the ARC, the read cache of ZFS, in bytes. Raise Unavailable: ABSENT without ZFS."""

@@ -159,6 +159,9 @@ class NvmlDevice:
     def memory_temperature(self) -> float:
         return self._unwrap(self._read_fields().memory_temperature)
 
+    def memory_temperature_limit(self) -> float:
+        return self._poll(EVERY_MINUTE, queries.memory_temperature_limit)
+
     def temperature_margin(self) -> float:
         return float(self._poll(EVERY_3_S, pynvml.nvmlDeviceGetMarginTemperature))
 
@@ -194,6 +197,9 @@ class NvmlDevice:
 
     def fan_speed(self) -> float:
         return float(self._poll(EVERY_SECOND, pynvml.nvmlDeviceGetFanSpeed))
+
+    def fan_rpm(self) -> float:
+        return self._poll(EVERY_10_S, queries.fan_rpm)
 
     def graphics_clock(self) -> float:
         return self._query(queries.graphics_clock)
@@ -283,6 +289,9 @@ class NvmlDevice:
 
     def remapped_rows(self) -> RemappedRows:
         return self._poll(EVERY_MINUTE, queries.remapped_rows)
+
+    def recovery_action(self) -> int:
+        return self._poll(EVERY_10_S, queries.recovery_action)
 
     def compute_mode(self) -> int:
         return int(self._poll(EVERY_10_S, pynvml.nvmlDeviceGetComputeMode))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import pynvml
 
 from dashtop.model.ports import ByteRates, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
 from dashtop.model.unavailable import Unavailable, UnavailableReason
-from dashtop.sources.nvml.bindings import call, call_or_none, get_reason
+from dashtop.sources.nvml.bindings import call, call_or_none, check, find_function, get_reason
 
 MILLI = 1e-3
 KILOBYTE = 1000.0
@@ -64,6 +65,42 @@ def _threshold(handle: Handle, kind: int) -> float:
     if not celsius:
         raise Unavailable(UnavailableReason.NOT_SUPPORTED)
     return float(celsius)
+
+
+def memory_temperature_limit(handle: Handle) -> float:
+    """Return °C of the memory's limit.
+
+    Drivers report a margin instead for some GPUs (NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT); there is no reading that it
+    could be compared with.
+    """
+    return _threshold(handle, pynvml.NVML_TEMPERATURE_THRESHOLD_MEM_MAX)
+
+
+def fan_rpm(handle: Handle) -> float:
+    """Return the RPM of the slowest fan (R565 and later)."""
+    find_function("nvmlDeviceGetFanSpeedRPM")  # older drivers need not be asked for the number of fans
+    count = pynvml.nvmlDeviceGetNumFans(handle)
+    if not count:
+        raise Unavailable(UnavailableReason.NOT_SUPPORTED)
+    return float(min(read_fan_rpm(handle, fan) for fan in range(count)))
+
+
+def read_fan_rpm(handle: Handle, fan: int) -> int:
+    """Return the RPM of one fan. pynvml's own function reads the first one only."""
+    info = pynvml.c_nvmlFanSpeedInfo_t(version=pynvml.nvmlFanSpeedInfo_v1, fan=fan)
+    code = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFanSpeedRPM")(handle, ctypes.byref(info))  # noqa: SLF001
+    if code != pynvml.NVML_SUCCESS:
+        raise pynvml.NVMLError(code)
+    return int(info.speed)
+
+
+def recovery_action(handle: Handle) -> int:
+    """Return the recovery action that the driver asks for (R570 and later)."""
+    (field,) = call(pynvml.nvmlDeviceGetFieldValues, handle, [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+    if field.nvmlReturn == pynvml.NVML_ERROR_INVALID_ARGUMENT:  # this driver does not know the field
+        raise Unavailable(UnavailableReason.LIBRARY_TOO_OLD)
+    check(field.nvmlReturn)
+    return int(field.value.uiVal)
 
 
 def power_limit_range(handle: Handle) -> PowerRange:

@@ -23,7 +23,7 @@ import pynvml
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.nvml.bindings import MAX_TEXT_LENGTH, find_function
 from dashtop.sources.nvml.processes import is_v3_misread
-from dashtop.sources.nvml.queries import MAX_NVLINKS
+from dashtop.sources.nvml.queries import MAX_NVLINKS, read_fan_rpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -262,6 +262,9 @@ class Recorder:
                     ("policy", "FanControlPolicy_v2"),
                 )
             }
+            values["rpm"] = self.call(
+                device, "nvmlDeviceGetFanSpeedRPM", partial(read_fan_rpm, handle, fan), arguments=(fan,)
+            )
             fans.append({key: value for key, value in values.items() if value is not None})
         if count is not None:
             _print(facts=[device, {"fans": fans}])

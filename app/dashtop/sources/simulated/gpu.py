@@ -244,6 +244,9 @@ def _derive_facts(facts: Mapping[str, Any], driver_loaded_s: float) -> dict[str,
         derived["driver_loaded_s"] = driver_loaded_s
     if (margin := facts.get("temperature_margin")) is not None and "temperature" in facts:
         derived["hottest"] = margin + facts["temperature"]
+    fans = facts.get("fans") or []
+    if fans and all("rpm" in fan and fan["speed"] for fan in fans):
+        derived["fan_rpm_at_full_speed"] = min(fan["rpm"] * 100.0 / fan["speed"] for fan in fans)
     for way in ("tx", "rx"):
         per_second = find_fact(facts, f"nvlink.link.{way}_bytes.per_second")
         if per_second is not None:

@@ -75,6 +75,7 @@ _REPLAYED: dict[str, tuple[str, Curve | float]] = {
     "gpu.energy.total_wh": ("energy", _energy),
     "gpu.energy.wh_per_hour": ("energy.per_second", MILLI),
     "gpu.fan_speed": ("fan_speed", 1.0),
+    "gpu.fan_rpm": ("fan_rpm", 1.0),
     "gpu.clocks.gpu_mhz": ("clocks.graphics", 1.0),
     "gpu.clocks.sm_mhz": ("clocks.sm", 1.0),
     "gpu.clocks.memory_mhz": ("clocks.memory", 1.0),
@@ -167,6 +168,9 @@ def derive_facts(facts: Mapping[str, Any], now_s: float) -> dict[str, Any]:
         kilobytes = find_fact(facts, f"pcie.{way}_kb_per_s")
         rate = find_fact(facts, f"pcie.{way}_bytes.per_second")
         derived[f"pcie_{way}"] = rate if rate is not None or kilobytes is None else kilobytes * KILO
+    speeds = [fan["rpm"] for fan in facts.get("fans") or () if "rpm" in fan]
+    if speeds:
+        derived["fan_rpm"] = min(speeds)
     if (state := facts.get("performance_state")) is not None and state > _MAX_PERFORMANCE_STATE:
         derived["performance_state"] = None
     limits = facts.get("temperature_thresholds", {})
