@@ -8,6 +8,7 @@ import platform
 import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
@@ -23,13 +24,13 @@ from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import Unavailable
 from dashtop.settings import assets_dir
 from dashtop.sources.host.reader import PsutilHostReader
+from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader
 from dashtop.ui.request import INTERVALS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from dash import Dash
     from flask import Flask
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+KERNEL_LOG = Path("/dev/kmsg")
 
 HISTORY_TIMEOUT_S = 1.0
 """Time that a request waits for the database of the history before it is answered from memory."""
@@ -74,7 +77,7 @@ def build_readers(settings: Settings, clock: Clock) -> Readers:
     if settings.demo:
         gpus = SimulatedGpuReader(settings.demo, clock=clock)
     elif settings.gpu:
-        gpus = SubprocessGpuReader(clock=clock)
+        gpus = KernelLogReader(SubprocessGpuReader(clock=clock), open_kernel_log(KERNEL_LOG), clock=clock)
     return Readers(host=PsutilHostReader(clock=clock), gpus=gpus)
 
 
