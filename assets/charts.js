@@ -132,6 +132,7 @@
       writeRecorded(newestRecorded);
     },
     show,
+    figures: () => figures,
     // The figure of a chart as the server has sent it: in the units of the server, times in epoch milliseconds.
     figure: (chart) => figures[chart],
     // The lines of a chart: [{meta, colour, x0, dx, rows: [mean, lowest, highest][]}].

@@ -147,6 +147,7 @@
   dashtop.painters = []; // functions of a snapshot, of other scripts
   dashtop.parts = { write, mark, fill, make, fit };
   dashtop.paintValues = paintValues;
+  dashtop.paintStored = (snapshot) => paint({ ...snapshot, isStored: true });
   dashtop.repaint = () => shown && paint(shown);
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.dashtop = { ...window.dash_clientside.dashtop, paint_live: paintLive };

@@ -68,15 +68,6 @@
 
   const isOn = () => choice().on && !findObstacle() && Notification.permission === "granted";
 
-  async function installWorker() {
-    if (isFramed || !navigator.serviceWorker) return;
-    try {
-      await navigator.serviceWorker.register(dashtop.viewRequest.url("sw.js"), { scope: scope(), updateViaCache: "none" });
-    } catch (error) {
-      console.warn("No service worker:", error.message); // such as a certificate that the browser does not trust
-    }
-  }
-
   // --- showing ------------------------------------------------------------------------------------------------
 
   const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -259,9 +250,8 @@
   // The first snapshot says whether the GPUs are simulated.
   function start(snapshot) {
     paint();
-    if (isStarted || snapshot.sequence === null) return;
+    if (isStarted || snapshot.sequence === null || snapshot.isStored) return;
     isStarted = true;
-    installWorker();
     if (!isFramed) follow();
   }
 

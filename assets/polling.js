@@ -9,7 +9,7 @@
   "use strict";
 
   const dashtop = window.dashtop;
-  const { internals } = dashtop;
+  const { internals, storedPage } = dashtop;
   const REQUEST_TIMEOUT_MS = 3000;
   const WATCHDOG_TIMEOUT_MS = REQUEST_TIMEOUT_MS + 1000;
   const STATUS_INTERVAL_MS = 500;
@@ -33,7 +33,8 @@
     gpuFailures: 0, // snapshots in a row that report a failed GPU
     failure: null, // {type, message} of the last failure
     fetchFailure: null, // what the wrapper of fetch() knows and Dash does not pass on
-    stopped: false,
+    stopped: storedPage.isStored, // the server did not answer when the page was loaded
+    isRestored: false,
     retrying: false,
     probeTimer: null,
     probes: 0,
@@ -60,6 +61,7 @@
   // Dash drops the answers of all but the newest, and the page would never change.
   function sendRequest() {
     internals.clearUndoHistory();
+    if (storedPage.isStored && !state.latest && !state.isRestored) restore();
     const idle = document.hidden && state.latest;
     if (state.stopped || idle || state.sentAt !== null) return window.dash_clientside.no_update;
     return buildRequest();
@@ -102,6 +104,7 @@
     if (state.fetchFailure) return state.fetchFailure;
     const status = error && error.status;
     if (!status) return { type: "connection", message: "The server cannot be reached." };
+    if (status === 401) storedPage.forget();
     if (status >= 502 && status <= 504) return { type: "connection", message: `A gateway cannot reach the server (${status}).` };
     if (status >= 500) return { type: "api", message: `The server failed to answer (${status}).` };
     return { type: "general", message: `The server refused to answer (${status}).` };
@@ -133,6 +136,7 @@
     clearTimeout(state.probeTimer);
     if (state.stopped) {
       state.stopped = false;
+      state.isRestored = false;
       setProps("tick", { disabled: false });
     }
     if (snapshot.error) {
@@ -155,6 +159,7 @@
     if (document.hidden && !state.stopped) return;
     state.failures += 1;
     state.failure = failure;
+    if (state.failures === 1) storedPage.save();
     if (state.failures >= MAX_FAILURES) {
       if (!state.stopped) {
         state.stopped = true;
@@ -163,6 +168,27 @@
       scheduleProbe();
     }
     showStatus();
+  }
+
+  // --- a page that is stored --------------------------------------------------------------------------------------
+
+  // Shows the last values of a page that the service worker has answered with, and looks for the server.
+  async function restore() {
+    state.isRestored = true;
+    state.failures = MAX_FAILURES; // the banner is shown, and the probe goes on
+    setProps("tick", { disabled: true });
+    state.failure = { type: "connection", message: "The server cannot be reached." };
+    const stored = await storedPage.load();
+    if (stored) {
+      const receivedAt = now() - (Date.now() - stored.time);
+      state.latest = { snapshot: { ...stored.snapshot, age: 0 }, requestedAt: receivedAt, receivedAt };
+      state.lastSuccess = new Date(stored.time);
+      showStatus();
+      dashtop.paintStored(state.latest.snapshot);
+      dashtop.charts.draw(stored.figures);
+    }
+    showStatus();
+    scheduleProbe();
   }
 
   // --- reconnection -------------------------------------------------------------------------------------------
@@ -238,6 +264,8 @@
     showBanner();
   }
 
+  const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
   function showBanner() {
     const banner = byId("error-banner");
     if (!banner) return;
@@ -246,11 +274,12 @@
     if (visible) {
       const { type, message } = state.failure;
       const lastData = state.lastSuccess
-        ? `last good data ${dashtop.times.time(state.lastSuccess.getTime())}`
+        ? `not updated since ${dashtop.times.moment(state.lastSuccess.getTime())}`
         : "no data yet";
+      const attempts = !state.isRestored ? `${count} attempts failed, ` : "";
       banner.dataset.type = type;
       dashtop.parts.write(banner.querySelector(".banner-title"), TITLES[type] || TITLES.general);
-      dashtop.parts.write(banner.querySelector(".banner-detail"), `${message} ${count} attempts failed, ${lastData}.`);
+      dashtop.parts.write(banner.querySelector(".banner-detail"), `${message} ${capitalize(`${attempts}${lastData}.`)}`);
       const button = byId("retry-button");
       button.disabled = state.retrying;
       dashtop.parts.write(button, state.retrying ? "Retrying…" : "Retry");

@@ -106,11 +106,11 @@ def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
         tab.page.evaluate("async () => (await (await navigator.serviceWorker.ready).getNotifications())[0].close()")
         eventually(lambda: "xid 79" in (tmp_path / "alerts.json").read_text())
         server.stop(signal.SIGKILL)
+        world.set(5, "remapped_rows.failure", 1).save()
         port = urlsplit(server.url).port
         with running(*options, env=env, port=port or 0) as again:
-            tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === '1'")
+            tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === '2'")
             other.wait_for_state("live").errors.clear()  # of the time without a server
-            world.add_event(5, "xid", 79).save()
             (second,) = wait_for_notifications(tab, 1)
             assert second["body"].startswith("GPU 5"), "GPU 3 was told before the restart"
 

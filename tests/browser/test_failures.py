@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.browser.conftest import TICK, BrowserTab, open_browser_tab
-from tests.processes import Running, running
+from tests.processes import Running, eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,6 +87,53 @@ def truncating_proxy(port: int) -> Iterator[TruncatingProxy]:
             thread.join()
 
 
+KEPT = """async () => {
+  const addresses = [];
+  for (const name of await caches.keys()) for (const {url} of await (await caches.open(name)).keys()) addresses.push(url);
+  return addresses;
+}"""
+
+LOADED = """() => [location.origin + location.pathname, ...performance.getEntriesByType("resource").map(({name}) => name)
+  .filter((name) => /assets|_dash-(layout|dep|component)/.test(name))]"""
+
+
+def test_the_page_without_a_server_shows_the_last_values_as_old(new_tab: Callable[..., BrowserTab]) -> None:
+    options = ("--demo", "2", "--interval", "0.5", "--url-prefix", "/gpu/")
+    with running(*options) as first:
+        tab = new_tab(service_workers="allow").open(first.url)
+        tab.wait_until("() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 3")
+        eventually(lambda: set(tab.page.evaluate(LOADED)) <= set(tab.page.evaluate(KEPT)), 30, 0.2)
+        first.stop(signal.SIGKILL)
+        banner(tab, "connection")
+        shown = tab.metric("gpu.power.current_watts", "#panel-power")
+        addresses = eventually(
+            lambda: [each for each in [tab.page.evaluate(KEPT)] if f"{first.url}last-values" in each]
+        )
+        assert not [each for each in addresses[0] if "/api/" in each or TICK in each or "?token" in each]
+
+        tab.page.reload()
+        tab.wait_for_state("disconnected")
+        assert tab.page.locator("html[data-stored]").count() == 1
+        assert re.search(r"cannot be reached\. Not updated since \d\d:\d\d:\d\d\.", banner(tab, "connection"))
+        assert tab.metric("gpu.power.current_watts", "#panel-power") == shown
+        tab.wait_until("() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 3")
+        opacity = "() => getComputedStyle(document.querySelector('#panel-power .bar')).opacity"
+        assert float(tab.page.evaluate(opacity)) < 1
+        with running(*options, port=port_of(first)) as second:
+            tab.wait_for_state("live")
+            assert not tab.page.locator("#error-banner").is_visible()
+            tab.page.reload()
+            tab.wait_for_state("live")
+            assert tab.page.locator("html[data-stored]").count() == 0, "the server answers: nothing old is shown"
+            second.stop()
+        with running(*options, "--token", "correct-horse-battery", port=port_of(first)) as third:
+            assert tab.page.goto(first.url).status == 401
+            eventually(lambda: tab.page.evaluate(KEPT) == [])
+            third.stop()
+        with pytest.raises(PlaywrightError, match="ERR_"):
+            tab.page.goto(first.url)
+
+
 @pytest.fixture(scope="module")
 def hung(browser: Browser) -> Iterator[tuple[Running, BrowserTab]]:
     """A page whose server is stopped; shared, because five requests time out after three seconds each."""
@@ -107,7 +155,7 @@ def test_a_killed_server_shows_the_banner_and_is_found_again(new_tab: Callable[.
         tab.wait_until("() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 3")
         first.stop(signal.SIGKILL)
         words = banner(tab, "connection")
-        assert re.search(r"Connection lost\s.*5 attempts failed, last good data \d\d:\d\d:\d\d", words, re.DOTALL)
+        assert re.search(r"Connection lost\s.*5 attempts failed, not updated since \d\d:\d\d:\d\d", words, re.DOTALL)
         tab.wait_for_state("disconnected")
         assert "Disconnected" in tab.text("#live-indicator")
         count = tab.request_count

@@ -139,8 +139,8 @@ def test_the_page_loads_only_its_own_scripts_in_the_listed_order() -> None:
     assert not re.findall(r"<[^>]+\son\w+=", html)
     scripts = re.findall(r'<script src="([.]/assets/([^"?]+)[^"]*)"', html)
     assert [name for _, name in scripts] == [*HEAD_SCRIPTS, *SCRIPTS]
-    of_embeds = {"embed.js", "embed-gallery.js"}
-    assert {path.name for path in Path(assets_dir()).glob("*.js")} == {*HEAD_SCRIPTS, *SCRIPTS} | of_embeds
+    others = {"embed.js", "embed-gallery.js", "sw.js"}
+    assert {path.name for path in Path(assets_dir()).glob("*.js")} == {*HEAD_SCRIPTS, *SCRIPTS} | others
     for address, _ in scripts:
         with app.server.test_client().get(urljoin("/", address)) as answer:
             assert answer.status_code == 200

@@ -58,6 +58,7 @@ SCRIPTS: Final = (
     "usage.js",
     "popover.js",
     "view-request.js",
+    "stored-page.js",
     "polling.js",
     "time-span.js",
     "navigation.js",

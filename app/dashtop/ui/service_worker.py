@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import dash
 from flask import Blueprint, Response
+
+from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash import Dash
 
 FILE: Final = "sw.js"
+_PLACEHOLDER: Final = "VERSION_OF_PAGE"
 
 
 def register(app: Dash, *, url_prefix: str) -> None:
     """Serve the script. Browsers ask for it again at each visit: an old one could not be got rid of otherwise."""
     routes = Blueprint("service_worker", __name__)
-    script = Path(app.config.assets_folder, FILE).read_text(encoding="utf-8")
+    folder = Path(app.config.assets_folder)
+    script = (folder / FILE).read_text(encoding="utf-8").replace(_PLACEHOLDER, _calculate_version(folder), 1)
 
     @routes.get(f"/{FILE}")
     def _serve() -> Response:
@@ -25,3 +31,9 @@ def register(app: Dash, *, url_prefix: str) -> None:
         return Response(script, mimetype="text/javascript", headers=headers)
 
     app.server.register_blueprint(routes, url_prefix=url_prefix)
+
+
+def _calculate_version(folder: Path) -> str:
+    """Return a version that changes with every file of the page, so that browsers drop what they keep of another."""
+    files = [f"{path.name} {path.stat().st_mtime_ns}" for path in sorted(folder.rglob("*")) if path.is_file()]
+    return hashlib.blake2b(repr((__version__, dash.__version__, files)).encode(), digest_size=8).hexdigest()
