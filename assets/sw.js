@@ -5,13 +5,13 @@
 // from here; the page keeps its last ones (assets/stored-page.js) and shows them as old.
 "use strict";
 
-const VERSION = "VERSION_OF_PAGE";
+// The server fills in these two: a version that changes with any file of the page, and what a page loads, below the scope.
+const VERSION = "VERSION";
+const PATHS = "FILE_PATHS";
 const { scope } = self.registration;
 const FILES = `dashtop files ${scope} `;
 const CACHE = FILES + VERSION;
 const VALUES = `dashtop values ${scope}`; // as in assets/stored-page.js
-const SHELL = /^(_dash-layout|_dash-dependencies|_favicon\.ico|_dash-component-suites\/.+|assets\/.+)$/;
-const CHANGING = /^_dash-(layout|dependencies)$/; // the other files have addresses that change with their content
 const PAGE_TIMEOUT_MS = 8000;
 const GATEWAY_ERRORS = [502, 503, 504];
 const REFUSALS = [401, 403];
@@ -34,6 +34,10 @@ function findPath(address) {
   return address.startsWith(scope) ? new URL(address).href.slice(scope.length).split(/[?#]/)[0] : null;
 }
 
+// Files in folders have addresses that change with their content.
+const isInFolder = (path) => PATHS.some((each) => each.endsWith("/") && path.startsWith(each));
+const isFile = (path) => PATHS.includes(path) || isInFolder(path);
+
 const keyOf = (address) => (findPath(address) === "" ? scope : address);
 const isKept = (response) => response.ok && response.type === "basic" && !response.redirected;
 
@@ -48,7 +52,7 @@ const findStored = (address) => caches.match(keyOf(address), { cacheName: CACHE,
 async function answerFile({ request }) {
   try {
     const response = await fetch(request);
-    const isNew = CHANGING.test(findPath(request.url)) || !(await findStored(request.url));
+    const isNew = !isInFolder(findPath(request.url)) || !(await findStored(request.url));
     if (isKept(response) && isNew) await keep(request.url, response.clone());
     return response;
   } catch (error) {
@@ -85,14 +89,14 @@ self.addEventListener("fetch", (event) => {
   const path = findPath(request.url);
   if (request.method !== "GET" || path === null) return;
   if (request.mode === "navigate" && path === "") event.respondWith(answerPage(event));
-  else if (request.mode !== "navigate" && SHELL.test(path)) event.respondWith(answerFile(event));
+  else if (request.mode !== "navigate" && isFile(path)) event.respondWith(answerFile(event));
 });
 
 // A page names what it has loaded: its first files came before there was a service worker.
 async function keepMissing(addresses) {
   for (const address of addresses) {
     const path = findPath(address);
-    if (path === null || (path !== "" && !SHELL.test(path)) || (await findStored(address))) continue;
+    if (path === null || (path !== "" && !isFile(path)) || (await findStored(address))) continue;
     const response = await fetch(keyOf(address));
     if (isKept(response)) await keep(address, response);
   }

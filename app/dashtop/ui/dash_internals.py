@@ -36,6 +36,9 @@ PAGE_PATHS: Final = (
 )
 """What a page loads, below the prefix of the server's addresses."""
 
+FILE_PATHS: Final = tuple(path for path in PAGE_PATHS if path != CALLBACK_PATH)
+"""Those of them that are the same for every viewer; a path that ends with a slash is a folder."""
+
 # What Dash's renderer and its first graph load, below `requests_pathname_prefix`.
 _LAYOUT_PATHS: Final = ("_dash-layout", "_dash-dependencies")
 _GRAPH_SCRIPT_PATH: Final = "_dash-component-suites/dash/dcc/async-graph.js"

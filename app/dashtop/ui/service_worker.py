@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import dash
 from flask import Blueprint, Response
 
+from dashtop.ui.dash_internals import FILE_PATHS
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
     from dash import Dash
 
 FILE: Final = "sw.js"
-_PLACEHOLDER: Final = "VERSION_OF_PAGE"
 
 
 def register(app: Dash, *, url_prefix: str) -> None:
     """Serve the script. Browsers ask for it again at each visit: an old one could not be got rid of otherwise."""
     routes = Blueprint("service_worker", __name__)
     folder = Path(app.config.assets_folder)
-    script = (folder / FILE).read_text(encoding="utf-8").replace(_PLACEHOLDER, _calculate_version(folder), 1)
+    script = (folder / FILE).read_text(encoding="utf-8")
+    for placeholder, value in {"VERSION": _calculate_version(folder), "FILE_PATHS": FILE_PATHS}.items():
+        script = script.replace(f'"{placeholder}"', json.dumps(value), 1)
 
     @routes.get(f"/{FILE}")
     def _serve() -> Response:
@@ -36,4 +39,4 @@ def register(app: Dash, *, url_prefix: str) -> None:
 def _calculate_version(folder: Path) -> str:
     """Return a version that changes with every file of the page, so that browsers drop what they keep of another."""
     files = [f"{path.name} {path.stat().st_mtime_ns}" for path in sorted(folder.rglob("*")) if path.is_file()]
-    return hashlib.blake2b(repr((__version__, dash.__version__, files)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(repr((__version__, version("dash"), files)).encode(), digest_size=8).hexdigest()
