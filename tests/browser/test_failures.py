@@ -126,7 +126,9 @@ def test_the_page_without_a_server_shows_the_last_values_as_old(new_tab: Callabl
             assert tab.page.locator("html[data-stored]").count() == 0, "the server answers: nothing old is shown"
             second.stop()
         with running(*options, "--token", "correct-horse-battery", port=port_of(first)) as third:
-            assert tab.page.goto(first.url).status == 401
+            refused = tab.page.goto(first.url)
+            assert refused is not None
+            assert refused.status == 401
             eventually(lambda: tab.page.evaluate(KEPT) == [])
             third.stop()
         with pytest.raises(PlaywrightError, match="ERR_"):
