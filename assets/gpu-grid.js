@@ -44,8 +44,6 @@
     metrics.forEach((metric) => addField(card, metric, value));
     const bar = make("div", "bar", line);
     bar.setAttribute("role", "meter");
-    bar.setAttribute("aria-valuemin", "0");
-    bar.setAttribute("aria-valuemax", "100");
     bar.setAttribute("aria-label", label);
     return { name, bar };
   }

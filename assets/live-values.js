@@ -45,16 +45,23 @@
     if (optional && optional.hidden !== missing) optional.hidden = missing;
   }
 
+  // A meter must have a value. Without one the text beside it says all there is.
+  function markMeter(bar, percent) {
+    if (percent === null) {
+      bar.removeAttribute("aria-valuenow");
+      bar.setAttribute("aria-hidden", "true");
+      return;
+    }
+    bar.setAttribute("aria-valuenow", String(Math.round(percent)));
+    bar.removeAttribute("aria-hidden");
+  }
+
   // The fill has the full length and is moved: that needs no layout, and its end stays round.
   function fill(bar, percent, level) {
     const known = percent !== null && percent !== undefined;
     const clamped = known ? Math.min(Math.max(percent, 0), 100) : 0;
     bar.style.setProperty("--fill", `${(clamped - 100).toFixed(1)}%`);
-    if (known) bar.setAttribute("aria-valuenow", String(Math.round(clamped)));
-    else bar.removeAttribute("aria-valuenow");
-    // A meter must have a value: without one the bar has no role.
-    if (!known) bar.removeAttribute("role");
-    else if (!bar.hasAttribute("role")) bar.setAttribute("role", "meter");
+    if (bar.hasAttribute("role")) markMeter(bar, known ? clamped : null);
     bar.classList.toggle("empty", clamped === 0);
     mark(bar, "level", level);
     mark(bar, "load", dashtop.settings.get("bars") === "load" && known ? findLoad(clamped) : "");

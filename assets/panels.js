@@ -57,8 +57,6 @@
     make("span", "mount-error", value).textContent = "not responding";
     const bar = make("div", "bar", item);
     bar.setAttribute("role", "meter");
-    bar.setAttribute("aria-valuemin", "0");
-    bar.setAttribute("aria-valuemax", "100");
   }
 
   function writeSize(element, gib) {

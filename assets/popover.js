@@ -1,20 +1,39 @@
-// Popovers with help and reasons: on hover, on focus and on tap, for every element with `data-tip`. Escape closes. In each
-// panel one of them is a tab stop; arrow keys move to the others.
+// Popovers with help, reasons and truncated names: on hover, on focus and on tap, for every element with `data-tip`.
+// Escape closes. In each group (a panel, the toolbar) one of those that are no controls is a tab stop; arrow keys move to
+// the others. The page has no `title` attributes: neither fingers nor the keyboard reach them.
 (function () {
   "use strict";
 
-  const dashtop = window.dashtop;
-  const { parts } = dashtop;
+  const { parts } = window.dashtop;
   const HOVER_DELAY_MS = 300;
   const MARGIN_PX = 8;
+  const CONTROLS = "button, a, input, select, summary, label";
+  const GROUPS = ".panel, .toolbar, .brand";
   const popover = parts.make("div", "popover-tip", document.body);
   popover.id = "popover";
-  popover.hidden = true;
+  popover.popover = "manual"; // above dialogs
   popover.setAttribute("role", "tooltip");
   let anchor = null;
   let timer = null;
 
+  // A truncated name explains itself where it is not truncated.
+  function tellsMore(element) {
+    const { tip } = element.dataset;
+    return Boolean(tip) && (tip !== element.textContent.trim() || element.scrollWidth > element.clientWidth);
+  }
+
   const tipOf = (element) => (element && element.closest ? element.closest("[data-tip]") : null);
+
+  // Where screen readers find it: in the landmark or dialog of the anchor. Of an embedded page only the panel is visible.
+  function hostOf(element) {
+    const around = document.documentElement.dataset.embed ? ".panel, .compact" : "main, header, footer";
+    return element.closest("dialog, .modal-content") || element.closest(around) || document.body;
+  }
+
+  function isFocused() {
+    const focused = document.activeElement;
+    return Boolean(anchor) && (focused === anchor || (focused.matches(CONTROLS) && focused.contains(anchor)));
+  }
 
   function place() {
     const box = anchor.getBoundingClientRect();
@@ -26,12 +45,13 @@
   }
 
   function show(element) {
-    clearTimeout(timer);
-    if (!element.dataset.tip) return;
     hide();
+    if (!element.isConnected || !tellsMore(element)) return;
     anchor = element;
     parts.write(popover, element.dataset.tip);
-    popover.hidden = false;
+    const host = hostOf(element);
+    if (popover.parentElement !== host) host.append(popover);
+    popover.showPopover();
     element.setAttribute("aria-describedby", popover.id);
     place();
   }
@@ -41,7 +61,7 @@
     if (!anchor) return;
     anchor.removeAttribute("aria-describedby");
     anchor = null;
-    popover.hidden = true;
+    if (popover.isConnected) popover.hidePopover();
   }
 
   document.addEventListener("pointerover", (event) => {
@@ -50,56 +70,59 @@
     if (element === anchor) return;
     clearTimeout(timer);
     if (element) timer = setTimeout(() => show(element), HOVER_DELAY_MS);
-    else if (!anchor || document.activeElement !== anchor) hide();
+    else if (!isFocused()) hide();
   });
+  // A control shows its own help, or that of the text in it.
   document.addEventListener("focusin", (event) => {
-    const element = tipOf(event.target);
-    if (element && element === event.target) show(element);
+    const { target } = event;
+    const element = target.dataset.tip ? target : target.matches(CONTROLS) && target.querySelector("[data-tip]");
+    if (element && target.matches(":focus-visible")) show(element);
     else hide();
   });
+  // A finger on the head of a column sorts by it, and explains it.
   document.addEventListener("click", (event) => {
     const element = tipOf(event.target);
-    if (element && !event.target.closest("button, a, input, select, summary")) show(element);
+    const control = event.target.closest(CONTROLS);
+    if (element && (!control || (event.pointerType === "touch" && control.closest("th")))) show(element);
     else hide();
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && anchor) {
       hide();
       event.stopPropagation();
-    } else if (event.target === anchor) moveFocus(event);
+    } else if (event.target.dataset.tip && !event.target.matches(CONTROLS)) moveFocus(event);
   });
   window.addEventListener("scroll", hide, { passive: true, capture: true });
 
   // --- tab stops ----------------------------------------------------------------------------------------------------
 
   const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-  const visibleTips = (panel) => [...panel.querySelectorAll("[data-tip]")].filter((each) => each.offsetParent && !each.matches("button"));
+  const isStop = (element) => element.offsetParent && !element.closest(CONTROLS) && tellsMore(element);
+  const findStops = (group) => [...group.querySelectorAll("[data-tip]")].filter(isStop);
 
   function moveFocus(event) {
-    const panel = event.target.closest(".panel");
+    const group = event.target.closest(GROUPS);
     const by = STEPS[event.key];
-    if (!panel || !by) return;
+    if (!group || !by) return;
     event.preventDefault();
-    const tips = visibleTips(panel);
-    const next = tips[(tips.indexOf(event.target) + by + tips.length) % tips.length];
+    const stops = findStops(group);
+    const next = stops[(stops.indexOf(event.target) + by + stops.length) % stops.length];
     event.target.tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
   }
 
   function placeTabStops() {
-    for (const panel of document.querySelectorAll(".panel")) {
-      const stop = panel.querySelector('[data-tip][tabindex="0"]');
-      if (stop && stop.offsetParent) continue;
-      const [first] = panel.offsetParent ? visibleTips(panel) : [];
+    for (const group of document.querySelectorAll(GROUPS)) {
+      const stop = group.querySelector('[data-tip][tabindex="0"]');
+      if (stop && (stop === document.activeElement || isStop(stop))) continue;
+      const first = group.offsetParent && [...group.querySelectorAll("[data-tip]")].find(isStop);
       if (stop) stop.tabIndex = -1;
       if (first) first.tabIndex = 0;
     }
-    if (anchor && !popover.hidden) parts.write(popover, anchor.dataset.tip || "");
+    if (anchor) parts.write(popover, anchor.dataset.tip || "");
   }
 
   // Help changes seldom, and a tick has no time to spare.
   setInterval(placeTabStops, 2000);
-
-  dashtop.popover = { hide };
 })();

@@ -61,4 +61,4 @@ def test_embed_names_its_gpu_unless_it_is_of_the_host_or_all_gpus() -> None:
     client = served().server.test_client()
     for name, has_caption in {"chart-power": True, "panel-fan": True, "compare": False, "panel-storage": False}.items():
         page = client.get(f"/embed/{name}").get_data(as_text=True)
-        assert ('<p class="embed-caption">' in page) == has_caption
+        assert ('<h2 class="embed-caption">' in page) == has_caption

@@ -49,6 +49,11 @@ def card(
     return html.Div([header, *body], className=f"card panel {class_name}".strip(), id=id)
 
 
+def scroll_region(table: Component, label: str, class_name: str = "table-scroll") -> Component:
+    """Return a table that scrolls sideways where it is too wide. The keyboard scrolls what has the focus."""
+    return html.Div(table, className=class_name, tabIndex=0, role="region", **attributes(aria_label=label))
+
+
 def two_columns(rows: Sequence[Component], facts: Sequence[Component]) -> Component:
     """Return bars and small facts, side by side in a card that is wide enough, else stacked."""
     return html.Div(
@@ -135,7 +140,7 @@ def bar(key: str, *, of: str = "") -> Component:
     return html.Div(
         className="bar",
         role="meter",
-        **attributes(data_bar=key, aria_label=METRICS[key].title, aria_valuemin="0", aria_valuemax="100"),
+        **attributes(data_bar=key, aria_label=METRICS[key].title),
         **full,
     )
 

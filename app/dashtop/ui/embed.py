@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from dash.development.base_component import Component
@@ -70,8 +72,8 @@ _STYLE: Final = (
 )
 # Painted with the rest of the page (assets/live-values.js).
 _CAPTION: Final = (
-    '<p class="embed-caption"><span data-text="gpuIndex"></span> <span data-text="gpuName"></span> '
-    '<span data-text="gpu.part"></span></p>'
+    '<h2 class="embed-caption"><span data-text="gpuIndex"></span> <span data-text="gpuName"></span> '
+    '<span data-text="gpu.part"></span></h2>'
 )
 
 
@@ -111,9 +113,18 @@ def register(app: Dash, services: Services, panels: Mapping[str, str], *, url_pr
         style = _STYLE.replace("ID", _SPECIAL_PANELS.get(name, name))
         page = render_index(app).replace("<html", f'<html data-embed="{name}"', 1)
         page = page.replace("</head>", f'{style}<script src="../assets/{_SCRIPT}"></script>\n  </head>', 1)
-        return Response(page.replace("<body>", f"<body>{'' if name in _OF_ALL_GPUS else _CAPTION}", 1))
+        return Response(page.replace("<body>", f"<body>{_build_head(name, panels[name])}", 1))
 
     app.server.register_blueprint(routes, url_prefix=url_prefix)
+
+
+def _build_head(name: str, title: str) -> str:
+    """Return the headings above a panel: its title, which only screen readers need, and its GPU or the host."""
+    host = f'<h2 class="visually-hidden">{escape(platform.node())}</h2>'
+    # The status bar is in the header of the page, so that nothing of <main> is left.
+    landmark = "main" if _SPECIAL_PANELS.get(name) == ids.COMPACT_STATUS else "section"
+    headings = f'<h1 class="visually-hidden">{escape(title)}</h1>{host if name in _OF_ALL_GPUS else _CAPTION}'
+    return f'<{landmark} aria-label="Panel">{headings}</{landmark}>'
 
 
 def _find_titles(part: Any, title: str) -> Iterator[tuple[str, str]]:

@@ -84,12 +84,12 @@ _INDEX: Final = """<!DOCTYPE html>
   </head>
   <body>
     {%app_entry%}
-    <footer>
+    <div>
       {%config%}
       {%scripts%}
       BODY_SCRIPTS
       {%renderer%}
-    </footer>
+    </div>
   </body>
 </html>"""
 

@@ -11,7 +11,7 @@ from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
 from dashtop.model.timerange import DAY_MS
 from dashtop.ui import ids
-from dashtop.ui.components import attributes, card
+from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, calculate_version
 
@@ -156,15 +156,17 @@ def firing_layout(_services: Services) -> Component:
 
 def log_layout(_services: Services) -> Component:
     """Return the card of the log."""
+    caption = "Alerts of the last seven days"
     table = html.Table(
         [
-            html.Caption("Alerts of the last seven days", className="visually-hidden"),
+            html.Caption(caption, className="visually-hidden"),
             html.Thead(html.Tr([html.Th(title, scope="col") for title in ("Time", "Severity", "Alert")])),
             html.Tbody(**attributes(data_alert_log="")),
         ],
         className="processes",
     )
-    body = [html.Div(table, className="table-scroll"), html.P(className="table-empty", **attributes(data_log_empty=""))]
+    empty = html.P(className="table-empty", **attributes(data_log_empty=""))
+    body = [scroll_region(table, caption), empty]
     return card("Recent", body, id=ids.PANEL_ALERT_LOG, class_name="full-width")
 
 

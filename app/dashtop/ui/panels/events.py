@@ -14,7 +14,7 @@ from dashtop.model.sample import EVENT_KINDS, EventFilter, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MAX_SPAN_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import health_timeline, ids
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window
-from dashtop.ui.components import attributes, card
+from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.gpu_series import read_gpu_series
 from dashtop.ui.health_timeline import GpuHistory
 from dashtop.ui.panels.base import Panel, Section
@@ -299,7 +299,7 @@ def list_layout(_services: Services) -> Component:
     return card(
         "Events",
         [
-            html.Div(table, className="table-scroll"),
+            scroll_region(table, "Events"),
             html.P(className="table-empty", role="status", **attributes(data_events_empty="")),
             html.Button(
                 "Show more", className="btn show-more", type="button", hidden=True, **attributes(data_events_more="")
@@ -319,12 +319,11 @@ def _build_filter(name: str, label: str, options: Mapping[str, str]) -> Componen
 
 def memory_layout(_services: Services) -> Component:
     """Return the card of memory errors; the browser fills it, since GPUs come and go."""
+    title = "ECC errors and remapped rows"
     return card(
-        "ECC errors and remapped rows",
+        title,
         [
-            html.Div(
-                html.Table(className="memory-table", **attributes(data_memory_health="")), className="table-scroll"
-            ),
+            scroll_region(html.Table(className="memory-table", **attributes(data_memory_health="")), title),
             html.P(className="table-empty", role="status", **attributes(data_memory_empty="")),
         ],
         id=ids.PANEL_ECC,

@@ -9,7 +9,7 @@ from dash import html
 from dashtop.metrics import METRICS
 from dashtop.ui import ids
 from dashtop.ui.charts import all_gpus
-from dashtop.ui.components import attributes, bar, build_view_switch, card, ratio, value
+from dashtop.ui.components import attributes, bar, build_view_switch, card, ratio, scroll_region, value
 from dashtop.ui.overview_data import build_overview
 from dashtop.ui.panels.base import Chart, Panel, Section
 from dashtop.ui.panels.charts import graph
@@ -122,7 +122,7 @@ def _build_tile(name: str, title: str, help_text: str, class_name: str = "", *, 
         html.Span([html.Span("‒", className="number"), html.Span(className="tile-rest")], className="tile-value"),
     ]
     if has_bar:
-        meter = attributes(aria_label=help_text, aria_valuemin="0", aria_valuemax="100")
+        meter = attributes(aria_label=help_text)
         lines.append(html.Div(className="bar", role="meter", **meter))
     return html.Div(lines, className=f"tile {class_name}".strip(), title=help_text, **attributes(data_tile=name))
 
@@ -147,7 +147,7 @@ def _build_table() -> Component:
         className="gpu-table",
         role="table",
     )
-    scroller = html.Div(table, className="gpu-table-scroll", tabIndex=0, role="region", **attributes(aria_label="GPUs"))
+    scroller = scroll_region(table, "GPUs", "gpu-table-scroll")
     return card(
         "GPUs",
         [scroller],

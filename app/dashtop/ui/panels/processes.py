@@ -18,7 +18,7 @@ from dashtop.model.timerange import MINUTE_MS
 from dashtop.ui import ids
 from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.charts.resolution import RANGES_MS
-from dashtop.ui.components import attributes, card
+from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 
@@ -193,7 +193,7 @@ def _table(source: str, fields: Iterable[Field], caption: str, body: dict[str, A
         role="table",
         **attributes(data_source=source),
     )
-    return html.Div(table, className="table-scroll", tabIndex=0, role="region", **attributes(aria_label=caption))
+    return scroll_region(table, caption)
 
 
 def _footer() -> Component:

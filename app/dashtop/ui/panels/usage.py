@@ -14,7 +14,7 @@ from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_window
-from dashtop.ui.components import attributes, card
+from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.gpu_series import read_gpu_series
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, calculate_version
@@ -285,7 +285,7 @@ def _build_table_card(title: str, name: str, id: str, columns: Sequence[tuple[st
     return card(
         title,
         [
-            html.Div(table, className="table-scroll"),
+            scroll_region(table, title),
             html.P(className="table-empty", role="status", **attributes(data_usage_table_empty=name)),
             html.P(className="table-note", **attributes(data_usage_table_note=name)),
         ],
