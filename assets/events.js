@@ -218,7 +218,7 @@
 
   function paintEvents(snapshot) {
     const body = document.querySelector("[data-events]");
-    if (!body || !snapshot.events || !body.closest(".panel").offsetParent) return;
+    if (!body || !snapshot.events || !dashtop.viewRequest.isShown(body.closest(".panel"))) return;
     const { total, rows, gpus } = snapshot.events;
     paintFilters(gpus);
     write(document.querySelector("[data-events-empty]"), describeEmpty(snapshot.events));

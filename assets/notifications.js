@@ -231,7 +231,7 @@
 
   function paint() {
     const row = document.querySelector("[data-this-browser]");
-    if (!row) return;
+    if (!row || document.documentElement.dataset.page !== "alerts") return; // reading the permission takes milliseconds
     if (!row.firstChild) build(row);
     const obstacle = findObstacle();
     write(row.querySelector(".alert-note"), describe(obstacle));

@@ -76,5 +76,14 @@
     });
   }
 
-  painters.push(paintThrottleReasons, hideUnsupported, markUnsupportedCards, paintFacts);
+  // The reasons why values are missing are the same object until one of them changes.
+  let knownReasons = null;
+  function paintUnsupported(snapshot) {
+    if (snapshot.missing === knownReasons) return;
+    knownReasons = snapshot.missing;
+    hideUnsupported(snapshot);
+    markUnsupportedCards(snapshot);
+  }
+
+  painters.push(paintThrottleReasons, paintUnsupported, paintFacts);
 })();

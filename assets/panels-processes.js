@@ -3,7 +3,8 @@
 (function () {
   "use strict";
 
-  const { painters, parts, processTools, settings, times, units } = window.dashtop;
+  const dashtop = window.dashtop;
+  const { painters, parts, processTools, settings, times, units } = dashtop;
   const PAGE_SIZES = { processes: 10, all_processes: 50, ended_processes: 20 };
   const TYPES = { C: "Compute", G: "Graphics", M: "MPS client" };
   const UNKNOWN = "N/A";
@@ -375,7 +376,7 @@
 
   function paintTable(table) {
     const { source } = table.dataset;
-    if (!snapshot[source] || !table.closest(".panel").offsetParent) return;
+    if (!snapshot[source] || !dashtop.viewRequest.isShown(table.closest(".panel"))) return;
     const view = table.closest("[data-process-view]") || table.closest(".panel");
     const columns = findColumns(table);
     const sorting = sortingOf(source);

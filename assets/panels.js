@@ -2,7 +2,8 @@
 (function () {
   "use strict";
 
-  const { painters, parts, units } = window.dashtop;
+  const dashtop = window.dashtop;
+  const { painters, parts, units } = dashtop;
   const { make, fit } = parts;
   const MAX_BARS = 32;
 
@@ -18,7 +19,7 @@
     const found = listCores(snapshot);
     const online = found.filter(({ percent }) => percent !== undefined);
     for (const list of document.querySelectorAll("[data-cores]")) {
-      if (!list.closest(".panel").offsetParent) continue;
+      if (!dashtop.viewRequest.isShown(list.closest(".panel"))) continue;
       const hasNumbers = list.dataset.cores === "numbers";
       const shown = hasNumbers ? found : online;
       list.hidden = shown.length === 0;
@@ -81,7 +82,7 @@
   function paintMounts(snapshot) {
     if (!snapshot.mounts) return;
     for (const list of document.querySelectorAll("[data-mounts]")) {
-      if (!list.closest(".panel").offsetParent) continue;
+      if (!dashtop.viewRequest.isShown(list.closest(".panel"))) continue;
       fit(list, snapshot.mounts.length, buildMount);
       snapshot.mounts.forEach((mount, index) => paintMount(list.children[index], mount));
     }

@@ -14,36 +14,52 @@
     return widths.length === 0 ? width : Math.max(100, Math.round((Math.min(...widths) - 60) / 25) * 25);
   }
 
-  // Charts far from what is on the screen are not drawn: a redraw costs the browser about 30 ms a chart.
-  const nearby = new Set();
+  // A redraw costs the browser about 30 ms a chart. So charts near the screen are drawn once for what is looked at, and
+  // again only on the screen; those far from it are not drawn at all.
   const watched = new WeakSet();
-  const observer = new IntersectionObserver(
-    (entries) => {
-      let isNew = false;
-      for (const { target, isIntersecting } of entries) {
-        if (isIntersecting && !nearby.has(target)) isNew = true;
-        if (isIntersecting) nearby.add(target);
-        else nearby.delete(target);
-      }
-      if (isNew) dashtop.polling.requestNow();
-    },
-    { rootMargin: "30% 0px" },
-  );
+  const drawnFor = new WeakMap(); // for which view a chart was requested last
+  const nearby = watch("30% 0px", 0.3);
+  const onScreen = watch("0px", 0);
+  let shown = new Set(); // the ids of the last request
 
-  function isNearby(panel) {
+  // The charts within a margin around the screen, in parts of its height: a set that follows scrolling.
+  function watch(rootMargin, margin) {
+    const charts = new Set();
+    const observer = new IntersectionObserver(
+      (entries) => {
+        let isNew = false;
+        for (const { target, isIntersecting } of entries) {
+          if (isIntersecting && !charts.has(target)) isNew = true;
+          if (isIntersecting) charts.add(target);
+          else charts.delete(target);
+        }
+        if (isNew) dashtop.polling.requestNow();
+      },
+      { rootMargin },
+    );
+    const begin = (chart) => {
+      observer.observe(chart);
+      const box = chart.getBoundingClientRect();
+      if (box.top < (1 + margin) * window.innerHeight && box.bottom > -margin * window.innerHeight) charts.add(chart);
+    };
+    return { begin, has: (chart) => charts.has(chart) };
+  }
+
+  function isWanted(panel, view) {
     if (!panel.classList.contains("chart-card")) return true;
     if (!watched.has(panel)) {
       watched.add(panel);
-      observer.observe(panel);
-      const box = panel.getBoundingClientRect();
-      if (box.top < 1.3 * window.innerHeight && box.bottom > -0.3 * window.innerHeight) nearby.add(panel);
+      nearby.begin(panel);
+      onScreen.begin(panel);
     }
-    return nearby.has(panel);
+    if (!onScreen.has(panel) && !(nearby.has(panel) && drawnFor.get(panel) !== view)) return false;
+    drawnFor.set(panel, view);
+    return true;
   }
 
-  function visiblePanels() {
+  function visiblePanels(view) {
     const panels = [...document.querySelectorAll(".panel[id]:not(.gpu-card), section[id]")];
-    return panels.filter((panel) => panel.offsetParent && isNearby(panel)).map((panel) => panel.id);
+    return panels.filter((panel) => panel.offsetParent && isWanted(panel, view)).map((panel) => panel.id);
   }
 
   const serverInterval = () => String(Number(document.querySelector(".app").dataset.interval));
@@ -51,17 +67,17 @@
 
   function build() {
     width = chartWidth();
-    return {
+    const view = {
       gpu: settings.get("gpu"),
       range: settings.get("range"),
-      interval: intervalSeconds(),
       theme: dashtop.theme.current(),
       width,
       zoom: dashtop.charts.zoom(),
-      visible_panels: visiblePanels(),
       options: settings.options(),
-      versions: dashtop.storeDelta.versions(),
     };
+    const visible = visiblePanels(JSON.stringify(view));
+    shown = new Set(visible);
+    return { ...view, interval: intervalSeconds(), visible_panels: visible, versions: dashtop.storeDelta.versions() };
   }
 
   let resizeTimer = null;
@@ -76,6 +92,8 @@
   dashtop.viewRequest = {
     build,
     intervalSeconds,
+    // Whether a panel was shown when the last request was built. Asking the browser would lay out the page again.
+    isShown: (panel) => shown.has(panel.id),
     serverInterval,
     url: (path) => dashtop.internals.pathPrefix() + path,
   };
