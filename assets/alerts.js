@@ -182,11 +182,13 @@
 
   function paintBell({ alert_count: counted }) {
     const bell = document.getElementById("alert-bell");
-    if (!bell || !counted) return;
-    const { count, worst } = counted;
+    if (!bell || counted === undefined) return;
+    const { count, worst } = counted || { count: 0, worst: "" };
     mark(bell, "severity", worst);
     write(bell.querySelector(".bell-count"), count ? String(Math.min(count, 99)) : "");
-    write(bell.querySelector("[data-bell-text]"), count ? `Alerts: ${count}, ${worst}` : "Alerts: none");
+    const none = counted ? "Alerts: none" : "Alerts: not shown for a past moment";
+    write(bell.querySelector("[data-bell-text]"), count ? `Alerts: ${count}, ${worst}` : none);
+    bell.title = counted ? "Alerts" : none;
   }
 
   painters.push(paintBell, paintFiring, paintLog, paintSilences, paintChannels);

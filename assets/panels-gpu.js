@@ -17,6 +17,7 @@
     if (badge.dataset.condition !== (head ? head.condition : "")) badge.dataset.condition = head ? head.condition : "";
     parts.mark(badge, "severity", head ? head.severity : "");
     parts.mark(document.querySelector("[data-throttle]"), "severity", head ? head.throttle : "");
+    parts.write(document.querySelector("[data-state-since]"), head && head.since ? ` Since ${times.moment(head.since)}.` : "");
   }
 
   // "97 % utilization, PCIe RX saturated: input-bound since 14:02". Each piece of evidence links to its chart.

@@ -40,15 +40,16 @@
     return minutes ? `${minutes} min` : `${seconds} s`;
   }
 
-  // "0–3, 6"
-  function formatGpus(indexes) {
+  // "0–3, 6", "2, GPU 7 (gone)"
+  function formatGpus(indexes, { gone_gpus: gone = [] }) {
     const runs = [];
     for (const index of indexes) {
       const last = runs.at(-1);
       if (last && index === last[1] + 1) last[1] = index;
       else runs.push([index, index]);
     }
-    return runs.map(([first, last]) => (first === last ? first : `${first}${last === first + 1 ? ", " : "–"}${last}`)).join(", ");
+    const present = runs.map(([first, last]) => (first === last ? first : `${first}${last === first + 1 ? ", " : "–"}${last}`));
+    return [...present, ...gone.map((label) => `${label} (gone)`)].join(", ");
   }
 
   // The columns as the header defines them (app/dashtop/ui/panels/processes.py): [{ key, format, isNumeric }, …].
@@ -63,7 +64,7 @@
   function formatCell(column, process) {
     const value = process[column.key];
     if (value === "") return NONE;
-    if (value !== null && value !== undefined) return FORMATS[column.format](value);
+    if (value !== null && value !== undefined) return FORMATS[column.format](value, process);
     if (!process.foreign || OF_THE_DRIVER.includes(column.key)) return UNKNOWN;
     return column.key === NAME ? "Other PID namespace" : NONE;
   }

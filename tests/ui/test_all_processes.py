@@ -12,7 +12,16 @@ from dashtop.model.ports import Services
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.panels import processes
-from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
+from tests.builders import (
+    NOON_MS,
+    FixedSample,
+    make_alerts,
+    make_device,
+    make_gpu,
+    make_history,
+    make_sample,
+    wait_until_written,
+)
 from tests.clock import FakeClock
 from tests.ui.worlds import make_context
 
@@ -145,6 +154,17 @@ def test_ended_processes_are_those_that_run_no_more() -> None:
     then = make_sample(50, gpus=(make_gpu(0, processes=(grown,)), make_gpu(1)))
     (before,) = processes.find_ended(services, then, NOON_MS, NOON_MS + 50_000)
     assert before.process.info.name == "serve"
+    services.history.close()
+
+
+@pytest.mark.parametrize(("successors", "label"), [((), "GPU 3"), ((make_gpu(3),), "GPU-9c1a7c1e")])
+def test_a_process_that_ended_on_a_gpu_which_is_gone_names_it(successors: tuple[Gpu, ...], label: str) -> None:
+    """By its index, or by its UUID if another GPU has its index by now."""
+    gone = make_gpu(processes=(TRAINING,), device=make_device(3, uuid="GPU-9c1a7c1e-0000-0000-0000-000000000003"))
+    services, latest = recorded((0, (make_gpu(0), gone)), (1, (make_gpu(0), *successors)))
+    (part,) = processes.build_parts(make_context(sample=latest, services=services))
+    (row,) = part.build()["rows"]
+    assert (row["name"], row["gpus"], row["gone_gpus"], row["peak_mib"]) == ("train", [], [label], 4096)
     services.history.close()
 
 

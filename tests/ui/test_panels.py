@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import json
 import pkgutil
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +19,7 @@ from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
 from dashtop.ui.gpu_state import classify_gpus
-from dashtop.ui.panels import PANELS, Panel, Section, gpu_status, hardware, host, processes
+from dashtop.ui.panels import PANELS, Panel, Section, charts, gpu_status, hardware, host, processes
 from dashtop.ui.panels.gauges import SPARKLINE_METRICS
 from dashtop.ui.request import ViewRequest
 from tests.builders import make_device, make_gpu, make_sample
@@ -207,7 +206,23 @@ def test_states_of_a_gpu() -> None:
         assert state.lower().startswith(f"{reason.text}.".lower())
         assert state[0].isupper()
     hung = dataclasses.replace(working, state=UnavailableReason.NOT_RESPONDING, state_since_ms=1_700_000_000_000)
-    assert re.match(r"The GPU does not respond \(since \d\d:\d\d:20\)\. Reset the GPU", describe(hung))
+    assert describe(hung).startswith("The GPU does not respond. Reset the GPU")
+    shown = gpu_status.heading_data(make_context(hung, sample=make_sample(gpus=(hung,))))
+    assert shown["gpu_head"]["since"] == 1_700_000_000_000
+
+
+def test_a_lost_gpu_without_history_says_once_why_it_has_no_charts() -> None:
+    lost = dataclasses.replace(gpu(), state=UnavailableReason.GPU_LOST, values={}, unavailable={})
+    of_gpu = [f"panel-{topic.id}" for topic in charts.TOPICS if topic.is_of_gpu]
+    recorded, _, history = world(gpus=(lost,))
+    shown = charts.live_data(make_context(lost, services=recorded))
+    assert shown == {"left_out": [], "texts": {"charts.left_out": ""}}
+    history.first_ms = history.last_ms + 1
+    shown = charts.live_data(make_context(lost, services=recorded))
+    assert shown["left_out"] == of_gpu
+    text = shown["texts"]["charts.left_out"]
+    assert text.startswith("Not shown: Utilization, ")
+    assert text.count(UnavailableReason.GPU_LOST.text) == 1
 
 
 def test_a_mig_instance_names_its_parent() -> None:

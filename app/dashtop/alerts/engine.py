@@ -320,7 +320,7 @@ def _describe(track: Track, subject: Subject, sample: Sample) -> Alert:
     gpu = target if isinstance(target, Gpu) else target.gpu if isinstance(target, HeldProcess) else None
     measured: Measured = rule.measure(target)
     text = rule.message.format(
-        gpu=_format_gpu(gpu),
+        gpu=gpu.label if gpu is not None else "",
         process=_format_process(target.process) if isinstance(target, HeldProcess) else "",
         mount=subject.name,
         state=_format_state(gpu, sample),
@@ -336,10 +336,6 @@ def _describe(track: Track, subject: Subject, sample: Sample) -> Alert:
         threshold=measured.limit,
         gpu_id=gpu.device.index if gpu is not None else None,
     )
-
-
-def _format_gpu(gpu: Gpu | None) -> str:
-    return f"GPU {gpu.device.index} ({gpu.device.name})" if gpu is not None else ""
 
 
 def _format_process(process: GpuProcess) -> str:

@@ -145,10 +145,10 @@ def _detect_gpu_events(previous: Sample, sample: Sample) -> Iterator[Event]:
         if uuid in before:
             yield from _detect_changes(before[uuid], gpu, sample)
         elif is_complete:
-            yield _build_event(sample, "gpu_added", Severity.INFO, f"{_format_gpu(gpu)} was added.", gpu=gpu)
+            yield _build_event(sample, "gpu_added", Severity.INFO, f"{gpu.label} was added.", gpu=gpu)
     for uuid, gpu in before.items():
         if is_complete and uuid not in now:
-            yield _build_event(sample, "gpu_removed", Severity.WARNING, f"{_format_gpu(gpu)} was removed.", gpu=gpu)
+            yield _build_event(sample, "gpu_removed", Severity.WARNING, f"{gpu.label} was removed.", gpu=gpu)
     yield from _detect_conditions_of_new_gpus(before, sample)
 
 
@@ -165,7 +165,7 @@ def _detect_conditions_of_new_gpus(known: Mapping[str, Gpu], sample: Sample) -> 
 
 
 def _build_lost_event(gpu: Gpu, state: UnavailableReason, sample: Sample) -> Event:
-    text = f"{_format_gpu(gpu)}: {state.text}."
+    text = f"{gpu.label}: {state.text}."
     return _build_event(sample, "gpu_lost", state.severity, text, gpu=gpu, advice=state.advice)
 
 
@@ -174,7 +174,7 @@ def _detect_changes(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event]:
     if gpu.state is not None and gpu.state.is_lost and not was_lost:
         yield _build_lost_event(gpu, gpu.state, sample)
     elif was_lost and gpu.state is None:
-        yield _build_event(sample, "gpu_back", Severity.INFO, f"{_format_gpu(gpu)} can be read again.", gpu=gpu)
+        yield _build_event(sample, "gpu_back", Severity.INFO, f"{gpu.label} can be read again.", gpu=gpu)
     if previous.state is None and gpu.state is None and not sample.gpu_age_s:
         yield from _detect_throttling(previous, gpu, sample)
         yield from _detect_faults(previous, gpu, sample)
@@ -193,7 +193,7 @@ def _detect_faults(previous: Gpu | None, gpu: Gpu, sample: Sample) -> Iterator[E
     for fault in _FAULTS:
         before = _find_previous(previous, fault.key)
         if before is not None and not before and gpu.values.get(fault.key):
-            text = f"{_format_gpu(gpu)}: {fault.text}."
+            text = f"{gpu.label}: {fault.text}."
             yield _build_event(sample, fault.kind, fault.severity, text, gpu=gpu, advice=fault.advice)
 
 
@@ -203,11 +203,11 @@ def _detect_throttling(previous: Gpu | None, gpu: Gpu, sample: Sample) -> Iterat
         return
     for reason in find_throttle_reasons(int(now) & ~int(before)):
         if reason.severity in EVENT_SEVERITIES:
-            text = f"{_format_gpu(gpu)} is throttled: {reason.name}. {reason.meaning}"
+            text = f"{gpu.label} is throttled: {reason.name}. {reason.meaning}"
             yield _build_event(sample, "throttle_begin", reason.severity, text, gpu=gpu)
     for reason in find_throttle_reasons(int(before) & ~int(now)):
         if reason.severity in EVENT_SEVERITIES:
-            text = f"{_format_gpu(gpu)} is no longer throttled: {reason.name} ended."
+            text = f"{gpu.label} is no longer throttled: {reason.name} ended."
             yield _build_event(sample, "throttle_end", Severity.INFO, text, gpu=gpu)
 
 
@@ -215,11 +215,11 @@ def _detect_processes(previous: Gpu, gpu: Gpu, sample: Sample) -> Iterator[Event
     before, now = ({process.pid: process for process in each.processes} for each in (previous, gpu))
     for pid, process in before.items():
         if not _is_same_process(process, now.get(pid)):
-            text = f"{_format_process(process)} stopped using {_format_gpu(gpu)}."
+            text = f"{_format_process(process)} stopped using {gpu.label}."
             yield _build_event(sample, "process_end", Severity.INFO, text, gpu=gpu, code=pid)
     for pid, process in now.items():
         if not _is_same_process(process, before.get(pid)):
-            text = f"{_format_process(process)} started using {_format_gpu(gpu)}."
+            text = f"{_format_process(process)} started using {gpu.label}."
             yield _build_event(sample, "process_start", Severity.INFO, text, gpu=gpu, code=pid)
 
 
@@ -228,10 +228,6 @@ def _is_same_process(process: GpuProcess, other: GpuProcess | None) -> bool:
     return other is not None and (
         None in {process.info.started_ms, other.info.started_ms} or process.info.started_ms == other.info.started_ms
     )
-
-
-def _format_gpu(gpu: Gpu) -> str:
-    return f"GPU {gpu.device.index} ({gpu.device.name})"
 
 
 def _format_process(process: GpuProcess) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -184,11 +183,14 @@ class Gpu:
     state_since_ms: int | None = None
 
     @property
+    def label(self) -> str:
+        """Index and model: "GPU 3 (NVIDIA H100 80GB HBM3)"."""
+        return f"GPU {self.device.index} ({self.device.name})"
+
+    @property
     def state_text(self) -> str:
-        """Why the GPU cannot be read, with the local time since when, if that is known; empty if it can."""
-        if self.state is None or self.state_since_ms is None:
-            return self.state.text if self.state is not None else ""
-        return f"{self.state.text} (since {time.strftime('%H:%M:%S', time.localtime(self.state_since_ms / 1000))})"
+        """Why the GPU cannot be read; empty if it can. The page adds since when, in the time zone of its reader."""
+        return self.state.text if self.state is not None else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,7 +64,12 @@ def bell_layout(_services: Services) -> Component:
 
 
 def bell_data(context: PanelContext) -> dict[str, Any]:
-    """Add `alert_count`: how many alerts nobody has seen yet, and the worst severity among them."""
+    """Add `alert_count`: how many alerts nobody has seen yet, and the worst severity among them.
+
+    None while the page shows a past moment: the alerts are those of the present.
+    """
+    if context.is_past:
+        return {"alert_count": None}
     found = [alert for alert in _list_active(context) if _is_new(alert)]
     return {"alert_count": {"count": len(found), "worst": found[0].severity.value if found else ""}}
 

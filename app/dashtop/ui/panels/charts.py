@@ -17,12 +17,14 @@ from dashtop.metrics import ALL_METRICS, METRICS
 from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
 from dashtop.model.metric import Kind, Unit
 from dashtop.model.sample import SeriesKey
+from dashtop.model.timerange import SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.charts import figures, process_memory
 from dashtop.ui.charts.base_figure import message_figure
 from dashtop.ui.charts.figures import Line, Notes
 from dashtop.ui.charts.notes import build_marks, build_throttle_bands
+from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card, icon, value
 from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
 from dashtop.ui.theme import HOST, SERIES
@@ -82,7 +84,12 @@ class Topic:
     @property
     def needs_gpu(self) -> bool:
         """Whether the chart has nothing to show without a GPU."""
-        return self.host_lines is None and any(key.startswith("gpu.") for key in self.lines)
+        return self.host_lines is None and self.is_of_gpu
+
+    @property
+    def is_of_gpu(self) -> bool:
+        """Whether the chart shows the chosen GPU, where there is one."""
+        return any(key.startswith("gpu.") for key in self.lines)
 
 
 TOPICS: Final = (
@@ -184,6 +191,9 @@ _PERMANENT: Final = frozenset(
         UnavailableReason.UNIFIED_MEMORY,
     }
 )
+# Whether a GPU that cannot be read has values in the shown time span.
+_RECORDED_INTERVAL_MS: Final = 10 * SECOND_MS
+_RECORDED_BUCKETS: Final = 100
 # Without a GPU these show what another chart shows instead.
 _ONLY_BESIDE_A_GPU: Final = frozenset({ids.CHART_CPU, ids.CHART_RAM})
 
@@ -470,21 +480,48 @@ def _build_more(_services: Services) -> Component:
 
 
 def live_data(context: PanelContext) -> dict[str, Any]:
-    """Add the charts that are left out because the GPU reports none of their metrics, and a text that says why."""
+    """Add the charts that are left out because they have nothing to show, and a text that says why.
+
+    The GPU reports none of their metrics; or it cannot be read, and the history has none in the shown time span.
+    """
     gpu, sample = context.gpu, context.sample
     if gpu is None:
         return {"left_out": [], "texts": {"charts.left_out": ""}}
     by_reason: dict[str, list[str]] = {}
     left_out = []
     for topic in TOPICS:
-        if gpu.state is not None or not topic.needs_gpu:
-            continue
-        missing = [gpu.unavailable.get(key) for key in topic.lines if gpu.values.get(key) is None]
-        if len(missing) == len(topic.lines) and all(reason in _PERMANENT for reason in missing):
+        if topic.is_of_gpu and not _has_values(topic, context, gpu):
             left_out.append(f"panel-{topic.id}")
             by_reason.setdefault(find_reason(sample, gpu, topic.lines), []).append(topic.title)
     text = " · ".join(f"{', '.join(titles)}: {reason}" for reason, titles in by_reason.items())
     return {"left_out": left_out, "texts": {"charts.left_out": f"Not shown: {text}" if text else ""}}
+
+
+def _has_values(topic: Topic, context: PanelContext, gpu: Gpu) -> bool:
+    """Return whether the chart of a GPU has something to show, now or in its time span."""
+    if gpu.state is not None:
+        return not _find_recorded(context, gpu).isdisjoint(topic.lines)
+    missing = [gpu.unavailable.get(key) for key in topic.lines if gpu.values.get(key) is None]
+    return len(missing) < len(topic.lines) or any(reason not in _PERMANENT for reason in missing)
+
+
+def _find_recorded(context: PanelContext, gpu: Gpu) -> frozenset[str]:
+    """Return which metrics of the charts the history has in the shown time span; looked up every ten seconds."""
+    request, history = context.request, context.services.history
+    interval_ms = round(context.services.latest.interval_s * SECOND_MS)
+    now_ms = context.sample.time_ms // _RECORDED_INTERVAL_MS * _RECORDED_INTERVAL_MS
+    if request.zoom is not None:
+        window = build_zoom_window(request.zoom, now_ms, _RECORDED_BUCKETS, interval_ms)
+    else:
+        window = build_window(now_ms, RANGES_MS[request.range], _RECORDED_BUCKETS, interval_ms)
+
+    def read() -> frozenset[str]:
+        keys = [series_key(metric, gpu) for topic in TOPICS if topic.is_of_gpu for metric in topic.lines]
+        data = history.query(list(dict.fromkeys(keys)), window.start_ms, window.end_ms, window.step_ms)
+        return frozenset(series.key.metric for series in data.series if np.isfinite(series.mean).any())
+
+    key = f"recorded|{gpu.device.uuid}|{request.span_key}|{now_ms}|{history.read_status().version}"
+    return context.cache.get_or_create(key, read)
 
 
 PANELS: Final[tuple[Panel, ...]] = (

@@ -15,7 +15,7 @@ from dashtop.model.timerange import DAY_MS, HOUR_MS, MAX_SPAN_MS, MINUTE_MS, SEC
 from dashtop.ui import health_timeline, ids
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card, scroll_region
-from dashtop.ui.gpu_series import read_gpu_series
+from dashtop.ui.gpu_series import label_gpu, read_gpu_series, read_stored_gpus
 from dashtop.ui.health_timeline import GpuHistory
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, calculate_version
@@ -115,20 +115,6 @@ def parse_filter(options: Mapping[str, str], sample: Sample, stored: Mapping[int
     )
 
 
-def _read_stored_gpus(context: PanelContext) -> dict[str, tuple[int | None, str | None]]:
-    """Return index and name of each GPU that is or was present, by UUID. Read once a minute."""
-    key = f"stored-gpus|{context.sample.time_ms // 60_000}|{context.services.history.read_status().version}"
-    stored = context.cache.get_or_create(
-        key, lambda: {gpu.uuid: (gpu.index, gpu.name) for gpu in context.services.history.gpus()}
-    )
-    return stored | {gpu.device.uuid: (gpu.device.index, gpu.device.name) for gpu in context.sample.gpus}
-
-
-def _label_gpu(uuid: str, gpus: Mapping[str, tuple[int | None, str | None]]) -> str:
-    index, _ = gpus.get(uuid, (None, None))
-    return f"GPU {index}" if index is not None else uuid[: len("GPU-12345678")]
-
-
 # --- timeline -------------------------------------------------------------------------------------------------------
 
 
@@ -137,7 +123,7 @@ def timeline_parts(context: PanelContext) -> list[Part]:
     window = find_window(context)
     bounds = find_bounds(context)
     outages = context.services.history.read_status().version
-    conditions = ",".join(f"{gpu.device.uuid} {gpu.state_text}" for gpu in context.sample.gpus)
+    conditions = ",".join(f"{gpu.device.uuid} {gpu.state_text} {gpu.state_since_ms}" for gpu in context.sample.gpus)
     moment = f"{window.start_ms}|{window.end_ms}|{window.step_ms}|{outages}|{conditions}"
     newest = context.cache.get_or_create(f"health-events|{bounds}|{moment}", lambda: _tag_events(context, bounds))
     version = calculate_version(f"{moment}|{newest}")
@@ -160,7 +146,7 @@ def _build_timeline(context: PanelContext, window: Window) -> dict[str, Any]:
     events = history.events(window.start_ms, window.end_ms, wanted)
     # From long before the range: what began there may last.
     states = history.events(window.start_ms - _STATE_EVENTS_MS, window.end_ms, changes)
-    gpus = _read_stored_gpus(context)
+    gpus = read_stored_gpus(context)
     present = {gpu.device.uuid: gpu for gpu in context.sample.gpus}
     absent = {event.gpu_uuid for event in events if event.gpu_uuid is not None} - set(present)
     host = [SeriesKey(metric) for metric in health_timeline.HOST_METRICS]
@@ -172,7 +158,7 @@ def _build_timeline(context: PanelContext, window: Window) -> dict[str, Any]:
         is_recorded |= _find_recorded(list(series.values()))
         found.append(
             GpuHistory(
-                label=_label_gpu(uuid, gpus),
+                label=label_gpu(uuid, gpus),
                 name=gpus.get(uuid, (None, None))[1] or "",
                 series=series,
                 events=[event for event in events if event.gpu_uuid == uuid],
@@ -195,7 +181,7 @@ def _find_recorded(series: Sequence[Series]) -> NDArray[np.bool_]:
 def list_parts(context: PanelContext) -> list[Part]:
     """Return the part "events": the newest events that match the filters, and how many there are."""
     bounds, status = find_bounds(context), context.services.history.read_status()
-    gpus = _read_stored_gpus(context)
+    gpus = read_stored_gpus(context)
     by_index = {index: uuid for uuid, (index, _) in gpus.items() if index is not None}
     wanted = parse_filter(context.request.options, context.sample, by_index)
 
@@ -217,7 +203,7 @@ def list_parts(context: PanelContext) -> list[Part]:
 def _encode_event(event: Event, gpus: Mapping[str, tuple[int | None, str | None]]) -> list[Any]:
     uuid = event.gpu_uuid
     index = gpus.get(uuid, (None, None))[0] if uuid is not None else None
-    label = "Host" if uuid is None else _label_gpu(uuid, gpus)
+    label = "Host" if uuid is None else label_gpu(uuid, gpus)
     title = KIND_TITLES.get(event.kind, event.kind)
     return [event.time_ms, label, index, event.severity.value, title, event.text, event.advice]
 

@@ -44,7 +44,14 @@ def heading_layout(_services: Services) -> Component:
             html.Span(className="holder", **attributes(data_text="gpu.holder")),
             html.Span(className="throttle", **attributes(data_text="gpu.throttle", data_throttle="")),
             html.Span(className="gpu-age", **attributes(data_text="gpuAge")),
-            html.P(className="gpu-state", role="status", **attributes(data_text="gpu.state")),
+            html.P(
+                [
+                    html.Span(**attributes(data_text="gpu.state")),
+                    html.Span(className="gpu-state-since", **attributes(data_state_since="")),
+                ],
+                className="gpu-state",
+                role="status",
+            ),
         ],
         id=ids.GPU_HEADING,
         className="gpu-heading needs-gpu only-single",
@@ -70,6 +77,7 @@ def heading_data(context: PanelContext) -> dict[str, Any]:
         "condition": state.condition.name.lower(),
         "severity": state.severity.value if state.severity is not None else "",
         "throttle": severity,
+        "since": state.since_ms if gpu.state is not None else None,
         "is_unreadable": gpu.state is not None or state.occupancy is Occupancy.SPLIT,
     }
     return {"gpu_head": head, "texts": texts}

@@ -19,11 +19,12 @@ from dashtop.ui import ids
 from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.charts.resolution import RANGES_MS
 from dashtop.ui.components import attributes, card, scroll_region
+from dashtop.ui.gpu_series import label_gpu, read_stored_gpus
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dash.development.base_component import Component
 
@@ -60,10 +61,14 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True)
 class EndedRow:
-    """A process that has ended. `peak_bytes`: the sum of its highest memory on each GPU."""
+    """A process that has ended. `peak_bytes`: the sum of its highest memory on each GPU.
+
+    `gpus`: indexes. `gone_gpus`: labels of GPUs that the machine has no more, whose index may be another GPU's by now.
+    """
 
     process: ProcessSpan
     gpus: tuple[int, ...]
+    gone_gpus: tuple[str, ...]
     start_ms: int
     end_ms: int
     peak_bytes: int | None
@@ -166,6 +171,7 @@ ENDED_FIELDS: Final = (
     _NAME,
     _TYPE,
     Field("gpus", lambda row: list(row.gpus), "GPU", "GPUs it has used", "gpus"),
+    Field("gone_gpus", lambda row: list(row.gone_gpus)),
     Field("peak_mib", _mib("peak_bytes"), "Peak GPU memory", "Highest device memory", "size"),
     Field("duration_ms", lambda row: row.end_ms - row.start_ms, "Duration", "Time on the GPU", "duration"),
     Field("ended_ms", attrgetter("end_ms"), "Ended", "When it was seen last", "moment"),
@@ -392,25 +398,34 @@ def build_parts(context: PanelContext) -> list[Part]:
     running = sorted({process.pid for gpu in sample.gpus for process in gpu.processes})
     outages = context.services.history.read_status().version
     gpus = ",".join(gpu.device.uuid for gpu in sample.gpus)
-    version = calculate_version(f"{start_ms}|{end_ms}|{running}|{outages}|{gpus}")
+    stored = read_stored_gpus(context)
+    present = {gpu.device.uuid for gpu in sample.gpus}
+    gone = {uuid: label_gpu(uuid, stored) for uuid in stored if uuid not in present}
+    version = calculate_version(f"{start_ms}|{end_ms}|{running}|{outages}|{gpus}|{gone}")
 
     def read() -> dict[str, Any]:
-        rows = find_ended(context.services, sample, start_ms, end_ms)
+        rows = find_ended(context.services, sample, start_ms, end_ms, gone)
         newest = [{field.name: field.read(row) for field in ENDED_FIELDS} for row in rows[:MAX_ENDED_ROWS]]
         return {"rows": newest, "count": len(rows)}
 
     return [Part("ended_processes", version, lambda: context.cache.get_or_create(f"ended_processes|{version}", read))]
 
 
-def find_ended(services: Services, sample: Sample, start_ms: int, end_ms: int) -> list[EndedRow]:
-    """Return the processes that ended in [start_ms, end_ms) before `sample`, the newest first."""
+def find_ended(
+    services: Services, sample: Sample, start_ms: int, end_ms: int, gone: Mapping[str, str] | None = None
+) -> list[EndedRow]:
+    """Return the processes that ended in [start_ms, end_ms) before `sample`, the newest first.
+
+    `gone`: by UUID the labels of the GPUs that were stored, and are not in the sample.
+    """
+    gone = gone or {}
     indexes = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
     running = {_identify(process) for gpu in sample.gpus for process in gpu.processes}
     spans_of: dict[tuple[Any, ...], list[ProcessSpan]] = {}
-    for span in services.history.processes(tuple(indexes), start_ms, end_ms):
+    for span in services.history.processes((*indexes, *gone), start_ms, end_ms):
         spans_of.setdefault(_identify(span), []).append(span)
     rows = [
-        _build_ended(spans, indexes)
+        _build_ended(spans, indexes, gone)
         for identity, spans in spans_of.items()
         if identity not in running and max(span.end_ms for span in spans) < min(end_ms, sample.time_ms)
     ]
@@ -422,7 +437,7 @@ def _identify(process: GpuProcess | ProcessSpan) -> tuple[Any, ...]:
     return process.pid, process.info.started_ms, process.info.name
 
 
-def _build_ended(spans: Sequence[ProcessSpan], indexes: dict[str, int]) -> EndedRow:
+def _build_ended(spans: Sequence[ProcessSpan], indexes: Mapping[str, int], gone: Mapping[str, str]) -> EndedRow:
     peaks: dict[str, int] = {}
     for span in spans:
         sizes = [size for size in (span.gpu_memory_bytes, span.peak_gpu_memory_bytes) if size is not None]
@@ -430,7 +445,8 @@ def _build_ended(spans: Sequence[ProcessSpan], indexes: dict[str, int]) -> Ended
             peaks[span.gpu_uuid] = max(peaks.get(span.gpu_uuid, 0), *sizes)
     return EndedRow(
         process=spans[-1],
-        gpus=tuple(sorted({indexes[span.gpu_uuid] for span in spans})),
+        gpus=tuple(sorted({indexes[span.gpu_uuid] for span in spans if span.gpu_uuid in indexes})),
+        gone_gpus=tuple(sorted({gone[span.gpu_uuid] for span in spans if span.gpu_uuid in gone})),
         start_ms=min(span.start_ms for span in spans),
         end_ms=max(span.end_ms for span in spans),
         peak_bytes=sum(peaks.values()) if peaks else None,
