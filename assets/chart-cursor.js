@@ -26,11 +26,13 @@
     return names.join(", ") || (flags ? "none" : String(value));
   }
 
-  // "96.5 % (61.0–98.0)"; without a range that would show the same number twice.
+  // "96.5 % (61.0–98.0 %)", "1.2 GB/s (287.6 MB/s–1.5 GB/s)"; without a range that would show the same number twice.
   function formatRow([mean, low, high], meta) {
     if (meta.states) return formatState(mean, meta);
     const [text, lowest, highest] = [mean, low, high].map((value) => formatNumber(value, meta));
-    return lowest === highest ? text : `${text} (${lowest.split(" ")[0]}–${highest})`;
+    if (lowest === highest) return text;
+    const [number, unit] = lowest.split(" ");
+    return `${text} (${unit === highest.split(" ")[1] ? number : lowest}–${highest})`;
   }
 
   // What a chart shows at a moment: {time, rows: [[colour, label, text]], notes: [text]}; null outside of its data.
@@ -203,7 +205,7 @@
     for (const span of container.closest(".panel").querySelectorAll("[data-period]")) {
       const line = lines.find(({ metric }) => metric === span.dataset.period);
       const found = line && summarize(line);
-      parts.write(span, found ? `mean ${formatNumber(found.mean, line.meta)} (${formatNumber(found.low, line.meta).split(" ")[0]}–${formatNumber(found.high, line.meta)})` : "");
+      parts.write(span, found ? `mean ${formatRow([found.mean, found.low, found.high], line.meta)}` : "");
     }
     if (cursor !== null) paint(container);
   }

@@ -5,6 +5,8 @@
 
   const dashtop = window.dashtop;
   const root = document.documentElement;
+  const UTILIZATION = "gpu.utilization.gpu";
+  const MIN_BUSY_PERCENT = 95;
   let shown = null; // the last snapshot
 
   function write(element, text) {
@@ -82,8 +84,15 @@
     return whole ? (100 * value) / whole : null;
   }
 
+  // Beside bars that are coloured by load, more than 95 % utilization is mentioned.
+  function findNote(key, snapshot) {
+    const isBusy = key === UTILIZATION && snapshot.values[key] > MIN_BUSY_PERCENT && dashtop.settings.get("bars") === "load";
+    return isBusy ? { severity: "info", message: "High GPU utilization" } : { severity: "", message: "" };
+  }
+
   function paintWarning(element, snapshot) {
-    const { severity, message } = snapshot.warnings[element.dataset.warning] || { severity: "", message: "" };
+    const key = element.dataset.warning;
+    const { severity, message } = snapshot.warnings[key] || findNote(key, snapshot);
     write(element, message);
     mark(element, "tip", message);
     mark(element, "severity", severity);

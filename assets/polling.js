@@ -31,7 +31,7 @@
     count: 0,
     failures: 0, // requests in a row
     gpuFailures: 0, // snapshots in a row that report a failed GPU
-    failure: null, // {type, message} of the last failure
+    failure: null, // {type, message, scope} of the last failure
     fetchFailure: null, // what the wrapper of fetch() knows and Dash does not pass on
     stopped: storedPage.isStored, // the server did not answer when the page was loaded
     isRestored: false,
@@ -266,11 +266,17 @@
 
   const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
+  // The failure of one GPU is shown where that GPU is; the overview lists it with the others.
+  function concernsPage({ scope }) {
+    const { page, view, embed } = document.documentElement.dataset;
+    return scope !== "gpu" || embed !== undefined || (page === "gpus" && view === "single");
+  }
+
   function showBanner() {
     const banner = byId("error-banner");
     if (!banner) return;
     const count = Math.max(state.failures, state.gpuFailures);
-    const visible = state.failure !== null && count >= MAX_FAILURES;
+    const visible = state.failure !== null && count >= MAX_FAILURES && concernsPage(state.failure);
     if (visible) {
       const { type, message } = state.failure;
       const lastData = state.lastSuccess

@@ -4,7 +4,7 @@
   "use strict";
 
   const dashtop = window.dashtop;
-  const { settings } = dashtop;
+  const { panelOrder, settings } = dashtop;
   const { write } = dashtop.parts;
   const setProps = (id, props) => window.dash_clientside.set_props(id, props);
   const CONTROLS = {
@@ -45,7 +45,7 @@
     if (!started) {
       started = true;
       showSettings(Object.keys(CONTROLS));
-      applyPanelOrder();
+      panelOrder.apply();
       return;
     }
     const changes = { view: mode, temperature, memory, tz, bars };
@@ -66,7 +66,6 @@
 
   settings.onChange((names) => {
     showSettings(names);
-    if (names.includes("order") || names.includes("hidden")) applyPanelOrder();
     if (["temperature", "memory", "bars"].some((name) => names.includes(name))) {
       dashtop.repaint();
       dashtop.charts.redraw();
@@ -117,28 +116,11 @@
 
   // --- panels -------------------------------------------------------------------------------------------------
 
-  const style = document.createElement("style");
-  document.head.append(style);
-
-  // A style sheet, because inline styles would be lost when Dash renders again.
-  function applyPanelOrder() {
-    const order = settings.list("order").map((id, place) => `#${id}{order:${place - 100}}`);
-    const hidden = settings.list("hidden").map((id) => `#${id}`);
-    style.textContent = order.join("") + (hidden.length ? `${hidden.join()}{display:none!important}` : "");
-  }
-
-  // Sorts panels in the user's order; panels that were never moved follow in the order of the page.
-  function sortPanels(panels) {
-    const places = settings.list("order");
-    const place = ([id]) => (places.includes(id) ? places.indexOf(id) : places.length);
-    return [...panels].sort((one, other) => place(one) - place(other));
-  }
-
   function addPanelRow(list, [id, title], position, count) {
     const row = document.createElement("li");
     row.dataset.panel = id;
     const label = document.createElement("label");
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !settings.list("hidden").includes(id) });
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !panelOrder.isHidden(id) });
     const name = document.createElement("span");
     name.textContent = title;
     label.append(box, name);
@@ -155,7 +137,10 @@
     list.append(row);
   }
 
-  const listPanels = (list) => sortPanels(JSON.parse(list.dataset.panels));
+  function listPanels(list) {
+    const titles = new Map(JSON.parse(list.dataset.panels));
+    return panelOrder.sort(titles.keys()).map((id) => [id, titles.get(id)]);
+  }
 
   function fillPanelList(list) {
     const panels = listPanels(list);
@@ -171,19 +156,14 @@
     if (names.includes("order") || names.includes("hidden")) findPanelLists().forEach(fillPanelList);
   });
 
-  function movePanel(list, id, to) {
-    const names = listPanels(list).map(([each]) => each).filter((each) => each !== id);
-    names.splice(Math.max(0, to), 0, id);
-    const others = findPanelLists().filter((each) => each !== list).flatMap((each) => listPanels(each).map(([name]) => name));
-    settings.set({ order: [...others, ...names].join() });
-  }
+  const movePanel = (list, id, to) => panelOrder.move(id, listPanels(list).map(([each]) => each), to);
 
   const findRow = (event) => event.target.closest("[data-panels] > li");
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#settings-reset")) settings.reset();
     if (event.target.closest("#gpu-gone-keep")) useShownGpu();
-    const button = event.target.closest(".move-button");
+    const button = event.target.closest("[data-panels] .move-button");
     if (!button) return;
     const row = findRow(event);
     const list = row.parentElement;
@@ -197,9 +177,7 @@
   document.addEventListener("change", (event) => {
     const row = findRow(event);
     if (!row) return;
-    const hidden = settings.list("hidden").filter((each) => each !== row.dataset.panel);
-    if (!event.target.checked) hidden.push(row.dataset.panel);
-    settings.set({ hidden: hidden.join() });
+    panelOrder.setHidden(row.dataset.panel, !event.target.checked);
     document.querySelector(`[data-panel="${row.dataset.panel}"] input`).focus();
   });
 
@@ -207,7 +185,7 @@
   let dragged = null;
 
   document.addEventListener("pointerdown", (event) => {
-    if (!event.target.matches(".drag-handle") || event.button) return;
+    if (!event.target.matches("[data-panels] .drag-handle") || event.button) return;
     event.preventDefault();
     event.target.setPointerCapture(event.pointerId);
     dragged = findRow(event);

@@ -144,6 +144,10 @@ def test_states_are_recognised_within_two_ticks(
         assert tab.text("[data-free-count]") == "1 of 8 free"
         assert "1 free" in tab.page.title()
         assert "2 problems" in tab.page.title()
+        # The health card says it: no banner, which is for the page of that GPU.
+        tab.page.evaluate("() => dashtop.settings.set({ gpu: '4' })")
+        tab.wait_until("() => dashtop.polling.latest().snapshot.error?.scope === 'gpu'")
+        assert tab.page.locator("#error-banner").is_hidden()
         names = tab.page.evaluate(NAMES_IN_ORDER)
         assert names[8:] == ["GPU 8", "GPU 8 · MIG 3g.20gb", "GPU 8 · MIG 3g.20gb"]
         assert tab.page.locator("[data-gpu-table] .is-instance").count() == 2

@@ -95,6 +95,23 @@ def test_units_apply_to_values_axes_and_annotations(tab: BrowserTab, demo: Runni
     close_settings(tab)
 
 
+# Paints the newest snapshot with another utilization: text, severity and colour of the note beside it.
+NOTE_AT = """percent => {
+  const { snapshot } = dashtop.polling.latest();
+  snapshot.values['gpu.utilization.gpu'] = percent;
+  dashtop.repaint();
+  const note = document.querySelector('#panel-utilization .warning');
+  return [note.textContent, note.dataset.severity ?? null, getComputedStyle(note).color];
+}"""
+INFO_COLOUR = """() => {
+  const probe = document.body.appendChild(document.createElement('i'));
+  probe.style.color = 'var(--info-text)';
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}"""
+
+
 def test_bars_are_coloured_by_load_if_chosen(tab: BrowserTab) -> None:
     bar = "() => document.querySelector('#panel-vram .bar')"
     load = f"() => ({bar})().dataset.load"
@@ -108,6 +125,10 @@ def test_bars_are_coloured_by_load_if_chosen(tab: BrowserTab) -> None:
     tab.wait_until(f"expected => ({load})() === expected", expected)
     assert tab.page.evaluate(colour) != plain
     assert "bars=load" in tab.page.url
+    # More than 95 % utilization is mentioned, in the colour of a note.
+    note = tab.page.evaluate(NOTE_AT, 95.1)
+    assert note == ["High GPU utilization", "info", tab.page.evaluate(INFO_COLOUR)]
+    assert tab.page.evaluate(NOTE_AT, 95)[:2] == ["", None]
     choose(tab, "bar-colours", "Warnings only")
     tab.wait_until(f"() => ({load})() === undefined")
     close_settings(tab)
@@ -142,6 +163,80 @@ def test_panels_are_hidden_and_moved_by_keyboard_and_mouse(tab: BrowserTab) -> N
     close_settings(tab)
 
 
+def centre(tab: BrowserTab, selector: str) -> tuple[float, float]:
+    """Scroll to an element, and return its centre in the window."""
+    tab.page.locator(selector).scroll_into_view_if_needed()
+    box = tab.page.locator(selector).bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag_with_finger(tab: BrowserTab, x: float, start: float, end: float) -> None:
+    """Touch at (x, start), move to (x, end) in three steps, and let go."""
+    finger = tab.page.context.new_cdp_session(tab.page)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": start}]})
+    for share in (0.3, 0.6, 1.0):
+        at = {"x": x, "y": start + share * (end - start)}
+        finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_panels_are_arranged_on_the_page(tab: BrowserTab) -> None:
+    """By mouse, keyboard and finger, with the settings of the dialog; Escape takes back a drag, then ends it."""
+    before = tab.page.evaluate(ORDER)
+    first, second, third, *rest = before
+    tab.page.click("#arrange-button")
+    grip = f"#{first} .drag-handle"
+    # Mouse: anywhere on the panel
+    tab.page.mouse.move(*centre(tab, f"#{first} .arrange-cover"))
+    tab.page.mouse.down()
+    tab.page.mouse.move(*centre(tab, f"#{third} .arrange-cover"), steps=8)
+    assert tab.page.evaluate(ORDER) == [second, third, first, *rest]
+    tab.page.keyboard.press("Escape")
+    assert tab.page.evaluate(ORDER) == before, "Escape takes back the drag"
+    tab.page.mouse.up()
+    # Keyboard: the handle, and the buttons
+    tab.page.focus(grip)
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.keyboard.press("ArrowRight")
+    assert tab.page.evaluate(ORDER) == [second, third, first, *rest]
+    assert tab.text(".arrange-bar [role=status]") == f"Utilization: place 3 of {len(before)}"
+    tab.page.press(f"#{first} .earlier", "Enter")
+    assert tab.page.evaluate(ORDER) == [second, first, third, *rest]
+    assert tab.page.evaluate("document.activeElement.ariaLabel") == "Move Utilization earlier"
+    # Hidden panels stay in sight until the end.
+    tab.page.click(f"#{third} .arrange-hide")
+    assert third in tab.page.evaluate(ORDER)
+    tab.page.click("[data-arrange-done]")
+    assert tab.page.evaluate(ORDER) == [second, first, *rest]
+    assert tab.page.evaluate("document.activeElement.id") == "arrange-button"
+    # The dialog shows the same, and begins arranging too.
+    open_settings(tab)
+    rows = tab.page.locator(".panel-list").first.locator("li")
+    assert [rows.nth(at).get_attribute("data-panel") for at in range(3)] == [second, first, third]
+    assert not rows.nth(2).locator("input").is_checked()
+    tab.page.click("#settings-arrange")
+    tab.page.wait_for_selector("#settings-modal", state="detached")
+    # Finger: the handle
+    wide = tab.page.viewport_size
+    assert wide
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    x, y = centre(tab, grip)
+    box = tab.page.locator(f"#{second}").bounding_box()
+    assert box is not None
+    drag_with_finger(tab, x, y, box["y"] + box["height"] / 2)
+    tab.wait_until(f"moved => ({ORDER})().join() === moved", ",".join([first, second, third, *rest]))
+    tab.page.click("[data-arrange-reset]")
+    assert tab.page.evaluate(ORDER) == before
+    tab.page.keyboard.press("Escape")
+    tab.wait_until("() => document.documentElement.dataset.arrange === undefined")
+    assert tab.page.locator(".arrange-cover").count() == 0
+    assert not {"order", "hidden"} & address_settings(tab).keys()
+    tab.page.set_viewport_size(wide)
+    assert tab.errors == []
+
+
 def test_panels_are_moved_by_touch(tab: BrowserTab) -> None:
     wide = tab.page.viewport_size
     assert wide
@@ -153,13 +248,8 @@ def test_panels_are_moved_by_touch(tab: BrowserTab) -> None:
     grip, third = (each.bounding_box() for each in (rows.nth(0).locator(".drag-handle"), rows.nth(2)))
     assert grip is not None
     assert third is not None
-    finger = tab.page.context.new_cdp_session(tab.page)
     x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
-    finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
-    for share in (0.3, 0.6, 1.0):
-        at = {"x": x, "y": y + share * (third["y"] + third["height"] / 2 - y)}
-        finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
-    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    drag_with_finger(tab, x, y, third["y"] + third["height"] / 2)
     tab.wait_until(f"moved => ({ORDER})().join() === moved", ",".join([before[1], before[2], before[0], *before[3:]]))
     tab.page.click("#settings-reset")
     assert tab.page.evaluate(ORDER) == before

@@ -106,15 +106,15 @@ def test_notice_of_disabled_monitoring_promises_no_gpu() -> None:
 
 
 def test_a_gpu_without_values_is_an_error_only_if_its_reason_is_a_failure() -> None:
-    def error_of(reason: UnavailableReason) -> object:
+    def error_of(reason: UnavailableReason, *others: Gpu) -> object:
         empty = make_gpu()
-        return snapshot_of(make_sample(), replace(empty, unavailable=dict.fromkeys(empty.values, reason)))["error"]
+        failed = replace(empty, unavailable=dict.fromkeys(empty.values, reason))
+        return snapshot_of(make_sample(gpus=(failed, *others)), failed)["error"]
 
     assert error_of(UnavailableReason.ASLEEP) is None
-    assert error_of(UnavailableReason.GPU_LOST) == {
-        "type": "gpu",
-        "message": "The GPU has fallen off the bus. CPU and memory monitoring goes on.",
-    }
+    lost = {"type": "gpu", "message": "The GPU has fallen off the bus. CPU and memory monitoring goes on."}
+    assert error_of(UnavailableReason.GPU_LOST) == {**lost, "scope": "driver"}
+    assert error_of(UnavailableReason.GPU_LOST, gpu(1)) == {**lost, "scope": "gpu"}
     assert snapshot_of(make_sample(), gpu())["error"] is None
 
 

@@ -264,6 +264,7 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
                     _build_setting("Memory unit", memory),
                     _build_setting("Time zone", time_zone),
                     _build_setting("Bar colours", bars),
+                    _build_setting("Panels", _build_arrange_button()),
                     *(_build_panel_list(section, find_panel_titles(parts)) for section, parts in panels.items()),
                 ]
             ),
@@ -281,6 +282,17 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
         centered=True,
     )
     return modal
+
+
+def _build_arrange_button() -> Component:
+    """Return the button that closes the dialog and lets panels be dragged on the page (assets/arrange.js)."""
+    return html.Button(
+        "Arrange on the page",
+        id=ids.SETTINGS_ARRANGE,
+        type="button",
+        className="btn btn-sm",
+        **attributes(data_arrange_start=""),
+    )
 
 
 def _build_setting(label: str, control: Component) -> Component:

@@ -63,6 +63,8 @@ SCRIPTS: Final = (
     "time-span.js",
     "navigation.js",
     "notifications.js",
+    "panel-order.js",
+    "arrange.js",
     "settings.js",
     "settings-export.js",
     "help-menu.js",

@@ -44,7 +44,7 @@ def build_snapshot(
         "simulated": sample.simulated,
         "devices": build_devices(sample),
         "notice": None if gpu is not None else build_notice(sample.gpu_error),
-        "error": build_error(sample.gpu_error if gpu is None else find_gpu_error(gpu), alive=alive),
+        "error": build_error(sample, gpu, alive=alive),
         **readings,
         "values": Table(columns=list(values), rows=[list(values.values())]),
         "slow_values": slow,
@@ -126,12 +126,18 @@ def build_notice(reason: UnavailableReason | None) -> dict[str, str]:
     }
 
 
-def build_error(reason: UnavailableReason | None, *, alive: bool) -> dict[str, str] | None:
-    """Return what the error banner says although the server answers; None if nothing is wrong."""
+def build_error(sample: Sample, gpu: Gpu | None, *, alive: bool) -> dict[str, str] | None:
+    """Return what the error banner says although the server answers; None if nothing is wrong.
+
+    `scope` is "gpu" if only the chosen GPU has failed: pages that do not show it have no banner.
+    """
+    reason = sample.gpu_error if gpu is None else find_gpu_error(gpu)
     if not alive:
         return {"type": "general", "message": "Collection has stopped: the values no longer change."}
     if reason is not None and reason.is_failure:
-        return {"type": "gpu", "message": f"{_sentence(reason.text)} CPU and memory monitoring goes on."}
+        has_others = any(find_gpu_error(each) is None for each in sample.gpus)
+        message = f"{_sentence(reason.text)} CPU and memory monitoring goes on."
+        return {"type": "gpu", "scope": "gpu" if has_others else "driver", "message": message}
     return None
 
 

@@ -471,6 +471,14 @@ def _build_more(_services: Services) -> Component:
     return html.Section(
         [
             html.Button("Add chart", id=ids.ADD_CHART, type="button", className="btn"),
+            html.Button(
+                "Arrange",
+                id=ids.ARRANGE_BUTTON,
+                type="button",
+                className="btn",
+                title="Move and hide panels on this page",
+                **attributes(data_arrange_start=""),
+            ),
             html.P(className="left-out", **attributes(data_text="charts.left_out")),
         ],
         id=ids.CHARTS_MORE,
