@@ -6,7 +6,11 @@
   const dashtop = window.dashtop;
   const { painters, parts, times } = dashtop;
   const { make, fit, write, mark } = parts;
-  const HOUR_MS = 3_600_000;
+  const MINUTE_MS = 60_000;
+  const HOUR_MS = 60 * MINUTE_MS;
+  const DAY_MS = 24 * HOUR_MS;
+  const MAX_SILENCE_MS = 30 * DAY_MS;
+  const AROUND_MS = 15 * MINUTE_MS; // what "At that time" shows before and after it
   const REQUEST_TIMEOUT_MS = 5000;
   const SILENCES = { "Silence 1 h": HOUR_MS, "Silence 8 h": 8 * HOUR_MS };
   const find = (name) => document.querySelector(`[data-${name}]`);
@@ -34,8 +38,24 @@
 
   const viewer = () => document.querySelector(".app").dataset.viewer || "";
 
-  function addSilence(alert, ms) {
-    send("POST", "silences", { rule: alert.rule, gpu_uuid: alert.gpu_uuid, until: Date.now() + ms, by: viewer() });
+  function addSilence(alert, until) {
+    return send("POST", "silences", { rule: alert.rule, gpu_uuid: alert.gpu_uuid, until, by: viewer() });
+  }
+
+  // --- links --------------------------------------------------------------------------------------------------
+
+  // The address of the page that shows a GPU, or without one the host, around a moment.
+  function addressAt(ms, device) {
+    const to = Math.min(ms + AROUND_MS, Date.now());
+    const span = `from=${Math.round(ms - AROUND_MS)}&to=${Math.round(to)}`;
+    return device ? `?page=gpus&view=single&gpu=${device.uuid}&${span}` : `?page=host&${span}`;
+  }
+
+  function paintLink(link, ms, device) {
+    const address = addressAt(ms, device);
+    if (link.dataset.go === address) return;
+    link.href = address;
+    link.dataset.go = address;
   }
 
   async function testChannel(button, name) {
@@ -70,7 +90,52 @@
     show.dataset.role = "gpu";
     const seen = addButton(buttons, "Acknowledge", () => send("POST", `alerts/${alertOf(item).id}/ack`, { by: viewer() }));
     seen.dataset.role = "seen";
-    for (const [text, ms] of Object.entries(SILENCES)) addButton(buttons, text, () => addSilence(alertOf(item), ms)).dataset.role = "silence";
+    make("a", "btn btn-sm btn-light", buttons, "At that time").title = "Show values and charts around the moment when it fired";
+    for (const [text, ms] of Object.entries(SILENCES)) addButton(buttons, text, () => addSilence(alertOf(item), Date.now() + ms)).dataset.role = "silence";
+    const until = addButton(buttons, "Silence until…", () => openUntil(item));
+    until.dataset.role = "silence";
+    until.setAttribute("aria-expanded", "false");
+  }
+
+  // --- silence until a moment ---------------------------------------------------------------------------------
+
+  const toInput = (ms) => times.toWall(ms).slice(0, 16).replace(" ", "T");
+
+  function buildUntil(item) {
+    const form = make("form", "until-form", item.querySelector(".alert-body"));
+    form.hidden = true;
+    const label = make("label", "", form, "Silence until");
+    const input = make("input", "form-control", label);
+    Object.assign(input, { type: "datetime-local", required: true });
+    make("span", "until-zone", form);
+    make("button", "btn btn-sm", form, "Silence").type = "submit";
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      if (await addSilence(alertOf(item), times.fromWall(input.value))) showUntil(item, false);
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") showUntil(item, false);
+    });
+    return form;
+  }
+
+  function showUntil(item, visible) {
+    item.querySelector(".until-form").hidden = !visible;
+    const button = item.querySelector("[aria-expanded]");
+    button.setAttribute("aria-expanded", String(visible));
+    if (!visible && item.contains(document.activeElement)) button.focus();
+  }
+
+  function openUntil(item) {
+    const form = item.querySelector(".until-form") || buildUntil(item);
+    const input = form.querySelector("input");
+    if (form.hidden) {
+      const now = Date.now();
+      Object.assign(input, { min: toInput(now + MINUTE_MS), max: toInput(now + MAX_SILENCE_MS - MINUTE_MS), value: toInput(now + DAY_MS) });
+      write(form.querySelector(".until-zone"), times.zoneName());
+    }
+    showUntil(item, form.hidden);
+    if (!form.hidden) input.focus();
   }
 
   function describeNote(alert) {
@@ -82,8 +147,11 @@
     return notes.join(" · ");
   }
 
-  function paintAlert(item, alert) {
+  function paintAlert(item, alert, devices) {
+    const form = item.querySelector(".until-form");
+    if (form && item.dataset.id !== alert.id) showUntil(item, false); // the row is another alert's now
     item.dataset.id = alert.id;
+    paintLink(item.querySelector("a"), alert.since, devices.find(({ index }) => index === alert.gpu));
     const severity = item.querySelector(".severity");
     write(severity, alert.severity);
     mark(severity, "severity", alert.severity);
@@ -104,7 +172,7 @@
     if (!list || !snapshot.alerts || !list.closest(".panel").offsetParent) return;
     alerts = snapshot.alerts;
     fit(list, alerts.length, buildAlert);
-    alerts.forEach((alert, position) => paintAlert(list.children[position], alert));
+    alerts.forEach((alert, position) => paintAlert(list.children[position], alert, snapshot.devices));
     write(find("alerts-empty"), alerts.length ? "" : "No alerts. Every rule is judged with each sample.");
   }
 
@@ -112,7 +180,7 @@
 
   function buildLogRow(body) {
     const row = make("tr", "", body);
-    make("td", "", row);
+    make("a", "", make("td", "", row)).title = "Show values and charts around this moment";
     make("span", "severity", make("td", "", row));
     make("td", "", row);
   }
@@ -122,9 +190,10 @@
     if (!body || !snapshot.alert_log || !body.closest(".panel").offsetParent) return;
     const rows = snapshot.alert_log;
     fit(body, rows.length, buildLogRow);
-    rows.forEach(([time, , severity, text], position) => {
+    rows.forEach(([time, , severity, text, gpu], position) => {
       const [when, how, what] = body.children[position].children;
-      write(when, times.moment(time));
+      write(when.firstElementChild, times.moment(time));
+      paintLink(when.firstElementChild, time, gpu === null ? undefined : snapshot.devices.find(({ uuid }) => gpu.startsWith(uuid)));
       write(how.firstElementChild, severity);
       mark(how.firstElementChild, "severity", severity);
       write(what, text);

@@ -42,7 +42,15 @@ def test_alert_is_seen_acknowledged_and_silenced_from_the_page(
             tab.wait_until("() => document.querySelector('.alert-note').textContent.includes('acknowledged')")
             tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === ''")
 
-            tab.page.click(f"{first} >> text=Silence 8 h")
+            tab.page.click(f"{first} >> text=Silence until…")
+            until = tab.page.locator(f"{first} input[type=datetime-local]")
+            until.fill(until.input_value()[:11] + "00:00")  # the beginning of tomorrow
+            until.press("Enter")
+            tab.wait_until("() => document.querySelector('[data-silences] > li')")
+            assert "00:00:00" in tab.text("[data-silences] .alert-note")
+            tab.page.click("[data-silences] >> text=End")
+            tab.wait_until("() => !document.querySelector('[data-silences] > li')")
+            tab.page.locator(f"{first} >> text=Silence 8 h").click()  # waits until the button is back
             tab.wait_until("() => document.querySelector('[data-silences] > li')")
             assert tab.text("[data-silences] .alert-text") == "No spare memory rows on GPU 3"
             tab.page.click("[data-silences] >> text=End")
@@ -52,6 +60,14 @@ def test_alert_is_seen_acknowledged_and_silenced_from_the_page(
             tab.wait_until("() => document.querySelector('[data-channels] button').textContent === 'Sent'")
             assert [body["alerts"][0]["rule"] for body in hook.bodies()] == ["remap_failed", "test"]
 
+            tab.page.click(f"{first} >> text=At that time")
+            tab.wait_until("() => document.documentElement.dataset.live === 'past'")
+            assert "gpu=GPU-" in tab.page.url
+            tab.wait_until(
+                "() => document.querySelector('#chart-temperature .js-plotly-plot')._fullLayout.shapes.length"
+            )
+            tab.page.go_back()
+            tab.wait_until("() => document.documentElement.dataset.page === 'alerts'")
             tab.page.click(f"{first} >> text=Show GPU")
             tab.wait_until("() => document.documentElement.dataset.page === 'gpus'")
             tab.page.go_back()

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from dashtop.metrics import METRICS
-from dashtop.model.metric import Thresholds
-from dashtop.model.sample import Series, SeriesKey, SeriesSet
+from dashtop.model.metric import Severity, Thresholds
+from dashtop.model.sample import Event, Series, SeriesKey, SeriesSet
 from dashtop.ui.charts import figures
 from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark, capacity_axis, message_figure, round_axis
 from dashtop.ui.charts.figures import Line, Notes
-from dashtop.ui.charts.notes import build_throttle_bands
+from dashtop.ui.charts.notes import build_alert_bands, build_throttle_bands
 from dashtop.ui.charts.resolution import TimeSpan
 from dashtop.ui.theme import DARK, LIGHT
 
@@ -231,3 +231,29 @@ def test_figures_are_plain_json_without_a_template() -> None:
         assert "template" not in figure["layout"]
         assert theme.muted in text
     json.dumps(figures.empty(), allow_nan=False)
+
+
+def test_alerts_are_strips_from_their_beginning_to_their_end() -> None:
+    data = series_set(line("gpu.temperature", [50.0] * 6))
+    start, step = data.start_ms, data.step_ms
+    end = start + data.count * step
+
+    def event(time_ms: int, kind: str, code: int | None, severity: Severity = Severity.WARNING) -> Event:
+        return Event(time_ms=time_ms, kind=kind, severity=severity, text=f"alert {code}", gpu_uuid="GPU-0", code=code)
+
+    events = [
+        event(start - 5 * step, "alert_firing", 1),
+        event(start - 5 * step, "alert_firing", 2),
+        event(start - step, "alert_resolved", 2),
+        event(start + step, "alert_firing", 3, Severity.CRITICAL),
+        event(start + 2 * step, "alert_resolved", 1),
+        event(start + 2 * step, "alert_firing", None),
+        event(start + 2 * step, "xid", 3),
+        event(end + step, "alert_firing", 4),
+    ]
+    bands = build_alert_bands(events, data, LIGHT)
+    assert [(band.start_ms, band.end_ms, band.text, band.colour) for band in bands] == [
+        (start, start + 2 * step, "alert 1", LIGHT.warning),
+        (start + step, end, "alert 3", LIGHT.critical),
+    ]
+    assert all(band.is_strip for band in bands)

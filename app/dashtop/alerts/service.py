@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from dashtop.alerts.delivery import Delivery
 from dashtop.alerts.engine import AlertEngine
+from dashtop.alerts.events import build_event, is_reported
 from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks
 from dashtop.alerts.identity import is_of_episode
 from dashtop.alerts.rules import RULES
 from dashtop.model.alert import AlertState, Silence
-from dashtop.model.metric import Severity
-from dashtop.model.sample import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from dashtop.alerts.rule import Rule
     from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
-    from dashtop.model.sample import Sample
+    from dashtop.model.sample import Event, Sample
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ FILE_INTERVAL_S: Final = 2.0
 START_TIMEOUT_S: Final = 1.0
 """Time that the first sample waits for the stored alerts, which can be on a disk that hangs."""
 CHANGE_TIMEOUT_S: Final = 1.0
-_EVENT_KINDS: Final = {AlertState.FIRING: "alert_firing", AlertState.RESOLVED: "alert_resolved"}
 
 
 class AlertService:
@@ -100,7 +98,7 @@ class AlertService:
         if changed:
             self._delivery.offer_ended(alert for alert in changed if alert.state is AlertState.RESOLVED)
             self._wake.set()
-        return tuple(_build_event(alert, sample) for alert in changed if _is_reported(alert))
+        return tuple(build_event(alert, sample.time_ms) for alert in changed if is_reported(alert))
 
     def current(self) -> tuple[Alert, ...]:
         """Return the alerts that are pending, firing or recovering; see the Alerts port."""
@@ -235,22 +233,4 @@ def _is_silenced(alert: Alert, silence: Silence, now_ms: int) -> bool:
         and fnmatch.fnmatchcase(alert.rule, silence.rule)
         and silence.gpu_uuid in {None, alert.gpu_uuid}
         and silence.user in {None, alert.user}
-    )
-
-
-def _is_reported(alert: Alert) -> bool:
-    """Return whether a change is an event: the beginning and end of what had fired, without what another explains."""
-    return alert.state in _EVENT_KINDS and alert.since_ms is not None and alert.inhibited_by is None
-
-
-def _build_event(alert: Alert, sample: Sample) -> Event:
-    has_ended = alert.state is AlertState.RESOLVED
-    outcome = "Ended" if alert.observable else "No longer observable"
-    return Event(
-        time_ms=sample.time_ms,
-        kind=_EVENT_KINDS[alert.state],
-        severity=Severity.INFO if has_ended else alert.severity,
-        text=f"{outcome}: {alert.text}" if has_ended else alert.text,
-        advice="" if has_ended else alert.advice,
-        gpu_uuid=alert.gpu_uuid,
     )

@@ -112,7 +112,8 @@ EVENT_KINDS: Final = (
 class Event:
     """An event with its text. `gpu_uuid` None: it concerns the host or dashtop itself.
 
-    `kind`: one of EVENT_KINDS. `advice`: what to do; may be empty. `code`: the XID number, or the pid.
+    `kind`: one of EVENT_KINDS. `advice`: what to do; may be empty. `code`: the XID number, the pid, or a number
+    of the alert, which is the same at its end.
     """
 
     time_ms: int

@@ -56,6 +56,10 @@ class ChartStyle:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+_STRIP_HEIGHT: Final = 0.035
+"""Of a band that is a strip, as a share of the chart's height."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A tick at the time axis, and its text. `severity`: "", "info", "warning" or "critical"."""
@@ -67,12 +71,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A coloured span [start_ms, end_ms) of time, and its text."""
+    """A coloured span [start_ms, end_ms) of time, and its text. `is_strip`: only along the upper edge of the chart."""
 
     start_ms: int
     end_ms: int
     text: str
     colour: str
+    is_strip: bool = False
 
 
 def base_figure(
@@ -238,10 +243,10 @@ def _band_shape(band: Band) -> dict[str, Any]:
         "x0": band.start_ms,
         "x1": band.end_ms,
         "yref": "paper",
-        "y0": 0,
+        "y0": 1 - _STRIP_HEIGHT if band.is_strip else 0,
         "y1": 1,
         "line": {"width": 0},
-        "fillcolor": with_alpha(band.colour, 0.18),
+        "fillcolor": with_alpha(band.colour, 0.7 if band.is_strip else 0.18),
         "layer": "below",
     }
 

@@ -1,4 +1,4 @@
-"""What a chart shows beside its lines: ticks of events, and spans of throttle reasons. Pure functions."""
+"""What a chart shows beside its lines: ticks of events, spans of alerts and of throttle reasons. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ EVENT_KINDS: Final = (
 )
 """Events that are ticks in the charts of a GPU, beside those of processes that hold much memory."""
 
+ALERT_KINDS: Final = ("alert_firing", "alert_resolved")
+"""Events that begin and end a span in the charts of a GPU."""
+
 MAX_MARKS: Final = 60
+MAX_ALERT_BANDS: Final = 60
 MIN_HOLDER_SHARE: Final = 0.1
 """Share of the memory of a GPU from which the start and the end of a process are ticks."""
 
@@ -39,7 +43,8 @@ def build_marks(
 
     `running`: pids that run now. `total_bytes`: memory of the GPU.
     """
-    found = [(event.severity, Mark(event.time_ms, event.text, event.severity.value)) for event in events]
+    ticks = (event for event in events if event.kind not in ALERT_KINDS)
+    found = [(event.severity, Mark(event.time_ms, event.text, event.severity.value)) for event in ticks]
     found += [(Severity.INFO, mark) for mark in _holder_marks(spans, set(running), total_bytes)]
     found.sort(key=lambda each: (_SEVERITY_ORDER.index(each[0]), -each[1].time_ms))
     return sorted((mark for _, mark in found[:MAX_MARKS]), key=lambda mark: mark.time_ms)
@@ -63,6 +68,33 @@ def _holder_marks(spans: Sequence[ProcessSpan], running: set[int], total_bytes: 
         if pid not in running:
             marks.append(Mark(parts[-1].end_ms, f"{name} ended"))
     return marks
+
+
+def build_alert_bands(events: Iterable[Event], data: SeriesSet, theme: ChartTheme) -> list[Band]:
+    """Return the spans in which alerts fired, as strips. One without an end lasts until the end of the chart.
+
+    The beginning and the end of an alert have the same `code`. Those of earlier versions have none, and no strip.
+    """
+    colours = {Severity.CRITICAL: theme.critical, Severity.WARNING: theme.warning, Severity.INFO: theme.neutral}
+    end_ms = data.start_ms + data.count * data.step_ms
+    firing: dict[int, Event] = {}
+    spans: list[tuple[Event, int]] = []
+    for event in events:
+        if event.code is None or event.kind not in ALERT_KINDS:
+            continue
+        begun = firing.pop(event.code, None)
+        if begun is not None:
+            spans.append((begun, event.time_ms))
+        if event.kind == "alert_firing":
+            firing[event.code] = event
+    spans += [(event, end_ms) for event in firing.values()]
+    bands = [
+        Band(max(event.time_ms, data.start_ms), min(end, end_ms), event.text, colours[event.severity], is_strip=True)
+        for event, end in spans
+        if end > data.start_ms and event.time_ms < end_ms
+    ]
+    longest = sorted(bands, key=lambda band: band.start_ms - band.end_ms)[:MAX_ALERT_BANDS]
+    return sorted(longest, key=lambda band: band.start_ms)
 
 
 def build_throttle_bands(flags: Series | None, data: SeriesSet, theme: ChartTheme) -> list[Band]:

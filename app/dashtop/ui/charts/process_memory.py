@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.model.sample import GpuProcess, ProcessSpan, SeriesSet
-    from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark
+    from dashtop.ui.charts.base_figure import Band, ChartStyle, Figure, Mark
 
     Floats = NDArray[np.float64]
 
@@ -127,6 +127,7 @@ def figure(
     *,
     total: float | None,
     marks: Sequence[Mark] = (),
+    bands: Sequence[Band] = (),
 ) -> Figure:
     """Return the stacked area chart in GiB, with `remainder` on top in grey.
 
@@ -145,7 +146,8 @@ def figure(
     annotations = [] if total is None else [annotation(f"VRAM {total:.1f} GiB", total, style.theme.muted)]
     axes = {"yaxis": capacity_axis(capacity)}
     units = {"y": Unit.GIBIBYTE}
-    return base_figure(data, [*areas, *edges], units, axes, style, shapes=shapes, annotations=annotations, marks=marks)
+    notes: dict[str, Any] = {"shapes": shapes, "annotations": annotations, "marks": marks, "bands": bands}
+    return base_figure(data, [*areas, *edges], units, axes, style, **notes)
 
 
 def choose_shades(users: Sequence[str | None]) -> list[tuple[str, float]]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dashtop.alerts.events import build_event
 from dashtop.model.sample import EventFilter
 from dashtop.ui.charts.base_figure import ChartStyle
-from dashtop.ui.charts.notes import EVENT_KINDS
+from dashtop.ui.charts.notes import ALERT_KINDS, EVENT_KINDS
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span, widen_window
 from dashtop.ui.panels import CHARTS, ChartData
 from dashtop.ui.panels.charts import ADDED_OPTION, find_added, series_key
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Every history has some of these, from its first sample on.
 _START_METRICS = ("system.cpu.usage_percent", "gpu.temperature", "gpu.memory.used_gb", "gpu.utilization.gpu")
 # The newest of all GPUs; a chart shows at most _MAX_EVENTS of one.
-_EVENTS = EventFilter(kinds=EVENT_KINDS, limit=2_000)
+_EVENTS = EventFilter(kinds=(*EVENT_KINDS, *ALERT_KINDS), limit=2_000)
 _EVENTS_INTERVAL_MS = 10_000
 _MAX_EVENTS = 500
 
@@ -150,14 +151,29 @@ class ChartRenderer:
 
         def read() -> tuple[Event, ...]:
             found = self._services.history.events(window.start_ms, end_ms, _EVENTS)
-            of_gpu = [event for event in found if event.gpu_uuid in {None, uuid}]
-            return tuple(sorted(of_gpu, key=lambda event: event.time_ms)[-_MAX_EVENTS:])
+            of_gpu = [event for event in found if _is_shown(event, uuid)]
+            newest = sorted(of_gpu, key=lambda event: event.time_ms)[-_MAX_EVENTS:]
+            return (*self._find_older_alerts(uuid, window.start_ms), *newest)
 
         span_ms = window.end_ms - window.start_ms
         return self._cache.get_or_create(f"events|{uuid}|{end_ms}|{span_ms}", read)
 
+    def _find_older_alerts(self, uuid: str, start_ms: int) -> list[Event]:
+        """Return the beginnings of the alerts of a GPU that fire since before `start_ms`."""
+        return [
+            build_event(alert, alert.since_ms)
+            for alert in self._services.alerts.current()
+            if alert.gpu_uuid == uuid and alert.since_ms is not None and alert.since_ms < start_ms
+            if alert.state.is_active and alert.inhibited_by is None
+        ]
+
     def _read(self, keys: Sequence[SeriesKey], window: Window) -> SeriesSet:
         return self._services.history.query(keys, window.start_ms, window.end_ms, window.step_ms)
+
+
+def _is_shown(event: Event, uuid: str) -> bool:
+    """Return whether the charts of a GPU show an event. Alerts of the host are not about it."""
+    return event.gpu_uuid == uuid or (event.gpu_uuid is None and event.kind not in ALERT_KINDS)
 
 
 def _list_series(

@@ -111,7 +111,7 @@ def log_parts(context: PanelContext) -> list[Part]:
 
     events: Sequence[Event] = context.cache.get_or_create(key, read)
     version = calculate_version(repr([(event.time_ms, event.text) for event in events]))
-    rows = [[event.time_ms, event.kind, event.severity.value, event.text] for event in events]
+    rows = [[event.time_ms, event.kind, event.severity.value, event.text, event.gpu_uuid] for event in events]
     return [Part("alert_log", version, lambda: rows)]
 
 

@@ -23,7 +23,7 @@ from dashtop.ui import ids
 from dashtop.ui.charts import figures, process_memory
 from dashtop.ui.charts.base_figure import message_figure
 from dashtop.ui.charts.figures import Line, Notes
-from dashtop.ui.charts.notes import build_marks, build_throttle_bands
+from dashtop.ui.charts.notes import build_alert_bands, build_marks, build_throttle_bands
 from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card, icon, value
 from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
@@ -229,7 +229,7 @@ def _draw(topic: Topic) -> Callable[[ChartData, Sample, Gpu | None, ChartStyle],
         if not lines:
             return message_figure(_explain(find_reason(sample, gpu, names), topic.title), style)
         has_gpu_line = any(line.metric.key.startswith("gpu.") for line in lines)
-        notes = Notes(marks=_build_marks(data, gpu) if has_gpu_line else ())
+        notes = _build_notes(data, gpu, style) if has_gpu_line else Notes()
         return _draw_lines(topic, data.series, lines, sample, gpu, style, notes)
 
     return draw
@@ -256,7 +256,7 @@ def _draw_lines(  # noqa: PLR0917 - what is drawn, and how
         limit *= 1000
     if topic.id == ids.CHART_CLOCK:
         flags = next((each for each in data.series if each.key.metric == _EVENT_REASONS), None)
-        notes = Notes(marks=notes.marks, bands=build_throttle_bands(flags, data, style.theme))
+        notes = Notes(marks=notes.marks, bands=(*build_throttle_bands(flags, data, style.theme), *notes.bands))
     is_warning = topic.id == ids.CHART_POWER
     return figures.limited(data, lines, limit, style, notes, name=topic.limit_name, is_warning=is_warning)
 
@@ -280,9 +280,13 @@ def _build_lines(data: SeriesSet, gpu: Gpu | None, names: Mapping[str, str]) -> 
     return lines
 
 
-def _build_marks(data: ChartData, gpu: Gpu | None) -> list[Mark]:
+def _build_notes(data: ChartData, gpu: Gpu | None, style: ChartStyle) -> Notes:
     if gpu is None:
-        return []
+        return Notes()
+    return Notes(marks=_build_marks(data, gpu), bands=build_alert_bands(data.events, data.series, style.theme))
+
+
+def _build_marks(data: ChartData, gpu: Gpu) -> list[Mark]:
     series = data.series
     end_ms = series.start_ms + series.count * series.step_ms
     running = [process.pid for process in gpu.processes]
@@ -305,6 +309,7 @@ def _draw_processes(data: ChartData, sample: Sample, gpu: Gpu, style: ChartStyle
         known = np.any([layer.coverage > 0 for layer in layers], axis=0)
     if not known.any():
         return message_figure(_explain(find_reason(sample, gpu, (_VRAM,)), "Memory"), style)
+    notes = _build_notes(data, gpu, style)
     return process_memory.figure(
         data.series,
         layers,
@@ -312,7 +317,8 @@ def _draw_processes(data: ChartData, sample: Sample, gpu: Gpu, style: ChartStyle
         known,
         style,
         total=gpu.values.get(_VRAM_TOTAL),
-        marks=_build_marks(data, gpu),
+        marks=notes.marks,
+        bands=notes.bands,
     )
 
 
@@ -348,7 +354,7 @@ def _draw_added(metric: Metric[Any]) -> Callable[[ChartData, Sample, Gpu | None,
         lines = _build_lines(data.series, gpu, topic.lines)
         if not lines:
             return message_figure(_explain(find_reason(sample, gpu, topic.lines), topic.title), style)
-        notes = Notes(marks=_build_marks(data, gpu) if metric.key.startswith("gpu.") else ())
+        notes = _build_notes(data, gpu, style) if metric.key.startswith("gpu.") else Notes()
         if lines[0].states:
             return figures.states(data.series, lines[0], style, notes)
         if metric.unit is Unit.CELSIUS or metric.kind is Kind.COUNTER or metric.unit.is_difference:

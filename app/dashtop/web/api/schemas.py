@@ -278,7 +278,7 @@ class Event(ResponseBody):
     advice: str = Field(description="What to do; may be empty.")
     gpu_uuid: str | None = Field(description="null: an event of the host, the driver or dashtop.")
     gpu_id: int | None = Field(description="Present index of the GPU; null if it is absent.")
-    code: int | None = Field(description="XID number or pid.")
+    code: int | None = Field(description="XID number, pid, or a number of the alert, the same at its end.")
 
 
 class Alert(ResponseBody):
