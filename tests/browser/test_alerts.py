@@ -63,9 +63,8 @@ def test_alert_is_seen_acknowledged_and_silenced_from_the_page(
             tab.page.click(f"{first} >> text=At that time")
             tab.wait_until("() => document.documentElement.dataset.live === 'past'")
             assert "gpu=GPU-" in tab.page.url
-            tab.wait_until(
-                "() => document.querySelector('#chart-temperature .js-plotly-plot')._fullLayout.shapes.length"
-            )
+            bands = "window.dashtop.charts.figure('chart-temperature')?.bands"
+            tab.wait_until(f"() => {bands}?.some(([, , text]) => text.includes('no spare memory rows'))")
             tab.page.go_back()
             tab.wait_until("() => document.documentElement.dataset.page === 'alerts'")
             tab.page.click(f"{first} >> text=Show GPU")

@@ -246,7 +246,7 @@ def _band_shape(band: Band) -> dict[str, Any]:
         "y0": 1 - _STRIP_HEIGHT if band.is_strip else 0,
         "y1": 1,
         "line": {"width": 0},
-        "fillcolor": with_alpha(band.colour, 0.7 if band.is_strip else 0.18),
+        "fillcolor": with_alpha(band.colour, 0.45 if band.is_strip else 0.18),
         "layer": "below",
     }
 
