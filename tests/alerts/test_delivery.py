@@ -340,7 +340,13 @@ def test_process_that_takes_over_sends_nothing_twice(
     clock = FakeClock(now_ms=NOON_MS)
 
     def build(name: str) -> AlertService:
-        return AlertService(tmp_path, clock=clock, is_writer=lambda: name in writers, channels=(channel(hook),))
+        return AlertService(
+            tmp_path,
+            clock=clock,
+            is_writer=lambda: name in writers,
+            channels=(channel(hook),),
+            interval_s=60.0,  # the clock goes on without samples
+        )
 
     first, second = build("first"), build("second")
     for sequence, service in enumerate((first, second), start=1):  # the second sees it begin a second later

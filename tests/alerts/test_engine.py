@@ -15,7 +15,7 @@ from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity
 from dashtop.model.sample import Event, Gpu, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from tests.builders import make_device, make_gpu, make_sample
+from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +38,12 @@ HEALTHY: Mapping[str, float | None] = {
     "gpu.ecc.volatile_uncorrected": 0.0,
     "gpu.remapped_rows.pending": 0.0,
     "gpu.remapped_rows.failure": 0.0,
+    "gpu.memory_temperature": 80.0,
+    "gpu.memory_temperature_limit": 95.0,
+    "gpu.fan_rpm": 1800.0,
+    "gpu.fan_speed": 60.0,
+    "gpu.recovery_action": 0.0,
+    "gpu.nvlink.active": 12.0,
 }
 PENDING: Mapping[str, float | None] = {"gpu.remapped_rows.pending": 1.0}
 UNKNOWN: Mapping[str, float | None] = {"gpu.remapped_rows.pending": None}
@@ -62,6 +68,7 @@ class Machine:
         mounts: tuple[Mount, ...] = (),
         host: Mapping[str, float] | None = None,
         error: UnavailableReason | None = None,
+        has_gpu: bool = True,
         values: Mapping[str, float | None] | None = None,
     ) -> list[str]:
         """Sample for some seconds; return what changed, as "rule state"."""
@@ -69,7 +76,9 @@ class Machine:
         for _ in range(seconds):
             self.second += 1
             gpu = build() if build is not None else healthy(values)
-            sample = make_sample(self.second, gpus=() if error else (gpu,), mounts=mounts, host=host, error=error)
+            sample = make_sample(
+                self.second, gpus=(gpu,) if has_gpu and not error else (), mounts=mounts, host=host, error=error
+            )
             changes += self.engine.update(dataclasses.replace(sample, events=events), self.acknowledged)
         self.changes += changes
         return [f"{alert.rule} {alert.state.value}" for alert in changes]
@@ -103,6 +112,10 @@ def test_full_load_is_no_alert() -> None:
         ("power_limit_low", {"gpu.power.max_watts": 300.0}, 600, {}, 600),
         ("ecc_uncorrected", {"gpu.ecc.volatile_uncorrected": 2.0}, 1, {}, 1),
         ("remap_pending", {"gpu.remapped_rows.pending": 1.0}, 60, {}, 1),
+        ("memory_hot", {"gpu.memory_temperature": 95.0}, 300, {"gpu.memory_temperature": 90.0}, 300),
+        ("fan_stopped", {"gpu.fan_rpm": 0.0}, 60, {}, 1),
+        ("recovery", {"gpu.recovery_action": 2.0}, 1, {}, 1),
+        ("nvlink_down", {"gpu.nvlink.active": 11.0}, 60, {}, 1),
         ("remap_failed", {"gpu.remapped_rows.failure": 1.0}, 1, {}, 1),
         ("pcie_low", {"gpu.pcie.generation": 3.0}, 300, {}, 300),
         ("pcie_low", {"gpu.pcie.width": 8.0}, 300, {}, 300),
@@ -215,6 +228,97 @@ def test_held_memory_of_unknown_use_is_not_judged() -> None:
     assert Machine().run(5000, two_holders) == []
 
 
+def test_missing_gpu_is_reported_unless_it_was_removed_on_purpose() -> None:
+    machine = Machine()
+    machine.run(10)
+    assert machine.run(5000, error=UnavailableReason.DRIVER_SILENT)[0] == "driver_silent pending", "nothing is known"
+    assert "gpu_missing" not in machine.active()
+    machine.run(100)
+    assert machine.run(599, has_gpu=False) == ["gpu_missing pending"]
+    assert machine.run(2, error=UnavailableReason.NO_DEVICE) == ["gpu_missing firing"], "its only GPU is gone"
+    alert = machine.active()["gpu_missing"]
+    assert alert.text == "GPU 0 (NVIDIA GeForce RTX 3090) is no longer present."
+    restarted = Machine(AlertEngine(RULES, machine.engine.alerts()), start_s=10_000)
+    restarted.run(2000, has_gpu=False)
+    assert set(restarted.active()) == {"gpu_missing"}
+    assert restarted.run(1) == ["gpu_missing resolved"]
+    assert alert.since_ms is not None
+    machine.acknowledged = {alert.id: alert.since_ms + 1}
+    assert machine.run(1, has_gpu=False) == ["gpu_missing resolved"]
+    assert machine.run(5000, has_gpu=False) == []
+
+
+def test_links_that_were_never_active_are_not_missing() -> None:
+    machine = Machine()
+    assert machine.run(100, values={"gpu.nvlink.links": 18.0}) == []
+    assert machine.run(70, values={"gpu.nvlink.active": 9.0}) == ["nvlink_down pending", "nvlink_down firing"]
+    assert machine.active()["nvlink_down"].text.endswith("3 of 12 NVLinks are down.")
+    machine.second += 90_000
+    machine.run(1, values={"gpu.nvlink.active": 9.0})
+    assert machine.run(1, values={"gpu.nvlink.active": 9.0}) == [], "a day later it is how the machine is"
+    assert machine.active() == {}
+
+
+def test_disk_that_fills_up_is_reported_before_it_is_full() -> None:
+    def disk(used_percent: float) -> Mount:
+        return Mount(
+            mount_point="/data", filesystem="ext4", used_bytes=1, total_bytes=1000 * 2**30, used_percent=used_percent
+        )
+
+    def fill(machine: Machine, minutes: int, percent: Callable[[int], float]) -> None:
+        for minute in range(minutes):
+            machine.run(60, mounts=(disk(percent(minute)),))
+
+    slow, burst, steady = Machine(), Machine(), Machine()
+    fill(slow, 90, lambda minute: 40 + 0.05 * minute)  # 30 GiB an hour: full in 18 h
+    assert slow.active() == {}
+    fill(burst, 90, lambda minute: 50 if minute < 60 else 90)  # one checkpoint of 400 GiB
+    assert burst.active() == {}
+    fill(steady, 60, lambda minute: 40 + 0.4 * minute)  # 240 GiB an hour, 360 left
+    assert "GiB left, and is full in 1." in steady.active()["disk_full"].text
+    fill(steady, 70, lambda minute: 64)
+    assert steady.active() == {}
+
+
+def test_stopped_fan_of_a_cool_card_is_none() -> None:
+    machine = Machine()
+    assert machine.run(300, values={"gpu.fan_rpm": 0.0, "gpu.fan_speed": 0.0, "gpu.temperature": 45.0}) == []
+    assert machine.run(300, values={"gpu.fan_rpm": 0.0, "gpu.temperature": 55.0}) == []
+
+
+def test_uncorrected_error_and_its_xid_are_one_notice() -> None:
+    machine = Machine()
+    machine.run(1, events=(xid_event(48, time_ms=NOON_MS + 1_001_000, gpu_uuid=UUID),))
+    machine.run(5, values={"gpu.ecc.volatile_uncorrected": 1.0})
+    active = machine.active()
+    assert active["ecc_uncorrected"].inhibited_by == active["xid_hardware"].id
+    assert active["xid_hardware"].since_ms is not None
+    machine.acknowledged = {active["xid_hardware"].id: active["xid_hardware"].since_ms + 1}
+    assert machine.run(5, values={"gpu.ecc.volatile_uncorrected": 1.0}) == ["xid_hardware resolved"]
+    later = Machine()
+    later.run(1, events=(xid_event(48, time_ms=NOON_MS + 1_001_000, gpu_uuid=UUID),))
+    later.run(100)
+    later.run(2, values={"gpu.ecc.volatile_uncorrected": 1.0})
+    assert later.active()["ecc_uncorrected"].inhibited_by is None
+
+
+def test_link_error_is_critical_once_the_driver_asks_for_a_recovery() -> None:
+    machine = Machine()
+    machine.run(1, events=(xid_event(145, time_ms=1, gpu_uuid=UUID),))
+    assert machine.active()["xid_contained"].severity is Severity.WARNING
+    machine.run(1, events=(xid_event(154, time_ms=1, gpu_uuid=UUID),))
+    assert {alert.subject: alert.severity for alert in machine.engine.alerts()} == {
+        "xid 145": Severity.CRITICAL, "xid 154": Severity.WARNING,
+    }  # fmt: skip
+
+
+def test_killed_process_is_a_warning_for_a_while() -> None:
+    event = Event(time_ms=1, kind="oom_kill", severity=Severity.WARNING, text="The kernel killed a process.")
+    machine = Machine()
+    assert machine.run(1, events=(event,)) == ["oom_kill firing"]
+    assert machine.run(605) == ["oom_kill resolved"]
+
+
 SPINNING: Mapping[str, float | None] = {
     "gpu.utilization.gpu": 100.0,
     "gpu.utilization.compute": 20.0,
@@ -271,6 +375,11 @@ def test_memory_pressure_is_told_and_used_swap_is_not() -> None:
     machine.run(121, host={"system.memory.pressure_percent": 25.0})
     assert machine.active()["swap_thrash"].text == "Processes wait for memory 25 % of the time."
     assert Machine().run(300, host={"system.swap.used_percent": 100.0}) == []
+    swapping = {"system.swap.in_mbps": 15.0, "system.swap.out_mbps": 10.0, "system.memory.total_gb": 64.0}
+    machine = Machine()
+    assert machine.run(300, host={**swapping, "system.memory.available_gb": 30.0}) == []
+    machine.run(121, host={**swapping, "system.memory.available_gb": 5.0})
+    assert machine.active()["swap_thrash"].text.endswith("and 25 MB/s go to and from swap space.")
 
 
 def test_hardware_xid_fires_at_once_and_stays_until_it_is_acknowledged() -> None:

@@ -53,6 +53,26 @@ def test_active_alert_and_its_acknowledgement_outlive_a_restart(
     second.close()
 
 
+def test_missing_samples_are_an_alert_until_one_arrives() -> None:
+    clock = FakeClock(now_ms=NOON_MS)
+    service = AlertService(None, clock=clock, is_writer=lambda: True, interval_s=5.0)
+    service.start()
+    clock.advance(1000.0)
+    assert service.current() == (), "before the first sample nothing is missing"
+    service.update(make_sample(1))
+    clock.advance(50.0)
+    assert service.current() == ()
+    clock.advance(13.0)
+    (alert,) = service.current()
+    assert (alert.rule, alert.state.value, alert.text) == ("stale", "firing", "dashtop has had no reading for 63 s.")
+    acknowledged = service.acknowledge(alert.id, "ada")
+    assert acknowledged is not None
+    assert service.current()[0].acked_by == "ada"
+    assert [event.kind for event in service.update(make_sample(2))] == ["alert_firing", "alert_resolved"]
+    assert service.current() == ()
+    service.close()
+
+
 def test_processes_of_a_folder_share_marks_and_one_keeps_the_alerts(
     start: Callable[..., AlertService], tmp_path: Path
 ) -> None:

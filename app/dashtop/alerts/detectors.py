@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from dashtop.alerts.rule import HOUR, MINUTE, HeldProcess, Measured, Mode, Rule, Scope, Steady
+from dashtop.alerts.rule import HOUR, MINUTE, HeldProcess, Measured, Mode, Rule, Scope, Steady, adjustable
 from dashtop.model.metric import GIB, Severity
 from dashtop.model.sample import PROCESSES
 
@@ -23,19 +23,28 @@ _MAX_HANG_ACTIVITY: Final = {
     "gpu.utilization.dram": 2.0,
 }
 _LINK_TRAFFIC: Final = ("gpu.pcie.tx_mbps", "gpu.pcie.rx_mbps", "gpu.nvlink.tx_mbps", "gpu.nvlink.rx_mbps")
-_MIN_HANG_UTILIZATION, _MAX_HANG_POWER, _MAX_HANG_TRAFFIC_MBPS = 95.0, 0.35, 1.0
+_MAX_HANG_TRAFFIC_MBPS: Final = 1.0
 
 
-def _score_hang(gpu: Gpu) -> float | None:
-    load, power = gpu.values.get(_UTILIZATION), gpu.values.get(_POWER)
-    limit, used = gpu.values.get(_POWER_LIMIT), gpu.values.get("gpu.memory.used_gb")
-    activity = [(gpu.values.get(key), highest) for key, highest in _MAX_HANG_ACTIVITY.items()]
-    if load is None or power is None or limit is None or used is None or any(value is None for value, _ in activity):
-        return None
-    is_quiet = all((gpu.values.get(key) or 0.0) < _MAX_HANG_TRAFFIC_MBPS for key in _LINK_TRAFFIC)
-    is_inactive = all(value is not None and value <= highest for value, highest in activity)
-    is_waiting = load >= _MIN_HANG_UTILIZATION and power <= _MAX_HANG_POWER * limit
-    return float(bool(gpu.processes) and is_waiting and is_quiet and is_inactive)
+def _hang(utilization: float, power_percent: float) -> dict[str, Any]:
+    def score(gpu: Gpu) -> float | None:
+        load, power, limit = (gpu.values.get(key) for key in (_UTILIZATION, _POWER, _POWER_LIMIT))
+        if load is None or power is None or limit is None:
+            return None
+        if load < utilization or power > power_percent / 100 * limit:
+            return 0.0 if _has_activity(gpu) else None
+        activity = [(gpu.values.get(key), highest) for key, highest in _MAX_HANG_ACTIVITY.items()]
+        if gpu.values.get("gpu.memory.used_gb") is None or any(value is None for value, _ in activity):
+            return None
+        is_quiet = all((gpu.values.get(key) or 0.0) < _MAX_HANG_TRAFFIC_MBPS for key in _LINK_TRAFFIC)
+        is_inactive = all(value is not None and value <= highest for value, highest in activity)
+        return float(bool(gpu.processes) and is_quiet and is_inactive)
+
+    return {"score": score}
+
+
+def _has_activity(gpu: Gpu) -> bool:
+    return gpu.values.get("gpu.utilization.compute") is not None
 
 
 def _list_steady(gpu: Gpu) -> tuple[Steady, ...]:
@@ -44,35 +53,50 @@ def _list_steady(gpu: Gpu) -> tuple[Steady, ...]:
     return (Steady(power, 0.03 * limit), Steady(used, 0.001 * total))
 
 
-def _score_unowned_memory(gpu: Gpu) -> float | None:
-    """Score 1 where memory in use belongs to no process that is known. All owners and sizes must be known."""
-    used, total = gpu.values.get("gpu.memory.used_gb"), gpu.values.get("gpu.memory.total_gb")
-    sizes = [process.gpu_memory_bytes for process in gpu.processes]
-    if used is None or total is None or PROCESSES in gpu.unavailable or gpu.device.shares_host_memory:
+def _find_unowned_memory(gpu: Gpu) -> float | None:
+    """Return GiB in use that belong to no process that is known. All owners and sizes must be known."""
+    used = gpu.values.get("gpu.memory.used_gb")
+    if used is None or PROCESSES in gpu.unavailable or gpu.device.shares_host_memory:
         return None
+    sizes = [process.gpu_memory_bytes for process in gpu.processes]
     if None in sizes or any(process.info.foreign for process in gpu.processes):
         return None
-    return float(used - sum(size or 0 for size in sizes) / GIB > max(4.0, 0.1 * total))
+    return used - sum(size or 0 for size in sizes) / GIB
 
 
-def _measure_unowned_memory(gpu: Gpu) -> Measured:
-    used = gpu.values.get("gpu.memory.used_gb") or 0.0
-    return Measured(used - sum(process.gpu_memory_bytes or 0 for process in gpu.processes) / GIB)
+def _unowned_memory(gib: float, percent: float) -> dict[str, Any]:
+    def is_above(gpu: Gpu, factor: float) -> bool | None:
+        unowned, total = _find_unowned_memory(gpu), gpu.values.get("gpu.memory.total_gb")
+        if unowned is None or total is None:
+            return None
+        return unowned > factor * max(gib, percent / 100 * total)
+
+    def score(gpu: Gpu) -> float | None:
+        return None if (above := is_above(gpu, 1.0)) is None else float(above)
+
+    def is_clear(gpu: Gpu) -> bool | None:
+        return None if (above := is_above(gpu, 0.5)) is None else not above
+
+    return {"score": score, "is_clear": is_clear}
 
 
-def _score_idle(held: HeldProcess) -> float | None:
+def _idle(gib: float, percent: float) -> dict[str, Any]:
     """Score 1 while a compute process holds memory and does not compute.
 
     Without a utilization by process, a sole holder is judged by the GPU's. That of a MIG instance is never known.
     """
-    process, gpu = held
-    size, total = process.gpu_memory_bytes, gpu.values.get("gpu.memory.total_gb")
-    if "C" not in process.kind or size is None or total is None or size < max(GIB, 0.05 * total * GIB):
-        return None
-    if process.sm_percent is not None:
-        return float(process.sm_percent == 0)
-    load = gpu.values.get(_UTILIZATION)
-    return None if len(gpu.processes) > 1 or load is None else float(load <= 1)
+
+    def score(held: HeldProcess) -> float | None:
+        process, gpu = held
+        size, total = process.gpu_memory_bytes, gpu.values.get("gpu.memory.total_gb")
+        if "C" not in process.kind or size is None or total is None or size < max(gib, percent / 100 * total) * GIB:
+            return None
+        if process.sm_percent is not None:
+            return float(process.sm_percent == 0)
+        load = gpu.values.get(_UTILIZATION)
+        return None if len(gpu.processes) > 1 or load is None else float(load <= 1)
+
+    return {"score": score}
 
 
 DETECTORS: Final = (
@@ -84,7 +108,7 @@ DETECTORS: Final = (
         mode=Mode.MEAN,
         for_s=10 * MINUTE,
         threshold=0.99,
-        score=_score_hang,
+        **adjustable(_hang, utilization=95.0, power_percent=35.0),
         steady=_list_steady,
         clear_s=MINUTE,
         measure=lambda gpu: Measured(gpu.values.get(_POWER), gpu.values.get(_POWER_LIMIT)),
@@ -101,7 +125,7 @@ DETECTORS: Final = (
         for_s=HOUR,
         threshold=0.99,  # one health check must not excuse hours
         escalate_after_s=3 * HOUR,
-        score=_score_idle,
+        **adjustable(_idle, gib=1.0, percent=5.0),
         measure=lambda held: Measured((held.process.gpu_memory_bytes or 0) / GIB),
         clear_s=MINUTE,
         message="{process} holds {value:.1f} GiB on {gpu} and has not computed for {duration}.",
@@ -113,9 +137,9 @@ DETECTORS: Final = (
         scope=Scope.GPU,
         severity=Severity.WARNING,
         for_s=10 * MINUTE,
-        score=_score_unowned_memory,
+        **adjustable(_unowned_memory, gib=4.0, percent=10.0),
         clear_s=MINUTE,
-        measure=_measure_unowned_memory,
+        measure=lambda gpu: Measured(_find_unowned_memory(gpu)),
         message="{value:.1f} GiB on {gpu} belong to no running process.",
         advice="Look for processes in containers that ended badly; a reset frees the memory.",
     ),

@@ -8,92 +8,43 @@ fire nothing. Missing data freezes the timers and resolves nothing.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from dashtop.alerts.event_alerts import EventAlerts
 from dashtop.alerts.identity import build_id
-from dashtop.alerts.rule import HeldProcess, Measured, Mode, Rule, Scope, Steady
+from dashtop.alerts.inhibition import list_causes
+from dashtop.alerts.known_gpus import KnownGpus
+from dashtop.alerts.rule import HeldProcess, Mode, Rule, Scope
+from dashtop.alerts.tracks import MAX_FIRINGS, Subject, Track, describe
+from dashtop.alerts.window import Window
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, Gpu
+from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import MINUTE_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from dashtop.model.sample import GpuProcess, Sample
+    from dashtop.alerts.inhibition import AlertKey
+    from dashtop.alerts.rule import Detector, Steady
+    from dashtop.model.sample import Sample
 
 log = logging.getLogger(__name__)
 
 MAX_GAP_S: Final = 5.0
 """The longest time between two samples that counts as observed."""
 UNOBSERVABLE_AFTER_S: Final = 15 * 60.0
-MIN_COVERAGE: Final = 0.8
-BUCKETS: Final = 10
-"""Parts of the window of a mean."""
-MAX_FIRINGS: Final = 4
 FLAP_SPAN_MS: Final = 60 * MINUTE_MS
 FLAP_FACTOR: Final = 1.5
 MAX_CLEAR_S: Final = 3600.0
+MAX_DETECTORS: Final = 2000
+"""Subjects of one rule whose earlier values are remembered; beyond that the oldest are forgotten."""
+MERGE_MS: Final = MINUTE_MS
+"""An uncorrected error and its XID within this time are one notice."""
+_MEMORY_XIDS: Final = frozenset({48, 95})
 
-
-class Window:
-    """The mean of a score over the last `span_s` of observed time, in constant memory."""
-
-    def __init__(self, span_s: float) -> None:
-        self._bucket_s = span_s / BUCKETS
-        self._buckets: deque[tuple[float, float]] = deque(maxlen=BUCKETS)  # sum of score x time, judged time
-        self._sum = self._judged_s = self._elapsed_s = 0.0
-
-    def add(self, score: float | None, seconds: float) -> None:
-        """Add a time with a score, or one that could not be judged."""
-        self._elapsed_s += seconds
-        if score is not None:
-            self._sum += score * seconds
-            self._judged_s += seconds
-        if self._elapsed_s >= self._bucket_s:
-            self._buckets.append((self._sum, self._judged_s))
-            self._sum = self._judged_s = self._elapsed_s = 0.0
-
-    def mean(self) -> float | None:
-        """Return the mean; None before the window is full, or if too little of it was judged."""
-        if len(self._buckets) < BUCKETS:
-            return None
-        judged_s = sum(judged for _, judged in self._buckets)
-        if judged_s < MIN_COVERAGE * BUCKETS * self._bucket_s:
-            return None
-        return sum(total for total, _ in self._buckets) / judged_s
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the score was 0 or less for the whole window."""
-        return self._sum <= 0 and all(total <= 0 for total, _ in self._buckets)
-
-
-@dataclass
-class Track:
-    """What is known of one rule and subject while it is not inactive. Times in seconds of observed time."""
-
-    rule: Rule
-    alert: Alert
-    window: Window
-    held_s: float = 0.0
-    clear_s: float = 0.0
-    missing_s: float = 0.0
-    firing_s: float = 0.0
-    baseline: tuple[float, ...] = ()
-    fired_ms: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_FIRINGS))
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a rule is applied to: its identity, and the object that the functions of the rule get."""
-
-    gpu_uuid: str | None
-    name: str
-    target: Any
+_SubjectKey = tuple["str | None", str]
 
 
 class AlertEngine:
@@ -104,20 +55,24 @@ class AlertEngine:
         self._rules: Mapping[Scope, list[Rule]] = {
             scope: [rule for rule in rules if rule.scope is scope and rule.enabled] for scope in Scope
         }
-        self._tracks: dict[_Key, Track] = {}
+        self._tracks: dict[_SubjectKey, dict[str, Track]] = {}
+        self._detectors: dict[str, dict[_SubjectKey, Detector]] = {}
         self._failed: set[str] = set()
         self._last_s: float | None = None
         known = tuple(known)
         self._events = EventAlerts(known)
+        self._known_gpus = KnownGpus(known)
         by_id = {rule.id: rule for rule in rules if rule.enabled}
         for alert in known:
             if alert.rule in by_id and alert.state.is_active:
                 rule = by_id[alert.rule]
-                self._tracks[rule.id, alert.gpu_uuid, alert.subject] = Track(rule, alert, Window(rule.for_s))
+                key = (alert.gpu_uuid, alert.subject)
+                detector = self._find_detector(rule, key)
+                self._tracks.setdefault(key, {})[rule.id] = Track(rule, alert, Window(rule.for_s), detector)
 
     def alerts(self) -> tuple[Alert, ...]:
         """Return all alerts that are pending, firing or recovering."""
-        tracked = (track.alert for track in self._tracks.values() if track.alert.state is not AlertState.RESOLVED)
+        tracked = (track.alert for track in self._list_tracks() if track.alert.state is not AlertState.RESOLVED)
         return (*tracked, *self._events.alerts())
 
     def update(self, sample: Sample, acknowledged: Mapping[str, int]) -> tuple[Alert, ...]:
@@ -127,37 +82,88 @@ class AlertEngine:
         """
         seconds = 0.0 if self._last_s is None else min(max(sample.monotonic_s - self._last_s, 0.0), MAX_GAP_S)
         self._last_s = sample.monotonic_s
-        before = {key: track.alert for key, track in self._tracks.items()}
-        judged: set[_Key] = set()
+        self._known_gpus.update(sample)
+        before = {id(track): track.alert for track in self._list_tracks()}
+        judged: set[int] = set()
         for scope, rules in self._rules.items():
-            if not rules:
-                continue
-            for subject in _list_subjects(scope, sample):
-                for rule in rules:
-                    score = self._score(rule, subject)
-                    key = (rule.id, subject.gpu_uuid, subject.name)
-                    track = self._tracks.get(key)
-                    if track is None:
-                        if score is None or score <= 0:
-                            continue
-                        track = self._tracks[key] = _begin(rule, subject, sample)
-                    judged.add(key)
-                    self._judge(track, score, subject, sample, seconds)
-        for key in before.keys() - judged:
-            self._judge_missing(self._tracks[key], sample, seconds)
-        self._inhibit()
-        changed = [track.alert for key, track in self._tracks.items() if _has_changed(before.get(key), track.alert)]
-        self._tracks = {key: track for key, track in self._tracks.items() if _is_kept(track, sample)}
-        return (*changed, *self._events.update(sample, seconds, acknowledged))
+            if rules:
+                for subject in self._list_subjects(scope, sample):
+                    self._evaluate(rules, subject, sample, seconds, judged)
+        for track in self._list_tracks():
+            if id(track) not in judged:
+                self._judge_missing(track, sample, seconds)
+            if track.rule.ends_when_acknowledged:
+                self._end_acknowledged(track, sample, acknowledged)
+        changed_events = self._events.update(sample, seconds, acknowledged)
+        events = list(self._inhibit(changed_events))
+        changed = [track.alert for track in self._list_tracks() if _has_changed(before.get(id(track)), track.alert)]
+        self._drop_ended(sample)
+        return (*changed, *events)
 
-    def _score(self, rule: Rule, subject: Subject) -> float | None:
-        try:
-            return rule.score(subject.target)
-        except Exception:
-            if rule.id not in self._failed:  # once, not with every sample
-                self._failed.add(rule.id)
-                log.exception("The alert rule %s failed and judges nothing.", rule.id)
+    def _list_tracks(self) -> list[Track]:
+        return [track for tracks in self._tracks.values() for track in tracks.values()]
+
+    def _drop_ended(self, sample: Sample) -> None:
+        for key, tracks in list(self._tracks.items()):
+            for rule_id, track in list(tracks.items()):
+                if not _is_kept(track, sample):
+                    del tracks[rule_id]
+            if not tracks:
+                del self._tracks[key]
+
+    def _evaluate(
+        self, rules: Sequence[Rule], subject: Subject, sample: Sample, seconds: float, judged: set[int]
+    ) -> None:
+        """Evaluate the rules of one subject. A rule that fails is logged once and judges nothing."""
+        key, target = (subject.gpu_uuid, subject.name), subject.target
+        tracks = self._tracks.get(key)
+        for rule in rules:
+            detector = None
+            try:
+                if rule.detector is None:
+                    score = rule.score(target)
+                else:
+                    detector = self._find_detector(rule, key)
+                    score = detector.score(target, sample.monotonic_s) if detector is not None else None
+            except Exception:
+                score = None
+                if rule.id not in self._failed:
+                    self._failed.add(rule.id)
+                    log.exception("The alert rule %s failed and judges nothing.", rule.id)
+            track = tracks.get(rule.id) if tracks is not None else None
+            if track is None:
+                if score is None or score <= 0:
+                    continue
+                track = _begin(rule, subject, sample, detector)
+                tracks = self._tracks.setdefault(key, {})
+                tracks[rule.id] = track
+            judged.add(id(track))
+            self._judge(track, score, subject, sample, seconds)
+
+    def _find_detector(self, rule: Rule, key: _SubjectKey) -> Detector | None:
+        """Return the detector of a rule for a subject, a new one the first time; None if the rule has none."""
+        if rule.detector is None:
             return None
+        detectors = self._detectors.setdefault(rule.id, {})
+        detector = detectors.get(key)
+        if detector is None:
+            if len(detectors) >= MAX_DETECTORS:
+                del detectors[next(iter(detectors))]
+            detector = detectors[key] = rule.detector()
+        return detector
+
+    def _end_acknowledged(self, track: Track, sample: Sample, acknowledged: Mapping[str, int]) -> None:
+        """End an alert whose condition is so on purpose, as its acknowledgement says."""
+        alert = track.alert
+        if alert.state.is_active and acknowledged.get(alert.id, -1) >= (alert.since_ms or 0):
+            track.alert = replace(alert, state=AlertState.RESOLVED, ended_ms=sample.time_ms)
+            if alert.gpu_uuid is not None:
+                self._known_gpus.forget(alert.gpu_uuid)
+
+    def _list_subjects(self, scope: Scope, sample: Sample) -> Iterator[Subject]:
+        if scope is Scope.KNOWN_GPU:
+            return (Subject(gpu.uuid, "", gpu) for gpu in self._known_gpus.list_all(sample))
+        return _list_subjects(scope, sample)
 
     def _judge(self, track: Track, score: float | None, subject: Subject, sample: Sample, seconds: float) -> None:
         rule = track.rule
@@ -175,7 +181,7 @@ class AlertEngine:
         if track.alert.state is AlertState.RESOLVED:
             if score <= 0:
                 return
-            track.alert = replace(_begin(rule, subject, sample).alert, flaps=track.alert.flaps)
+            track.alert = replace(_begin(rule, subject, sample, track.detector).alert, flaps=track.alert.flaps)
             track.held_s = 0.0
         elif score > 0:
             track.held_s += seconds
@@ -190,8 +196,9 @@ class AlertEngine:
         track.fired_ms.append(sample.time_ms)
         recent = sum(sample.time_ms - fired_ms <= FLAP_SPAN_MS for fired_ms in track.fired_ms)
         track.clear_s = track.firing_s = 0.0
+        track.merged_with = None
         track.alert = replace(
-            _describe(track, subject, sample),
+            describe(track, subject, sample),
             state=AlertState.FIRING,
             since_ms=sample.time_ms,
             flaps=track.alert.flaps + 1 if recent >= MAX_FIRINGS else 0,
@@ -200,12 +207,16 @@ class AlertEngine:
     def _judge_active(self, track: Track, score: float, subject: Subject, sample: Sample, seconds: float) -> None:
         rule = track.rule
         track.firing_s += seconds
-        is_clear = score <= 0 if rule.is_clear is None else rule.is_clear(subject.target)
+        is_clear: bool | None
+        if track.detector is not None:
+            is_clear = track.detector.is_clear(subject.target)
+        else:
+            is_clear = score <= 0 if rule.is_clear is None else rule.is_clear(subject.target)
         if is_clear is None:
             return
         track.clear_s = track.clear_s + seconds if is_clear else 0.0
         if not is_clear:
-            alert = replace(_describe(track, subject, sample), state=AlertState.FIRING)
+            alert = replace(describe(track, subject, sample), state=AlertState.FIRING)
             if rule.escalate_after_s is not None and track.firing_s >= rule.escalate_after_s:
                 alert = replace(alert, severity=Severity.WARNING)
             track.alert = alert
@@ -227,40 +238,37 @@ class AlertEngine:
         elif track.missing_s >= UNOBSERVABLE_AFTER_S:
             track.alert = replace(alert, state=AlertState.RESOLVED, ended_ms=sample.time_ms, observable=False)
 
-    def _inhibit(self) -> None:
-        """Note for each active alert which other one explains it."""
-        active = [track for track in self._tracks.values() if track.alert.state.is_active]
-        firing = {(track.rule.id, track.alert.gpu_uuid, track.alert.subject): track.alert.id for track in active}
+    def _inhibit(self, changed_events: Sequence[Alert]) -> Iterator[Alert]:
+        """Note for each active alert which other one explains it. Yield the alerts of events that have changed."""
+        active = [track for track in self._list_tracks() if track.alert.state.is_active]
+        firing: dict[AlertKey, str] = {
+            (track.rule.id, track.alert.gpu_uuid, track.alert.subject): track.alert.id for track in active
+        }
         for track in active:
-            cause = next(filter(None, (firing.get(key) for key in _list_causes(track))), None)
+            cause = self._find_cause(track.alert, firing)
+            if track.rule.id == "ecc_uncorrected":
+                cause = cause or self._find_merged(track)
             if cause != track.alert.inhibited_by:
                 track.alert = replace(track.alert, inhibited_by=cause)
+        yield from self._events.inhibit(changed_events, lambda alert: self._find_cause(alert, firing))
 
+    @staticmethod
+    def _find_cause(alert: Alert, firing: Mapping[AlertKey, str]) -> str | None:
+        return next(filter(None, (firing.get(key) for key in list_causes(alert))), None)
 
-_Key = tuple[str, "str | None", str]
-
-# An alert that explains others of the same subject, which then send no notice: (cause, explained).
-INHIBITIONS: Final = (
-    ("gpu_overheating", "gpu_hot"),
-    ("hw_thermal", "gpu_hot"),
-    ("hw_thermal", "hw_slowdown"),
-    ("remap_failed", "remap_pending"),
-    ("disk_full_critical", "disk_full"),
-    ("ram_low_critical", "ram_low"),
-)
-
-
-def _list_causes(track: Track) -> Iterator[_Key]:
-    """Yield the keys of the alerts that would explain this one."""
-    rule, alert = track.rule.id, track.alert
-    if rule != "driver_silent":
-        if alert.gpu_uuid is not None:
-            yield ("driver_silent", None, "")
-            if rule != "gpu_lost":
-                yield ("gpu_lost", alert.gpu_uuid, "")
-        for cause, explained in INHIBITIONS:
-            if explained == rule:
-                yield (cause, alert.gpu_uuid, alert.subject)
+    def _find_merged(self, track: Track) -> str | None:
+        """Return the alert of the XID whose notice tells of these errors as well, also after it has ended."""
+        alert = track.alert
+        if track.merged_with is None:
+            near = (
+                each.id
+                for each in self._events.alerts()
+                if each.gpu_uuid == alert.gpu_uuid
+                and each.value in _MEMORY_XIDS
+                and abs((each.since_ms or 0) - (alert.since_ms or 0)) <= MERGE_MS
+            )
+            track.merged_with = next(near, None)
+        return track.merged_with
 
 
 def _list_subjects(scope: Scope, sample: Sample) -> Iterator[Subject]:
@@ -279,7 +287,7 @@ def _list_subjects(scope: Scope, sample: Sample) -> Iterator[Subject]:
                     yield Subject(gpu.device.uuid, name, HeldProcess(process, gpu))
 
 
-def _begin(rule: Rule, subject: Subject, sample: Sample) -> Track:
+def _begin(rule: Rule, subject: Subject, sample: Sample, detector: Detector | None) -> Track:
     alert = Alert(
         id=build_id(rule.id, subject.gpu_uuid, subject.name),
         rule=rule.id,
@@ -292,8 +300,8 @@ def _begin(rule: Rule, subject: Subject, sample: Sample) -> Track:
         subject=subject.name,
         user=subject.target.process.info.username if isinstance(subject.target, HeldProcess) else None,
     )
-    track = Track(rule, alert, Window(rule.for_s))
-    track.alert = _describe(track, subject, sample)
+    track = Track(rule, alert, Window(rule.for_s), detector)
+    track.alert = describe(track, subject, sample)
     return track
 
 
@@ -312,45 +320,6 @@ def _is_due(track: Track, score: float) -> bool:
         return score > 0 and track.held_s >= track.rule.for_s
     mean = track.window.mean()
     return mean is not None and mean >= track.rule.threshold
-
-
-def _describe(track: Track, subject: Subject, sample: Sample) -> Alert:
-    """Return the alert with the present values in its text."""
-    rule, target = track.rule, subject.target
-    gpu = target if isinstance(target, Gpu) else target.gpu if isinstance(target, HeldProcess) else None
-    measured: Measured = rule.measure(target)
-    text = rule.message.format(
-        gpu=gpu.label if gpu is not None else "",
-        process=_format_process(target.process) if isinstance(target, HeldProcess) else "",
-        mount=subject.name,
-        state=_format_state(gpu, sample),
-        detail=measured.detail,
-        duration=_format_duration(sample.time_ms - track.alert.pending_ms),
-        value=measured.value if measured.value is not None else float("nan"),
-        limit=measured.limit if measured.limit is not None else float("nan"),
-    )
-    return replace(
-        track.alert,
-        text=text,
-        value=measured.value,
-        threshold=measured.limit,
-        gpu_id=gpu.device.index if gpu is not None else None,
-    )
-
-
-def _format_process(process: GpuProcess) -> str:
-    owner = f" of {process.info.username}" if process.info.username else ""
-    return f"{process.info.name or f'pid {process.pid}'}{owner}"
-
-
-def _format_state(gpu: Gpu | None, sample: Sample) -> str:
-    reason = gpu.state if gpu is not None else sample.gpu_error
-    return reason.text if reason is not None else "no longer"
-
-
-def _format_duration(duration_ms: int) -> str:
-    minutes = round(duration_ms / MINUTE_MS)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"  # noqa: PLR2004
 
 
 def _is_process_gone(alert: Alert, sample: Sample) -> bool:

@@ -1,16 +1,17 @@
-"""Alerts that fire with an event of the driver (XIDs), and how they end."""
+"""Alerts that fire with an event, and how they end."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from dashtop.alerts.event_rules import EVENT_RULES, find_event_rule
+from dashtop.alerts.event_rules import EVENT_RULES, LINK_XIDS, RECOVERY_XID, find_event_rule
 from dashtop.alerts.identity import build_id
 from dashtop.model.alert import Alert, AlertState
+from dashtop.model.metric import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dashtop.alerts.rule import EventRule
     from dashtop.model.sample import Event, Sample
@@ -34,10 +35,12 @@ class EventAlerts:
 
     def update(self, sample: Sample, seconds: float, acknowledged: Mapping[str, int]) -> list[Alert]:
         """Fire for the events of a sample, and end what is over. Return the alerts whose state has changed."""
-        changed = []
+        changed: list[Alert] = []
         for event in sample.events:
             rule = find_event_rule(event)
-            if rule is not None and (alert := self._fire(rule, event, sample)) is not None:
+            if event.kind == "xid" and event.code == RECOVERY_XID:
+                changed += self._escalate_link_errors(event)
+            if rule is not None and rule.id in self._rules and (alert := self._fire(rule, event, sample)) is not None:
                 changed.append(alert)
         for alert in list(self._alerts.values()):
             self._quiet_s[alert.id] += seconds
@@ -46,9 +49,32 @@ class EventAlerts:
                 changed.append(replace(alert, state=AlertState.RESOLVED, ended_ms=sample.time_ms))
         return changed
 
+    def inhibit(self, changed: Sequence[Alert], find_cause: Callable[[Alert], str | None]) -> Iterator[Alert]:
+        """Note which alert explains each active one. Yield `changed`, and those of which this has changed."""
+        yielded = set()
+        for alert in changed:
+            yielded.add(alert.id)
+            yield alert if alert.id not in self._alerts else self._note_cause(alert, find_cause(alert))
+        for alert in list(self._alerts.values()):
+            cause = find_cause(alert)
+            if cause != alert.inhibited_by and alert.id not in yielded:
+                yield self._note_cause(alert, cause)
+
+    def _note_cause(self, alert: Alert, cause: str | None) -> Alert:
+        self._alerts[alert.id] = replace(alert, inhibited_by=cause)
+        return self._alerts[alert.id]
+
+    def _escalate_link_errors(self, event: Event) -> Iterator[Alert]:
+        """Make errors of NVLink critical: the driver asks for a recovery action of their GPU."""
+        for alert in list(self._alerts.values()):
+            is_link_error = alert.gpu_uuid == event.gpu_uuid and alert.value in LINK_XIDS
+            if is_link_error and alert.severity is not Severity.CRITICAL:
+                self._alerts[alert.id] = replace(alert, severity=Severity.CRITICAL)
+                yield self._alerts[alert.id]
+
     def _fire(self, rule: EventRule, event: Event, sample: Sample) -> Alert | None:
         """Return the new alert; None if the event repeats one that is active."""
-        subject = f"xid {event.code}"
+        subject = f"xid {event.code}" if event.kind == "xid" else ""
         identity = build_id(rule.id, event.gpu_uuid, subject)
         self._quiet_s[identity] = 0.0
         if identity in self._alerts:

@@ -1,4 +1,4 @@
-"""The rules about errors that the driver reports (XIDs)."""
+"""The rules about events: errors that the driver reports (XIDs), and processes that the kernel has killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ XID_CONTAINED: Final = EventRule(
     severity=Severity.WARNING,
     clear_s=10 * MINUTE,
 )
-EVENT_RULES: Final = (XID_HARDWARE, XID_CONTAINED)
+OOM_KILL: Final = EventRule(
+    id="oom_kill", title="Process killed for lack of memory", severity=Severity.WARNING, clear_s=10 * MINUTE
+)
+EVENT_RULES: Final = (XID_HARDWARE, XID_CONTAINED, OOM_KILL)
+
+RECOVERY_XID: Final = 154
+LINK_XIDS: Final = frozenset(range(144, 151))
+"""Errors of NVLink that need not be fatal; they are if RECOVERY_XID follows."""
 
 
 def find_event_rule(event: Event) -> EventRule | None:
@@ -28,6 +35,8 @@ def find_event_rule(event: Event) -> EventRule | None:
 
     Errors of applications fire none: one node logged 11 760 times XID 45.
     """
+    if event.kind == "oom_kill":
+        return OOM_KILL
     if event.kind != "xid" or event.code is None or event.code in REPORTED_OTHERWISE:
         return None
     meaning = XIDS.get(event.code, UNKNOWN)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
-from dashtop.alerts.rule import MINUTE, Measured, Mode, Rule, Scope
+from dashtop.alerts.rule import DAY, HOUR, MINUTE, Measured, Mode, Rule, Scope, adjustable
+from dashtop.metrics.recovery_actions import RECOVERY_ACTIONS
 from dashtop.model.metric import Severity
 
 if TYPE_CHECKING:
@@ -55,17 +57,69 @@ def _score_lost(gpu: Gpu) -> float:
     return float(gpu.state is not None and gpu.state.is_lost)
 
 
+def _near_limit(limit_key: str, margin: float) -> dict[str, Any]:
+    return {
+        "score": _above(_TEMPERATURE, limit_key, margin + 1e-9),
+        "is_clear": _below(_TEMPERATURE, limit_key, margin + 5.0),
+    }
+
+
+def _near_slowdown(margin: float) -> dict[str, Any]:
+    return _near_limit("gpu.temperature_slowdown", margin)
+
+
+def _near_shutdown(margin: float) -> dict[str, Any]:
+    return _near_limit("gpu.temperature_shutdown", margin)
+
+
+def _near_memory_limit(margin: float) -> dict[str, Any]:
+    value, limit = "gpu.memory_temperature", "gpu.memory_temperature_limit"
+    return {"score": _above(value, limit, margin + 1e-9), "is_clear": _below(value, limit, margin + 5.0)}
+
+
+_FAN_RPM: Final = "gpu.fan_rpm"
+
+
+def _stopped_fan(fan_percent: float, celsius: float) -> dict[str, Any]:
+    """Score 1 where a fan stands still that should turn. Many cards stop their fans on purpose while they are cool."""
+
+    def score(gpu: Gpu) -> float | None:
+        rpm, target, temperature = (gpu.values.get(key) for key in (_FAN_RPM, "gpu.fan_speed", _TEMPERATURE))
+        if rpm is None or target is None or temperature is None:
+            return None
+        return float(rpm == 0 and target >= fan_percent and temperature >= celsius)
+
+    return {"score": score, "is_clear": _turns}
+
+
+def _turns(gpu: Gpu) -> bool | None:
+    rpm = gpu.values.get(_FAN_RPM)
+    return None if rpm is None else rpm > 0
+
+
+def _measure_recovery(gpu: Gpu) -> Measured:
+    action = gpu.values.get("gpu.recovery_action")
+    name = "" if action is None else RECOVERY_ACTIONS.get(int(action), f"recovery action {action:.0f}")
+    return Measured(action, detail=name)
+
+
 _LINK: Final = ("gpu.pcie.generation", "gpu.pcie.max_generation", "gpu.pcie.width", "gpu.pcie.max_width")
 
 
-def _score_slow_link(gpu: Gpu) -> float | None:
+def _slow_link(utilization: float) -> dict[str, Any]:
     """Score 1 where the PCIe link of a busy GPU is below its maximum. An idle GPU lowers its link to save power."""
-    load = gpu.values.get(_UTILIZATION)
-    link = [value for value in map(gpu.values.get, _LINK) if value is not None]
-    if load is None or load < _BUSY_PERCENT or len(link) < len(_LINK):
-        return None
-    generation, highest, width, widest = link
-    return float(generation < highest or width < widest)
+
+    def score(gpu: Gpu) -> float | None:
+        load = gpu.values.get(_UTILIZATION)
+        if load is None or load < utilization:
+            return None
+        link = [value for value in map(gpu.values.get, _LINK) if value is not None]
+        if len(link) < len(_LINK):
+            return None
+        generation, highest, width, widest = link
+        return float(generation < highest or width < widest)
+
+    return {"score": score}
 
 
 def _measure_link(gpu: Gpu) -> Measured:
@@ -73,12 +127,62 @@ def _measure_link(gpu: Gpu) -> Measured:
     return Measured(detail=f"Gen {generation:.0f} x{width:.0f} under load, Gen {highest:.0f} x{widest:.0f} is possible")
 
 
-def _score_low_power_limit(gpu: Gpu) -> float | None:
-    limit, default = gpu.values.get("gpu.power.max_watts"), gpu.values.get("gpu.power.limit_default_watts")
-    load = gpu.values.get(_UTILIZATION)
-    if limit is None or default is None or load is None:
-        return None
-    return float(load >= _BUSY_PERCENT and limit < 0.9 * default)
+def _low_power_limit(percent: float) -> dict[str, Any]:
+    def score(gpu: Gpu) -> float | None:
+        limit, default = gpu.values.get("gpu.power.max_watts"), gpu.values.get("gpu.power.limit_default_watts")
+        load = gpu.values.get(_UTILIZATION)
+        if limit is None or default is None or load is None:
+            return None
+        return float(load >= _BUSY_PERCENT and limit < percent / 100 * default)
+
+    return {"score": score}
+
+
+def _full_memory(percent: float) -> dict[str, Any]:
+    def score(gpu: Gpu) -> float | None:
+        used = gpu.values.get("gpu.memory.used_percent")
+        return None if used is None else used - percent + 1e-9
+
+    def is_clear(gpu: Gpu) -> bool | None:
+        used = gpu.values.get("gpu.memory.used_percent")
+        return None if used is None else used < percent - 3.0
+
+    return {"score": score, "is_clear": is_clear}
+
+
+class NvLinkDetector:
+    """Compares the active NVLinks with the most of the last 24 h: not every link of a GPU need be connected."""
+
+    def __init__(self) -> None:
+        self._most: deque[tuple[float, float]] = deque()  # end of the hour, most links in it
+
+    def score(self, target: Gpu, now_s: float) -> float | None:
+        """Return how many links are down."""
+        active = target.values.get("gpu.nvlink.active")
+        if active is None:
+            return None
+        if self._most and now_s < self._most[-1][0]:
+            end_s, most = self._most[-1]
+            if active > most:
+                self._most[-1] = (end_s, active)
+        else:
+            self._most.append((now_s + HOUR, active))
+            while self._most[0][0] + DAY < now_s:
+                self._most.popleft()
+        return self._find_most() - active
+
+    def is_clear(self, target: Gpu) -> bool | None:
+        """Return whether all links are active again."""
+        active = target.values.get("gpu.nvlink.active")
+        return None if active is None else active >= self._find_most()
+
+    def measure(self, target: Gpu) -> Measured:
+        """Return the number of links that are down, and of those that were active."""
+        most, active = self._find_most(), target.values.get("gpu.nvlink.active")
+        return Measured(None if active is None else most - active, most)
+
+    def _find_most(self) -> float:
+        return max((most for _, most in self._most), default=0.0)
 
 
 GPU_RULES: Final = (
@@ -89,8 +193,7 @@ GPU_RULES: Final = (
         severity=Severity.WARNING,
         mode=Mode.MEAN,
         for_s=5 * MINUTE,
-        score=_above(_TEMPERATURE, "gpu.temperature_slowdown", 3.0),
-        is_clear=_below(_TEMPERATURE, "gpu.temperature_slowdown", 8.0),
+        **adjustable(_near_slowdown, margin=3.0),
         clear_s=5 * MINUTE,
         measure=_measure(_TEMPERATURE, "gpu.temperature_slowdown"),
         message="{gpu} is at {value:.0f} °C; it slows down at {limit:.0f} °C.",
@@ -102,12 +205,35 @@ GPU_RULES: Final = (
         scope=Scope.GPU,
         severity=Severity.CRITICAL,
         for_s=30.0,
-        score=_above(_TEMPERATURE, "gpu.temperature_shutdown", 5.0 - 1e-9),
-        is_clear=_below(_TEMPERATURE, "gpu.temperature_shutdown", 10.0),
+        **adjustable(_near_shutdown, margin=5.0),
         clear_s=5 * MINUTE,
         measure=_measure(_TEMPERATURE, "gpu.temperature_shutdown"),
         message="{gpu} is at {value:.0f} °C; it switches off at {limit:.0f} °C.",
         advice="Stop the work on it now, then check fans and airflow.",
+    ),
+    Rule(
+        id="memory_hot",
+        title="GPU memory at its temperature limit",
+        scope=Scope.GPU,
+        severity=Severity.WARNING,
+        mode=Mode.MEAN,
+        for_s=5 * MINUTE,
+        **adjustable(_near_memory_limit, margin=0.0),
+        clear_s=5 * MINUTE,
+        measure=_measure("gpu.memory_temperature", "gpu.memory_temperature_limit"),
+        message="Memory of {gpu} is at {value:.0f} °C (limit {limit:.0f} °C).",
+        advice="Check airflow, and the pads between memory and cooler of a card that is open to repair.",
+    ),
+    Rule(
+        id="fan_stopped",
+        title="Fan stopped",
+        scope=Scope.GPU,
+        severity=Severity.CRITICAL,
+        for_s=MINUTE,
+        **adjustable(_stopped_fan, fan_percent=30.0, celsius=60.0),
+        measure=_measure(_TEMPERATURE),
+        message="{gpu}: a fan has stopped, at {value:.0f} °C.",
+        advice="Stop the work on it and look at the fan.",
     ),
     Rule(
         id="hw_thermal",
@@ -168,7 +294,7 @@ GPU_RULES: Final = (
         scope=Scope.GPU,
         severity=Severity.INFO,
         for_s=10 * MINUTE,
-        score=_score_low_power_limit,
+        **adjustable(_low_power_limit, percent=90.0),
         clear_s=10 * MINUTE,
         measure=_measure("gpu.power.max_watts", "gpu.power.limit_default_watts"),
         message="{gpu} is limited to {value:.0f} of {limit:.0f} W.",
@@ -214,6 +340,37 @@ GPU_RULES: Final = (
         advice="Replace it.",
     ),
     Rule(
+        id="recovery",
+        title="Recovery action needed",
+        scope=Scope.GPU,
+        severity=Severity.CRITICAL,
+        score=_value("gpu.recovery_action"),
+        measure=_measure_recovery,
+        message="The driver asks for {detail} on {gpu}.",
+        advice="Stop the work on the GPU, then do what the driver asks for.",
+    ),
+    Rule(
+        id="gpu_missing",
+        title="GPU no longer present",
+        scope=Scope.KNOWN_GPU,
+        severity=Severity.WARNING,
+        for_s=10 * MINUTE,
+        score=lambda gpu: float(not gpu.is_present),
+        ends_when_acknowledged=True,
+        message="{gpu} is no longer present.",
+        advice="Acknowledge it if it was removed on purpose; else look at the kernel log and the card.",
+    ),
+    Rule(
+        id="nvlink_down",
+        title="NVLinks down",
+        scope=Scope.GPU,
+        severity=Severity.WARNING,
+        for_s=MINUTE,
+        detector=NvLinkDetector,
+        message="{gpu}: {value:.0f} of {limit:.0f} NVLinks are down.",
+        advice="Check NVLink bridges and cables, and the GPU at the other end.",
+    ),
+    Rule(
         id="gpu_lost",
         title="GPU lost",
         scope=Scope.GPU,
@@ -232,7 +389,7 @@ GPU_RULES: Final = (
         mode=Mode.MEAN,
         for_s=5 * MINUTE,
         threshold=0.9,
-        score=_score_slow_link,
+        **adjustable(_slow_link, utilization=50.0),
         clear_s=5 * MINUTE,
         measure=_measure_link,
         message="{gpu} runs at PCIe {detail}.",
@@ -244,8 +401,7 @@ GPU_RULES: Final = (
         scope=Scope.GPU,
         severity=Severity.INFO,
         for_s=5 * MINUTE,
-        score=lambda gpu: None if (used := gpu.values.get("gpu.memory.used_percent")) is None else used - 98.0 + 1e-9,
-        is_clear=lambda gpu: None if (used := gpu.values.get("gpu.memory.used_percent")) is None else used < 95,  # noqa: PLR2004
+        **adjustable(_full_memory, percent=98.0),
         measure=_measure("gpu.memory.used_percent"),
         message="{gpu}: memory {value:.0f} % full.",
         enabled=False,  # frameworks allocate all memory in advance

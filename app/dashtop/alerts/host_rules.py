@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from dashtop.alerts.rule import MINUTE, Measured, Rule, Scope
+from dashtop.alerts.rule import HOUR, MINUTE, Measured, Rule, Scope, adjustable
 from dashtop.model.metric import GIB, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dashtop.model.sample import Mount, Sample
+
+
+MIN_TREND_READINGS: Final = 46
+"""Readings, one a minute, from which it is known when a file system will be full."""
 
 
 def _free_gib(mount: Mount) -> float | None:
@@ -19,21 +23,58 @@ def _free_gib(mount: Mount) -> float | None:
     return mount.total_bytes / GIB * (1 - mount.used_percent / 100)
 
 
-def _score_full(percent: float, gib: float) -> Callable[[Mount], float | None]:
-    """Score 1 where less than `percent` and less than `gib` are free: 10 % of 100 TB is much, 2 GiB of 10 are not."""
+class DiskDetector:
+    """Judges a file system by what is free: a share and a size, as 10 % of 100 TB is much and 2 GiB of 10 are not.
 
-    def score(mount: Mount) -> float | None:
-        free = _free_gib(mount)
-        if free is None or mount.used_percent is None:
+    `hours` above 0: also by when it will be full, at the rate of the last hour. Both halves of the hour must show it:
+    one file that was written at once fills nothing.
+    """
+
+    def __init__(self, percent: float, gib: float, hours: float = 0.0) -> None:
+        self._percent, self._gib, self._hours = percent, gib, hours
+        self._free: deque[tuple[float, float]] = deque()  # monotonic seconds, GiB; one a minute
+        self._hours_left: float | None = None
+
+    def score(self, target: Mount, now_s: float) -> float | None:
+        """Return 1 where it is nearly full, or soon."""
+        free = _free_gib(target)
+        if free is None:
             return None
-        return float(100 - mount.used_percent < percent and free < gib)
+        if self._hours and (not self._free or now_s - self._free[-1][0] >= MINUTE):
+            self._free.append((now_s, free))
+            while now_s - self._free[0][0] > HOUR:
+                self._free.popleft()
+            self._hours_left = self._predict()
+        return float(self._is_below(target, free, 1.0))
 
-    return score
+    def is_clear(self, target: Mount) -> bool | None:
+        """Return whether there is room again: half as much more as where it is nearly full."""
+        free = _free_gib(target)
+        return None if free is None else not self._is_below(target, free, 1.5)
 
+    def measure(self, target: Mount) -> Measured:
+        """Return what is free, and when it will be full."""
+        left = self._hours_left
+        is_soon = left is not None and left < self._hours
+        return Measured(_free_gib(target), detail=f", and is full in {left:.1f} h at this rate" if is_soon else "")
 
-def _has_room(percent: float, gib: float) -> Callable[[Mount], bool | None]:
-    score = _score_full(1.5 * percent, 1.5 * gib)
-    return lambda mount: None if (full := score(mount)) is None else not full
+    def _is_below(self, mount: Mount, free: float, factor: float) -> bool:
+        if self._hours_left is not None and self._hours_left < factor * self._hours:
+            return True
+        percent = 100 - (mount.used_percent or 0.0)
+        return percent < factor * self._percent and free < factor * self._gib
+
+    def _predict(self) -> float | None:
+        """Return in how many hours it is full; None without enough readings, or if it does not fill up."""
+        if len(self._free) < MIN_TREND_READINGS:
+            return None
+        (first_s, first), (middle_s, middle), (last_s, last) = (
+            self._free[0],
+            self._free[len(self._free) // 2],
+            self._free[-1],
+        )
+        rate = min((first - middle) / (middle_s - first_s), (middle - last) / (last_s - middle_s))
+        return last / rate / HOUR if rate > 0 else None
 
 
 def _available_percent(sample: Sample) -> float | None:
@@ -42,12 +83,22 @@ def _available_percent(sample: Sample) -> float | None:
     return None if available is None or not total else 100 * available / total
 
 
-def _score_low_memory(percent: float) -> Callable[[Sample], float | None]:
-    return lambda sample: None if (available := _available_percent(sample)) is None else percent - available
+def _full_disk(percent: float, gib: float, hours: float) -> dict[str, Any]:
+    return {"detector": partial(DiskDetector, percent, gib, hours)}
 
 
-def _has_memory(percent: float) -> Callable[[Sample], bool | None]:
-    return lambda sample: None if (available := _available_percent(sample)) is None else available >= 1.5 * percent
+def _completely_full_disk(percent: float, gib: float) -> dict[str, Any]:
+    return {"detector": partial(DiskDetector, percent, gib)}
+
+
+def _low_memory(percent: float) -> dict[str, Any]:
+    def score(sample: Sample) -> float | None:
+        return None if (available := _available_percent(sample)) is None else percent - available
+
+    def is_clear(sample: Sample) -> bool | None:
+        return None if (available := _available_percent(sample)) is None else available >= 1.5 * percent
+
+    return {"score": score, "is_clear": is_clear}
 
 
 def _measure_memory(sample: Sample) -> Measured:
@@ -55,20 +106,56 @@ def _measure_memory(sample: Sample) -> Measured:
 
 
 _PRESSURE: Final = "system.memory.pressure_percent"
-_MAX_PRESSURE_PERCENT: Final = 10.0
+_SWAP: Final = ("system.swap.in_mbps", "system.swap.out_mbps")
+_LOW_MEMORY_PERCENT: Final = 10.0
 
 
-def _score_pressure(sample: Sample) -> float | None:
+def _swap_traffic(sample: Sample) -> float | None:
+    """Return MB/s to and from swap space, where the kernel does not report how long processes wait."""
+    rates = [rate for rate in map(sample.host.values.get, _SWAP) if rate is not None]
+    return sum(rates) if len(rates) == len(_SWAP) else None
+
+
+def _thrashing(pressure: float, mbps: float) -> dict[str, Any]:
     """Score by how long processes wait for memory: used swap alone says nothing."""
-    pressure = sample.host.values.get(_PRESSURE)
-    return None if pressure is None else pressure - _MAX_PRESSURE_PERCENT
+
+    def score(sample: Sample) -> float | None:
+        waiting = sample.host.values.get(_PRESSURE)
+        if waiting is not None:
+            return waiting - pressure + 1e-9
+        traffic, available = _swap_traffic(sample), _available_percent(sample)
+        if traffic is None or available is None:
+            return None
+        return float(traffic >= mbps and available < _LOW_MEMORY_PERCENT)
+
+    return {"score": score}
+
+
+def _measure_thrashing(sample: Sample) -> Measured:
+    waiting = sample.host.values.get(_PRESSURE)
+    if waiting is not None:
+        return Measured(waiting, detail=f"Processes wait for memory {waiting:.0f} % of the time")
+    traffic = _swap_traffic(sample) or 0.0
+    return Measured(traffic, detail=f"Memory is nearly full, and {traffic:.0f} MB/s go to and from swap space")
 
 
 def _score_silent(sample: Sample) -> float:
     return float(sample.gpu_error is not None and sample.gpu_error.silences_driver)
 
 
+STALE: Final = Rule(
+    id="stale",
+    title="No readings",
+    scope=Scope.HOST,
+    severity=Severity.CRITICAL,
+    for_s=30.0,
+    message="dashtop has had no reading for {value:.0f} s.",
+    advice="Look at its log, and restart it.",
+)
+"""Judged between samples, not with them (`stale`): at least `for_s`, and ten intervals."""
+
 HOST_RULES: Final = (
+    STALE,
     Rule(
         id="driver_silent",
         title="No GPU can be read",
@@ -86,10 +173,8 @@ HOST_RULES: Final = (
         scope=Scope.MOUNT,
         severity=Severity.WARNING,
         for_s=5 * MINUTE,
-        score=_score_full(10, 50),
-        is_clear=_has_room(10, 50),
-        measure=lambda mount: Measured(_free_gib(mount)),
-        message="{mount} has {value:.1f} GiB left.",
+        **adjustable(_full_disk, percent=10.0, gib=50.0, hours=4.0),
+        message="{mount} has {value:.1f} GiB left{detail}.",
         advice="Delete or move files.",
     ),
     Rule(
@@ -98,9 +183,7 @@ HOST_RULES: Final = (
         scope=Scope.MOUNT,
         severity=Severity.CRITICAL,
         for_s=5 * MINUTE,
-        score=_score_full(2, 2),
-        is_clear=_has_room(2, 2),
-        measure=lambda mount: Measured(_free_gib(mount)),
+        **adjustable(_completely_full_disk, percent=2.0, gib=2.0),
         message="{mount} has {value:.1f} GiB left.",
         advice="Delete or move files now.",
     ),
@@ -110,8 +193,7 @@ HOST_RULES: Final = (
         scope=Scope.HOST,
         severity=Severity.WARNING,
         for_s=2 * MINUTE,
-        score=_score_low_memory(5),
-        is_clear=_has_memory(5),
+        **adjustable(_low_memory, percent=5.0),
         measure=_measure_memory,
         message="{value:.1f} GiB of memory left.",
         advice="End what needs it least before the kernel does.",
@@ -122,10 +204,10 @@ HOST_RULES: Final = (
         scope=Scope.HOST,
         severity=Severity.WARNING,
         for_s=2 * MINUTE,
-        score=_score_pressure,
+        **adjustable(_thrashing, pressure=10.0, mbps=20.0),
         clear_s=5 * MINUTE,
-        measure=lambda sample: Measured(sample.host.values.get(_PRESSURE)),
-        message="Processes wait for memory {value:.0f} % of the time.",
+        measure=_measure_thrashing,
+        message="{detail}.",
         advice="End what needs memory least, or move it to another machine.",
     ),
     Rule(
@@ -134,8 +216,7 @@ HOST_RULES: Final = (
         scope=Scope.HOST,
         severity=Severity.CRITICAL,
         for_s=30.0,
-        score=_score_low_memory(2),
-        is_clear=_has_memory(2),
+        **adjustable(_low_memory, percent=2.0),
         measure=_measure_memory,
         message="{value:.1f} GiB of memory left.",
         advice="End a process now, before the kernel does.",

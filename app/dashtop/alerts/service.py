@@ -13,8 +13,10 @@ from dashtop.alerts.delivery import Delivery
 from dashtop.alerts.engine import AlertEngine
 from dashtop.alerts.events import build_event, is_reported
 from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks
+from dashtop.alerts.host_rules import STALE
 from dashtop.alerts.identity import is_of_episode
 from dashtop.alerts.rules import RULES
+from dashtop.alerts.stale import SampleWatch
 from dashtop.model.alert import AlertState, Silence
 
 if TYPE_CHECKING:
@@ -47,13 +49,19 @@ class AlertService:
         is_writer: Callable[[], bool],
         rules: Sequence[Rule] = RULES,
         channels: Sequence[Channel] = (),
+        interval_s: float = 1.0,
         is_simulated: bool = False,
     ) -> None:
-        """`is_writer`: whether this process writes the history, and so keeps the active alerts and sends notices."""
+        """`is_writer`: whether this process writes the history, and so keeps the active alerts and sends notices.
+
+        `interval_s`: between two samples.
+        """
         self._files = AlertFiles(folder)
         self._clock = clock
         self._is_writer = is_writer
         self._rules = rules
+        stale = next((rule for rule in rules if rule.id == STALE.id), replace(STALE, enabled=False))
+        self._watch = SampleWatch(stale, clock=clock, interval_s=interval_s)
         self._lock = threading.Lock()
         self._engine: AlertEngine | None = None
         self._marks = Marks()
@@ -94,6 +102,9 @@ class AlertService:
         marks = self._marks
         acknowledged = {mark.alert: mark.time_ms for mark in marks.acknowledgements.values()}
         changed = self._engine.update(sample, acknowledged)
+        missed = self._watch.record(sample)
+        if missed is not None:
+            changed = (*changed, replace(missed, state=AlertState.FIRING), missed)
         self._alerts = tuple(_mark(alert, marks, sample.time_ms) for alert in self._engine.alerts())
         if changed:
             self._delivery.offer_ended(alert for alert in changed if alert.state is AlertState.RESOLVED)
@@ -102,16 +113,17 @@ class AlertService:
 
     def current(self) -> tuple[Alert, ...]:
         """Return the alerts that are pending, firing or recovering; see the Alerts port."""
-        return self._alerts
+        stale = self._watch.find()
+        return self._alerts if stale is None else (_mark(stale, self._marks, self._clock.now_ms()), *self._alerts)
 
     def acknowledge(self, alert_id: str, by: str) -> Alert | None:
         """Mark an active alert as seen; see the Alerts port."""
-        found = next((each for each in self._alerts if each.id == alert_id and each.state.is_active), None)
+        found = next((each for each in self.current() if each.id == alert_id and each.state.is_active), None)
         if found is None:
             return None
         now_ms = self._clock.now_ms()
         mark = Acknowledgement(alert_id, by, now_ms)
-        active = {each.id for each in self._alerts}
+        active = {each.id for each in self.current()}
         self._change(
             lambda marks: Marks(
                 {each.alert: each for each in (*marks.acknowledgements.values(), mark) if each.alert in active},
@@ -159,9 +171,11 @@ class AlertService:
         return self._delivery.test(name)
 
     def _list_stored(self) -> tuple[Alert, ...]:
-        """Return the active alerts as they are now, of those that are stored."""
+        """Return the active alerts as they are now, of those that are stored. That of missing samples never is."""
         stored = {(alert.id, alert.since_ms) for alert in self._written}
-        return tuple(alert for alert in self._alerts if (alert.id, alert.since_ms) in stored)
+        return tuple(
+            alert for alert in self.current() if alert.rule == STALE.id or (alert.id, alert.since_ms) in stored
+        )
 
     def _change(self, change: Callable[[Marks], Marks]) -> None:
         """Change the marks here at once, and soon in the file, where other processes may have changed them too."""
