@@ -41,7 +41,7 @@
   }
 
   // "0–3, 6", "2, GPU 7 (gone)"
-  function formatGpus(indexes, { gone_gpus: gone = [] }) {
+  function formatGpus(indexes, { gone_gpus: gone = [] } = {}) {
     const runs = [];
     for (const index of indexes) {
       const last = runs.at(-1);
