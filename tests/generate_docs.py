@@ -6,11 +6,15 @@ python3 tests/generate_docs.py      writes them into the files
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.metric import Severity
 from dashtop.settings import Settings, options
+
+if TYPE_CHECKING:
+    from dashtop.alerts.rule import Rule
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -43,17 +47,23 @@ def metrics_table() -> str:
 
 
 def rules_table() -> str:
-    rows = ["| rule | severity | fires after | clears after | about |", "|---|---|---|---|---|"]
+    rows = ["| rule | severity | fires after | clears after | about | limits |", "|---|---|---|---|---|---|"]
     for rule in RULES:
         severity = rule.severity.value + (f", then {Severity.WARNING.value}" if rule.escalate_after_s else "")
         state = "" if rule.enabled else " (off)"
         rows.append(
             f"| `{rule.id}`{state} | {severity} | {duration(rule.for_s)} | {duration(rule.clear_s)} | {rule.title} |"
+            f" {limits_text(rule)} |"
         )
     for event in EVENT_RULES:
         clears = "acknowledged, or the GPU is back" if event.clear_s is None else duration(event.clear_s)
-        rows.append(f"| `{event.id}` | {event.severity.value} | at once | {clears} | {event.title} |")
+        rows.append(f"| `{event.id}` | {event.severity.value} | at once | {clears} | {event.title} | |")
     return "\n".join(rows)
+
+
+def limits_text(rule: Rule) -> str:
+    values = rule.limits.values if rule.limits is not None else {}
+    return ", ".join(f"`{name} = {value:g}`" for name, value in values.items())
 
 
 def duration(seconds: float) -> str:

@@ -169,6 +169,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         clock=clock,
         is_writer=lambda: history.is_writer,
         channels=settings.notify,
+        overrides=settings.alerts,
         interval_s=settings.interval,
         is_simulated=bool(settings.demo),
     )

@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from dashtop.alerts.channels import Channel  # noqa: TC001 - pydantic evaluates it
+from dashtop.alerts.overrides import RuleOverride, parse_overrides
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.errors import SettingsError
 
@@ -317,6 +318,12 @@ class Settings(BaseSettings):
         Option(flag="--keep-mb", metavar="MB"),
     ] = 4000
 
+    alerts: Annotated[
+        dict[str, RuleOverride],
+        NoDecode,
+        BeforeValidator(parse_overrides),
+        Field(description="changes of alert rules: times, limits, on or off; in the settings file only"),
+    ] = {}
     notify: Annotated[
         tuple[Channel, ...],
         Field(description="channels for notices of alerts; in the settings file only"),
@@ -490,6 +497,8 @@ def _format_error(error: ErrorDetails) -> str:
     location = str(error["loc"][0]) if error["loc"] else ""
     if location == "notify":
         return _format_channel_error(error)
+    if location == "alerts":
+        return f"{error['msg'].removeprefix('Value error, ').rstrip('.')} (in the settings file)."
     option = described.get(location) or next((each for each in described.values() if location in each.env), None)
     if option is None:
         close = get_close_matches(location.replace("-", "_"), described, 1)

@@ -67,6 +67,7 @@ def test_every_rule_is_listed(client: FlaskClient) -> None:
     rules = {rule["id"]: rule for rule in get(client, "/alerts/rules")}
     assert rules["gpu_lost"] == {
         "id": "gpu_lost", "title": "GPU lost", "severity": "critical", "enabled": True, "for_s": 10.0, "clear_s": 60.0,
+        "limits": {},
     }  # fmt: skip
     assert rules["xid_hardware"]["clear_s"] is None
     assert not rules["vram_full"]["enabled"]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dashtop.alerts.event_alerts import EventAlerts
+from dashtop.alerts.event_rules import EVENT_RULES
 from dashtop.alerts.identity import build_id
 from dashtop.alerts.inhibition import list_causes
 from dashtop.alerts.known_gpus import KnownGpus
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dashtop.alerts.inhibition import AlertKey
-    from dashtop.alerts.rule import Detector, Steady
+    from dashtop.alerts.rule import Detector, EventRule, Steady
     from dashtop.model.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ _SubjectKey = tuple["str | None", str]
 class AlertEngine:
     """Evaluates the rules. Not thread-safe: one thread calls `update`."""
 
-    def __init__(self, rules: Sequence[Rule], known: Iterable[Alert] = ()) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], known: Iterable[Alert] = (), *, event_rules: Sequence[EventRule] = EVENT_RULES
+    ) -> None:
         """`known`: alerts of an earlier run that go on. A pending one begins again."""
         self._rules: Mapping[Scope, list[Rule]] = {
             scope: [rule for rule in rules if rule.scope is scope and rule.enabled] for scope in Scope
@@ -60,7 +63,7 @@ class AlertEngine:
         self._failed: set[str] = set()
         self._last_s: float | None = None
         known = tuple(known)
-        self._events = EventAlerts(known)
+        self._events = EventAlerts(known, event_rules)
         self._known_gpus = KnownGpus(known)
         by_id = {rule.id: rule for rule in rules if rule.enabled}
         for alert in known:

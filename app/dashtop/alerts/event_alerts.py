@@ -23,9 +23,9 @@ _ENDING_EVENTS: Final = frozenset({"gpu_back", "driver_changed", "driver_back"})
 class EventAlerts:
     """The active alerts of events, one for each rule, GPU and code. Not thread-safe."""
 
-    def __init__(self, known: Iterable[Alert] = ()) -> None:
+    def __init__(self, known: Iterable[Alert] = (), rules: Sequence[EventRule] = EVENT_RULES) -> None:
         """`known`: alerts of an earlier run that go on."""
-        self._rules = {rule.id: rule for rule in EVENT_RULES}
+        self._rules = {rule.id: rule for rule in rules if rule.enabled}
         self._alerts = {alert.id: alert for alert in known if alert.rule in self._rules and alert.state.is_active}
         self._quiet_s = dict.fromkeys(self._alerts, 0.0)
 
@@ -37,10 +37,11 @@ class EventAlerts:
         """Fire for the events of a sample, and end what is over. Return the alerts whose state has changed."""
         changed: list[Alert] = []
         for event in sample.events:
-            rule = find_event_rule(event)
+            found = find_event_rule(event)
+            rule = self._rules.get(found.id) if found is not None else None
             if event.kind == "xid" and event.code == RECOVERY_XID:
                 changed += self._escalate_link_errors(event)
-            if rule is not None and rule.id in self._rules and (alert := self._fire(rule, event, sample)) is not None:
+            if rule is not None and (alert := self._fire(rule, event, sample)) is not None:
                 changed.append(alert)
         for alert in list(self._alerts.values()):
             self._quiet_s[alert.id] += seconds

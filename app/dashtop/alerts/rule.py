@@ -139,3 +139,4 @@ class EventRule:
     title: str
     severity: Severity
     clear_s: float | None
+    enabled: bool = True

@@ -15,15 +15,17 @@ from dashtop.alerts.events import build_event, is_reported
 from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks
 from dashtop.alerts.host_rules import STALE
 from dashtop.alerts.identity import is_of_episode
-from dashtop.alerts.rules import RULES
+from dashtop.alerts.overrides import apply_to_event_rules, apply_to_rules
+from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.alerts.stale import SampleWatch
-from dashtop.model.alert import AlertState, Silence
+from dashtop.model.alert import AlertRule, AlertState, Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dashtop.alerts.channels import Channel
+    from dashtop.alerts.overrides import RuleOverride
     from dashtop.alerts.rule import Rule
     from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
@@ -48,18 +50,20 @@ class AlertService:
         clock: Clock,
         is_writer: Callable[[], bool],
         rules: Sequence[Rule] = RULES,
+        overrides: Mapping[str, RuleOverride] | None = None,
         channels: Sequence[Channel] = (),
         interval_s: float = 1.0,
         is_simulated: bool = False,
     ) -> None:
         """`is_writer`: whether this process writes the history, and so keeps the active alerts and sends notices.
 
-        `interval_s`: between two samples.
+        `interval_s`: between two samples. `overrides`: what the settings change, by rule.
         """
         self._files = AlertFiles(folder)
         self._clock = clock
         self._is_writer = is_writer
-        self._rules = rules
+        self._rules = rules = apply_to_rules(rules, overrides or {})
+        self._event_rules = apply_to_event_rules(EVENT_RULES, overrides or {})
         stale = next((rule for rule in rules if rule.id == STALE.id), replace(STALE, enabled=False))
         self._watch = SampleWatch(stale, clock=clock, interval_s=interval_s)
         self._lock = threading.Lock()
@@ -98,7 +102,7 @@ class AlertService:
         """Evaluate a sample; return an event for each alert that fires or ends. Called by the collector's thread."""
         if self._engine is None:
             self._loaded.wait(START_TIMEOUT_S)
-            self._engine = AlertEngine(self._rules, self._known)
+            self._engine = AlertEngine(self._rules, self._known, event_rules=self._event_rules)
         marks = self._marks
         acknowledged = {mark.alert: mark.time_ms for mark in marks.acknowledgements.values()}
         changed = self._engine.update(sample, acknowledged)
@@ -131,6 +135,33 @@ class AlertService:
             )
         )
         return replace(found, acked_by=by, acked_ms=now_ms)
+
+    def rules(self) -> tuple[AlertRule, ...]:
+        """Return the rules that apply; see the Alerts port."""
+        rows = [
+            AlertRule(
+                id=rule.id,
+                title=rule.title,
+                severity=rule.severity,
+                enabled=rule.enabled,
+                for_s=rule.for_s,
+                clear_s=rule.clear_s,
+                limits=rule.limits.values if rule.limits is not None else {},
+            )
+            for rule in self._rules
+        ]
+        rows += [
+            AlertRule(
+                id=rule.id,
+                title=rule.title,
+                severity=rule.severity,
+                enabled=rule.enabled,
+                for_s=0.0,
+                clear_s=rule.clear_s,
+            )
+            for rule in self._event_rules
+        ]
+        return tuple(rows)
 
     def silences(self) -> tuple[Silence, ...]:
         """Return the silences that have not ended."""

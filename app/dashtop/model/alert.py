@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dashtop.model.metric import Severity
 
 
@@ -54,6 +56,22 @@ class Alert:
     inhibited_by: str | None = None
     flaps: int = 0
     observable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertRule:
+    """A rule as it applies, with the changes of the settings. Times in seconds.
+
+    `clear_s` None: it ends when it is acknowledged. `limits`: those that can be set, in the unit that the docs name.
+    """
+
+    id: str
+    title: str
+    severity: Severity
+    enabled: bool
+    for_s: float
+    clear_s: float | None
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from dashtop.model.sample import ALL_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.model.alert import Alert, ChannelStatus, Silence
+    from dashtop.model.alert import Alert, AlertRule, ChannelStatus, Silence
     from dashtop.model.sample import (
         Event,
         EventFilter,
@@ -418,6 +418,9 @@ class Alerts(Protocol):
 
     def current(self) -> tuple[Alert, ...]:
         """Return the alerts that are pending, firing or recovering."""
+
+    def rules(self) -> tuple[AlertRule, ...]:
+        """Return the rules as they apply, in the order of the table."""
 
     def acknowledge(self, alert_id: str, by: str) -> Alert | None:
         """Mark an active alert as seen and return it; None if there is none with this id."""

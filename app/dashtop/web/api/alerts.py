@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Response
 from werkzeug.exceptions import Conflict, NotFound, UnprocessableEntity
 
-from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.model.alert import Alert, Silence
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
@@ -17,7 +17,6 @@ from dashtop.web.api import serializers
 from dashtop.web.api.context import json_response
 
 if TYPE_CHECKING:
-    from dashtop.alerts.rule import EventRule, Rule
     from dashtop.web.api.context import Context
     from dashtop.web.api.params import (
         AckBody,
@@ -53,9 +52,9 @@ def get_log(context: Context, params: TimeRangeParams) -> Response:
     return json_response([serializers.event(event, indices) for event in found])
 
 
-def get_rules(_context: Context, _params: Params) -> Response:
-    """Return the rules, in the order of the table."""
-    return json_response([*map(_encode_rule, RULES), *map(_encode_event_rule, EVENT_RULES)])
+def get_rules(context: Context, _params: Params) -> Response:
+    """Return the rules as they apply, in the order of the table."""
+    return json_response([asdict(rule) for rule in context.services.alerts.rules()])
 
 
 def acknowledge(context: Context, params: AlertParams, body: AckBody) -> Response:
@@ -129,28 +128,6 @@ def encode_alert(alert: Alert) -> dict[str, Any]:
         "acked_by": alert.acked_by,
         "silenced_by": alert.silenced_by,
         "inhibited_by": alert.inhibited_by,
-    }
-
-
-def _encode_rule(rule: Rule) -> dict[str, Any]:
-    return {
-        "id": rule.id,
-        "title": rule.title,
-        "severity": rule.severity.value,
-        "enabled": rule.enabled,
-        "for_s": rule.for_s,
-        "clear_s": rule.clear_s,
-    }
-
-
-def _encode_event_rule(rule: EventRule) -> dict[str, Any]:
-    return {
-        "id": rule.id,
-        "title": rule.title,
-        "severity": rule.severity.value,
-        "enabled": True,
-        "for_s": 0.0,
-        "clear_s": rule.clear_s,
     }
 
 

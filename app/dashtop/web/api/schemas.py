@@ -319,6 +319,9 @@ class AlertRule(ResponseBody):
     clear_s: float | None = Field(
         description="Time without it before the alert ends, in seconds; null: when it is acknowledged."
     )
+    limits: dict[str, float] = Field(
+        description="Limits that `[alerts.<rule>]` in the settings file can change.", examples=[{"margin": 3.0}]
+    )
 
 
 class ChannelTest(ResponseBody):
