@@ -11,6 +11,9 @@
   const MINUTE_MS = 60_000;
   const HOUR_MS = 60 * MINUTE_MS;
   const DAY_MS = 24 * HOUR_MS;
+  const MAX_LISTED = 8; // problems that are in sight at once (assets/overview.css)
+  const MAX_LISTED_ON_PHONE = 2;
+  const MIN_KILOWATTS = 10_000; // W
 
   // "3 min", "2 h", "5 d"
   function formatDuration(ms) {
@@ -84,6 +87,9 @@
     if (!card || !problems) return;
     const worst = problems.length ? problems[0].severity : "";
     parts.mark(card, "severity", worst);
+    // The list scrolls: the number says how many there are.
+    card.classList.toggle("is-long", problems.length > MAX_LISTED);
+    card.classList.toggle("is-long-on-phone", problems.length > MAX_LISTED_ON_PHONE);
     write(card.querySelector("[data-health-title]"), problems.length ? count(problems.length, "problem") : "All healthy");
     write(card.querySelector("[data-health-detail]"), problems.length ? "" : describeHealthy(snapshot));
     const list = card.querySelector("[data-problems]");
@@ -99,6 +105,10 @@
   };
 
   function pair(value, total, unit) {
+    if (unit === "W" && Math.max(value, total) >= MIN_KILOWATTS) {
+      const [shown, all] = [value, total].map((watts) => (watts === null ? NONE : (watts / 1000).toFixed(1)));
+      return [shown, total === null ? " kW" : ` / ${all} kW`];
+    }
     const [shown, symbol] = part(value, unit, 0);
     return total === null ? [shown, ` ${symbol}`] : [shown, ` / ${part(total, unit, 0).join(" ")}`];
   }
