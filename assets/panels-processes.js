@@ -18,6 +18,9 @@
   // By part of the snapshot: rows by key, and what the user has unfolded.
   const newState = () => ({ rows: new Map(), pageCount: 1, unfolded: new Set(), folded: new Set(), sort: "-ended_ms" });
   const states = Object.fromEntries(Object.keys(PAGE_SIZES).map((source) => [source, newState()]));
+  // What changes with every sample comes while the table is visible: after a change of the page one tick later.
+  const LOADS = { processes: "process_loads", all_processes: "all_process_loads" };
+  const TOTALS = { processes: "process_totals", all_processes: "all_process_totals" };
   let snapshot = null;
 
   // --- columns ------------------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@
   function listProcesses(source, columns) {
     if (source === "ended_processes") return snapshot.ended_processes.rows;
     const starts = columns.filter((column) => column.format === "elapsed");
-    const loads = snapshot[source === "processes" ? "process_loads" : "all_process_loads"];
+    const loads = snapshot[LOADS[source]];
     return snapshot[source].map((facts, index) => {
       const process = { ...facts, ...loads[index] };
       for (const { key } of starts) process[key] = process[key] === null ? null : snapshot.time - process[key];
@@ -360,14 +363,14 @@
 
   function totalOf(source) {
     if (source === "ended_processes") return snapshot.ended_processes.count;
-    return snapshot[source === "processes" ? "process_totals" : "all_process_totals"][0].count;
+    return snapshot[TOTALS[source]][0].count;
   }
 
   function describe(source, found, all) {
     const total = totalOf(source);
     if (source === "ended_processes") return describeEnded(found, total);
     if (processTools.isFiltered()) return total ? describeFound(found, total, "gpu_memory_mib") : "";
-    return describeTotals(snapshot[source === "processes" ? "process_totals" : "all_process_totals"][0], all.length);
+    return describeTotals(snapshot[TOTALS[source]][0], all.length);
   }
 
   function describeEmpty(source, view) {
@@ -377,7 +380,8 @@
 
   function paintTable(table) {
     const { source } = table.dataset;
-    if (!snapshot[source] || !dashtop.viewRequest.isShown(table.closest(".panel"))) return;
+    const isComplete = snapshot[source] && (!TOTALS[source] || snapshot[TOTALS[source]]);
+    if (!isComplete || !dashtop.viewRequest.isShown(table.closest(".panel"))) return;
     const view = table.closest("[data-process-view]") || table.closest(".panel");
     const columns = findColumns(table);
     const sorting = sortingOf(source);
