@@ -6,12 +6,13 @@
   const root = document.documentElement;
   const { settings } = window.dashtop;
   const systemIsDark = window.matchMedia("(prefers-color-scheme: dark)");
+  const hasForcedColors = window.matchMedia("(forced-colors: active)");
   const listeners = [];
 
-  // "light" or "dark": the choice, or what the system prefers.
+  // "light" or "dark": the choice, or what the system prefers. Charts must fit a background that the system forces.
   function current() {
     const choice = settings.get("theme");
-    if (choice !== "system") return choice;
+    if (choice !== "system" && !hasForcedColors.matches) return choice;
     return systemIsDark.matches ? "dark" : "light";
   }
 
@@ -26,6 +27,7 @@
   window.addEventListener("beforeprint", () => (root.dataset.bsTheme = "light"));
   window.addEventListener("afterprint", () => (root.dataset.bsTheme = current()));
   systemIsDark.addEventListener("change", apply);
+  hasForcedColors.addEventListener("change", apply);
   settings.onChange((names) => names.includes("theme") && apply());
   document.addEventListener("click", (event) => {
     if (!event.target.closest("#theme-toggle")) return;

@@ -94,6 +94,49 @@ def test_reduced_motion_stops_animations(demo: Running, new_tab: Callable[..., B
     tab.wait_until(f"chart => ({POINTS})(chart) > 0", "chart-power")
 
 
+# In forced colours a background is that of the canvas, unless it is a colour of the system or is exempt.
+DRAWN = """([selector, pseudo]) => {
+  const canvas = getComputedStyle(document.body).backgroundColor;
+  const elements = [...document.querySelectorAll(selector)].filter(each => each.checkVisibility());
+  const isDrawn = each => {
+    const { backgroundColor, backgroundImage } = getComputedStyle(each, pseudo);
+    return backgroundImage !== 'none' || ![canvas, 'rgba(0, 0, 0, 0)'].includes(backgroundColor);
+  };
+  return elements.length > 0 && elements.every(isDrawn);
+}"""
+BACKGROUNDS = {
+    "overview": (".icons .icon", ".health-mark, .problem-mark", "[data-tile] .bar::before", ".recent-event-mark"),
+    "gpus": (
+        ".live .dot",
+        "#panel-chart-power .legend-item::before",
+        "#panel-system .bar::before",
+        "#panel-system .core > i",
+    ),
+    "processes": (".segments :checked + .segment", ".span-controls .icon"),
+    "events": ("[data-timeline] .mark", ".severity::before", ".toolbar :checked + .segment"),
+    "usage": (".heat-key.heat-active",),
+    "host": ("#panel-host-cpu .core > i", "#panel-host-storage .bar::before"),
+}
+
+
+def test_forced_colours_leave_icons_bars_and_marks_visible(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab(forced_colors="active", color_scheme="dark").open(f"{demo.url}?theme=light")
+    # The chosen theme gives way: charts must fit the forced background.
+    assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+    for page, selectors in BACKGROUNDS.items():
+        tab.page.evaluate("page => window.dashtop.settings.set({page})", page)
+        for selector in selectors:
+            element, _, pseudo = selector.partition("::")
+            tab.wait_until(DRAWN, [element, f"::{pseudo}" if pseudo else None])
+    current = "() => getComputedStyle(document.querySelector('.nav-item[aria-current=page]')).color"
+    other = "() => getComputedStyle(document.querySelector('.nav-item:not([aria-current])')).color"
+    assert tab.page.evaluate(current) != tab.page.evaluate(other)
+    # Without the rules nothing of it is drawn.
+    tab.page.evaluate("() => document.querySelector('link[href*=\"forced-colors\"]').remove()")
+    tab.wait_until(f"argument => !({DRAWN})(argument)", ["#panel-host-storage .bar", "::before"])
+    assert tab.errors == []
+
+
 def test_an_unresponsive_mount_is_marked(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab()
     used = {"used_gib": 20.0, "total_gib": 100.0, "used_percent": 20.0, "level": ""}
