@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import TypeAdapter
 
+from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.model.timerange import DAY_MS
 from dashtop.web.api import schemas
 from tests.api.client import make_client
@@ -135,3 +136,51 @@ def test_number_of_silences_is_limited(client: FlaskClient) -> None:
     for _ in range(200):
         assert client.post(f"{V1}/silences", json={"until": NOW_MS + 60_000}).status_code == 201
     assert client.post(f"{V1}/silences", json={"until": NOW_MS + 60_000}).status_code == 409
+
+
+@pytest.fixture
+def client_with_process(alerts: AlertService) -> FlaskClient:
+    info = ProcessInfo(name="vllm\n", username="ada", started_ms=NOW_MS - 1000)
+    process = GpuProcess(pid=4711, kind="C", gpu_memory_bytes=2**30, info=info)
+    sample = make_sample(gpus=(make_gpu(1, processes=(process,)),))
+    return make_client(FixedSample(sample), alerts=alerts, clock=FakeClock(now_ms=NOW_MS))
+
+
+def test_service_from_its_mark_to_its_end(client_with_process: FlaskClient) -> None:
+    client = client_with_process
+    service = post(client, "/services", {"pid": 4711, "started": NOW_MS - 1000, "by": "ada"})
+    TypeAdapter(schemas.Service).validate_python(service)
+    assert get(client, "/services") == [service]
+    assert service["username"] == "ada"
+    assert client.delete(f"{V1}/services/{service['id']}").status_code == 204
+    assert client.delete(f"{V1}/services/{service['id']}").status_code == 404
+    assert get(client, "/services") == []
+    for body in ({"pid": 4712}, {"pid": 4711, "started": 5}):
+        assert client.post(f"{V1}/services", json=body).status_code == 404
+    assert client.post(f"{V1}/services", json={"pid": "4711"}).status_code == 422
+
+
+def test_watch_from_its_beginning_to_its_end(client_with_process: FlaskClient) -> None:
+    client = client_with_process
+    uuid = make_gpu(1).device.uuid
+    found = [
+        post(client, "/watches", {"kind": "gpu_free", "gpu_uuid": uuid}),
+        post(client, "/watches", {"kind": "process_end", "pid": 4711, "by": "ada"}),
+    ]
+    TypeAdapter(list[schemas.Watch]).validate_python(found)
+    assert found[0]["subject"] == "GPU 1 (NVIDIA GeForce RTX 3090)"
+    assert found[1]["subject"].endswith(" of ada (pid 4711)")
+    assert "\n" not in found[1]["subject"]
+    assert {each["met"] for each in found} == {None}
+    assert get(client, "/watches") == found
+    assert client.delete(f"{V1}/watches/{found[0]['id']}").status_code == 204
+    assert client.delete(f"{V1}/watches/{found[0]['id']}").status_code == 404
+    for body, status in (
+        ({"kind": "gpu_free", "gpu_uuid": "GPU-9"}, 404),
+        ({"kind": "gpu_free"}, 404),
+        ({"kind": "gpu_free", "gpu_uuid": uuid, "channel": "nobody"}, 404),
+        ({"kind": "process_end"}, 422),
+        ({"kind": "process_end", "pid": 1}, 404),
+        ({"kind": "reboot"}, 422),
+    ):
+        assert client.post(f"{V1}/watches", json=body).status_code == status, body

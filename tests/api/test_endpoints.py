@@ -24,7 +24,8 @@ V1 = "/api/v1/system"
 SINGLE_GPU_PATHS = ("/gpu-metrics", "/gpu-info/0")
 GPU_PATHS = (*SINGLE_GPU_PATHS, "/gpu-list", "/gpu-metrics/all", "/processes")
 JSON_ENDPOINTS = [endpoint for endpoint in ENDPOINTS if endpoint.response is not None]
-OF_SAMPLES = [each for each in ENDPOINTS if each.method == "GET" and each.path not in {"/alerts/rules", "/silences"}]
+WITHOUT_SAMPLES = {"/alerts/rules", "/services", "/silences", "/watches"}
+OF_SAMPLES = [each for each in ENDPOINTS if each.method == "GET" and each.path not in WITHOUT_SAMPLES]
 READING = [endpoint for endpoint in JSON_ENDPOINTS if endpoint.method == "GET"]
 
 

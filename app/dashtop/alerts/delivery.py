@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from dashtop.alerts.channels import Message, Notice, find_host_name, send
 from dashtop.alerts.identity import is_of_episode
+from dashtop.alerts.watches import RULE as WATCH_RULE
 from dashtop.model.alert import Alert, AlertState, ChannelStatus
 from dashtop.model.errors import DeliveryError
 from dashtop.model.metric import Severity
@@ -62,7 +63,7 @@ class Outbox:
     error: str | None = None
     sent_ms: int | None = None
 
-    def collect(self, active: Iterable[Alert], ended: Iterable[Alert], now_ms: int) -> None:
+    def collect(self, active: Sequence[Alert], ended: Iterable[Alert], now_ms: int) -> None:
         """Add what was not sent to the channel yet."""
         for alert in active:
             if self._is_wanted(alert) and self._is_due(alert, now_ms):
@@ -76,6 +77,9 @@ class Outbox:
                 self.pending.append(Notice(alert))
             elif not is_pending:
                 del self.sent[alert.id]
+        listed = {alert.id for alert in active}
+        for name in [name for name in self.sent if name.startswith(f"{WATCH_RULE}:") and name not in listed]:
+            del self.sent[name]  # a watch is met once, and does not end
         if len(self.pending) > MAX_PENDING:
             log.warning("Channel %s: %d notices are dropped.", self.channel.name, len(self.pending) - MAX_PENDING)
             del self.pending[:-MAX_PENDING]
@@ -92,6 +96,8 @@ class Outbox:
 
     def _is_wanted(self, alert: Alert) -> bool:
         channel = self.channel
+        if alert.channel is not None:
+            return alert.channel == channel.name
         return (
             alert.state.is_active
             and alert.silenced_by is None

@@ -88,6 +88,8 @@ def _idle(gib: float, percent: float) -> dict[str, Any]:
 
     def score(held: HeldProcess) -> float | None:
         process, gpu = held
+        if process.is_service:
+            return 0.0
         size, total = process.gpu_memory_bytes, gpu.values.get("gpu.memory.total_gb")
         if "C" not in process.kind or size is None or total is None or size < max(gib, percent / 100 * total) * GIB:
             return None

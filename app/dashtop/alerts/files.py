@@ -12,11 +12,11 @@ import os
 import secrets
 import stat
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dashtop.alerts.delivery import SentNotice
-from dashtop.model.alert import Alert, AlertState, Silence
+from dashtop.model.alert import Alert, AlertState, ServiceMark, Silence, Watch, WatchKind
 from dashtop.model.metric import Severity
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Acknowledgements by alert id, and silences by id."""
+    """Acknowledgements by alert id; silences, services and watches by their ids."""
 
     acknowledgements: Mapping[str, Acknowledgement] = field(default_factory=dict)
     silences: Mapping[str, Silence] = field(default_factory=dict)
+    services: Mapping[str, ServiceMark] = field(default_factory=dict)
+    watches: Mapping[str, Watch] = field(default_factory=dict)
 
 
 class AlertFiles:
@@ -109,6 +111,8 @@ class AlertFiles:
                     "version": 1,
                     "acknowledgements": [asdict(each) for each in marks.acknowledgements.values()],
                     "silences": [asdict(each) for each in marks.silences.values()],
+                    "services": [asdict(each) for each in marks.services.values()],
+                    "watches": [asdict(each) for each in marks.watches.values()],
                 },
             )
         return marks
@@ -117,7 +121,14 @@ class AlertFiles:
         data = self._read(MARKS_FILE)
         acknowledgements = filter(None, (_parse(Acknowledgement, each) for each in _get_list(data, "acknowledgements")))
         silences = filter(None, (_parse(Silence, each) for each in _get_list(data, "silences")))
-        return Marks({each.alert: each for each in acknowledgements}, {each.id: each for each in silences})
+        services = filter(None, (_parse(ServiceMark, each) for each in _get_list(data, "services")))
+        watches = filter(None, map(_parse_watch, _get_list(data, "watches")))
+        return Marks(
+            {each.alert: each for each in acknowledgements},
+            {each.id: each for each in silences},
+            {each.id: each for each in services},
+            {each.id: each for each in watches},
+        )
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -180,6 +191,14 @@ def _parse(record: type[RecordT], data: object) -> RecordT | None:
         return None
     allowed = (str, int, type(None))
     return record(**data) if all(isinstance(value, allowed) for value in data.values()) else None
+
+
+def _parse_watch(data: object) -> Watch | None:
+    watch = _parse(Watch, data)
+    try:
+        return None if watch is None else replace(watch, kind=WatchKind(watch.kind))
+    except ValueError:
+        return None  # of another version
 
 
 def _parse_alert(data: object) -> Alert | None:

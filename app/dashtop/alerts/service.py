@@ -7,7 +7,8 @@ import logging
 import secrets
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from dashtop.alerts.delivery import Delivery
 from dashtop.alerts.engine import AlertEngine
@@ -18,10 +19,11 @@ from dashtop.alerts.identity import is_of_episode
 from dashtop.alerts.overrides import apply_to_event_rules, apply_to_rules
 from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.alerts.stale import SampleWatch
-from dashtop.model.alert import AlertRule, AlertState, Silence
+from dashtop.alerts.watches import Watcher, build_alert
+from dashtop.model.alert import AlertRule, AlertState, ServiceMark, Silence, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from dashtop.alerts.channels import Channel
@@ -29,11 +31,17 @@ if TYPE_CHECKING:
     from dashtop.alerts.rule import Rule
     from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
-    from dashtop.model.sample import Event, Sample
+    from dashtop.model.sample import Event, GpuProcess, ProcessInfo, Sample
 
 log = logging.getLogger(__name__)
 
+EntryT = TypeVar("EntryT")
+
 MAX_SILENCES: Final = 200
+MAX_SERVICES: Final = 200
+MAX_WATCHES: Final = 200
+MET_SHOWN_MS: Final = 3_600_000
+"""How long a watch that was met is still listed, and told to browsers that connect."""
 FILE_INTERVAL_S: Final = 2.0
 START_TIMEOUT_S: Final = 1.0
 """Time that the first sample waits for the stored alerts, which can be on a disk that hangs."""
@@ -69,6 +77,8 @@ class AlertService:
         self._lock = threading.Lock()
         self._engine: AlertEngine | None = None
         self._marks = Marks()
+        self._kept_marks = Marks()
+        self._watcher = Watcher()
         self._pending_changes: list[Callable[[Marks], Marks]] = []
         self._alerts: tuple[Alert, ...] = ()
         self._known: tuple[Alert, ...] = ()
@@ -104,8 +114,9 @@ class AlertService:
             self._loaded.wait(START_TIMEOUT_S)
             self._engine = AlertEngine(self._rules, self._known, event_rules=self._event_rules)
         marks = self._marks
+        self._update_watches(sample, marks)
         acknowledged = {mark.alert: mark.time_ms for mark in marks.acknowledgements.values()}
-        changed = self._engine.update(sample, acknowledged)
+        changed = self._engine.update(_mark_services(sample, marks.services.values()), acknowledged)
         missed = self._watch.record(sample)
         if missed is not None:
             changed = (*changed, replace(missed, state=AlertState.FIRING), missed)
@@ -129,9 +140,11 @@ class AlertService:
         mark = Acknowledgement(alert_id, by, now_ms)
         active = {each.id for each in self.current()}
         self._change(
-            lambda marks: Marks(
-                {each.alert: each for each in (*marks.acknowledgements.values(), mark) if each.alert in active},
-                marks.silences,
+            lambda marks: replace(
+                marks,
+                acknowledgements={
+                    each.alert: each for each in (*marks.acknowledgements.values(), mark) if each.alert in active
+                },
             )
         )
         return replace(found, acked_by=by, acked_ms=now_ms)
@@ -175,9 +188,9 @@ class AlertService:
         kept = replace(silence, id=secrets.token_hex(6))
         now_ms = self._clock.now_ms()
         self._change(
-            lambda marks: Marks(
-                marks.acknowledgements,
-                {each.id: each for each in (*marks.silences.values(), kept) if each.until_ms > now_ms},
+            lambda marks: replace(
+                marks,
+                silences={each.id: each for each in (*marks.silences.values(), kept) if each.until_ms > now_ms},
             )
         )
         return kept
@@ -186,12 +199,74 @@ class AlertService:
         """End a silence; return whether there was one with this id."""
         if silence_id not in {each.id for each in self.silences()}:
             return False
+        self._change(lambda marks: replace(marks, silences=_without(marks.silences, silence_id)))
+        return True
+
+    def services(self) -> tuple[ServiceMark, ...]:
+        """Return the processes that may be idle; see the Alerts port."""
+        return tuple(self._marks.services.values())
+
+    def add_service(self, process: ProcessInfo, author: str) -> ServiceMark | None:
+        """Mark processes like this one as a service; see the Alerts port."""
+        if len(self._marks.services) >= MAX_SERVICES:
+            return None
+        kept = ServiceMark(
+            id=secrets.token_hex(6),
+            owner=process.username,
+            name=process.name,
+            container=process.container,
+            time_ms=self._clock.now_ms(),
+            author=author,
+        )
+        known = next((each for each in self.services() if _is_same_service(each, process)), None)
+        if known is not None:
+            return known
+        self._change(lambda marks: replace(marks, services={**marks.services, kept.id: kept}))
+        return kept
+
+    def remove_service(self, service_id: str) -> bool:
+        """Forget a service; return whether there was one with this id."""
+        if service_id not in self._marks.services:
+            return False
+        self._change(lambda marks: replace(marks, services=_without(marks.services, service_id)))
+        return True
+
+    def find_service(self, process: ProcessInfo) -> ServiceMark | None:
+        """Return the service that a process is, if any; see the Alerts port."""
+        return next((each for each in self._marks.services.values() if _is_same_service(each, process)), None)
+
+    def watches(self) -> tuple[Watch, ...]:
+        """Return the watches that are open, or were met in the last hour."""
+        now_ms = self._clock.now_ms()
+        return tuple(each for each in self._marks.watches.values() if _is_kept(each, now_ms))
+
+    def add_watch(self, watch: Watch) -> Watch | None:
+        """Store a watch and return it with its id; see the Alerts port."""
+        if len(self.watches()) >= MAX_WATCHES:
+            return None
+        now_ms = self._clock.now_ms()
+        kept = replace(watch, id=secrets.token_hex(6))
         self._change(
-            lambda marks: Marks(
-                marks.acknowledgements, {name: each for name, each in marks.silences.items() if name != silence_id}
+            lambda marks: replace(
+                marks,
+                watches={each.id: each for each in (*marks.watches.values(), kept) if _is_kept(each, now_ms)},
             )
         )
+        return kept
+
+    def remove_watch(self, watch_id: str) -> bool:
+        """Remove a watch; return whether there was one with this id."""
+        if watch_id not in self._marks.watches:
+            return False
+        self._change(lambda marks: replace(marks, watches=_without(marks.watches, watch_id)))
         return True
+
+    def _update_watches(self, sample: Sample, marks: Marks) -> None:
+        open_watches = [
+            each for each in marks.watches.values() if each.met_ms is None and each.until_ms > sample.time_ms
+        ]
+        for watch_id in self._watcher.update(sample, open_watches):
+            self._change(partial(_meet, watch_id=watch_id, time_ms=sample.time_ms))
 
     def channels(self) -> tuple[ChannelStatus, ...]:
         """Return the channels; see the Alerts port."""
@@ -204,8 +279,11 @@ class AlertService:
     def _list_stored(self) -> tuple[Alert, ...]:
         """Return the active alerts as they are now, of those that are stored. That of missing samples never is."""
         stored = {(alert.id, alert.since_ms) for alert in self._written}
-        return tuple(
-            alert for alert in self.current() if alert.rule == STALE.id or (alert.id, alert.since_ms) in stored
+        now_ms = self._clock.now_ms()
+        met = (each for each in self._kept_marks.watches.values() if each.met_ms is not None and each.channel)
+        return (
+            *(alert for alert in self.current() if alert.rule == STALE.id or (alert.id, alert.since_ms) in stored),
+            *(build_alert(watch) for watch in met if _is_kept(watch, now_ms)),
         )
 
     def _change(self, change: Callable[[Marks], Marks]) -> None:
@@ -237,7 +315,7 @@ class AlertService:
 
     def _load(self) -> None:
         self._known = self._files.read_alerts()
-        self._marks = self._files.read_changed_marks() or self._marks
+        self._marks = self._kept_marks = self._files.read_changed_marks() or self._marks
 
     def _synchronize(self) -> None:
         with self._lock:
@@ -254,6 +332,8 @@ class AlertService:
         with self._lock:
             if marks is not None and not self._pending_changes:
                 self._marks = marks
+            if not self._pending_changes:
+                self._kept_marks = self._marks
         if not self._is_writer():
             return
         self._delivery.start(self._files.read_sent)
@@ -279,3 +359,36 @@ def _is_silenced(alert: Alert, silence: Silence, now_ms: int) -> bool:
         and silence.gpu_uuid in {None, alert.gpu_uuid}
         and silence.user in {None, alert.user}
     )
+
+
+def _without(entries: Mapping[str, EntryT], name: str) -> dict[str, EntryT]:
+    return {key: each for key, each in entries.items() if key != name}
+
+
+def _is_same_service(service: ServiceMark, process: ProcessInfo) -> bool:
+    return (service.owner, service.name, service.container) == (process.username, process.name, process.container)
+
+
+def _mark_services(sample: Sample, services: Collection[ServiceMark]) -> Sample:
+    """Return the sample with the processes marked that are services."""
+    if not services:
+        return sample
+
+    def mark(process: GpuProcess) -> GpuProcess:
+        is_service = any(_is_same_service(each, process.info) for each in services)
+        return replace(process, is_service=True) if is_service else process
+
+    gpus = tuple(replace(gpu, processes=tuple(map(mark, gpu.processes))) for gpu in sample.gpus)
+    return replace(sample, gpus=gpus)
+
+
+def _is_kept(watch: Watch, now_ms: int) -> bool:
+    return now_ms < (watch.until_ms if watch.met_ms is None else watch.met_ms + MET_SHOWN_MS)
+
+
+def _meet(marks: Marks, watch_id: str, time_ms: int) -> Marks:
+    """Note when a watch was met, unless another process has."""
+    watch = marks.watches.get(watch_id)
+    if watch is None or watch.met_ms is not None:
+        return marks
+    return replace(marks, watches={**marks.watches, watch_id: replace(watch, met_ms=time_ms)})

@@ -1,4 +1,4 @@
-"""The records of alerts: an alert, a step of its life, and a silence."""
+"""The records of alerts: an alert, a step of its life, a silence, a service, and a watch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Alert:
 
     `pending_ms`, `since_ms`, `ended_ms`: when the condition began, when it fired, when it ended; epoch milliseconds.
     `inhibited_by`: the id of an alert that explains this one, so that no notice is sent. `observable`: False if it
-    ended because it could no longer be judged. `user`: the owner of the process that it is about.
+    ended because it could no longer be judged. `user`: the owner of the process that it is about. `channel`: the only
+    one that gets its notices.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Alert:
     inhibited_by: str | None = None
     flaps: int = 0
     observable: bool = True
+    channel: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,3 +102,43 @@ class Silence:
     until_ms: int
     reason: str
     author: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceMark:
+    """Processes that may hold GPU memory without computing: those of this owner, name and container."""
+
+    id: str
+    owner: str | None
+    name: str | None
+    container: str | None
+    time_ms: int
+    author: str = ""
+
+
+class WatchKind(str, Enum):
+    """What somebody waits for."""
+
+    GPU_FREE = "gpu_free"
+    PROCESS_END = "process_end"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """Somebody waits for a GPU or for the end of a process, until `until_ms`.
+
+    `subject`: "GPU 3 (H100)", or "python of ada (pid 4711)". `channel`: which one is told; None: only browsers.
+    `met_ms`: when it happened.
+    """
+
+    id: str
+    kind: WatchKind
+    subject: str
+    gpu_uuid: str | None
+    pid: int | None
+    started_ms: int | None
+    channel: str | None
+    from_ms: int
+    until_ms: int
+    author: str = ""
+    met_ms: int | None = None

@@ -11,13 +11,14 @@ from dashtop.model.sample import ALL_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dashtop.model.alert import Alert, AlertRule, ChannelStatus, Silence
+    from dashtop.model.alert import Alert, AlertRule, ChannelStatus, ServiceMark, Silence, Watch
     from dashtop.model.sample import (
         Event,
         EventFilter,
         GpuProcess,
         GpuReading,
         Mount,
+        ProcessInfo,
         ProcessSpan,
         Sample,
         SeriesKey,
@@ -433,6 +434,27 @@ class Alerts(Protocol):
 
     def remove_silence(self, silence_id: str) -> bool:
         """End a silence; return whether there was one with this id."""
+
+    def services(self) -> tuple[ServiceMark, ...]:
+        """Return the processes that may hold GPU memory without computing."""
+
+    def add_service(self, process: ProcessInfo, author: str) -> ServiceMark | None:
+        """Mark processes with owner, name and container of this one as a service; None if there are too many."""
+
+    def remove_service(self, service_id: str) -> bool:
+        """Forget a service; return whether there was one with this id."""
+
+    def find_service(self, process: ProcessInfo) -> ServiceMark | None:
+        """Return the service that a process is; None if it is none."""
+
+    def watches(self) -> tuple[Watch, ...]:
+        """Return the watches that are open, or were met in the last hour."""
+
+    def add_watch(self, watch: Watch) -> Watch | None:
+        """Store a watch and return it with its id; None if there are too many."""
+
+    def remove_watch(self, watch_id: str) -> bool:
+        """Remove a watch; return whether there was one with this id."""
 
     def channels(self) -> tuple[ChannelStatus, ...]:
         """Return the channels of the settings file."""

@@ -84,7 +84,7 @@ class GpuProcess:
 
     The driver reports the first fields and the utilizations (percent of the GPU over the last sampling period). The
     others have their defaults until the host is read. `cpu_percent`: 100 is one core. `idle_since_ms`: since when
-    `sm_percent` is 0; None if it is not 0, or not known.
+    `sm_percent` is 0; None if it is not 0, or not known. `is_service`: it may be idle; only the alert rules get it.
     """
 
     pid: int
@@ -97,6 +97,7 @@ class GpuProcess:
     cpu_percent: float | None = None
     host_memory_bytes: int | None = None
     idle_since_ms: int | None = None
+    is_service: bool = False
     info: ProcessInfo = ProcessInfo()
 
 

@@ -1,4 +1,4 @@
-"""Handlers of the endpoints about alerts: state, log, rules, acknowledgements and silences."""
+"""Handlers of the endpoints about alerts: state, log, rules, acknowledgements, silences, services and watches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Response
 from werkzeug.exceptions import Conflict, NotFound, UnprocessableEntity
 
-from dashtop.model.alert import Alert, Silence
+from dashtop.alerts.watches import describe
+from dashtop.model.alert import Alert, ServiceMark, Silence, Watch, WatchKind
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
 from dashtop.model.text import sanitize_text
@@ -17,6 +18,7 @@ from dashtop.web.api import serializers
 from dashtop.web.api.context import json_response
 
 if TYPE_CHECKING:
+    from dashtop.model.sample import Gpu, GpuProcess
     from dashtop.web.api.context import Context
     from dashtop.web.api.params import (
         AckBody,
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
         AlertsParams,
         ChannelBody,
         Params,
+        ProcessBody,
+        ServiceParams,
         SilenceBody,
         SilenceParams,
         TimeRangeParams,
+        WatchBody,
+        WatchParams,
     )
 
 MAX_SILENCE_MS: Final = 30 * DAY_MS
+MAX_WATCH_MS: Final = 7 * DAY_MS
 MAX_NAME_CHARS, MAX_REASON_CHARS = 100, 500
 _LOG: Final = EventFilter(kinds=("alert_firing", "alert_resolved"))
 _ORDER: Final = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
@@ -105,6 +112,114 @@ def send_test(context: Context, _params: Params, body: ChannelBody) -> Response:
     except KeyError:
         raise NotFound("There is no channel with this name.") from None
     return json_response({"ok": error is None, "error": error})
+
+
+def get_services(context: Context, _params: Params) -> Response:
+    """Return the processes that may hold GPU memory without computing."""
+    return json_response([_encode_service(service) for service in context.services.alerts.services()])
+
+
+def add_service(context: Context, _params: Params, body: ProcessBody) -> Response:
+    """Mark a process, and those like it, as a service."""
+    process, _ = _find_process(context, body.pid, body.started)
+    if process.info.name is None and process.info.username is None:
+        raise Conflict("Neither name nor owner of this process is known.")
+    service = context.services.alerts.add_service(process.info, sanitize_text(body.by, MAX_NAME_CHARS))
+    if service is None:
+        raise Conflict("There are too many services. Remove one first.")
+    return json_response(_encode_service(service), 201)
+
+
+def remove_service(context: Context, params: ServiceParams) -> Response:
+    """Forget a service."""
+    if not context.services.alerts.remove_service(params.service_id):
+        raise NotFound("There is no service with this id.")
+    return Response(status=204)
+
+
+def get_watches(context: Context, _params: Params) -> Response:
+    """Return the watches that are open, or were met in the last hour."""
+    return json_response([encode_watch(watch) for watch in context.services.alerts.watches()])
+
+
+def add_watch(context: Context, _params: Params, body: WatchBody) -> Response:
+    """Wait for a GPU, or for the end of a process."""
+    if body.channel not in {None, *(channel.name for channel in context.services.alerts.channels())}:
+        raise NotFound("There is no channel with this name.")
+    kind, now_ms = WatchKind(body.kind), context.services.clock.now_ms()
+    started_ms: int | None = None
+    if kind is WatchKind.GPU_FREE:
+        found = next((each for each in context.get_sample().gpus if each.device.uuid == body.gpu_uuid), None)
+        if found is None:
+            raise NotFound("There is no GPU with this UUID.")
+        gpu, subject = found, f"GPU {found.device.index} ({found.device.name})"
+    else:
+        if body.pid is None:
+            raise UnprocessableEntity("pid: is required for process_end.")
+        process, gpu = _find_process(context, body.pid, body.started)
+        owner = f" of {process.info.username}" if process.info.username else ""
+        subject = f"{process.info.name or 'The process'}{owner} (pid {process.pid})"
+        started_ms = process.info.started_ms
+    watch = Watch(
+        id="",
+        kind=kind,
+        subject=sanitize_text(subject, MAX_REASON_CHARS),
+        gpu_uuid=gpu.device.uuid,
+        pid=body.pid if kind is WatchKind.PROCESS_END else None,
+        started_ms=started_ms,
+        channel=body.channel,
+        from_ms=now_ms,
+        until_ms=now_ms + MAX_WATCH_MS,
+        author=sanitize_text(body.by, MAX_NAME_CHARS),
+    )
+    kept = context.services.alerts.add_watch(watch)
+    if kept is None:
+        raise Conflict("There are too many watches. Remove one first.")
+    return json_response(encode_watch(kept), 201)
+
+
+def remove_watch(context: Context, params: WatchParams) -> Response:
+    """Remove a watch."""
+    if not context.services.alerts.remove_watch(params.watch_id):
+        raise NotFound("There is no watch with this id.")
+    return Response(status=204)
+
+
+def _find_process(context: Context, pid: int, started_ms: int | None) -> tuple[GpuProcess, Gpu]:
+    """Return the process and a GPU whose memory it holds. Raise NotFound if it has ended."""
+    for gpu in context.get_sample().gpus:
+        for process in gpu.processes:
+            if process.pid == pid and started_ms in {None, process.info.started_ms}:
+                return process, gpu
+    raise NotFound("There is no such process on a GPU.")
+
+
+def _encode_service(service: ServiceMark) -> dict[str, Any]:
+    return {
+        "id": service.id,
+        "username": service.owner,
+        "process_name": service.name,
+        "container": service.container,
+        "since": service.time_ms,
+        "by": service.author,
+    }
+
+
+def encode_watch(watch: Watch) -> dict[str, Any]:
+    """Return a watch as the API describes it (schemas.Watch)."""
+    return {
+        "id": watch.id,
+        "kind": watch.kind.value,
+        "subject": watch.subject,
+        "gpu_uuid": watch.gpu_uuid,
+        "pid": watch.pid,
+        "channel": watch.channel,
+        "from": watch.from_ms,
+        "until": watch.until_ms,
+        "by": watch.author,
+        "met": watch.met_ms,
+        "text": None if watch.met_ms is None else describe(watch),
+    }
 
 
 def encode_alert(alert: Alert) -> dict[str, Any]:

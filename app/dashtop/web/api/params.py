@@ -292,7 +292,10 @@ class StreamParams(GpuParams):
 
     alerts: Annotated[
         Literal["0", "1", "only"],
-        Field(description="1: also an event `alert` for each alert that fires, changes or ends; only: nothing else."),
+        Field(
+            description="1: also an event `alert` for each alert that fires, changes or ends, and `watch` for each"
+            " watch that is met; only: nothing else."
+        ),
     ] = "0"
 
 
@@ -327,6 +330,41 @@ class SilenceParams(Params):
     """Select a silence."""
 
     silence_id: Annotated[str, _ID, Field(description="Id of the silence.")]
+
+
+class ServiceParams(Params):
+    """Select a service."""
+
+    service_id: Annotated[str, _ID, Field(description="Id of the service.")]
+
+
+class WatchParams(Params):
+    """Select a watch."""
+
+    watch_id: Annotated[str, _ID, Field(description="Id of the watch.")]
+
+
+class ProcessBody(Body):
+    """A process that holds GPU memory now."""
+
+    pid: Annotated[int, Field(ge=1, le=2**31, description="Its PID.", examples=[4711])]
+    started: Annotated[
+        int | None, Field(description="When it started, in ms since 1970: it must still be the same process.")
+    ] = None
+    by: Annotated[_Name, Field(description="Who says so.", examples=["ada"])] = ""
+
+
+class WatchBody(Body):
+    """What to wait for, and which channel to tell."""
+
+    kind: Annotated[Literal["gpu_free", "process_end"], Field(description="What is waited for.")]
+    gpu_uuid: Annotated[str | None, Field(max_length=100, description="The GPU, for gpu_free.")] = None
+    pid: Annotated[int | None, Field(ge=1, le=2**31, description="The process, for process_end.")] = None
+    started: Annotated[int | None, Field(description="When the process started, in ms since 1970.")] = None
+    channel: Annotated[
+        _Name | None, Field(description="Channel of the settings file that is told; null: only browsers.")
+    ] = None
+    by: Annotated[_Name, Field(description="Who waits.", examples=["ada"])] = ""
 
 
 class AckBody(Body):

@@ -344,6 +344,33 @@ class Silence(ResponseBody):
     by: str = Field(description="Who has silenced it.", examples=["ada"])
 
 
+class Service(ResponseBody):
+    """Processes that may hold GPU memory without computing."""
+
+    id: str = Field(examples=["5f3a9c01b2d4"])
+    username: str | None = Field(description="Their owner.", examples=["ada"])
+    process_name: str | None = Field(examples=["vllm"])
+    container: str | None = Field(description="Short id of their container.")
+    since: int = Field(description="When they were marked.", json_schema_extra=EPOCH_MS)
+    by: str = Field(description="Who has marked them.", examples=["ada"])
+
+
+class Watch(ResponseBody):
+    """Somebody waits for a GPU or for the end of a process."""
+
+    id: str = Field(examples=["5f3a9c01b2d4"])
+    kind: str = Field(examples=["gpu_free"], json_schema_extra={"enum": ["gpu_free", "process_end"]})
+    subject: str = Field(examples=["GPU 3 (NVIDIA H100 80GB HBM3)"])
+    gpu_uuid: str | None = Field(description="The GPU, or one that the process uses.")
+    pid: int | None = Field(description="The process.")
+    channel: str | None = Field(description="Channel that is told; null: only browsers.")
+    from_: int = Field(alias="from", description="When it began.", json_schema_extra=EPOCH_MS)
+    until: int = Field(description="When it ends without having been met.", json_schema_extra=EPOCH_MS)
+    by: str = Field(description="Who waits.", examples=["ada"])
+    met: int | None = Field(description="When it was met; null: not yet.", json_schema_extra=EPOCH_MS)
+    text: str | None = Field(description="What has happened.", examples=["GPU 3 (H100) has been free for a minute."])
+
+
 class ProcessSpan(_Process):
     """A period in which one process used about the same memory (within 5 %)."""
 

@@ -17,12 +17,13 @@ from flask import Response, request
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.errors import CollectionEndedError
 from dashtop.web.api import serializers
-from dashtop.web.api.alerts import encode_alert
+from dashtop.web.api.alerts import encode_alert, encode_watch
 from dashtop.web.api.context import find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
 
+    from dashtop.model.alert import Watch
     from dashtop.model.sample import Sample
     from dashtop.web.api.context import Context
     from dashtop.web.api.params import StreamParams
@@ -75,16 +76,19 @@ def _describe(context: Context, params: StreamParams, sample: Sample | None, ale
     """Return the events that the client wants, or nothing. `sample`: one that it does not have yet."""
     changed = alerts.update(context.services.alerts.current()) if params.alerts != "0" else ()
     events = [b"event: alert\ndata: %s\n\n" % serializers.to_json(encode_alert(alert)) for alert in changed]
+    met = alerts.find_met(context.services.alerts.watches()) if params.alerts != "0" else ()
+    events += [b"event: watch\ndata: %s\n\n" % serializers.to_json(encode_watch(watch)) for watch in met]
     if sample is not None and params.alerts != "only":
         events.append(_event(context, params.gpu_id, sample))
     return b"".join(events)
 
 
 class AlertChanges:
-    """Finds the alerts that a client does not know yet as they are now. Pending ones are not told."""
+    """Finds the alerts and watches that a client does not know yet as they are now. Pending alerts are not told."""
 
     def __init__(self) -> None:
         self._told: dict[str, Alert] = {}
+        self._told_watches: set[str] = set()
 
     def update(self, alerts: Iterable[Alert]) -> list[Alert]:
         """Return the active alerts that have fired or changed since the last call, and as resolved those that ended."""
@@ -97,6 +101,13 @@ class AlertChanges:
         ]
         self._told = active
         return changed + ended
+
+    def find_met(self, watches: Iterable[Watch]) -> list[Watch]:
+        """Return the watches that were met since the last call."""
+        met = [watch for watch in watches if watch.met_ms is not None]
+        new = [watch for watch in met if watch.id not in self._told_watches]
+        self._told_watches = {watch.id for watch in met}
+        return new
 
 
 def _find_state(alert: Alert) -> Hashable:
