@@ -12,6 +12,7 @@ from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.metric import Severity
 from dashtop.settings import Settings, options
+from dashtop.sources.simulated.scenes import SCENES
 
 if TYPE_CHECKING:
     from dashtop.alerts.rule import Rule
@@ -66,6 +67,11 @@ def limits_text(rule: Rule) -> str:
     return ", ".join(f"`{name} = {value:g}`" for name, value in values.items())
 
 
+def scenes_table() -> str:
+    rows = ["| name | what happens |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{name}` | {scene.text} |" for name, scene in SCENES.items())])
+
+
 def duration(seconds: float) -> str:
     if seconds == 0:
         return "at once"
@@ -73,22 +79,23 @@ def duration(seconds: float) -> str:
 
 
 TABLES = {
-    "configuration.md": ("options", options_table),
-    "metrics.md": ("metrics", metrics_table),
-    "alerts.md": ("rules", rules_table),
+    "configuration.md": {"options": options_table},
+    "metrics.md": {"metrics": metrics_table},
+    "alerts.md": {"rules": rules_table, "scenes": scenes_table},
 }
 
 
-def with_table(file: str, text: str) -> str:
-    name, build_table = TABLES[file]
-    before, opening, rest = text.partition(f"<!-- {name} -->\n")
-    _, closing, after = rest.partition(f"<!-- /{name} -->")
-    assert opening, name
-    assert closing, name
-    return f"{before}{opening}{build_table()}\n{closing}{after}"
+def with_tables(file: str, text: str) -> str:
+    for name, build_table in TABLES[file].items():
+        before, opening, rest = text.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition(f"<!-- /{name} -->")
+        assert opening, name
+        assert closing, name
+        text = f"{before}{opening}{build_table()}\n{closing}{after}"
+    return text
 
 
 if __name__ == "__main__":
     for file in TABLES:
         path = DOCS / file
-        path.write_text(with_table(file, path.read_text()))
+        path.write_text(with_tables(file, path.read_text()))

@@ -10,6 +10,7 @@ import pytest
 
 from dashtop import create_app
 from dashtop.demo import build_past
+from dashtop.model.errors import SettingsError
 from dashtop.model.timerange import DAY_MS, RANGES
 from dashtop.settings import load
 from dashtop.sources.simulated.reader import SimulatedGpuReader
@@ -34,6 +35,35 @@ def client() -> Iterator[FlaskClient]:
         yield dashtop.server.test_client()
     finally:
         dashtop.close()
+
+
+@pytest.mark.parametrize(
+    ("scene", "rules"), [("hang", {"hang"}), ("gpu_missing", {"gpu_missing"}), ("not-hang", set())]
+)
+def test_scene_is_played_before_the_start(scene: str, rules: set[str]) -> None:
+    dashtop = create_app(load(demo=2, demo_scene=scene))
+    try:
+        sample = eventually(dashtop.services.latest.latest)
+        active = {alert.rule: alert for alert in dashtop.services.alerts.current() if alert.state.is_active}
+        assert set(active) == rules
+        assert len(sample.gpus) == (1 if scene == "gpu_missing" else 2)
+        assert all(sample.time_ms - (alert.since_ms or 0) > 60_000 for alert in active.values())
+    finally:
+        dashtop.close()
+
+
+def test_scene_without_samples_ends_with_dashtop() -> None:
+    dashtop = create_app(load(demo=1, demo_scene="not-stale"))
+    eventually(dashtop.services.latest.latest)
+    dashtop.close()
+    assert not dashtop.services.latest.alive()
+
+
+def test_unknown_scene_is_refused() -> None:
+    with pytest.raises(SettingsError, match="did you mean hang"):
+        load(demo=2, demo_scene="hangs")
+    with pytest.raises(SettingsError, match="--demo-scene 'hang': needs --demo"):
+        load(demo_scene="hang")
 
 
 def read_json(client: FlaskClient, path: str) -> Any:

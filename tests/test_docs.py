@@ -10,7 +10,7 @@ import pytest
 from dashtop.cli import COMMANDS
 from dashtop.notebook import PROXY_URL_VARIABLE
 from dashtop.settings import options
-from tests.generate_docs import DOCS, TABLES, with_table
+from tests.generate_docs import DOCS, TABLES, with_tables
 from tests.processes import ROOT
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_documentation_has_what_is_checked(find: Callable[[str], list[object]]) 
 @pytest.mark.parametrize("file", TABLES)
 def test_generated_tables_are_current(file: str) -> None:
     text = (DOCS / file).read_text()
-    assert with_table(file, text) == text, "run: python3 tests/generate_docs.py"
+    assert with_tables(file, text) == text, "run: python3 tests/generate_docs.py"
 
 
 def test_readme_is_short() -> None:

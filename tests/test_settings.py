@@ -264,6 +264,7 @@ EXAMPLES = {
     "interval": "2",
     "no-gpu": "true",
     "demo": "3",
+    "demo-scene": '"hang"',
     "url-prefix": '"/gpu/"',
     "token": '"long-enough-token"',
     "token-file": '"/run/secrets/dashtop"',
@@ -286,12 +287,19 @@ def test_every_option_but_config_has_an_example() -> None:
     assert {f"--{name}" for name in EXAMPLES} == {option.flag for option in options().values()} - {"--config"}
 
 
+NEEDED = {
+    "auth-header": "trusted-proxies = 1\n",
+    "demo-scene": "demo = true\n",
+    "token-file": "token = 'long-enough-token'\n",
+}
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_toml_file_accepts_option_names_with_dashes_or_underscores(name: str, tmp_path: Path) -> None:
     field = next(each for each, option in options().items() if option.flag == f"--{name}")
     for spelling in (name, name.replace("-", "_")):
         file = tmp_path / "dashtop.toml"
-        needed = {"auth-header": "trusted-proxies = 1\n", "token-file": "token = 'long-enough-token'\n"}.get(name, "")
+        needed = NEEDED.get(name, "")
         file.write_text(f"{needed}{spelling} = {EXAMPLES[name]}\n")
         settings = load(config=str(file))
         assert getattr(settings, field) != Settings.model_fields[field].default

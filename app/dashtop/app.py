@@ -17,7 +17,7 @@ from dashtop.alerts.service import AlertService
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
-from dashtop.demo import build_past
+from dashtop.demo import SceneSampler, build_past
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services, SystemClock
 from dashtop.model.timerange import DAY_MS
@@ -27,6 +27,7 @@ from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader
+from dashtop.sources.simulated.scenes import SCENES
 from dashtop.ui.request import INTERVALS_S
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def build_sampler(settings: Settings) -> Sampler:
     """Return a sampler without a collector, for single samples. The caller closes it."""
     clock = SystemClock()
     readers = build_readers(settings, clock)
-    return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
+    return _build_sampler(settings, readers, clock)
 
 
 def build_history(settings: Settings, clock: Clock, *, read_timeout_s: float | None = None) -> HistoryStore:
@@ -173,8 +174,9 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         interval_s=settings.interval,
         is_simulated=bool(settings.demo),
     )
+    sampler = _build_sampler(settings, readers, clock)
     collector = Collector(
-        sampler=Sampler(host=readers.host, gpus=readers.gpus, clock=clock),
+        sampler=sampler,
         history=history,
         latest=latest,
         clock=clock,
@@ -232,6 +234,9 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         past = build_past(readers.gpus.gpus, clock.now_ms(), host_memory=_read_memory(readers.host))
     history.start(past)
     alerts.start()
+    if isinstance(sampler, SceneSampler):
+        for sample in sampler.rehearse():
+            alerts.update(sample)
     collector.start()
 
     return Dashtop(
@@ -241,6 +246,12 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         close=close,
         path=prefix if token in {None, settings.token} else f"{prefix}?token={token}",
     )
+
+
+def _build_sampler(settings: Settings, readers: Readers, clock: Clock) -> Sampler:
+    if settings.demo_scene is not None and isinstance(readers.gpus, SimulatedGpuReader):
+        return SceneSampler(SCENES[settings.demo_scene], readers.gpus, host=readers.host, clock=clock)
+    return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
 
 
 def _read_memory(host: HostReader) -> MemoryUse | None:

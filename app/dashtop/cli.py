@@ -184,7 +184,7 @@ def export(settings: Settings, **request: Any) -> None:
 
 COMMANDS: dict[str, Command] = {
     "serve": Command(serve, "collect, and show in the browser (the default)"),
-    "snapshot": Command(snapshot, "print one sample as JSON", settings=("config", "gpu", "demo")),
+    "snapshot": Command(snapshot, "print one sample as JSON", settings=("config", "gpu", "demo", "demo_scene")),
     "export": Command(
         export,
         "write stored history to a file",

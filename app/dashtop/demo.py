@@ -1,7 +1,8 @@
-"""History of a demo: seven days of readings, events and processes of its simulated GPUs; CPU and RAM of the host."""
+"""The demo: seven days of history of its simulated GPUs and the host, and the scene that it plays."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dashtop.collector.events import detect_events
+from dashtop.collector.sampler import Sampler
 from dashtop.history.compaction import find_aggregation
 from dashtop.history.encoder import SampleEncoder
 from dashtop.history.past import Past
 from dashtop.history.rollup import Readings
 from dashtop.history.schema import RAW, TIERS
 from dashtop.metrics import GPU_METRICS
+from dashtop.model.errors import CollectionEndedError
 from dashtop.model.metric import GIB, Aggregation
 from dashtop.model.sample import Host, Sample, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.sources.simulated.curves import HOUR_S, Noise
+from dashtop.sources.simulated.scene import ScenePlayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +30,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.history.encoder import Record
-    from dashtop.model.ports import MemoryUse
+    from dashtop.model.ports import Clock, HostReader, MemoryUse
     from dashtop.sources.simulated.gpu import SimulatedGpu
+    from dashtop.sources.simulated.reader import SimulatedGpuReader
+    from dashtop.sources.simulated.scene import Scene
 
 
 class Part(NamedTuple):
@@ -50,6 +56,8 @@ PARTS: Final = (
     Part(1 * HOUR_MS, 0, 1 * SECOND_MS, 2 * HOUR_MS),
 )
 _RAM_KEYS: Final = ("system.memory.used_gb", "system.memory.used_percent")
+REHEARSAL_STEP_S: Final = 5.0
+"""As long as a gap may be that the alerts count as observed."""
 MARGIN_MS: Final = 5 * MINUTE_MS
 """Each part goes back a little further than its range, so that the first bucket is full."""
 
@@ -132,6 +140,41 @@ def _read_block(source: _Source, times_ms: NDArray[np.int64], part: Part) -> Rea
     weight = np.where(np.isnan(mean), 0.0, width_ms / SECOND_MS).astype(np.float32)
     lowest, highest = buckets.min(axis=2), buckets.max(axis=2)
     return Readings(times_ms[:: buckets.shape[2]], mean, lowest, highest, weight)
+
+
+class SceneSampler(Sampler):
+    """Takes samples of simulated GPUs, which a scene changes."""
+
+    def __init__(self, scene: Scene, gpus: SimulatedGpuReader, *, host: HostReader, clock: Clock) -> None:
+        """Begin the scene now, or so long ago that everything has happened."""
+        super().__init__(host=host, gpus=gpus, clock=clock)
+        self._clock, self._simulated = clock, gpus
+        self._lead_s = 0.0 if scene.starts_with_demo else scene.duration_s
+        self._player = ScenePlayer(scene, clock.monotonic() - self._lead_s)
+        self._closing = threading.Event()
+
+    def rehearse(self) -> Iterator[Sample]:
+        """Yield the samples from the scene's begin until now."""
+        base, now_s, now_ms = super().sample(0.0), self._clock.monotonic(), self._clock.now_ms()
+        for step in range(int(self._lead_s / REHEARSAL_STEP_S), 0, -1):
+            age_s = step * REHEARSAL_STEP_S
+            time_ms = now_ms - round(1000 * age_s)
+            gpus = tuple(gpu.read(time_ms) for gpu in self._simulated.gpus)
+            played = self._player.play(replace(base, time_ms=time_ms, monotonic_s=now_s - age_s, gpus=gpus))
+            if played is not None:
+                yield played
+
+    def sample(self, gpu_timeout_s: float) -> Sample:
+        """Return the next sample; wait for it where the scene has none."""
+        while (played := self._player.play(super().sample(gpu_timeout_s))) is None:
+            if self._closing.wait(1.0):
+                raise CollectionEndedError("dashtop is shutting down.")
+        return played
+
+    def close(self) -> None:
+        """Stop waiting, and close the readers."""
+        self._closing.set()
+        super().close()
 
 
 def encode_changes(gpu: SimulatedGpu, start_ms: int, end_ms: int) -> Iterator[Record]:

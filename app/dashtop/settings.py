@@ -34,6 +34,7 @@ from dashtop.alerts.channels import Channel  # noqa: TC001 - pydantic evaluates 
 from dashtop.alerts.overrides import RuleOverride, parse_overrides
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.errors import SettingsError
+from dashtop.sources.simulated.scenes import SCENES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +95,15 @@ def _check_demo(value: int | Path) -> int | Path:
         raise ValueError(
             f"must be a whole number from 0 to {MAX_DEMO_GPUS}, or a file that `dashtop doctor --record` wrote"
         )
+    return value
+
+
+def _check_scene(value: str | None) -> str | None:
+    """Raise ValueError unless there is a scene of this name."""
+    if value is not None and value not in SCENES:
+        close = get_close_matches(value, SCENES, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"must be the name of an alert rule, or not- and such a name{hint}")
     return value
 
 
@@ -180,6 +190,15 @@ class Settings(BaseSettings):
         ),
         Option(flag="--demo", metavar="N/FILE", flag_value=str(DEFAULT_DEMO_GPUS), has_optional_value=True),
     ] = 0
+    demo_scene: Annotated[
+        str | None,
+        AfterValidator(_check_scene),
+        Field(
+            validation_alias=AliasChoices("DASHTOP_DEMO_SCENE"),
+            description="show a fault in the demo, by the name of its alert rule; not-NAME shows a false alarm of it",
+        ),
+        Option(flag="--demo-scene", metavar="NAME"),
+    ] = None
 
     url_prefix: Annotated[
         str,
@@ -334,6 +353,13 @@ class Settings(BaseSettings):
     def _require_different_names(cls, value: tuple[Channel, ...]) -> tuple[Channel, ...]:
         if len({channel.name for channel in value}) < len(value):
             raise ValueError("two channels have the same name")
+        return value
+
+    @field_validator("demo_scene")
+    @classmethod
+    def _require_demo(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not info.data.get("demo"):
+            raise ValueError("needs --demo")
         return value
 
     @field_validator("auth_header")
