@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dashtop.model.ports import Services
 from dashtop.model.sample import GpuProcess
-from dashtop.ui.diagnosis import RULES, Load, diagnose, find_rule, find_start
+from dashtop.ui.diagnosis import RULES, Load, Span, diagnose, find_rule, find_start
 from dashtop.ui.panels import diagnosis as panel
 from dashtop.ui.panels.diagnosis import Loads, build_parts
-from tests.builders import make_gpu, make_sample
+from tests.builders import FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
+from tests.clock import FakeClock
 from tests.ui.worlds import make_context
 
 # For each rule a load that fulfils it, and a change after which another verdict is right.
@@ -39,6 +41,11 @@ CASES: dict[str, tuple[Load, dict[str, Any], str]] = {
         {"tensor": 30.0, "dram": 40.0},
         "compute_bound",
     ),
+    "data_starved": (
+        Load(utilization=35, low_share=0.4, high_share=0.3, cpu=30, iowait=18, coverage=1.0),
+        {"iowait": 2},
+        "starved",
+    ),
     "input_bound": (
         Load(utilization=97, tensor=9, sm=40, dram=20, rx_mbps=24_000, rx_share=0.85, full_cores=2),
         {"rx_share": 0.1},
@@ -55,18 +62,22 @@ CASES: dict[str, tuple[Load, dict[str, Any], str]] = {
         "part_load",
     ),
     "memory_bound": (Load(utilization=98, sm=70, tensor=12, dram=85), {"dram": 30}, "compute_bound"),
-    "compute_bound": (Load(utilization=98, sm=92, tensor=60, dram=30), {"sm": 30, "tensor": 2}, "under_used"),
-    "under_used": (Load(utilization=90, sm=20, tensor=1, dram=5), {"sm": 50}, "busy"),
+    "compute_bound": (Load(utilization=98, sm=92, tensor=60, dram=30), {"sm": 30, "tensor": 2}, "busy"),
+    "under_use": (Load(utilization=90, sm=20, tensor=1, dram=5, coverage=0.9), {"sm": 50}, "busy"),
     "computing": (Load(utilization=97, power_share=0.9), {"power_share": 0.5}, "busy"),
     "busy": (Load(utilization=70, power_share=0.4), {"utilization": 30}, "part_load"),
     "part_load": (Load(utilization=30, cpu=10), {"utilization": 2}, "not_busy"),
 }
 
 
+def of_all_times(load: Load) -> dict[Span, Load]:
+    return {Span.QUARTER: load, Span.HOUR: load}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_rule_holds_for_its_load_and_not_for_one_that_resembles_it(name: str) -> None:
     load, change, other = CASES[name]
-    found, instead = find_rule(load), find_rule(replace(load, **change))
+    found, instead = (find_rule(each, of_all_times(each)) for each in (load, replace(load, **change)))
     assert found is not None
     assert instead is not None
     assert (found.name, instead.name) == (name, other)
@@ -107,7 +118,7 @@ def test_no_rule_holds_because_of_a_missing_value() -> None:
         known = ("thermal_share", "brake_share", "power_share", "rx_share", "dram", "sm", "tensor")
         nothing: dict[str, Any] = dict.fromkeys(known)
         emptied = replace(load, **nothing)
-        found = find_rule(emptied)
+        found = find_rule(emptied, of_all_times(emptied))
         assert found is not None
         if name in {
             "thermal",
@@ -115,10 +126,40 @@ def test_no_rule_holds_because_of_a_missing_value() -> None:
             "input_bound",
             "memory_bound",
             "compute_bound",
-            "under_used",
+            "under_use",
             "computing",
         }:
             assert found.name != name
+
+
+def test_rules_of_longer_times_need_most_of_them() -> None:
+    load = CASES["under_use"][0]
+    for longer in ({}, {Span.HOUR: replace(load, coverage=0.5)}, {Span.QUARTER: load}):
+        found = find_rule(load, longer)
+        assert found is not None
+        assert found.name == "busy"
+    judged = diagnose(replace(load, sm=90), {Span.HOUR: load})
+    assert judged is not None
+    assert judged.rule.name == "compute_bound", "it computes now"
+
+
+def test_bursts_of_a_data_loader_are_seen_in_the_stored_samples() -> None:
+    host = {"system.cpu.usage_percent": 60.0, "system.cpu.iowait_percent": 25.0}
+    history = make_history()
+    for second in range(1, 961):
+        values = {"gpu.utilization.gpu": 95.0 if second % 20 < 8 else 2.0}
+        sample = make_sample(second, gpus=(make_gpu(values=values),), host=host)
+        history.append(sample)
+    wait_until_written(history)
+    services = Services(
+        latest=FixedSample(sample), history=history, alerts=make_alerts(), clock=FakeClock(now_ms=sample.time_ms)
+    )
+    (part,) = build_parts(make_context(sample.gpus[0], sample=sample, services=services))
+    answer = part.build()
+    history.close()
+    assert (answer["name"], answer["verdict"], answer["is_long"]) == ("data_starved", "starved of data", False)
+    texts = [text for text, _ in answer["evidence"]]
+    assert {"I/O wait 25 %", "60 % CPU", "idle 60 % of the time"} <= set(texts)
 
 
 def test_since_when_a_verdict_holds() -> None:

@@ -1,4 +1,6 @@
-"""What limits a GPU: a table of rules over the loads of the last minutes, each with its evidence. Pure functions.
+"""What limits a GPU: a table of rules over its loads, each with its evidence. Pure functions.
+
+Most rules judge the last minutes; two judge a quarter of an hour or an hour, since their evidence is in the changes.
 
 A value that is not known never fulfils a condition, and a verdict says which values are missing. Limits: 1 % and 95 %
 utilization, 35 % of the power limit, 0.5 % tensor and 2 % DRAM activity are those of known hangs (NCCL spins at 100 %
@@ -9,18 +11,20 @@ others are our judgement.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _THERMAL_BITS: Final = 0x020 | 0x040
 _BRAKE_BIT: Final = 0x080
 _CAP_BIT: Final = 0x004
 _MIN_HELD_GIB: Final = 1.0
 _THROTTLED_SHARE: Final = 0.8
+_MIN_COVERAGE: Final = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,7 @@ class Load:
     `brake_share`, `cap_share`: share of the time with that throttle reason; `flags`: all reasons seen. `power_share`:
     of the power limit. `rx_share`: PCIe RX of the link's bandwidth. Of the present: `full_cores` (at 95 % or more),
     `process_count`, `process_cpu` (the highest CPU use of a process on the GPU; 100 is one core).
+    `coverage`: share of the time that is known.
     """
 
     utilization: float | None = None
@@ -55,6 +60,16 @@ class Load:
     process_count: int | None = None
     process_cpu: float | None = None
     vram_gib: float | None = None
+    iowait: float | None = None
+    coverage: float | None = None
+
+
+class Span(Enum):
+    """What time a rule judges."""
+
+    NOW = "now"
+    QUARTER = "quarter"
+    HOUR = "hour"
 
 
 class Evidence(NamedTuple):
@@ -77,6 +92,7 @@ class Rule:
     evidence: tuple[str, ...]
     severity: str = ""
     unknown: str = ""
+    span: Span = Span.NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,17 @@ def _is_cpu_full(load: Load) -> bool:
     return _least(load.cpu, 85) or _least(load.process_cpu, 90)
 
 
+def _is_starved_of_data(load: Load) -> bool:
+    """Return whether bursts of work alternate with pauses in which the CPU, or a disk, is what works."""
+    is_fed_slowly = _least(load.cpu, 85) or _least(load.iowait, 10)
+    return _starves(load) and is_fed_slowly and _least(load.coverage, _MIN_COVERAGE)
+
+
+def _is_under_used(load: Load) -> bool:
+    has_little_work = _most(load.sm, 40) and _most(load.tensor, 5)
+    return _least(load.utilization, 80) and has_little_work and _least(load.coverage, _MIN_COVERAGE)
+
+
 def _is_underfed(load: Load) -> bool:
     return _starves(load) or (_least(load.utilization, 50) and _most(load.tensor, 15) and _most(load.sm, 60))
 
@@ -149,6 +176,13 @@ RULES: Final = (
         ("utilization", "power", "tensor", "nvlink"),
     ),
     Rule("waiting", "waiting for others, or hanging", _spins, ("utilization", "power", "tensor", "dram", "rx")),
+    Rule(
+        "data_starved",
+        "starved of data",
+        _is_starved_of_data,
+        ("utilization", "bursts", "iowait", "cpu", "process_cpu", "disk", "rx"),
+        span=Span.QUARTER,
+    ),
     Rule(
         "input_bound",
         "input-bound",
@@ -180,10 +214,11 @@ RULES: Final = (
         ("utilization", "sm", "tensor", "power", "cap"),
     ),
     Rule(
-        "under_used",
+        "under_use",
         "busy, but with little work at a time",
-        lambda load: _least(load.utilization, 80) and _most(load.sm, 40) and _most(load.tensor, 5),
+        _is_under_used,
         ("utilization", "sm", "tensor", "rx", "cpu"),
+        span=Span.HOUR,
     ),
     Rule(
         "computing",
@@ -207,6 +242,9 @@ RULES: Final = (
     ),
 )
 """The first rule that holds is the verdict."""
+
+
+NO_LOADS: Final[Mapping[Span, Load]] = {}
 
 
 def _percent(value: float | None, text: str, chart: str) -> Evidence | None:
@@ -258,6 +296,7 @@ _EVIDENCE: Final[dict[str, Callable[[Load], Evidence | None]]] = {
         None if load.nvlink_mbps is None else Evidence(f"NVLink {load.nvlink_mbps / 1000:.1f} GB/s", "chart-nvlink")
     ),
     "cpu": lambda load: _percent(load.cpu, "CPU", "chart-cpu"),
+    "iowait": lambda load: Evidence(f"I/O wait {load.iowait:.0f} %", "chart-disk") if _least(load.iowait, 5) else None,
     "cores": _describe_cores,
     "process_cpu": lambda load: _percent(load.process_cpu, "CPU in its process (100 %: one core)", "chart-cpu"),
     "disk": lambda load: (
@@ -276,21 +315,26 @@ _EVIDENCE: Final[dict[str, Callable[[Load], Evidence | None]]] = {
 }
 
 
-def diagnose(load: Load) -> Diagnosis | None:
-    """Return the verdict of the first rule that holds; None if the utilization is not known."""
-    rule = find_rule(load)
+def diagnose(load: Load, longer: Mapping[Span, Load] = NO_LOADS) -> Diagnosis | None:
+    """Return the verdict of the first rule that holds; None if the utilization is not known.
+
+    `longer`: the loads of the longer times. Without one of them its rules do not hold.
+    """
+    rule = find_rule(load, longer)
     if rule is None:
         return None
-    found = [_EVIDENCE[name](load) for name in rule.evidence]
+    judged = load if rule.span is Span.NOW else longer[rule.span]
+    found = [_EVIDENCE[name](judged) for name in rule.evidence]
     note = ""
     if not _has_activity(load) and rule.unknown:
         note = f"The driver does not report SM activity: {rule.unknown} is not known."
     return Diagnosis(rule, tuple(each for each in found if each is not None), note)
 
 
-def find_rule(load: Load) -> Rule | None:
+def find_rule(load: Load, longer: Mapping[Span, Load] = NO_LOADS) -> Rule | None:
     """Return the first rule that holds."""
-    return next((rule for rule in RULES if rule.holds(load)), None)
+    loads = {Span.NOW: load, **longer}
+    return next((rule for rule in RULES if rule.span in loads and rule.holds(loads[rule.span])), None)
 
 
 def find_start(count: int, load_at: Callable[[int], Load], rule: Rule) -> int:

@@ -12,7 +12,7 @@ from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
-from dashtop.ui.diagnosis import Diagnosis, Load, diagnose, find_start
+from dashtop.ui.diagnosis import Diagnosis, Load, Span, diagnose, find_start
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.panels.charts import series_key
 from dashtop.ui.parts import Part, calculate_version
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _STEP_MS: Final = 10 * SECOND_MS
+_FINE_STEP_MS: Final = 2 * SECOND_MS
 _SPAN_MS: Final = HOUR_MS
+_QUARTER_MS: Final = 15 * MINUTE_MS
 _NOW_MS: Final = 2 * MINUTE_MS
 """What counts as now: the last minutes."""
 _FULL_CORE_PERCENT: Final = 95
@@ -47,6 +49,7 @@ _MEANS: Final = {
     "gpu.temperature": "temperature",
     "gpu.memory.used_gb": "vram_gib",
     "system.cpu.usage_percent": "cpu",
+    "system.cpu.iowait_percent": "iowait",
     "system.disk_io.read_mbps": "disk_read_mbps",
 }
 _FLAG_SHARES: Final = {"thermal_share": 0x060, "brake_share": 0x080, "cap_share": 0x004}
@@ -83,24 +86,42 @@ def _build(context: PanelContext, gpu: Gpu, end_ms: int) -> dict[str, Any]:
     if gpu.state is not None:
         return {}
     recent = _read_loads(context, gpu, end_ms - _NOW_MS, end_ms, _NOW_MS)
-    found = diagnose(recent.load_at(0))
+    minute_ms = end_ms // MINUTE_MS * MINUTE_MS
+    longer = context.cache.get_or_create(
+        f"diagnosis-longer|{gpu.device.uuid}|{minute_ms}", lambda: _read_longer_loads(context, gpu, minute_ms)
+    )
+    found = diagnose(recent.load_at(0), longer)
     if found is None:
         return {}
+    if found.rule.span is not Span.NOW:
+        return _encode(found, None, is_long=found.rule.span is Span.HOUR)
     # The start is known to the minute, and looking for it is most of the work.
-    minute_ms = end_ms // MINUTE_MS * MINUTE_MS
     first, count = context.cache.get_or_create(
         f"diagnosis-start|{gpu.device.uuid}|{minute_ms}|{found.rule.name}",
         lambda: _find_first_minute(context, gpu, minute_ms, found),
     )
+    since = minute_ms - (count - first) * MINUTE_MS if 0 < first < count - 1 else None
+    return _encode(found, since, is_long=first == 0)
+
+
+def _encode(found: Diagnosis, since: int | None, *, is_long: bool) -> dict[str, Any]:
     return {
         "name": found.rule.name,
         "verdict": found.rule.text,
         "severity": found.rule.severity,
         "evidence": [list(each) for each in found.evidence],
-        "since": minute_ms - (count - first) * MINUTE_MS if 0 < first < count - 1 else None,
-        "is_long": first == 0,
+        "since": since,
+        "is_long": is_long,
         "note": found.note,
     }
+
+
+def _read_longer_loads(context: PanelContext, gpu: Gpu, end_ms: int) -> dict[Span, Load]:
+    """Return the loads of a quarter of an hour, in which bursts of seconds are seen, and of an hour."""
+    step_ms = _FINE_STEP_MS if 1000 * context.services.latest.interval_s <= _FINE_STEP_MS else _STEP_MS
+    quarter = _read_loads(context, gpu, end_ms - _QUARTER_MS, end_ms, _QUARTER_MS, step_ms=step_ms)
+    hour = _read_loads(context, gpu, end_ms - _SPAN_MS, end_ms, _SPAN_MS)
+    return {Span.QUARTER: quarter.load_at(0), Span.HOUR: hour.load_at(0)}
 
 
 def _find_first_minute(context: PanelContext, gpu: Gpu, end_ms: int, found: Diagnosis) -> tuple[int, int]:
@@ -109,11 +130,13 @@ def _find_first_minute(context: PanelContext, gpu: Gpu, end_ms: int, found: Diag
     return find_start(minutes.count, minutes.load_at, found.rule), minutes.count
 
 
-def _read_loads(context: PanelContext, gpu: Gpu, start_ms: int, end_ms: int, part_ms: int) -> Loads:
+def _read_loads(
+    context: PanelContext, gpu: Gpu, start_ms: int, end_ms: int, part_ms: int, *, step_ms: int = _STEP_MS
+) -> Loads:
     keys = [series_key(metric, gpu) for metric in (*_MEANS, *_OTHERS)]
-    data = context.services.history.query(keys, start_ms, end_ms, _STEP_MS)
+    data = context.services.history.query(keys, start_ms, end_ms, step_ms)
     series = {each.key.metric: each.mean for each in data.series}
-    return Loads(series, gpu, part_ms // _STEP_MS, context.sample)
+    return Loads(series, gpu, part_ms // step_ms, context.sample)
 
 
 class Loads:
@@ -131,6 +154,7 @@ class Loads:
         utilization = parts["gpu.utilization.gpu"]
         self._low = _share(utilization, utilization <= _LOW_PERCENT)
         self._high = _share(utilization, utilization >= _HIGH_PERCENT)
+        self._coverage = np.isfinite(utilization).mean(axis=1)
         flags = np.nan_to_num(parts[_FLAGS]).astype(np.int64)
         self._flags = np.bitwise_or.reduce(flags, axis=1)
         self._shares = {name: _share(parts[_FLAGS], (flags & bits) != 0) for name, bits in _FLAG_SHARES.items()}
@@ -141,6 +165,7 @@ class Loads:
         values: dict[str, Any] = {name: _at(self._means[metric], index) for metric, name in _MEANS.items()}
         values |= {name: _at(share, index) for name, share in self._shares.items()}
         values |= {"low_share": _at(self._low, index), "high_share": _at(self._high, index)}
+        values["coverage"] = _at(self._coverage, index)
         values["flags"] = int(self._flags[index])
         watts = _at(self._means["gpu.power.current_watts"], index)
         limit, link = gpu.values.get("gpu.power.max_watts"), gpu.values.get("gpu.pcie.bandwidth_gbps")
