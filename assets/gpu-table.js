@@ -38,7 +38,14 @@
     const name = make("a", "row-name", head);
     name.dataset.openGpu = String(index);
     const model = make("span", "row-model", head);
-    const state = make("span", "state", addCell(row, "state"));
+    const stateCell = addCell(row, "state");
+    const state = make("span", "state", stateCell);
+    const wait = make("button", "row-watch", stateCell);
+    Object.assign(wait, { type: "button", title: "Tell me when it is free" });
+    make("span", "icon icon-bell", wait);
+    wait.setAttribute("aria-label", `Tell me when GPU ${index} is free`);
+    wait.setAttribute("aria-haspopup", "dialog");
+    wait.dataset.watchGpu = String(index);
     const use = addCell(row, "utilization", "numeric");
     const spark = make("span", "row-spark", use);
     spark.setAttribute("role", "img");

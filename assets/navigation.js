@@ -34,7 +34,7 @@
   // `data-page-link` names a page, `data-go` is an address, `data-open-gpu` the index of a GPU.
   document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-page-link], [data-go], [data-open-gpu]");
-    if (!link || !isPlainClick(event)) return;
+    if (!link || !isPlainClick(event) || event.target.closest("[data-watch-gpu], [data-watch-pid]")) return;
     event.preventDefault();
     const { pageLink, go, openGpu } = link.dataset;
     if (openGpu) dashtop.openGpu(openGpu);

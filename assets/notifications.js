@@ -14,6 +14,7 @@
   const EPISODE_TOLERANCE_MS = MINUTE_MS; // as in app/dashtop/alerts/identity.py
   const REPEAT_MS = { critical: 4 * HOUR_MS, warning: 24 * HOUR_MS, info: Infinity };
   const MAX_TOLD = 200;
+  const MAX_WATCH_MS = 7 * 24 * HOUR_MS; // as in app/dashtop/web/api/alerts.py
   const SEVERITIES = { info: "All alerts", warning: "Warnings and critical alerts", critical: "Critical alerts only" };
   const RANKS = Object.keys(SEVERITIES);
   const DEFAULTS = { on: false, severity: "warning" };
@@ -66,7 +67,15 @@
     return "";
   }
 
-  const isOn = () => choice().on && !findObstacle() && Notification.permission === "granted";
+  const isAllowed = () => !findObstacle() && Notification.permission === "granted";
+  const isOn = () => choice().on && isAllowed();
+
+  // Asks for permission; throws an Error that says why there is none.
+  async function allow() {
+    const obstacle = findObstacle();
+    if (obstacle) throw new Error(obstacle);
+    if ((await Notification.requestPermission()) !== "granted") throw new Error(findObstacle() || "The browser does not allow notifications.");
+  }
 
   // --- showing ------------------------------------------------------------------------------------------------
 
@@ -118,6 +127,27 @@
     else consider(alert);
   }
 
+  // --- watches ------------------------------------------------------------------------------------------------
+
+  // Those of this browser: {id: when it began to wait}.
+  function ownWatches() {
+    return Object.fromEntries(Object.entries(read("watches")).filter(([, since]) => Date.now() - since < MAX_WATCH_MS));
+  }
+
+  function expect(id) {
+    store("watches", { ...ownWatches(), [id]: Date.now() });
+    follow();
+  }
+
+  function receiveWatch({ id, met, kind, gpu_uuid: gpu, text }) {
+    const { [id]: isOwn, ...others } = ownWatches();
+    if (!isOwn || met === null || !isAllowed()) return;
+    store("watches", others);
+    const address = kind === "gpu_free" ? `?page=gpus&view=single&gpu=${gpu}` : "?page=processes";
+    show({ id: `watch ${id}`, title: kind === "gpu_free" ? "Free" : "Ended", text, address });
+    follow();
+  }
+
   // What has ended while nobody listened.
   function closeEnded() {
     close((tag) => /^[0-9a-f]{16}$/.test(tag) && !active.has(tag));
@@ -128,11 +158,16 @@
   let waiting = null; // AbortController of the request of the lock
   let leave = null; // gives the lock back
 
+  async function ask(path) {
+    const answer = await fetch(dashtop.viewRequest.url(`api/v1/system/${path}`), { signal: AbortSignal.timeout(RETRY_MS / 2) });
+    return answer.ok ? answer.json() : null;
+  }
+
   // Where the stream is refused: it is one of the few that the server has.
   async function askOnce() {
-    const answer = await fetch(dashtop.viewRequest.url("api/v1/system/alerts?state=firing,recovering"), { signal: AbortSignal.timeout(RETRY_MS / 2) });
-    if (!answer.ok) return;
-    const alerts = await answer.json();
+    const [alerts, watches] = await Promise.all(["alerts?state=firing,recovering", "watches"].map(ask));
+    if (!alerts || !watches) return;
+    watches.forEach(receiveWatch);
     active.clear();
     alerts.forEach(receive);
     closeEnded();
@@ -144,6 +179,7 @@
     const connect = () => {
       stream = new EventSource(dashtop.viewRequest.url("api/v1/system/stream?alerts=only"));
       stream.addEventListener("alert", ({ data }) => receive(JSON.parse(data)));
+      stream.addEventListener("watch", ({ data }) => receiveWatch(JSON.parse(data)));
       stream.addEventListener("open", () => {
         active.clear();
         clearTimeout(timer);
@@ -176,13 +212,15 @@
     });
   }
 
+  const isListening = () => isOn() || (isAllowed() && Object.keys(ownWatches()).length > 0);
+
   function follow() {
-    if (isOn() && !waiting) {
+    if (isListening() && !waiting) {
       waiting = new AbortController();
       navigator.locks.request(`dashtop.notifications:${scope()}`, { signal: waiting.signal }, hold).catch((error) => {
         if (error.name !== "AbortError") throw error;
       });
-    } else if (!isOn() && waiting) {
+    } else if (!isListening() && waiting) {
       if (leave) leave();
       else waiting.abort();
       waiting = null;
@@ -231,7 +269,7 @@
 
   function paint() {
     const row = document.querySelector("[data-this-browser]");
-    if (!row || document.documentElement.dataset.page !== "alerts") return; // reading the permission takes milliseconds
+    if (!row || !row.closest(".panel").offsetParent) return; // reading the permission takes milliseconds
     if (!row.firstChild) build(row);
     const obstacle = findObstacle();
     write(row.querySelector(".alert-note"), describe(obstacle));
@@ -256,7 +294,7 @@
   }
 
   window.addEventListener("storage", ({ key }) => {
-    if (!isStarted || isFramed || !key || !key.startsWith("dashtop.notifications:")) return;
+    if (!isStarted || isFramed || !key || !/^dashtop\.(notifications|watches):/.test(key)) return;
     paint();
     follow();
   });
@@ -265,5 +303,6 @@
       if (data.type === "open") dashtop.settings.set(Object.fromEntries(new URLSearchParams(data.address)));
     });
   }
+  dashtop.notifications = { obstacle: findObstacle, allow, expect };
   painters.push(start);
 })();

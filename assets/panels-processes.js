@@ -214,6 +214,8 @@
         if (column.key === GPUS) addToggle(cell, "shares-button");
         if (column.key !== NAME) continue;
         for (const name of ["process-name", "process-type", "idle-mark"]) parts.make("span", name, cell);
+        const menu = addToggle(cell, "process-menu");
+        menu.setAttribute("aria-haspopup", "dialog");
       }
     },
     group(row, columns) {
@@ -249,11 +251,16 @@
   }
 
   function paintName(cell, process) {
-    const [, type, idle] = cell.children;
+    const [, type, idle, menu] = cell.children;
     parts.write(type, process.type);
     setTitle(type, process.type.split("+").map((letter) => TYPES[letter] || letter).join(", "));
-    parts.write(idle, process.idle_minutes ? `idle ${formatDuration(process.idle_minutes * 60_000)}` : "");
-    setTitle(idle, process.idle_minutes ? "Holds GPU memory, 0 % SM utilization" : "");
+    const idleText = process.idle_minutes ? `idle ${formatDuration(process.idle_minutes * 60_000)}` : "";
+    parts.write(idle, process.service ? "service" : idleText);
+    setTitle(idle, process.service ? "May hold GPU memory without computing" : idleText && "Holds GPU memory, 0 % SM utilization");
+    if (!menu) return; // a process that has ended
+    menu.hidden = snapshot.is_past;
+    menu.dataset.watchPid = String(process.pid);
+    menu.setAttribute("aria-label", `Actions for ${process.name || "process"}, PID ${process.pid}`);
   }
 
   function paintUnfoldButton(cell, process) {

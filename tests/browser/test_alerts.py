@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fake_nvml.fixtures import WorldFactory
+    from tests.fake_nvml.world import World
     from tests.processes import Running
 
 
@@ -92,6 +93,27 @@ def wait_for_notifications(tab: BrowserTab, count: int) -> list[dict[str, Any]]:
     return found
 
 
+def wait_for_the_end_of_a_process(tab: BrowserTab, server: Running, world: World) -> dict[str, Any]:
+    """Have the tab be told when the processes on GPU 4 end; return the notification."""
+    tab.open(f"{server.url}?page=gpus&gpu={world.gpu(4)['uuid']}")
+    tab.page.locator("[data-processes] .process-menu").first.click()
+    assert tab.text("#watch-title").startswith("Process · PID ")
+    tab.page.keyboard.press("Enter")  # tell this browser
+    tab.wait_until("() => !document.querySelector('.watch-dialog').open")
+    world.set(4, "processes", []).save()
+
+    def find() -> list[dict[str, Any]]:
+        return [each for each in tab.page.evaluate(NOTIFICATIONS) if "watch" in each["tag"]]
+
+    (ended,) = eventually(find, 30)
+    assert ended["title"].startswith("Ended · ")
+    assert ended["body"].endswith("has ended, or holds no GPU memory any more.")
+    tab.page.click("#alert-bell")
+    tab.wait_until("() => document.querySelector('[data-watches] .alert-note')?.textContent.startsWith('At')")
+    tab.page.click("[data-watches] >> text=Remove")
+    return ended  # type: ignore[no-any-return]
+
+
 def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
     nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab], tmp_path: Path
 ) -> None:
@@ -130,10 +152,12 @@ def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
             assert second["body"].startswith("GPU 5"), "GPU 3 was told before the restart"
 
             tab.page.close()  # the other tab goes on
+            ended = wait_for_the_end_of_a_process(other, again, world)
             world.add_event(6, "xid", 79).save()
-            wait_for_notifications(other, 2)
+            wait_for_notifications(other, 3)
             other.page.evaluate(ACKNOWLEDGE_ALL)
-            wait_for_notifications(other, 0)
+            (left,) = wait_for_notifications(other, 1)
+            assert left == ended
             other.page.click("[data-this-browser] >> text=Turn off")
             eventually(lambda: other.page.evaluate(locks) == 0)
             assert again.process.poll() is None

@@ -125,3 +125,28 @@ def test_a_process_on_two_gpus_unfolds_and_one_that_ends_moves_below(
 
 def row_name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+
+
+def test_a_process_is_marked_as_a_service_and_unmarked(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab().open(f"{demo.url}?page=processes")
+    name = tab.page.locator("[data-all-processes] .process-row").first
+    name.wait_for()
+    pid = name.get_attribute("data-pid")
+    row = tab.page.locator(f"[data-all-processes] .process-row[data-pid='{pid}']").first
+    row.locator(".process-menu").focus()
+    tab.page.keyboard.press("Enter")
+    assert f"PID {pid}" in tab.text("#watch-title")
+    tab.page.click("text=This is a service")
+    row.locator(".idle-mark:text-is('service')").wait_for()
+    tab.page.click("#alert-bell")
+    tab.page.wait_for_selector("[data-services] .alert-text")
+    tab.page.go_back()
+    row.locator(".process-menu").click()
+    tab.page.click("text=No longer a service")
+    row.locator(".idle-mark:text-is('service')").wait_for(state="detached")
+    row.locator(".process-menu").click()
+    assert tab.page.locator(".watch-dialog").is_visible()
+    tab.page.keyboard.press("Escape")
+    assert not tab.page.locator(".watch-dialog").is_visible()
+    assert tab.page.evaluate("document.activeElement.className") == "process-menu", "the focus returns"
+    assert tab.errors == []

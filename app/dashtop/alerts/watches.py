@@ -79,6 +79,11 @@ def _has_processes(gpu: Gpu) -> bool:
     return gpu.state is None and PROCESSES not in gpu.unavailable
 
 
+def describe_wish(watch: Watch) -> str:
+    """Return what the watch waits for."""
+    return f"{watch.subject}: when it is free" if watch.kind is WatchKind.GPU_FREE else f"{watch.subject}: when it ends"
+
+
 def describe(watch: Watch) -> str:
     """Return what has happened when the watch is met."""
     if watch.kind is WatchKind.GPU_FREE:

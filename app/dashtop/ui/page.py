@@ -63,6 +63,7 @@ SCRIPTS: Final = (
     "time-span.js",
     "navigation.js",
     "notifications.js",
+    "watches.js",
     "panel-order.js",
     "arrange.js",
     "settings.js",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from dashtop.alerts.rules import EVENT_RULES, RULES
+from dashtop.alerts.watches import describe, describe_wish
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
 from dashtop.model.timerange import DAY_MS
@@ -74,6 +75,12 @@ def bell_data(context: PanelContext) -> dict[str, Any]:
     return {"alert_count": {"count": len(found), "worst": found[0].severity.value if found else ""}}
 
 
+def bell_parts(context: PanelContext) -> list[Part]:
+    """Return the part "channel_names": the channels that a watch can tell (assets/watches.js)."""
+    names = [channel.name for channel in context.services.alerts.channels()]
+    return [Part("channel_names", calculate_version(repr(names)), lambda: names)]
+
+
 # --- page -------------------------------------------------------------------------------------------------------------
 
 
@@ -116,8 +123,19 @@ def log_parts(context: PanelContext) -> list[Part]:
 
 
 def silences_data(context: PanelContext) -> dict[str, Any]:
-    """Add `silences`."""
+    """Add `silences` and `services`."""
     return {
+        "services": [
+            {
+                "id": service.id,
+                "name": service.name,
+                "user": service.owner,
+                "container": service.container,
+                "since": service.time_ms,
+                "by": service.author,
+            }
+            for service in context.services.alerts.services()
+        ],
         "silences": [
             {
                 "id": silence.id,
@@ -129,13 +147,23 @@ def silences_data(context: PanelContext) -> dict[str, Any]:
                 "by": silence.author,
             }
             for silence in context.services.alerts.silences()
-        ]
+        ],
     }
 
 
 def notifications_data(context: PanelContext) -> dict[str, Any]:
-    """Add `channels`."""
+    """Add `channels` and `watches`."""
     return {
+        "watches": [
+            {
+                "id": watch.id,
+                "text": describe_wish(watch) if watch.met_ms is None else describe(watch),
+                "channel": watch.channel,
+                "until": watch.until_ms,
+                "met": watch.met_ms,
+            }
+            for watch in context.services.alerts.watches()
+        ],
         "channels": [
             {
                 "name": channel.name,
@@ -145,7 +173,7 @@ def notifications_data(context: PanelContext) -> dict[str, Any]:
                 "pending": channel.pending_count,
             }
             for channel in context.services.alerts.channels()
-        ]
+        ],
     }
 
 
@@ -187,9 +215,19 @@ def silences_layout(_services: Services) -> Component:
     body = [
         html.Ul(className="alert-list", **attributes(data_silences="")),
         html.P(className="table-empty", **attributes(data_silences_empty="")),
+        _list_of("Services", data_services=""),
         rules,
     ]
     return card("Silences", body, id=ids.PANEL_SILENCES, class_name="full-width")
+
+
+def _list_of(title: str, **name: str) -> Component:
+    """Return a list with a heading, hidden while it is empty (assets/watches.js)."""
+    return html.Div(
+        [html.H3(title, className="card-title"), html.Ul(className="alert-list", **attributes(**name))],
+        className="alert-group",
+        hidden=True,
+    )
 
 
 def notifications_layout(_services: Services) -> Component:
@@ -198,6 +236,7 @@ def notifications_layout(_services: Services) -> Component:
         html.Div(className="alert-item", **attributes(data_this_browser="")),
         html.Ul(className="alert-list", **attributes(data_channels="")),
         html.P(className="table-empty", **attributes(data_channels_empty="")),
+        _list_of("Watches", data_watches=""),
     ]
     return card("Notifications", body, id=ids.PANEL_NOTIFICATIONS, class_name="full-width")
 
@@ -208,7 +247,7 @@ def _describe_rule(rule: Any) -> str:
 
 
 PANELS: Final = (
-    Panel(section=Section.BUTTONS, layout=bell_layout, live_data=bell_data),
+    Panel(section=Section.BUTTONS, layout=bell_layout, live_data=bell_data, parts=bell_parts),
     Panel(section=Section.ALERTS, id=ids.PANEL_ALERTS, layout=firing_layout, live_data=firing_data),
     Panel(section=Section.ALERTS, id=ids.PANEL_ALERT_LOG, layout=log_layout, parts=log_parts),
     Panel(

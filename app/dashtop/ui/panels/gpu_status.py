@@ -44,6 +44,13 @@ def heading_layout(_services: Services) -> Component:
             html.Span(className="holder", **attributes(data_text="gpu.holder")),
             html.Span(className="throttle", **attributes(data_text="gpu.throttle", data_throttle="")),
             html.Span(className="gpu-age", **attributes(data_text="gpuAge")),
+            html.Button(
+                "Tell me when free",
+                type="button",
+                className="btn btn-sm watch-button",
+                hidden=True,
+                **attributes(data_watch_gpu="", aria_haspopup="dialog"),
+            ),
             html.P(
                 [
                     html.Span(**attributes(data_text="gpu.state")),

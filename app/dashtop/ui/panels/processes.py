@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dash.development.base_component import Component
 
-    from dashtop.model.ports import Services
+    from dashtop.model.ports import Alerts, Services
     from dashtop.model.sample import Gpu, GpuProcess, ProcessSpan, Sample
     from dashtop.ui.panels.base import PanelContext
 
@@ -52,11 +52,15 @@ _UNNAMED: Final = "The process has ended, or the operating system does not show 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A process with the sums of its GPUs. `by_gpu`: the index of each GPU, and the process as it is on that GPU."""
+    """A process with the sums of its GPUs. `by_gpu`: the index of each GPU, and the process as it is on that GPU.
+
+    `service`: the id of the service that it is, if any.
+    """
 
     process: GpuProcess
     by_gpu: tuple[tuple[int, GpuProcess], ...]
     time_ms: int
+    service: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,7 @@ FIELDS: Final = (
     Field("started_ms", _STARTED, "Elapsed", "Time since the process started", "elapsed"),
     _FOREIGN_FIELD,
     _UNNAMED_FIELD,
+    Field("service", attrgetter("service")),
     Field("idle_minutes", _count_idle_minutes, format="idle"),
     Field("shares", _list_shares, format="shares", of_all_gpus=True),
 )
@@ -284,7 +289,8 @@ def live_data(context: PanelContext) -> dict[str, Any]:
     gpu, time_ms = context.gpu, context.sample.time_ms
     processes = gpu.processes if gpu is not None else ()
     rows = [ProcessRow(process, ((gpu.device.index, process),), time_ms) for process in processes] if gpu else []
-    facts, loads = _encode(_select_largest(rows, MAX_ROWS), [field for field in FIELDS if not field.of_all_gpus])
+    largest = _mark_services(_select_largest(rows, MAX_ROWS), context.services.alerts)
+    facts, loads = _encode(largest, [field for field in FIELDS if not field.of_all_gpus])
     used = None if gpu is None or gpu.device.shares_host_memory else gpu.values.get("gpu.memory.used_gb")
     return {
         "processes": facts,
@@ -296,13 +302,13 @@ def live_data(context: PanelContext) -> dict[str, Any]:
 
 def all_live_data(context: PanelContext) -> dict[str, Any]:
     """Add the processes of all GPUs, a row for each pid, as `live_data` does; built once for all viewers."""
-    sample = context.sample
-    return context.cache.get_or_create_for_sample(sample, "processes", lambda: _build_all(sample))
+    sample, alerts = context.sample, context.services.alerts
+    return context.cache.get_or_create_for_sample(sample, "processes", lambda: _build_all(sample, alerts))
 
 
-def _build_all(sample: Sample) -> dict[str, Any]:
+def _build_all(sample: Sample, alerts: Alerts) -> dict[str, Any]:
     rows = list_rows(sample)
-    facts, loads = _encode(_select_largest(rows, MAX_ALL_ROWS), FIELDS)
+    facts, loads = _encode(_mark_services(_select_largest(rows, MAX_ALL_ROWS), alerts), FIELDS)
     return {
         "all_processes": facts,
         "all_process_loads": loads,
@@ -336,6 +342,16 @@ def _add(values: Iterable[Any]) -> Any:
     """Return the sum of the known values, None if there is none."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def _mark_services(rows: list[ProcessRow], alerts: Alerts) -> list[ProcessRow]:
+    """Return the rows with the service that each process is."""
+    if not alerts.services():
+        return rows
+    found = [alerts.find_service(row.process.info) for row in rows]
+    return [
+        row if service is None else replace(row, service=service.id) for row, service in zip(rows, found, strict=True)
+    ]
 
 
 def _select_largest(rows: Sequence[ProcessRow], count: int) -> list[ProcessRow]:

@@ -149,10 +149,8 @@ def add_watch(context: Context, _params: Params, body: WatchBody) -> Response:
     kind, now_ms = WatchKind(body.kind), context.services.clock.now_ms()
     started_ms: int | None = None
     if kind is WatchKind.GPU_FREE:
-        found = next((each for each in context.get_sample().gpus if each.device.uuid == body.gpu_uuid), None)
-        if found is None:
-            raise NotFound("There is no GPU with this UUID.")
-        gpu, subject = found, f"GPU {found.device.index} ({found.device.name})"
+        gpu = _find_gpu(context, body.gpu_uuid or "")
+        subject = f"GPU {gpu.device.index} ({gpu.device.name})"
     else:
         if body.pid is None:
             raise UnprocessableEntity("pid: is required for process_end.")
@@ -183,6 +181,14 @@ def remove_watch(context: Context, params: WatchParams) -> Response:
     if not context.services.alerts.remove_watch(params.watch_id):
         raise NotFound("There is no watch with this id.")
     return Response(status=204)
+
+
+def _find_gpu(context: Context, uuid: str) -> Gpu:
+    """Return the GPU whose UUID begins so. Raise NotFound unless there is exactly one."""
+    found = [gpu for gpu in context.get_sample().gpus if uuid and gpu.device.uuid.startswith(uuid)]
+    if len(found) != 1:
+        raise NotFound("There is no GPU with this UUID.")
+    return found[0]
 
 
 def _find_process(context: Context, pid: int, started_ms: int | None) -> tuple[GpuProcess, Gpu]:

@@ -358,7 +358,9 @@ class WatchBody(Body):
     """What to wait for, and which channel to tell."""
 
     kind: Annotated[Literal["gpu_free", "process_end"], Field(description="What is waited for.")]
-    gpu_uuid: Annotated[str | None, Field(max_length=100, description="The GPU, for gpu_free.")] = None
+    gpu_uuid: Annotated[
+        str | None, Field(max_length=100, description="UUID of the GPU, or its beginning, for gpu_free.")
+    ] = None
     pid: Annotated[int | None, Field(ge=1, le=2**31, description="The process, for process_end.")] = None
     started: Annotated[int | None, Field(description="When the process started, in ms since 1970.")] = None
     channel: Annotated[
