@@ -6,11 +6,13 @@
   const dashtop = window.dashtop;
   const { settings, times, units, parts } = dashtop;
   const touchScreen = window.matchMedia("(pointer: coarse)");
-  const hidden = new Set(); // "chart metric"
   const figures = {};
   const listeners = []; // functions of the id of a chart with a new figure
   const PLOT_OPTIONS = { displayModeBar: false, responsive: true, showTips: false, scrollZoom: false, doubleClick: false };
   let newestRecorded = null;
+
+  // Hidden lines are in the address: "chart~metric".
+  const isHidden = (chart, metric) => settings.list("lines").includes(`${chart}~${metric}`);
 
   const plots = () => [...document.querySelectorAll(".js-plotly-plot")];
 
@@ -37,7 +39,7 @@
   function show(chart) {
     if (!figures[chart]) return;
     const figure = convertTimes(units.convertFigure(figures[chart]));
-    const data = figure.data.map((trace) => ({ ...trace, visible: !hidden.has(`${chart} ${trace.legendgroup}`) }));
+    const data = figure.data.map((trace) => ({ ...trace, visible: !isHidden(chart, trace.legendgroup) }));
     // On a touch screen a finger that moves over a chart scrolls the page.
     const layout = touchScreen.matches ? { ...figure.layout, dragmode: false } : figure.layout;
     plotFigure(chart, { data, layout });
@@ -117,14 +119,28 @@
     if (event.target.closest("#zoom-reset")) resetZoom();
     const item = event.target.closest("[data-line]");
     if (!item) return;
-    const chart = item.closest(".panel").querySelector("[id^='chart-']").id;
-    const line = `${chart} ${item.dataset.line}`;
-    if (!hidden.delete(line)) hidden.add(line);
-    item.setAttribute("aria-pressed", String(!hidden.has(line)));
-    show(chart);
+    const chart = chartOf(item);
+    const line = `${chart}~${item.dataset.line}`;
+    const others = settings.list("lines").filter((each) => each !== line);
+    settings.set({ lines: (isHidden(chart, item.dataset.line) ? others : [...others, line]).join() });
   });
 
-  dashtop.painters.push(listen);
+  const chartOf = (item) => item.closest(".panel").querySelector("[id^='chart-']").id;
+
+  function markLegend() {
+    for (const item of document.querySelectorAll("[data-line]")) {
+      const pressed = String(!isHidden(chartOf(item), item.dataset.line));
+      if (item.getAttribute("aria-pressed") !== pressed) item.setAttribute("aria-pressed", pressed);
+    }
+  }
+
+  settings.onChange((names) => {
+    if (!names.includes("lines")) return;
+    markLegend();
+    Object.keys(figures).forEach(show);
+  });
+
+  dashtop.painters.push(listen, markLegend);
   dashtop.charts = {
     draw,
     redraw() {
@@ -136,7 +152,7 @@
     // The figure of a chart as the server has sent it: in the units of the server, times in epoch milliseconds.
     figure: (chart) => figures[chart],
     // The lines of a chart: [{meta, colour, x0, dx, rows: [mean, lowest, highest][]}].
-    lines: (chart) => readLines(figures[chart]).filter(({ metric }) => !hidden.has(`${chart} ${metric}`)),
+    lines: (chart) => readLines(figures[chart]).filter(({ metric }) => !isHidden(chart, metric)),
     forget(chart) {
       delete figures[chart];
       dashtop.storeDelta.forget(chart);

@@ -75,10 +75,10 @@
     write(item.querySelector(".problem-advice"), problem.advice);
   }
 
-  // What the machine consists of: "8 GPUs, host, history".
+  // What the machine consists of: "8 GPUs, host and history".
   function describeHealthy({ devices, notice }) {
-    const gpus = devices.length ? count(devices.length, "GPU") : (notice && notice.title) || "no GPU";
-    return `${gpus}, host and history`;
+    if (devices.length) return `${count(devices.length, "GPU")}, host and history`;
+    return `Host and history · ${(notice && notice.title) || "No GPU detected"}`;
   }
 
   function paintHealth(snapshot) {
@@ -139,20 +139,27 @@
     const { vram, hottest } = describeTotals(totals);
     const usable = totals.free + totals.idle_held + totals.busy;
     const texts = { free: `${totals.free} of ${usable} free`, vram: vram.slice(0, 2).join(""), hottest: `${hottest[0]} ${dashtop.units.convert(null, "°C").symbol}` };
-    for (const element of bar.querySelectorAll("[data-total]")) write(element, texts[element.dataset.total]);
+    for (const element of bar.querySelectorAll("[data-total]")) {
+      write(element, texts[element.dataset.total]);
+      element.parentElement.hidden = texts[element.dataset.total].startsWith(NONE);
+    }
   };
 
   function paintTotals(snapshot) {
     const [totals] = snapshot.totals || [];
     if (!totals) return;
     const described = describeTotals(totals);
+    // The memory of GPUs that have none of their own is the host's.
+    if (snapshot.devices.length && snapshot.devices.every((device) => device.shares_host_memory)) described.vram = [NONE, " shared with host", null];
     for (const tile of document.querySelectorAll("[data-tile]")) {
       const [number, rest, percent, level] = described[tile.dataset.tile];
       write(tile.querySelector(".number"), number);
       write(tile.querySelector(".tile-rest"), rest);
       tile.classList.toggle("is-zero", number === "0");
       const bar = tile.querySelector(".bar");
-      if (bar) parts.fill(bar, percent, level || "");
+      if (!bar) continue;
+      parts.fill(bar, percent, level || "");
+      bar.classList.toggle("is-unknown", bar.getAttribute("aria-valuenow") === null);
     }
     const usable = totals.free + totals.idle_held + totals.busy;
     for (const element of document.querySelectorAll("[data-free-count]")) {

@@ -26,16 +26,24 @@
     return zoom.map((edge) => `${dashtop.times.date(edge)} ${dashtop.times.time(edge)}`).join(" to ");
   }
 
+  // The page of one GPU exports that GPU, the others all of them.
+  function showsAllGpus() {
+    const { gpu: gpus, page, view } = document.documentElement.dataset;
+    return gpus === "many" && !(page === "gpus" && view === "single");
+  }
+
   function updateLinks() {
     const query = new URLSearchParams();
     const when = addTimeRange(query);
-    if (gpu !== null) query.set("gpu_id", String(gpu));
+    const ofAll = showsAllGpus();
+    if (ofAll) query.set("gpu", "all");
+    else if (gpu !== null) query.set("gpu_id", String(gpu));
     const lines = findVisibleMetrics();
     const all = document.getElementById("export-all");
     all.disabled = lines.length === 0;
     if (!all.checked && lines.length) query.set("metrics", lines.join());
     const what = query.has("metrics") ? `${lines.length} ${lines.length === 1 ? "metric" : "metrics"}` : "all metrics";
-    dashtop.parts.write(findMenu().querySelector("[data-export-summary]"), `${when}, ${gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
+    dashtop.parts.write(findMenu().querySelector("[data-export-summary]"), `${when}, ${ofAll ? "all GPUs and the host" : gpu === null ? "the host" : `GPU ${gpu} and the host`}, ${what}`);
     for (const link of findMenu().querySelectorAll("[data-format]")) {
       query.set("format", link.dataset.format);
       link.href = `${dashtop.viewRequest.url("api/v1/system/export")}?${query}`;

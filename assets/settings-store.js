@@ -42,6 +42,7 @@
     event_gpu: [matches(/^\d{1,4}$/), ""],
     event_severity: [isNameList, ""],
     event_kind: [isNameList, ""],
+    lines: [matches(/^[a-z0-9-]{1,60}~[a-z0-9._]{1,60}(,[a-z0-9-]{1,60}~[a-z0-9._]{1,60}){0,40}$/), ""],
     charts: [matches(/^[a-z0-9._]{1,60}(,[a-z0-9._]{1,60}){0,11}$/), ""],
     details: [oneOf("open", "closed"), "closed"],
     bars: [oneOf("plain", "load"), "plain"],
@@ -50,7 +51,7 @@
   // A link names these even if they have their defaults: whoever opens it may have other settings.
   const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
   // Not kept in storage: where a visit begins does not depend on where the last one ended.
-  const ONLY_IN_ADDRESS = ["page", "from", "to", "sort", "process_search", "process_only", "event_gpu", "event_severity", "event_kind"];
+  const ONLY_IN_ADDRESS = ["page", "from", "to", "sort", "lines", "process_search", "process_only", "event_gpu", "event_severity", "event_kind"];
   // Not in the address: a link would make its reader somebody else.
   const NOT_IN_ADDRESS = ["me"];
   // Choices in panels, which the server needs to build their data.

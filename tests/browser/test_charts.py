@@ -161,8 +161,33 @@ def test_a_hidden_line_stays_hidden(shared_tab: BrowserTab) -> None:
     shared_tab.wait_until(f"before => ({newest})() > before", shared_tab.page.evaluate(newest))
     assert set(shared_tab.page.evaluate(drawn)) == {"gpu.pcie.rx_mbps"}
     assert item.get_attribute("aria-pressed") == "false"
+    assert "lines=chart-pcie%7Egpu.pcie.tx_mbps" in shared_tab.page.url
+    shared_tab.page.reload()
+    shared_tab.wait_for_state("live")
+    shared_tab.page.locator("#chart-pcie .scatterlayer .trace").first.wait_for(state="attached")
+    shared_tab.wait_until(f"() => !({drawn})().includes('gpu.pcie.tx_mbps')")
+    assert item.get_attribute("aria-pressed") == "false"
     item.click()
     shared_tab.wait_until(f"() => ({drawn})().includes('gpu.pcie.tx_mbps')")
+
+
+def test_a_printed_page_has_charts_as_wide_as_the_sheet(shared_tab: BrowserTab) -> None:
+    fits = """() => [...document.querySelectorAll('.trends .chart')].every(chart => !chart.offsetParent
+      || !chart.querySelector('.main-svg') || chart.querySelector('.main-svg').clientWidth === chart.clientWidth)"""
+    wide = shared_tab.page.locator("#panel-chart-power").bounding_box()
+    assert wide is not None
+    shared_tab.page.emulate_media(media="print")
+    shared_tab.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    shared_tab.wait_until(fits)
+    assert shared_tab.page.evaluate("document.querySelector('.section-history > .trends').clientWidth") == 700
+    note = shared_tab.text(".print-note")
+    assert re.search(r" · \d{4}-\d\d-\d\d \d\d:\d\d:\d\d · last 1 h · \S+$", note)
+    assert shared_tab.page.locator(".header").is_hidden()
+    shared_tab.page.emulate_media(media="screen")
+    shared_tab.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    shared_tab.wait_until(fits)
+    assert shared_tab.page.locator("#panel-chart-power").bounding_box() == wide
+    assert shared_tab.page.locator(".print-note").is_hidden()
 
 
 def test_any_metric_can_be_charted(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:

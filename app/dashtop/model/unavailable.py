@@ -110,7 +110,7 @@ class UnavailableReason(Enum):
         fix=Fix.LOAD_DRIVER,
     )
     NO_DEVICE = _Fault(text="no NVIDIA GPU was found", scope=Scope.DRIVER, http_status=503, fix=Fix.RESCAN_BUS)
-    DISABLED = _Fault(text="disabled in the settings", scope=Scope.DRIVER, http_status=503)
+    DISABLED = _Fault(text="dashtop was started with --no-gpu", scope=Scope.DRIVER, http_status=503)
     STARTING = _Fault(text="waiting for the first reading", scope=Scope.DRIVER, http_status=503, retry_after_s=0.0)
     INITIALIZING = _Fault(text="initializing the driver", scope=Scope.DRIVER, http_status=503, retry_after_s=0.0)
     DRIVER_MISMATCH = _failure(

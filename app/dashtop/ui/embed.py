@@ -73,7 +73,7 @@ _STYLE: Final = (
 # Painted with the rest of the page (assets/live-values.js).
 _CAPTION: Final = (
     '<h2 class="embed-caption"><span data-text="gpuIndex"></span> <span data-text="gpuName"></span> '
-    '<span data-text="gpu.part"></span></h2>'
+    '<span data-text="gpu.part"></span> ({})</h2>'
 )
 
 
@@ -120,10 +120,13 @@ def register(app: Dash, services: Services, panels: Mapping[str, str], *, url_pr
 
 def _build_head(name: str, title: str) -> str:
     """Return the headings above a panel: its title, which only screen readers need, and its GPU or the host."""
-    host = f'<h2 class="visually-hidden">{escape(platform.node())}</h2>'
+    node = escape(platform.node())
+    host = f'<h2 class="visually-hidden">{node}</h2>'
     # The status bar is in the header of the page, so that nothing of <main> is left.
     landmark = "main" if _SPECIAL_PANELS.get(name) == ids.COMPACT_STATUS else "section"
-    headings = f'<h1 class="visually-hidden">{escape(title)}</h1>{host if name in _OF_ALL_GPUS else _CAPTION}'
+    headings = (
+        f'<h1 class="visually-hidden">{escape(title)}</h1>{host if name in _OF_ALL_GPUS else _CAPTION.format(node)}'
+    )
     return f'<{landmark} aria-label="Panel">{headings}</{landmark}>'
 
 

@@ -69,6 +69,7 @@ SCRIPTS: Final = (
     "settings.js",
     "settings-export.js",
     "help-menu.js",
+    "print.js",
     "compact.js",
 )
 _ICON: Final = "icon.svg"

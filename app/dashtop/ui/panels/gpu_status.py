@@ -21,6 +21,7 @@ from dashtop.ui.components import attributes, find_metrics, ratio, value
 from dashtop.ui.gpu_state import Occupancy, classify_gpus, read_states
 from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals
 from dashtop.ui.panels.base import Panel, Section
+from dashtop.ui.parts import Table
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -232,10 +233,22 @@ def register_compact(app: Dash, services: Services) -> None:
 
 
 def compact_data(context: PanelContext) -> dict[str, Any]:
-    """Add the error of the status line, the MIG parent, which embedded panels name, and what the title says."""
+    """Add the error of the status line, the MIG parent, which embedded panels name, and what the title says.
+
+    Also the totals, which the header shows on pages that are not about the chosen GPU.
+    """
     sample, gpu = context.sample, context.gpu
     part = describe_mig_instance(sample, gpu) if gpu is not None else ""
-    return {"status": build_status(context), "texts": {"gpu.error": _describe_error(sample, gpu), "gpu.part": part}}
+    data = {"status": build_status(context), "texts": {"gpu.error": _describe_error(sample, gpu), "gpu.part": part}}
+    return data if context.request.is_visible(ids.GPU_HEADING) else data | {"totals": _read_totals(context)}
+
+
+def _read_totals(context: PanelContext) -> Table:
+    sample = context.sample
+    row = context.cache.get_or_create(
+        f"totals|{sample.sequence}|{sample.time_ms}", lambda: build_totals(sample, classify_gpus(sample))
+    )
+    return Table(TOTAL_COLUMNS, [row])
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:
