@@ -1,4 +1,4 @@
-"""Paths of prometheus, promtool, nginx and openssl: from PATH, else unpacked from the Debian package.
+"""Paths of prometheus, promtool, alertmanager, nginx and openssl: from PATH, else unpacked from the Debian package.
 
 The package is not installed: that would start services and leave them running.
 """
@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "nginx": "nginx", "openssl": "openssl"}
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "nginx": "nginx",
+    "openssl": "openssl",
+}
 
 
 def program(name: str) -> str:

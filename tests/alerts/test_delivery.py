@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import time
+import urllib.request
 from email import message_from_string
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from dashtop.alerts import channels as channels_module
 from dashtop.alerts import service as service_module
 from dashtop.alerts.channels import Channel
 from dashtop.alerts.delivery import MAX_PENDING, Delivery, SentNotice
@@ -21,7 +25,8 @@ from dashtop.settings import load
 from tests.alerts.receivers import mail_server, webhook
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.clock import FakeClock
-from tests.processes import eventually
+from tests.debian import program
+from tests.processes import eventually, find_free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,8 +58,13 @@ def hook() -> Iterator[Webhook]:
 class Sender:
     """A delivery without a thread: a test advances its clock and says which alerts are active."""
 
-    def __init__(self, *channels: Channel, sent: Mapping[str, Mapping[str, SentNotice]] | None = None) -> None:
-        self.clock = FakeClock(now_ms=NOON_MS)
+    def __init__(
+        self,
+        *channels: Channel,
+        sent: Mapping[str, Mapping[str, SentNotice]] | None = None,
+        now_ms: int = NOON_MS,
+    ) -> None:
+        self.clock = FakeClock(now_ms=now_ms)
         self.active: tuple[Alert, ...] = ()
         self.stored: Mapping[str, Mapping[str, SentNotice]] = {}
         self.delivery = Delivery(channels, clock=self.clock, active=lambda: self.active, store=self._store)
@@ -363,3 +373,68 @@ def test_process_that_takes_over_sends_nothing_twice(
     eventually(lambda: len(hook.requests) == 2, 10)
     second.close()
     assert [body["status"] for body in hook.bodies()] == ["firing", "resolved"]
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # imported by a part of apprise
+def test_apprise_sends_one_message_with_all_lines(hook: Webhook) -> None:
+    pytest.importorskip("apprise")
+    by_apprise = Channel.model_validate({"name": "a", "kind": "apprise", "url": hook.url.replace("http:", "json:")})
+    sender = Sender(by_apprise)
+    sender.step(LOST, dataclasses.replace(LOST, id="a2", text=HOSTILE))
+    (body,) = hook.bodies()
+    assert body["title"].endswith(": 2 firing")
+    assert body["message"].splitlines()[0] == f"Critical: {LOST.text} {LOST.advice}"
+    assert len(body["message"].splitlines()) == 2
+    hook.status = 500
+    assert sender.delivery.test("a") == "apprise could not send it."
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # imported by a part of apprise
+def test_apprise_that_is_missing_or_does_not_know_a_url_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("apprise")
+    with pytest.raises(ValidationError, match="apprise does not know this kind of url"):
+        Channel.model_validate({"name": "a", "kind": "apprise", "url": "nonsense://secret"})
+    monkeypatch.setattr(channels_module, "find_spec", lambda _name: None)
+    with pytest.raises(ValidationError, match=r"pip install 'dashtop\[apprise\]'"):
+        Channel.model_validate({"name": "a", "kind": "apprise", "url": "json://localhost"})
+
+
+ALERTMANAGER = """
+route: {{receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 4h}}
+receivers: [{{name: hook, webhook_configs: [{{url: "{url}", send_resolved: true}}]}}]
+"""
+
+
+@pytest.mark.long
+def test_alertmanager_of_debian_tells_the_beginning_and_the_end_once(hook: Webhook, tmp_path: Path) -> None:
+    binary = program("prometheus-alertmanager")
+    (tmp_path / "config.yml").write_text(ALERTMANAGER.format(url=hook.url))
+    (port,) = find_free_ports(1)
+    options = [f"--config.file={tmp_path}/config.yml", f"--storage.path={tmp_path}", "--cluster.listen-address="]
+    manager = subprocess.Popen([binary, *options, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+
+    def list_alerts() -> list[Any]:
+        with urllib.request.urlopen(f"{url}/api/v2/alerts", timeout=5) as answer:
+            return [json.load(answer)]
+
+    try:
+        eventually(list_alerts, 30)
+        now_ms = time.time_ns() // 1_000_000
+        lost = dataclasses.replace(LOST, since_ms=now_ms - 60_000)
+        sender = Sender(Channel.model_validate({"name": "am", "kind": "alertmanager", "url": url}), now_ms=now_ms)
+        for _ in range(3):
+            sender.step(lost, after_s=60)
+        (listed,) = list_alerts()[0]
+        assert listed["labels"]["alertname"] == "gpu_lost"
+        assert listed["annotations"]["summary"] == LOST.text
+        eventually(lambda: len(hook.requests) == 1, 30)
+        sender.clock = sender.delivery._clock = FakeClock(now_ms=time.time_ns() // 1_000_000)
+        sender.delivery._outboxes[0].not_before_s = 0.0
+        sender.step(ended=(ended(lost),))
+        eventually(lambda: len(hook.requests) == 2, 30)
+        assert [body["status"] for body in hook.bodies()] == ["firing", "resolved"]
+        assert list_alerts()[0] == []
+    finally:
+        manager.terminate()
+        manager.wait(10)

@@ -7,12 +7,15 @@ no redirect is followed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import smtplib
 import ssl
 from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import urllib3
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from dashtop.model.alert import Alert
 
 TIMEOUT_S: Final = 10.0
+_APPRISE: Final = "apprise"
+"""The name of the package, which is optional and takes half a second to import."""
 MAX_LINES: Final = 10
 """Alerts that a message for people lists; it says how many more there are."""
 MAX_TEXT_CHARS: Final = 300
@@ -64,13 +69,14 @@ Secret = Annotated[SecretStr, AfterValidator(_read_environment)]
 class Channel(BaseModel):
     """One channel: an entry of `notify` in the settings file.
 
-    `url` for all kinds but email. `token`: sent as a Bearer header. `rules`: patterns of rules.
+    `url` for all kinds but email; that of apprise has a scheme of apprise. `token`: sent as a Bearer header. `rules`:
+    patterns of rules.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(pattern=r"^[\w .-]{1,40}$")]
-    kind: Literal["json", "slack", "discord", "ntfy", "teams", "alertmanager", "email"]
+    kind: Literal["json", "slack", "discord", "ntfy", "teams", "alertmanager", "email", "apprise"]
     url: Secret | None = None
     token: Secret | None = None
     server: str = "localhost"
@@ -93,9 +99,27 @@ class Channel(BaseModel):
                 raise ValueError("sender and to must be mail addresses")
         elif self.url is None:
             raise ValueError(f"a channel of the kind {self.kind} needs a url")
+        elif self.kind == "apprise":
+            _check_apprise(self.url)
         elif not self.url.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("url must begin with https:// or http://")
         return self
+
+
+def _check_apprise(url: SecretStr) -> None:
+    """Raise ValueError unless apprise is installed and knows this kind of url."""
+    if find_spec(_APPRISE) is None:
+        raise ValueError("a channel of the kind apprise needs apprise: pip install 'dashtop[apprise]'")
+    if not _open_apprise(url):
+        raise ValueError("apprise does not know this kind of url; its documentation lists them")
+
+
+def _open_apprise(url: SecretStr) -> Any:
+    """Return a client of apprise for the url; it is empty (false) if apprise does not know the url."""
+    logging.getLogger(_APPRISE).setLevel(logging.CRITICAL + 1)  # it logs urls, which have secrets
+    client = import_module(_APPRISE).Apprise()
+    client.add(url.get_secret_value())
+    return client
 
 
 class Message(NamedTuple):
@@ -110,6 +134,9 @@ def send(channel: Channel, message: Message, now_ms: int) -> None:
     """Send a message. Raises DeliveryError, whose text has no secret."""
     if channel.kind == "email":
         _send_mail(channel, message)
+        return
+    if channel.kind == "apprise":
+        _send_by_apprise(channel, message)
         return
     body, headers = _BODIES[channel.kind](message, now_ms)
     _post(channel, body, headers)
@@ -129,6 +156,15 @@ def _post(channel: Channel, body: bytes, headers: Mapping[str, str]) -> None:
             raise DeliveryError(f"It cannot be reached ({type(error).__name__}).") from None
     if response.status >= 300:  # noqa: PLR2004 - a redirect could lead anywhere
         raise DeliveryError(f"It answered with status {response.status}.")
+
+
+def _send_by_apprise(channel: Channel, message: Message) -> None:
+    if channel.url is None:
+        raise DeliveryError("It has no url.")
+    client = _open_apprise(channel.url)
+    title = sanitize_text(_summarize(message), MAX_TEXT_CHARS)
+    if not client.notify(title=title, body="\n".join(_list_lines(message)), body_format="text"):
+        raise DeliveryError("apprise could not send it.")
 
 
 def _send_mail(channel: Channel, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Checks of driver, GPUs and container. They read through the same readers as `dashtop serve`."""
+"""Checks of driver, GPUs, container and channels. They read through the same readers as `dashtop serve`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.app import build_sampler
 from dashtop.doctor import fixes
+from dashtop.doctor.channels import check_channels
 from dashtop.doctor.environment import check_storage_and_port, read_environment
 from dashtop.doctor.report import Finding, GpuFinding, Report, State, gpu_area
 from dashtop.model.unavailable import UnavailableReason
@@ -37,7 +38,7 @@ CONTAINER = "Container"
 
 def run_checks(settings: Settings, *, root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Report:
     """Check this machine; `root` is its root directory. Takes at most 20 s, even if the driver hangs;
-    a minute longer if it hangs while it initializes.
+    a minute longer if it hangs while it initializes, and up to 15 s for each channel that does not answer.
     """
     environment = read_environment(root, environ)
     sample = _read_settled_sample(settings)
@@ -47,6 +48,7 @@ def run_checks(settings: Settings, *, root: Path = Path("/"), environ: Mapping[s
         *(finding for gpu in sample.gpus for finding in _check_gpu(gpu, sample, environment)),
         *_check_container(sample, environment),
         *check_storage_and_port(settings),
+        *check_channels(settings.notify),
     ]
     gpus = [
         GpuFinding(device=gpu.device, present=_count_present(gpu), missing=dict(gpu.unavailable)) for gpu in sample.gpus
