@@ -1,4 +1,5 @@
-// The component StaticTree: plain elements, with the components of Dash in their places (app/dashtop/ui/dash_internals.py).
+// The components StaticTree and LazyGraph, see app/dashtop/ui/dash_internals.py. StaticTree: plain elements, with the
+// components of Dash in their places.
 (function () {
   "use strict";
 
@@ -11,5 +12,12 @@
     return build(tree);
   }
 
-  window.dashtop.StaticTree = StaticTree;
+  // The graph of Dash, once it has a figure.
+  function LazyGraph(props) {
+    const { createElement } = window.React;
+    if (!props.figure) return createElement("div", { id: props.id, className: "dash-graph" });
+    return createElement(window.dash_core_components.Graph, props);
+  }
+
+  Object.assign(window.dashtop, { StaticTree, LazyGraph });
 })();

@@ -230,7 +230,6 @@ def test_figures_are_plain_json_without_a_template() -> None:
         text = json.dumps(figure, allow_nan=False)
         assert "template" not in figure["layout"]
         assert theme.muted in text
-    json.dumps(figures.empty(), allow_nan=False)
 
 
 def test_alerts_are_strips_from_their_beginning_to_their_end() -> None:

@@ -152,13 +152,6 @@ def free(data: SeriesSet, lines: Sequence[Line], style: ChartStyle, notes: Notes
     return _line_chart(data, lines, {"nticks": 5, "tickformat": "~s"}, style, notes)
 
 
-def empty() -> Figure:
-    """Return a figure that shows nothing, until the first one arrives."""
-    clear = "rgba(0,0,0,0)"
-    axis = {"visible": False}
-    return {"data": [], "layout": {"paper_bgcolor": clear, "plot_bgcolor": clear, "xaxis": axis, "yaxis": axis}}
-
-
 def _format(value: float, unit: Unit) -> str:
     if unit is Unit.MEGABYTE_PER_SECOND and value >= 1000:  # noqa: PLR2004 - from kilo to mega
         return f"{value / 1000:.1f} GB/s"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from dash import dcc, html
+from dash import html
 
 from dashtop.metrics import ALL_METRICS, METRICS
 from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
@@ -26,6 +26,7 @@ from dashtop.ui.charts.figures import Line, Notes
 from dashtop.ui.charts.notes import build_alert_bands, build_marks, build_throttle_bands
 from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card, icon, value
+from dashtop.ui.dash_internals import LazyGraph
 from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
 from dashtop.ui.theme import HOST, SERIES
 
@@ -402,7 +403,7 @@ def graph(name: str, title: str, *, density: float = 1.0) -> Component:
     `density`: the number of points it shows for each point that its width has room for.
     """
     return html.Div(
-        dcc.Graph(id=name, figure=figures.empty(), config=_GRAPH_CONFIG),
+        LazyGraph(id=name, config=_GRAPH_CONFIG),
         className="chart",
         role="group",
         tabIndex=0,
