@@ -137,13 +137,16 @@ def test_the_page_loads_only_its_own_scripts_in_the_listed_order() -> None:
     html = app.server.test_client().get("/").get_data(as_text=True)
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
     assert not re.findall(r"<[^>]+\son\w+=", html)
-    scripts = re.findall(r'<script src="([.]/assets/([^"?]+)[^"]*)"', html)
-    assert [name for _, name in scripts] == [*HEAD_SCRIPTS, *SCRIPTS]
+    addresses = re.findall(r'<(?:script src|link rel="stylesheet" href)="([.]/assets/[^"]+)"', html)
+    bundles = [app.server.test_client().get(urljoin("/", address)) for address in addresses]
+    assert [answer.mimetype for answer in bundles] == ["text/javascript", "text/css", "text/javascript"]
+    assert all(answer.cache_control.max_age > 86_400 for answer in bundles)
+    text = "".join(answer.get_data(as_text=True) for answer in bundles)
+    assert re.findall(r"^/\* assets/(.+\.js) \*/$", text, re.MULTILINE) == [*HEAD_SCRIPTS, *SCRIPTS]
+    styles = re.findall(r"^/\* assets/(.+\.css) \*/$", text, re.MULTILINE)
+    assert styles == sorted(path.name for path in Path(assets_dir()).glob("*.css"))
     others = {"embed.js", "embed-gallery.js", "sw.js"}
     assert {path.name for path in Path(assets_dir()).glob("*.js")} == {*HEAD_SCRIPTS, *SCRIPTS} | others
-    for address, _ in scripts:
-        with app.server.test_client().get(urljoin("/", address)) as answer:
-            assert answer.status_code == 200
     inline = [text for text in re.findall(r"<script(?![^>]*(?:src|json))[^>]*>(.+?)</script>", html) if text]
     assert inline
     assert len(inline) == len(app.csp_hashes())

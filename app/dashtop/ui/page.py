@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dashtop.ui import embed, service_worker
+from dashtop.ui import bundles, embed, service_worker
+from dashtop.ui.bundles import Bundle
 from dashtop.ui.callbacks import register_callbacks
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import find_metrics
@@ -23,15 +24,15 @@ from dashtop.ui.snapshot import select_metrics
 from dashtop.ui.time_zone import find_server_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dash import Dash
     from flask import Flask
 
     from dashtop.model.ports import Services
 
-# The scripts of assets/, in the order in which they run: each may use those before it. Dash's own scan of the folder
-# finds style sheets only. Those in <head> apply stored settings before anything is painted.
+# The scripts of assets/, in the order in which they run: each may use those before it. Those in <head> apply stored
+# settings before anything is painted.
 HEAD_SCRIPTS: Final = ("dash-internals.js", "settings-store.js", "theme.js")
 SCRIPTS: Final = (
     "times.js",
@@ -81,17 +82,18 @@ _INDEX: Final = """<!DOCTYPE html>
   <head>
     {%metas%}
     <title>{%title%}</title>
-    HEAD_SCRIPTS
+    <script src="HEAD_SCRIPTS"></script>
     <link rel="icon" type="image/svg+xml" href="ICON">
     PRELOADS
     {%css%}
+    <link rel="stylesheet" href="STYLES">
   </head>
   <body>
     {%app_entry%}
     <div>
       {%config%}
       {%scripts%}
-      BODY_SCRIPTS
+      <script src="BODY_SCRIPTS"></script>
       {%renderer%}
     </div>
   </body>
@@ -122,7 +124,7 @@ def create_dash(
         name="dashtop",
         title="dashtop",
         assets_folder=assets_folder,
-        assets_ignore=r"\.js$",
+        assets_ignore=r"\.(js|css)$",
         assets_path_ignore=["^vendor$"],
         url_base_pathname=url_prefix,
         serve_locally=True,
@@ -131,7 +133,14 @@ def create_dash(
         meta_tags=[{"name": "color-scheme", "content": "light dark"}, {"name": "robots", "content": "noindex"}],
         **untyped,
     )
-    app.index_string = _build_index(app)
+    folder = Path(assets_folder)
+    made = {
+        "HEAD_SCRIPTS": Bundle("head.js", folder, HEAD_SCRIPTS),
+        "BODY_SCRIPTS": Bundle("body.js", folder, SCRIPTS),
+        "STYLES": Bundle("styles.css", folder, sorted(path.name for path in folder.glob("*.css"))),
+    }
+    bundles.register(server, made.values(), url_prefix=url_prefix)
+    app.index_string = _build_index(app, made)
     app.layout = lambda: build_static_tree(build_layout(services, interval_s, viewer=find_viewer()))
     # Assigning a layout sets this one too. Dash puts it into the HTML, where it is a second copy of what browsers load
     # as data; without it they check the callbacks against that.
@@ -147,11 +156,10 @@ def create_dash(
     return app
 
 
-def _build_index(app: Dash) -> str:
+def _build_index(app: Dash, made: Mapping[str, Bundle]) -> str:
     plotly_url = _asset_url(app, _PLOTLY)
     replacements = {
-        "HEAD_SCRIPTS": _build_script_tags(app, HEAD_SCRIPTS),
-        "BODY_SCRIPTS": _build_script_tags(app, SCRIPTS),
+        **{name: app.config.requests_pathname_prefix + bundle.url for name, bundle in made.items()},
         "ICON": _asset_url(app, _ICON),
         "PRELOADS": build_preload_links(app, plotly_url),
         "PLOTLY": plotly_url,
@@ -164,10 +172,6 @@ def _build_index(app: Dash) -> str:
     for placeholder, text in replacements.items():
         index = index.replace(placeholder, text)
     return index
-
-
-def _build_script_tags(app: Dash, names: tuple[str, ...]) -> str:
-    return "\n".join(f'<script src="{_asset_url(app, name)}"></script>' for name in names)
 
 
 def _asset_url(app: Dash, path: str) -> str:
