@@ -65,20 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"dashtop: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
     except (MemoryError, RuntimeError, ImportError) as error:
-        if not _is_out_of_resources(error):
+        shortage = _find_shortage(error)
+        if shortage is None:
             raise
         print(
-            f"dashtop: Not enough memory or threads ({error or 'out of memory'}). Raise the limits: ulimit -v and"
-            " ulimit -u, or the memory and pids limits of the container.",
+            f"dashtop: Not enough memory or threads ({shortage}). Raise the limits: ulimit -v and ulimit -u, or the"
+            " memory and pids limits of the container.",
             file=sys.stderr,
         )
         sys.exit(1)
 
 
-def _is_out_of_resources(error: Exception) -> bool:
-    """Return whether a limit of memory or threads caused the error. Python has no classes for the last two."""
+def _find_shortage(error: Exception) -> str | None:
+    """Return what a limit of memory or threads has caused; None if the error has another cause.
+
+    Python has no classes for these errors, and texts of NumPy have twenty lines.
+    """
     hints = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
-    return isinstance(error, MemoryError) or any(hint in str(error) for hint in hints)
+    found = next((hint for hint in hints if hint in str(error)), None)
+    return found or ("out of memory" if isinstance(error, MemoryError) else None)
 
 
 def serve(settings: Settings) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from itertools import chain
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pynvml
@@ -150,6 +152,32 @@ def test_error_of_a_function_affects_one_gpu(hopper: World, function: str) -> No
     finally:
         session.close()
         hopper.clear_faults().save()
+
+
+def test_persistent_errors_leave_no_reference_cycles(hopper: World) -> None:
+    """Exceptions that are kept for the next caller must not keep the frames through which they were raised."""
+    for function in ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetFieldValues"):
+        for index in range(len(hopper.gpus)):
+            hopper.set_return(function, pynvml.NVML_ERROR_UNKNOWN, gpu=index)
+    hopper.save()
+    session = NvmlSession()
+    try:
+        read_first_values(session)
+        gc.collect()
+        gc.disable()
+        tracebacks = count_tracebacks()
+        for _ in range(20):
+            gpus = session.read().gpus
+        assert all(gpu.unavailable["gpu.power.current_watts"] is UnavailableReason.DRIVER_ERROR for gpu in gpus)
+        assert count_tracebacks() - tracebacks < 20
+    finally:
+        gc.enable()
+        session.close()
+        hopper.clear_faults().save()
+
+
+def count_tracebacks() -> int:
+    return sum(isinstance(each, TracebackType) for each in gc.get_objects())
 
 
 def read_new_session(session: NvmlSession, world: World, function: str, codes: dict[int, int]) -> tuple[Gpu, ...]:

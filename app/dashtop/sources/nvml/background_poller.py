@@ -154,7 +154,7 @@ class BackgroundPoller:
         except RetryAfter as retry:
             return retry.seconds
         except Unavailable as error:
-            result = error
+            result = error.with_traceback(None)
             if error.reason is UnavailableReason.FIRST_READING:
                 interval_s = min(interval_s, SECOND_READING_DELAY_S)
             elif error.reason.retry_after_s is not None:

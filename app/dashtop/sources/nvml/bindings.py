@@ -51,11 +51,15 @@ def get_reason(code: int) -> UnavailableReason:
 
 
 def call(function: Callable[..., ResultT], *arguments: object) -> ResultT:
-    """Call one function of pynvml. Raise Unavailable if NVML returns an error."""
+    """Call one function of pynvml. Raise Unavailable if NVML returns an error.
+
+    Callers keep the exception, so it is raised where it does not keep that of pynvml, with its frames, as its context.
+    """
     try:
         return function(*arguments)
     except pynvml.NVMLError as error:
-        raise Unavailable(get_reason(error.value)) from None
+        reason = get_reason(error.value)
+    raise Unavailable(reason)
 
 
 def call_or_none(function: Callable[..., ResultT], *arguments: object) -> ResultT | None:
@@ -89,10 +93,10 @@ def read_text_or_none(function: Callable[..., str], *arguments: object) -> str |
 
 def find_function(name: str) -> Any:
     """Return a C function of the library. Raise Unavailable if this version does not have it."""
-    try:
-        return getattr(pynvml.nvmlLib, name)
-    except AttributeError:
-        raise Unavailable(UnavailableReason.LIBRARY_TOO_OLD) from None
+    function = getattr(pynvml.nvmlLib, name, None)
+    if function is None:
+        raise Unavailable(UnavailableReason.LIBRARY_TOO_OLD)
+    return function
 
 
 def check(code: int) -> None:

@@ -80,7 +80,7 @@ class NvmlDevice:
             try:
                 result = call(function, self._handle, *arguments)
             except Unavailable as error:
-                result = error
+                result = error.with_traceback(None)
             self._results[function] = result
         return self._unwrap(result)
 
@@ -101,14 +101,16 @@ class NvmlDevice:
             try:
                 result = self._poller.get(self, read, interval_s)
             except Unavailable as error:
-                result = error
+                result = error.with_traceback(None)
             self._results[read] = result
         return self._unwrap(result)
 
     def _unwrap(self, result: ResultT | Unavailable) -> ResultT:
         if isinstance(result, Unavailable):
             is_unsupported = result.reason is UnavailableReason.NOT_SUPPORTED
-            raise Unavailable(self._not_supported_reason) if is_unsupported else result
+            # Not `result` itself: its traceback would refer to this frame and the frame to it, until a full collection
+            # of garbage. With failures in every tick that was most of the growth of the worker, 3 MB at a time.
+            raise Unavailable(self._not_supported_reason if is_unsupported else result.reason)
         return result
 
     def _read_fields(self) -> FieldReadings:
