@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tests.processes import Running
 
+CUT_TEXTS = (Path(__file__).parent / "cut_texts.js").read_text()
 LOW_CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 NAMED = "button, a, input, select, summary, canvas, [role=meter], [role=img]"
 # Pages, and what is there when they are drawn.
@@ -140,6 +141,42 @@ def test_forced_colours_leave_icons_bars_and_marks_visible(demo: Running, new_ta
     # Without the rules nothing of it is drawn.
     tab.page.evaluate(WITHOUT_FORCED_COLOURS)
     tab.wait_until(f"argument => !({DRAWN})(argument)", ["#panel-host-storage .bar", "::before"])
+    assert tab.errors == []
+
+
+# Links in sentences, rows that are a target as a whole, and marks whose events are in the list below are exempt.
+SMALL_TARGETS = """() =>
+  [...document.querySelectorAll('button, a[href], select, summary, .segment, input:not(.btn-check)')]
+  .filter(each => each.checkVisibility({visibilityProperty: true}) && !each.closest('.visually-hidden, .skip-link'))
+  .filter(each => !each.matches('label input, .mark, .alert-item a, .evidence'))
+  .filter(each => {
+    const around = getComputedStyle(each, '::after');
+    const extra = around.position === 'absolute' ? parseFloat(around.height) : 0;
+    return Math.max(each.getBoundingClientRect().height, extra) < 43.5;
+  }).map(each => each.outerHTML.slice(0, 100))"""
+NARROW = {
+    "200 % zoom": {"width": 720, "height": 3000, "device_scale_factor": 2},
+    "phone": {"width": 390, "height": 3000, "is_mobile": True, "has_touch": True},
+}
+ROWS = {**PAGES, "overview": "#chart-all-gpus .xtick", "gpus": "#chart-utilization .xtick", "processes": "#panel-all-processes tbody tr"}
+
+
+@pytest.mark.parametrize("screen", NARROW)
+def test_nothing_is_cut_on_a_phone_or_at_200_percent(
+    screen: str, demo: Running, new_tab: Callable[..., BrowserTab]
+) -> None:
+    tab = new_tab(**NARROW[screen]).open(demo.url)
+    found = {}
+    for page, drawn in ROWS.items():
+        tab.page.evaluate("page => window.dashtop.settings.set({page})", page)
+        tab.page.wait_for_selector(drawn)
+        found[page] = tab.page.evaluate(CUT_TEXTS)
+        if screen == "phone":
+            found[page] += tab.page.evaluate(SMALL_TARGETS)
+    tab.page.click("#settings-button")
+    tab.page.wait_for_selector("#settings-modal .panel-list li")
+    found["settings"] = tab.page.evaluate(SMALL_TARGETS) if screen == "phone" else []
+    assert {page: each for page, each in found.items() if each} == {}
     assert tab.errors == []
 
 
