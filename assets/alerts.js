@@ -90,7 +90,7 @@
     show.dataset.role = "gpu";
     const seen = addButton(buttons, "Acknowledge", () => send("POST", `alerts/${alertOf(item).id}/ack`, { by: viewer() }));
     seen.dataset.role = "seen";
-    make("a", "btn btn-sm btn-light", buttons, "At that time").title = "Show values and charts around the moment when it fired";
+    make("a", "btn btn-sm btn-light", buttons, "At that time").dataset.tip = "Show values and charts around the moment when it fired";
     for (const [text, ms] of Object.entries(SILENCES)) addButton(buttons, text, () => addSilence(alertOf(item), Date.now() + ms)).dataset.role = "silence";
     const until = addButton(buttons, "Silence until…", () => openUntil(item));
     until.dataset.role = "silence";
@@ -163,7 +163,7 @@
     item.querySelector("[data-role=seen]").hidden = alert.acked_by !== null;
     for (const button of item.querySelectorAll("[data-role=silence]")) {
       button.hidden = alert.silenced;
-      button.title = `No notices of "${alert.title}"${alert.gpu === null ? "" : ` on GPU ${alert.gpu}`} for this time`;
+      button.dataset.tip = `No notices of "${alert.title}"${alert.gpu === null ? "" : ` on GPU ${alert.gpu}`} for this time`;
     }
   }
 
@@ -180,7 +180,7 @@
 
   function buildLogRow(body) {
     const row = make("tr", "", body);
-    make("a", "", make("td", "", row)).title = "Show values and charts around this moment";
+    make("a", "", make("td", "", row)).dataset.tip = "Show values and charts around this moment";
     make("span", "severity", make("td", "", row));
     make("td", "", row);
   }
@@ -257,7 +257,7 @@
     write(bell.querySelector(".bell-count"), count ? String(Math.min(count, 99)) : "");
     const none = counted ? "Alerts: none" : "Alerts: not shown for a past moment";
     write(bell.querySelector("[data-bell-text]"), count ? `Alerts: ${count}, ${worst}` : none);
-    bell.title = counted ? "Alerts" : none;
+    bell.dataset.tip = counted ? "Alerts" : none;
   }
 
   painters.push(paintBell, paintFiring, paintLog, paintSilences, paintChannels);

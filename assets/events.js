@@ -75,7 +75,7 @@
   function addLane(list, lane, sent) {
     const element = make("div", "lane", list);
     const label = make("span", "lane-label", element, lane.label);
-    label.title = lane.name;
+    label.dataset.tip = lane.name;
     const rows = make("div", "lane-rows", element);
     for (const [row, spans] of lane.rows) {
       const line = make("div", "lane-row", rows);
@@ -200,7 +200,7 @@
     write(button, times.moment(time));
     button.dataset.eventTime = String(time);
     button.dataset.eventGpu = index === null ? "" : String(index);
-    if (!embedded) button.title = "Show the charts at this time";
+    if (!embedded) button.dataset.tip = "Show the charts at this time";
     write(gpuCell, gpu);
     write(severityCell.firstElementChild, severity);
     severityCell.firstElementChild.dataset.severity = severity;
@@ -265,7 +265,7 @@
     for (const [index, name, ...counts] of rows) {
       const row = make("tr", "", body);
       make("th", "", row, `GPU ${index}`).scope = "row";
-      row.firstElementChild.title = name;
+      row.firstElementChild.dataset.tip = name;
       const isUnsupported = counts.every(([text]) => text === "N/A");
       if (isUnsupported) make("td", "unknown", row, `N/A: ${counts[0][2]}`).colSpan = columns.length;
       for (const [text, severity, reason] of isUnsupported ? [] : counts) {

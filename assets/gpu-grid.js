@@ -112,7 +112,7 @@
     const error = gpu.processes_error;
     const name = error ? "Processes not known" : gpu.process_name || "No process";
     parts.write(card.process, name);
-    card.process.title = error || name;
+    parts.mark(card.process, "tip", error || name);
     card.body.classList.toggle("is-idle", Boolean(error) || !gpu.process_name);
     const size = gpu.process_memory_mib === null ? "" : dashtop.units.format(gpu.process_memory_mib / 1024, "GiB");
     const others = gpu.process_count > 1 ? `+${gpu.process_count - 1}` : "";
@@ -121,7 +121,7 @@
 
   function paintCard(card, gpu, device, sharedHelp) {
     parts.write(card.name, device.name);
-    card.name.title = device.name;
+    parts.mark(card.name, "tip", device.name);
     card.body.classList.toggle("is-free", gpu.is_free);
     parts.write(card.state, gpu.state);
     parts.mark(card.body, "severity", gpu.severity);
@@ -154,7 +154,7 @@
       ? `Use in ${span}: mean ${meanOf(known).toFixed(0)} %, highest ${Math.max(...known)} %`
       : `No readings in ${span}`;
     element.setAttribute("aria-label", text);
-    element.title = text;
+    parts.mark(element, "tip", text);
   }
 
   function drawHeatStrip(canvas, percents) {

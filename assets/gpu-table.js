@@ -66,15 +66,11 @@
 
   // --- painting a row -------------------------------------------------------------------------------------------
 
-  function setTitle(element, title) {
-    if (element.title !== title) element.title = title;
-  }
-
   function writeNumber(element, value, unit, digits, title = "") {
     const { value: shown, symbol } = dashtop.units.convert(value, unit);
     write(element, shown === null ? NONE : shown.toFixed(digits));
     parts.mark(element, "unit", shown === null ? "" : symbol);
-    setTitle(element, title);
+    parts.mark(element, "tip", title);
   }
 
   function formatUsers(users) {
@@ -96,13 +92,13 @@
     name.href = `?page=gpus&view=single&gpu=${device.uuid}`;
     name.setAttribute("aria-label", `${facts.name}, ${facts.label}`);
     write(model, device.name.replace(/^NVIDIA /, ""));
-    setTitle(model, device.name);
+    parts.mark(model, "tip", device.name);
     write(state, facts.label);
-    setTitle(state, facts.detail);
+    parts.mark(state, "tip", facts.detail);
     write(users, formatUsers(facts.users) || NONE);
-    setTitle(users, facts.users.join(", "));
+    parts.mark(users, "tip", facts.users.join(", "));
     write(process, formatProcess(facts));
-    setTitle(process, facts.process || "");
+    parts.mark(process, "tip", facts.process || "");
     row.classList.toggle("is-unused", facts.process === null);
   }
 
@@ -116,7 +112,6 @@
     parts.mark(each.used, "unit", total.value === null && values[MEMORY] !== null ? total.symbol : "");
     const share = values[MEMORY] === null || !facts.memory_total ? null : (100 * values[MEMORY]) / facts.memory_total;
     parts.fill(each.bar, share, facts.memory_level);
-    each.bar.removeAttribute("role");
     writeNumber(each.temperature, values[TEMPERATURE], "°C", 0, missing[TEMPERATURE]);
     parts.mark(each.temperature, "level", facts.temperature_level);
     writeNumber(each.power, values[POWER], "W", 0, missing[POWER] || limit);
@@ -124,7 +119,7 @@
 
   function paintSince(element, facts, now) {
     write(element, dashtop.formatSince(facts.since, now, facts.is_since_exact) || NONE);
-    setTitle(element, facts.since === null ? "" : `${facts.is_since_exact ? "since" : "at least since"} ${dashtop.times.moment(facts.since)}`);
+    parts.mark(element, "tip", facts.since === null ? "" : `${facts.is_since_exact ? "since" : "at least since"} ${dashtop.times.moment(facts.since)}`);
   }
 
   function drawSparkline(element, text) {

@@ -73,6 +73,7 @@
     write(item.querySelector(".problem-text"), problem.text);
     write(item.querySelector(".problem-since"), formatSince(problem.since, snapshot.time));
     write(item.querySelector(".problem-advice"), problem.advice);
+    parts.mark(item.querySelector(".problem-advice"), "tip", problem.advice);
   }
 
   // What the machine consists of: "8 GPUs, host and history".
@@ -186,7 +187,7 @@
     linkProblem(link, { gpu: event.gpu, name: "History" }, snapshot.devices);
     write(link, event.gpu === null ? "Host" : `GPU ${event.gpu}`);
     write(text, event.text);
-    if (text.title !== event.text) text.title = event.text;
+    parts.mark(text, "tip", event.text);
   }
 
   function paintEvents(snapshot) {

@@ -240,23 +240,20 @@
 
   const cellOf = (row, key) => row.querySelector(`[data-cell="${key}"]`);
 
-  function setTitle(element, text) {
-    if (element.title !== text) element.title = text;
-  }
-
-  function writeCell(cell, text) {
+  // `tip`: the whole of a text that may be truncated, or what explains it.
+  function writeCell(cell, text, tip = "") {
     parts.write(cell, text);
     cell.classList.toggle("unknown", text === UNKNOWN || text === NONE);
-    setTitle(cell, text === UNKNOWN && snapshot.is_past ? "Not recorded at that time" : "");
+    parts.mark(cell, "tip", text === UNKNOWN && snapshot.is_past ? "Not recorded at that time" : tip);
   }
 
   function paintName(cell, process) {
     const [, type, idle, menu] = cell.children;
     parts.write(type, process.type);
-    setTitle(type, process.type.split("+").map((letter) => TYPES[letter] || letter).join(", "));
+    parts.mark(type, "tip", process.type.split("+").map((letter) => TYPES[letter] || letter).join(", "));
     const idleText = process.idle_minutes ? `idle ${formatDuration(process.idle_minutes * 60_000)}` : "";
     parts.write(idle, process.service ? "service" : idleText);
-    setTitle(idle, process.service ? "May hold GPU memory without computing" : idleText && "Holds GPU memory, 0 % SM utilization");
+    parts.mark(idle, "tip", process.service ? "May hold GPU memory without computing" : idleText && "Holds GPU memory, 0 % SM utilization");
     if (!menu) return; // a process that has ended
     menu.hidden = snapshot.is_past;
     menu.dataset.watchPid = String(process.pid);
@@ -282,14 +279,13 @@
         const text = formatCell(column, process);
         const isUnnamed = column.key === NAME && process.unnamed !== "";
         if (column.key === NAME) {
-          writeCell(cell.firstElementChild, text);
+          writeCell(cell.firstElementChild, text, process.unnamed || text);
           cell.firstElementChild.classList.toggle("unknown", isUnnamed);
-          parts.mark(cell.firstElementChild, "tip", process.unnamed);
         } else if (column.key === GPUS) {
           const button = cell.firstElementChild ? paintUnfoldButton(cell, process) : cell;
           parts.write(button, text);
-        } else writeCell(cell, text);
-        if (!column.isNumeric) setTitle(cell, isUnnamed ? "" : text);
+          parts.mark(cell, "tip", text);
+        } else writeCell(cell, text, column.isNumeric ? "" : text);
         if (column.key === NAME) paintName(cell, process);
       }
     },
@@ -297,7 +293,7 @@
       const name = cellOf(row, NAME);
       const [button, count] = name.children;
       parts.write(button, group.name);
-      setTitle(button, group.name);
+      parts.mark(button, "tip", group.name);
       button.dataset.fold = row.dataset.key.slice("group ".length);
       button.setAttribute("aria-expanded", String(!folded));
       const length = group.processes.length;

@@ -29,7 +29,7 @@
         const cell = list.children[index];
         const isOffline = percent === undefined;
         cell.style.setProperty("--use", String((percent || 0) / 100));
-        cell.title = `Core ${number}: ${isOffline ? "offline" : `${percent} %`}`;
+        cell.dataset.tip = `Core ${number}: ${isOffline ? "offline" : `${percent} %`}`;
         if (!hasNumbers) return;
         parts.mark(cell, "core", String(number));
         cell.classList.toggle("is-offline", isOffline);
@@ -69,7 +69,7 @@
   function paintMount(item, mount) {
     const find = (name) => item.querySelector(name);
     parts.write(find(".mount-point"), mount.mount_point);
-    find(".mount-point").title = mount.mount_point;
+    parts.mark(find(".mount-point"), "tip", mount.mount_point);
     parts.write(find(".filesystem"), mount.filesystem);
     writeSize(find(".mount-used"), mount.used_gib);
     writeSize(find(".mount-total"), mount.total_gib);

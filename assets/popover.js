@@ -16,10 +16,12 @@
   let anchor = null;
   let timer = null;
 
-  // A truncated name explains itself where it is not truncated.
+  const isCut = (element) => element.scrollWidth > element.clientWidth;
+
+  // A name that may be truncated explains itself where it is not truncated.
   function tellsMore(element) {
     const { tip } = element.dataset;
-    return Boolean(tip) && (tip !== element.textContent.trim() || element.scrollWidth > element.clientWidth);
+    return Boolean(tip) && (tip !== element.textContent.trim() || isCut(element) || isCut(element.parentElement));
   }
 
   const tipOf = (element) => (element && element.closest ? element.closest("[data-tip]") : null);
@@ -82,7 +84,7 @@
   // A finger on the head of a column sorts by it, and explains it.
   document.addEventListener("click", (event) => {
     const element = tipOf(event.target);
-    const control = event.target.closest(CONTROLS);
+    const control = event.target.closest(`${CONTROLS}, [data-open-gpu]`);
     if (element && (!control || (event.pointerType === "touch" && control.closest("th")))) show(element);
     else hide();
   });

@@ -45,8 +45,8 @@
   function addFilters(tools) {
     for (const [filter, [label, help]] of Object.entries(FILTERS)) {
       const button = make("button", "btn filter-button", tools, label);
-      Object.assign(button, { type: "button", title: help });
-      button.dataset.only = filter;
+      button.type = "button";
+      Object.assign(button.dataset, { only: filter, tip: help });
       button.addEventListener("click", () => toggle(filter));
     }
   }
@@ -63,7 +63,8 @@
       settings.set({ me: input.value.trim() });
     });
     const change = make("button", "name-button", tools);
-    Object.assign(change, { type: "button", title: "Use another name" });
+    change.type = "button";
+    change.dataset.tip = "Use another name";
     change.addEventListener("click", () => {
       input.value = userName();
       tools.dataset.names = "true";

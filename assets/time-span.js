@@ -65,7 +65,7 @@
     if (icon) {
       make("span", `icon icon-${icon}`, button).setAttribute("aria-hidden", "true");
       button.setAttribute("aria-label", label);
-      button.title = label;
+      button.dataset.tip = label;
     }
     button.addEventListener("click", action);
     return button;

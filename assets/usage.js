@@ -65,7 +65,7 @@
     heat = rows.map(([label, name, text]) => {
       const cells = decodeCells(text);
       const lane = make("div", "lane", list);
-      make("span", "lane-label", lane, label).title = name;
+      make("span", "lane-label", lane, label).dataset.tip = name;
       const svg = document.createElementNS(SVG, "svg");
       svg.setAttribute("class", "heat-row");
       svg.setAttribute("viewBox", `0 0 ${count} 10`);

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A figure dash is as wide as a digit: nothing moves when the first value replaces it.
 PLACEHOLDER: Final = "‒"
+ICON_BUTTON: Final = "btn btn-link icon-button"
 SHARED_MEMORY_HELP: Final = "Host memory, which this GPU shares: the value includes everything that runs on the host."
 
 _MEMORY_KEYS: Final = frozenset({"gpu.memory.used_gb", "gpu.memory.total_gb", "gpu.memory.used_percent"})

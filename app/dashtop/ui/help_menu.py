@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from dash import html
 
 from dashtop.ui import ids
-from dashtop.ui.components import attributes, icon
+from dashtop.ui.components import ICON_BUTTON, attributes, icon
 from dashtop.ui.gpu_state import Condition
 from dashtop.version import __version__
 
@@ -57,7 +57,9 @@ def build_help_menu() -> Component:
     ]
     return html.Details(
         [
-            html.Summary(icon("help", "Help"), id=ids.HELP_BUTTON, className="btn btn-link icon-button", title="Help"),
+            html.Summary(
+                icon("help", "Help"), id=ids.HELP_BUTTON, className=ICON_BUTTON, **attributes(data_tip="Help")
+            ),
             html.Div(body, className="menu-body"),
         ],
         className="menu help-menu",

@@ -13,7 +13,7 @@ from dash.development.base_component import Component
 from dashtop.export.table import list_formats
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
-from dashtop.ui.components import attributes, icon, segmented_control
+from dashtop.ui.components import ICON_BUTTON, attributes, icon, segmented_control
 from dashtop.ui.help_menu import build_help_menu
 from dashtop.ui.pages import build_navigation, build_pages
 from dashtop.ui.panels import Section
@@ -105,7 +105,7 @@ def _build_toolbar() -> list[Component]:
         html.Div(segmented_control(ids.VIEW_MODE, _VIEWS, "single", "View"), className="needs-gpu only-gpus"),
         html.Div([label, selector], className="gpu-choice many-gpus only-gpus only-single"),
         html.Span(className="since", role="status", **attributes(data_since="")),
-        html.Span(className="zone", title="Time zone of this page; Settings changes it", **attributes(data_zone="")),
+        html.Span(className="zone", **attributes(data_zone="", data_tip="Time zone of this page; Settings changes it")),
         segmented_control(ids.TIME_RANGE, names, DEFAULT_RANGE, "Time range"),
         html.Div(
             className="span-controls",
@@ -116,8 +116,12 @@ def _build_toolbar() -> list[Component]:
         html.Div(
             [
                 html.Span(className="span-text", role="status", **attributes(data_span="")),
-                dbc.Button(
-                    "Back to live", id=ids.ZOOM_RESET, size="sm", color="light", title="Or double-click a chart"
+                html.Button(
+                    "Back to live",
+                    id=ids.ZOOM_RESET,
+                    type="button",
+                    className="btn btn-light btn-sm",
+                    **attributes(data_tip="Or double-click a chart"),
                 ),
             ],
             className="span-status",
@@ -156,8 +160,8 @@ def _build_brand() -> Component:
         [
             html.Span(className="logo", **attributes(aria_hidden="true")),
             html.H1("dashtop", className="brand-name"),
-            html.Span(platform.node(), className="host-name", title="Host"),
-            dbc.Badge("Simulated", className="when-simulated", title="Simulated GPUs (--demo)"),
+            html.Span(platform.node(), className="host-name", **attributes(data_tip="Host")),
+            html.Span("Simulated", className="badge when-simulated", **attributes(data_tip="Simulated GPUs (--demo)")),
         ],
         className="brand",
     )
@@ -179,13 +183,9 @@ def _build_live_indicator() -> Component:
 
 
 def _build_buttons(first: Sequence[Component]) -> Component:
-    settings = dbc.Button(
-        icon("settings", "Settings"),
-        id=ids.SETTINGS_BUTTON,
-        color="link",
-        class_name="icon-button",
-        title="Settings",
-    )
+    # A component of dash-bootstrap-components has no data- attributes.
+    name = html.Span(icon("settings", "Settings"), **attributes(data_tip="Settings"))
+    settings = dbc.Button(name, id=ids.SETTINGS_BUTTON, color="link", class_name="icon-button")
     return html.Div(
         [*first, _build_export_menu(), settings, _build_theme_toggle(), build_help_menu()], className="icons"
     )
@@ -209,8 +209,8 @@ def _build_export_menu() -> Component:
             html.Summary(
                 icon("export", "Export"),
                 id=ids.EXPORT_BUTTON,
-                className="btn btn-link icon-button",
-                title="Export history",
+                className=ICON_BUTTON,
+                **attributes(data_tip="Export history"),
             ),
             html.Div(
                 [
@@ -232,8 +232,12 @@ def _build_theme_toggle() -> Component:
     icons = [
         html.Span(icon(choice, f"Theme: {choice}"), className=f"theme-icon theme-icon-{choice}") for choice in _THEMES
     ]
-    button: Component = dbc.Button(
-        icons, id=ids.THEME_TOGGLE, color="link", class_name="icon-button", title="Theme: system, light or dark"
+    button: Component = html.Button(
+        icons,
+        id=ids.THEME_TOGGLE,
+        type="button",
+        className=ICON_BUTTON,
+        **attributes(data_tip="Theme: system, light or dark"),
     )
     return button
 
@@ -270,7 +274,13 @@ def _build_settings_modal(panels: Mapping[str, Sequence[Component]], interval_s:
             ),
             dbc.ModalFooter(
                 [
-                    dbc.Button("Reset", id=ids.SETTINGS_RESET, color="light", title="Reset all settings and the theme"),
+                    html.Button(
+                        "Reset",
+                        id=ids.SETTINGS_RESET,
+                        type="button",
+                        className="btn btn-light",
+                        **attributes(data_tip="Reset all settings and the theme"),
+                    ),
                     dbc.Button("Done", id=ids.SETTINGS_DONE, color="primary"),
                 ]
             ),

@@ -59,8 +59,7 @@ def bell_layout(_services: Services) -> Component:
         id=ids.ALERT_BELL,
         href="?page=alerts",
         className="btn btn-link icon-button bell",
-        title="Alerts",
-        **attributes(data_page_link="alerts"),
+        **attributes(data_page_link="alerts", data_tip="Alerts"),
     )
 
 

@@ -431,9 +431,8 @@ def _legend_item(key: str, name: str, colour: str, class_name: str = "") -> Comp
         ],
         className=f"legend-item {class_name}".strip(),
         type="button",
-        title="Hide or show this line",
         style={"--series": colour},
-        **attributes(data_line=key, aria_pressed="true"),
+        **attributes(data_tip="Hide or show this line", data_line=key, aria_pressed="true"),
     )
 
 
@@ -483,8 +482,7 @@ def _build_more(_services: Services) -> Component:
                 id=ids.ARRANGE_BUTTON,
                 type="button",
                 className="btn",
-                title="Move and hide panels on this page",
-                **attributes(data_arrange_start=""),
+                **attributes(data_tip="Move and hide panels on this page", data_arrange_start=""),
             ),
             html.P(className="left-out", **attributes(data_text="charts.left_out")),
         ],

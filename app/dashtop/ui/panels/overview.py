@@ -124,14 +124,14 @@ def _build_tile(name: str, title: str, help_text: str, class_name: str = "", *, 
     if has_bar:
         meter = attributes(aria_label=help_text)
         lines.append(html.Div(className="bar", role="meter", **meter))
-    return html.Div(lines, className=f"tile {class_name}".strip(), title=help_text, **attributes(data_tile=name))
+    return html.Div(lines, className=f"tile {class_name}".strip(), **attributes(data_tip=help_text, data_tile=name))
 
 
 def _build_host_tile(title: str, shown: Component, fill: str) -> Component:
     return html.Div(
         [html.Span(title, className="tile-title"), html.Span(shown, className="tile-value"), bar(fill)],
         className="tile",
-        title=METRICS[fill].help,
+        **attributes(data_tip=METRICS[fill].help),
     )
 
 
@@ -165,8 +165,9 @@ def _build_column_header(column: Column) -> Component:
         column.title,
         className="sort-button",
         type="button",
-        title=column.help,
-        **attributes(data_gpu_column=column.name, data_descending="true" if column.descending else ""),
+        **attributes(
+            data_tip=column.help, data_gpu_column=column.name, data_descending="true" if column.descending else ""
+        ),
     )
     return html.Th(
         button,

@@ -221,8 +221,7 @@ def _column_header(field: Field) -> Component:
     button = html.Button(
         field.title,
         className="sort-button",
-        title=field.help,
-        **attributes(data_column=field.name, data_cell_format=field.format),
+        **attributes(data_tip=field.help, data_column=field.name, data_cell_format=field.format),
     )
     class_name = "" if field.format in {"text", "gpus"} else "numeric"
     header: Component = html.Th(
