@@ -41,7 +41,8 @@
     const stateCell = addCell(row, "state");
     const state = make("span", "state", stateCell);
     const wait = make("button", "row-watch", stateCell);
-    Object.assign(wait, { type: "button", title: "Tell me when it is free" });
+    wait.type = "button";
+    wait.dataset.tip = "Tell me when it is free";
     make("span", "icon icon-bell", wait);
     wait.setAttribute("aria-label", `Tell me when GPU ${index} is free`);
     wait.setAttribute("aria-haspopup", "dialog");
