@@ -58,13 +58,14 @@ def open_overlays(tab: BrowserTab) -> Iterator[str]:
     """Open each menu, dialog and popover of the page of GPUs, one after the other."""
     page = tab.page
     for opened, clicked, shown in (
+        # First: a popover closes when the page scrolls, as it does for what is further below.
+        ("popover", "#panel-temperature [data-metric][data-tip]", "#popover"),
         ("settings", "#settings-button", "#settings-modal .panel-list li"),
         ("help", "#help-button", ".help-menu[open] a"),
         ("export", "#export-button", ".menu[open] a"),
         ("from-to", ".span-summary", ".span-picker[open] form"),
         ("table of a chart", "#panel-chart-utilization [data-table]", ".table-dialog[open] td"),
         ("chart picker", "#add-chart", "dialog[open] li"),
-        ("popover", "#panel-temperature [data-metric][data-tip]", "#popover"),
     ):
         page.locator(clicked).first.click()
         page.wait_for_selector(shown)
