@@ -105,6 +105,10 @@ def test_axe_finds_nothing_in_any_theme_and_width(
     tab = new_tab(width=width, height=900, color_scheme=theme).open(demo.url)
     check_every_view(tab, OPTIONS)
     found = {}
+    tab.page.click("#arrange-button")
+    tab.page.locator(".arrange-hide").first.click()
+    found["arranging"] = find_violations(tab, OPTIONS)
+    tab.page.keyboard.press("Escape")
     for name, drawn in EMBEDDED.items():
         tab.open(f"{demo.url}embed/{name}").page.wait_for_selector(drawn)
         found[name] = find_violations(tab, OPTIONS)
