@@ -218,6 +218,28 @@ def test_held_memory_without_work_is_reported_and_becomes_a_warning() -> None:
     ]
 
 
+def test_notebook_that_is_used_again_is_no_longer_reported() -> None:
+    def notebook(sm_percent: float) -> Gpu:
+        return dataclasses.replace(healthy(), processes=(dataclasses.replace(TRAINING, sm_percent=sm_percent),))
+
+    machine = Machine()
+    machine.run(3700, lambda: notebook(0.0))
+    assert set(machine.active()) == {"idle_hold"}
+    machine.run(600, lambda: notebook(40.0 if machine.second % 1000 < 10 else 0.0))
+    assert set(machine.active()) == {"idle_hold"}, "a health check of 10 s excuses nothing"
+    changes = machine.run(1200, lambda: notebook(40.0 if machine.second % 20 < 4 else 0.0))
+    assert changes[0] == "idle_hold resolved"
+    assert "idle_hold firing" not in changes, "it is reported once, however often the process rests"
+
+
+def test_card_below_its_slowdown_temperature_is_not_about_to_switch_off() -> None:
+    limits = {"gpu.temperature_slowdown": 93.0, "gpu.temperature_shutdown": 96.0}  # a T4
+    machine = Machine()
+    assert machine.run(305, values={**limits, "gpu.temperature": 92.0}) == ["gpu_hot pending", "gpu_hot firing"]
+    machine.run(40, values={**limits, "gpu.temperature": 94.0})
+    assert machine.active()["gpu_hot"].inhibited_by == machine.active()["gpu_overheating"].id
+
+
 def test_held_memory_of_unknown_use_is_not_judged() -> None:
     unknown = dataclasses.replace(TRAINING, sm_percent=None)
 

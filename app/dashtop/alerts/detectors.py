@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu
 
 _UTILIZATION: Final = "gpu.utilization.gpu"
+_SM_ACTIVITY: Final = "gpu.utilization.compute"
 _POWER, _POWER_LIMIT = "gpu.power.current_watts", "gpu.power.max_watts"
 
 # A GPU whose processes wait for each other shows full utilization: NCCL spins at 100 % with 152 of 700 W
 # (NVIDIA/nccl#1550), or about 70 W (#968), and SM activity is not 0 either. Without activity metrics (GPM) it is not
 # judged: a small model on a large GPU draws as little.
 _MAX_HANG_ACTIVITY: Final = {
-    "gpu.utilization.compute": 35.0,
+    _SM_ACTIVITY: 35.0,
     "gpu.utilization.tensor": 0.5,
     "gpu.utilization.dram": 2.0,
 }
@@ -28,23 +29,20 @@ _MAX_HANG_TRAFFIC_MBPS: Final = 1.0
 
 def _hang(utilization: float, power_percent: float) -> dict[str, Any]:
     def score(gpu: Gpu) -> float | None:
-        load, power, limit = (gpu.values.get(key) for key in (_UTILIZATION, _POWER, _POWER_LIMIT))
-        if load is None or power is None or limit is None:
+        values = gpu.values
+        load, power, limit = values.get(_UTILIZATION), values.get(_POWER), values.get(_POWER_LIMIT)
+        if load is None or power is None or limit is None or values.get(_SM_ACTIVITY) is None:
             return None
         if load < utilization or power > power_percent / 100 * limit:
-            return 0.0 if _has_activity(gpu) else None
-        activity = [(gpu.values.get(key), highest) for key, highest in _MAX_HANG_ACTIVITY.items()]
-        if gpu.values.get("gpu.memory.used_gb") is None or any(value is None for value, _ in activity):
+            return 0.0
+        activity = [(values.get(key), highest) for key, highest in _MAX_HANG_ACTIVITY.items()]
+        if values.get("gpu.memory.used_gb") is None or any(value is None for value, _ in activity):
             return None
-        is_quiet = all((gpu.values.get(key) or 0.0) < _MAX_HANG_TRAFFIC_MBPS for key in _LINK_TRAFFIC)
+        is_quiet = all((values.get(key) or 0.0) < _MAX_HANG_TRAFFIC_MBPS for key in _LINK_TRAFFIC)
         is_inactive = all(value is not None and value <= highest for value, highest in activity)
         return float(bool(gpu.processes) and is_quiet and is_inactive)
 
     return {"score": score}
-
-
-def _has_activity(gpu: Gpu) -> bool:
-    return gpu.values.get("gpu.utilization.compute") is not None
 
 
 def _list_steady(gpu: Gpu) -> tuple[Steady, ...]:
@@ -58,10 +56,13 @@ def _find_unowned_memory(gpu: Gpu) -> float | None:
     used = gpu.values.get("gpu.memory.used_gb")
     if used is None or PROCESSES in gpu.unavailable or gpu.device.shares_host_memory:
         return None
-    sizes = [process.gpu_memory_bytes for process in gpu.processes]
-    if None in sizes or any(process.info.foreign for process in gpu.processes):
-        return None
-    return used - sum(size or 0 for size in sizes) / GIB
+    owned = 0
+    for process in gpu.processes:
+        size = process.gpu_memory_bytes
+        if size is None or process.info.foreign:
+            return None
+        owned += size
+    return used - owned / GIB
 
 
 def _unowned_memory(gib: float, percent: float) -> dict[str, Any]:
@@ -126,6 +127,7 @@ DETECTORS: Final = (
         mode=Mode.MEAN,
         for_s=HOUR,
         threshold=0.99,  # one health check must not excuse hours
+        clears_by_mean=True,
         escalate_after_s=3 * HOUR,
         **adjustable(_idle, gib=1.0, percent=5.0),
         measure=lambda held: Measured((held.process.gpu_memory_bytes or 0) / GIB),

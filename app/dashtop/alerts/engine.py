@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.alerts.event_alerts import EventAlerts
 from dashtop.alerts.event_rules import EVENT_RULES
 from dashtop.alerts.identity import build_id
 from dashtop.alerts.inhibition import list_causes
+from dashtop.alerts.known_gpus import RULE as KNOWN_GPU_RULE
 from dashtop.alerts.known_gpus import KnownGpus
 from dashtop.alerts.rule import HeldProcess, Mode, Rule, Scope
 from dashtop.alerts.tracks import MAX_FIRINGS, Subject, Track, describe
@@ -25,7 +26,7 @@ from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import MINUTE_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dashtop.alerts.inhibition import AlertKey
     from dashtop.alerts.rule import Detector, EventRule, Steady
@@ -46,6 +47,8 @@ MERGE_MS: Final = MINUTE_MS
 _MEMORY_XIDS: Final = frozenset({48, 95})
 
 _SubjectKey = tuple["str | None", str]
+_RuleCall = tuple[Rule, "Callable[[Any], float | None]", "Callable[[], Detector] | None"]
+"""A rule, its score, and what builds its detector: attributes are slow to read for each subject."""
 
 
 class AlertEngine:
@@ -55,11 +58,12 @@ class AlertEngine:
         self, rules: Sequence[Rule], known: Iterable[Alert] = (), *, event_rules: Sequence[EventRule] = EVENT_RULES
     ) -> None:
         """`known`: alerts of an earlier run that go on. A pending one begins again."""
-        self._rules: Mapping[Scope, list[Rule]] = {
-            scope: [rule for rule in rules if rule.scope is scope and rule.enabled] for scope in Scope
+        self._rules: Mapping[Scope, list[_RuleCall]] = {
+            scope: [(rule, rule.score, rule.detector) for rule in rules if rule.scope is scope and rule.enabled]
+            for scope in Scope
         }
         self._tracks: dict[_SubjectKey, dict[str, Track]] = {}
-        self._detectors: dict[str, dict[_SubjectKey, Detector]] = {}
+        self._detectors: dict[str, dict[_SubjectKey, Detector]] = {rule.id: {} for rule in rules}
         self._failed: set[str] = set()
         self._last_s: float | None = None
         known = tuple(known)
@@ -70,7 +74,8 @@ class AlertEngine:
             if alert.rule in by_id and alert.state.is_active:
                 rule = by_id[alert.rule]
                 key = (alert.gpu_uuid, alert.subject)
-                detector = self._find_detector(rule, key)
+                build = rule.detector
+                detector = self._find_detector(rule.id, key, build) if build is not None else None
                 self._tracks.setdefault(key, {})[rule.id] = Track(rule, alert, Window(rule.for_s), detector)
 
     def alerts(self) -> tuple[Alert, ...]:
@@ -86,21 +91,23 @@ class AlertEngine:
         seconds = 0.0 if self._last_s is None else min(max(sample.monotonic_s - self._last_s, 0.0), MAX_GAP_S)
         self._last_s = sample.monotonic_s
         self._known_gpus.update(sample)
-        before = {id(track): track.alert for track in self._list_tracks()}
+        before = {id(track): track.alert for tracks in self._tracks.values() for track in tracks.values()}
         judged: set[int] = set()
         for scope, rules in self._rules.items():
             if rules:
                 for subject in self._list_subjects(scope, sample):
                     self._evaluate(rules, subject, sample, seconds, judged)
-        for track in self._list_tracks():
+        tracks = self._list_tracks()
+        for track in tracks:
             if id(track) not in judged:
                 self._judge_missing(track, sample, seconds)
             if track.rule.ends_when_acknowledged:
                 self._end_acknowledged(track, sample, acknowledged)
         changed_events = self._events.update(sample, seconds, acknowledged)
-        events = list(self._inhibit(changed_events))
-        changed = [track.alert for track in self._list_tracks() if _has_changed(before.get(id(track)), track.alert)]
-        self._drop_ended(sample)
+        events = list(self._inhibit(tracks, changed_events))
+        changed = [track.alert for track in tracks if _has_changed(before.get(id(track)), track.alert)]
+        if tracks:
+            self._drop_ended(sample)
         return (*changed, *events)
 
     def _list_tracks(self) -> list[Track]:
@@ -115,25 +122,27 @@ class AlertEngine:
                 del self._tracks[key]
 
     def _evaluate(
-        self, rules: Sequence[Rule], subject: Subject, sample: Sample, seconds: float, judged: set[int]
+        self, rules: Sequence[_RuleCall], subject: Subject, sample: Sample, seconds: float, judged: set[int]
     ) -> None:
         """Evaluate the rules of one subject. A rule that fails is logged once and judges nothing."""
         key, target = (subject.gpu_uuid, subject.name), subject.target
         tracks = self._tracks.get(key)
-        for rule in rules:
+        for rule, judge, build_detector in rules:
             detector = None
             try:
-                if rule.detector is None:
-                    score = rule.score(target)
+                if build_detector is not None:
+                    detector = self._find_detector(rule.id, key, build_detector)
+                    score = detector.score(target, sample.monotonic_s)
                 else:
-                    detector = self._find_detector(rule, key)
-                    score = detector.score(target, sample.monotonic_s) if detector is not None else None
+                    score = judge(target)
             except Exception:
                 score = None
                 if rule.id not in self._failed:
                     self._failed.add(rule.id)
                     log.exception("The alert rule %s failed and judges nothing.", rule.id)
-            track = tracks.get(rule.id) if tracks is not None else None
+            track = None
+            if tracks is not None:
+                track = tracks.get(rule.id)
             if track is None:
                 if score is None or score <= 0:
                     continue
@@ -143,16 +152,14 @@ class AlertEngine:
             judged.add(id(track))
             self._judge(track, score, subject, sample, seconds)
 
-    def _find_detector(self, rule: Rule, key: _SubjectKey) -> Detector | None:
-        """Return the detector of a rule for a subject, a new one the first time; None if the rule has none."""
-        if rule.detector is None:
-            return None
-        detectors = self._detectors.setdefault(rule.id, {})
+    def _find_detector(self, rule_id: str, key: _SubjectKey, build: Callable[[], Detector]) -> Detector:
+        """Return the detector of a rule for a subject, a new one the first time."""
+        detectors = self._detectors[rule_id]
         detector = detectors.get(key)
         if detector is None:
             if len(detectors) >= MAX_DETECTORS:
                 del detectors[next(iter(detectors))]
-            detector = detectors[key] = rule.detector()
+            detector = detectors[key] = build()
         return detector
 
     def _end_acknowledged(self, track: Track, sample: Sample, acknowledged: Mapping[str, int]) -> None:
@@ -165,6 +172,8 @@ class AlertEngine:
 
     def _list_subjects(self, scope: Scope, sample: Sample) -> Iterator[Subject]:
         if scope is Scope.KNOWN_GPU:
+            if self._known_gpus.are_all_present and not any(KNOWN_GPU_RULE in each for each in self._tracks.values()):
+                return iter(())
             return (Subject(gpu.uuid, "", gpu) for gpu in self._known_gpus.list_all(sample))
         return _list_subjects(scope, sample)
 
@@ -211,7 +220,10 @@ class AlertEngine:
         rule = track.rule
         track.firing_s += seconds
         is_clear: bool | None
-        if track.detector is not None:
+        if rule.clears_by_mean:
+            mean = track.window.mean()
+            is_clear = mean is not None and mean < rule.threshold
+        elif track.detector is not None:
             is_clear = track.detector.is_clear(subject.target)
         else:
             is_clear = score <= 0 if rule.is_clear is None else rule.is_clear(subject.target)
@@ -241,9 +253,9 @@ class AlertEngine:
         elif track.missing_s >= UNOBSERVABLE_AFTER_S:
             track.alert = replace(alert, state=AlertState.RESOLVED, ended_ms=sample.time_ms, observable=False)
 
-    def _inhibit(self, changed_events: Sequence[Alert]) -> Iterator[Alert]:
+    def _inhibit(self, tracks: Iterable[Track], changed_events: Sequence[Alert]) -> Iterator[Alert]:
         """Note for each active alert which other one explains it. Yield the alerts of events that have changed."""
-        active = [track for track in self._list_tracks() if track.alert.state.is_active]
+        active = [track for track in tracks if track.alert.state.is_active]
         firing: dict[AlertKey, str] = {
             (track.rule.id, track.alert.gpu_uuid, track.alert.subject): track.alert.id for track in active
         }
@@ -335,9 +347,11 @@ def _is_process_gone(alert: Alert, sample: Sample) -> bool:
 
 
 def _has_changed(before: Alert | None, alert: Alert) -> bool:
+    """Return whether people are to hear of it. That an active alert clears, and no longer does, is no change."""
     if before is None:
         return alert.state is not AlertState.RESOLVED
-    return (before.state, before.severity, before.inhibited_by) != (alert.state, alert.severity, alert.inhibited_by)
+    is_same_state = before.state is alert.state or (before.state.is_active and alert.state.is_active)
+    return not is_same_state or (before.severity, before.inhibited_by) != (alert.severity, alert.inhibited_by)
 
 
 def _is_kept(track: Track, sample: Sample) -> bool:

@@ -69,7 +69,21 @@ def _near_slowdown(margin: float) -> dict[str, Any]:
 
 
 def _near_shutdown(margin: float) -> dict[str, Any]:
-    return _near_limit("gpu.temperature_shutdown", margin)
+    """Score above the shutdown temperature less `margin`, but not below the slowdown temperature.
+
+    On many cards (T4, V100, RTX 3090) these are 3 °C apart; below the slowdown temperature they work normally.
+    """
+    fields = _near_limit("gpu.temperature_shutdown", margin)
+    score_shutdown = _above(_TEMPERATURE, "gpu.temperature_shutdown", margin + 1e-9)
+    score_slowdown = _above(_TEMPERATURE, "gpu.temperature_slowdown", 1e-9)
+
+    def score(gpu: Gpu) -> float | None:
+        excess, above_slowdown = score_shutdown(gpu), score_slowdown(gpu)
+        if excess is None or above_slowdown is None:
+            return excess
+        return min(excess, above_slowdown)
+
+    return {**fields, "score": score}
 
 
 def _near_memory_limit(margin: float) -> dict[str, Any]:
@@ -84,10 +98,13 @@ def _stopped_fan(fan_percent: float, celsius: float) -> dict[str, Any]:
     """Score 1 where a fan stands still that should turn. Many cards stop their fans on purpose while they are cool."""
 
     def score(gpu: Gpu) -> float | None:
-        rpm, target, temperature = (gpu.values.get(key) for key in (_FAN_RPM, "gpu.fan_speed", _TEMPERATURE))
-        if rpm is None or target is None or temperature is None:
+        rpm = gpu.values.get(_FAN_RPM)
+        if rpm is None or rpm > 0:
+            return None if rpm is None else 0.0
+        target, temperature = gpu.values.get("gpu.fan_speed"), gpu.values.get(_TEMPERATURE)
+        if target is None or temperature is None:
             return None
-        return float(rpm == 0 and target >= fan_percent and temperature >= celsius)
+        return float(target >= fan_percent and temperature >= celsius)
 
     return {"score": score, "is_clear": _turns}
 
@@ -113,10 +130,9 @@ def _slow_link(utilization: float) -> dict[str, Any]:
         load = gpu.values.get(_UTILIZATION)
         if load is None or load < utilization:
             return None
-        link = [value for value in map(gpu.values.get, _LINK) if value is not None]
-        if len(link) < len(_LINK):
+        generation, highest, width, widest = map(gpu.values.get, _LINK)
+        if generation is None or highest is None or width is None or widest is None:
             return None
-        generation, highest, width, widest = link
         return float(generation < highest or width < widest)
 
     return {"score": score}
@@ -154,35 +170,33 @@ class NvLinkDetector:
     """Compares the active NVLinks with the most of the last 24 h: not every link of a GPU need be connected."""
 
     def __init__(self) -> None:
-        self._most: deque[tuple[float, float]] = deque()  # end of the hour, most links in it
+        self._hours: deque[tuple[float, float]] = deque()  # end of the hour, most links in it
+        self._most = 0.0
 
     def score(self, target: Gpu, now_s: float) -> float | None:
         """Return how many links are down."""
         active = target.values.get("gpu.nvlink.active")
         if active is None:
             return None
-        if self._most and now_s < self._most[-1][0]:
-            end_s, most = self._most[-1]
-            if active > most:
-                self._most[-1] = (end_s, active)
-        else:
-            self._most.append((now_s + HOUR, active))
-            while self._most[0][0] + DAY < now_s:
-                self._most.popleft()
-        return self._find_most() - active
+        if not self._hours or now_s >= self._hours[-1][0]:
+            self._hours.append((now_s + HOUR, active))
+            while self._hours[0][0] + DAY < now_s:
+                self._hours.popleft()
+            self._most = max(most for _, most in self._hours)
+        elif active > self._hours[-1][1]:
+            self._hours[-1] = (self._hours[-1][0], active)
+            self._most = max(self._most, active)
+        return self._most - active
 
     def is_clear(self, target: Gpu) -> bool | None:
         """Return whether all links are active again."""
         active = target.values.get("gpu.nvlink.active")
-        return None if active is None else active >= self._find_most()
+        return None if active is None else active >= self._most
 
     def measure(self, target: Gpu) -> Measured:
         """Return the number of links that are down, and of those that were active."""
-        most, active = self._find_most(), target.values.get("gpu.nvlink.active")
-        return Measured(None if active is None else most - active, most)
-
-    def _find_most(self) -> float:
-        return max((most for _, most in self._most), default=0.0)
+        active = target.values.get("gpu.nvlink.active")
+        return Measured(None if active is None else self._most - active, self._most)
 
 
 GPU_RULES: Final = (

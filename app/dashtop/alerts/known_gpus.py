@@ -28,6 +28,7 @@ class KnownGpus:
             if alert.rule == RULE and alert.gpu_uuid is not None
         }
         self._present: frozenset[str] = frozenset()
+        self.are_all_present = not self._gpus
 
     def update(self, sample: Sample) -> None:
         """Take note of the GPUs of a sample."""
@@ -40,6 +41,7 @@ class KnownGpus:
             if device.mig_parent_uuid is None and has_uuid(device):
                 self._gpus[device.uuid] = KnownGpu(device.uuid, device.index, gpu.label, is_present=True)
         self._gpus = {uuid: gpu._replace(is_present=uuid in present) for uuid, gpu in self._gpus.items()}
+        self.are_all_present = self._gpus.keys() <= present
 
     def list_all(self, sample: Sample) -> Iterator[KnownGpu]:
         """Yield the known GPUs; none if the driver does not answer, for then nothing is known of them."""

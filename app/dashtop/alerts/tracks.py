@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dashtop.alerts.rule import HeldProcess, KnownGpu
 from dashtop.model.sample import Gpu
@@ -39,8 +39,7 @@ class Track:
     fired_ms: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_FIRINGS))
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What a rule is applied to: its identity, and the object that the functions of the rule get."""
 
     gpu_uuid: str | None

@@ -124,7 +124,8 @@ def add_disk(total_gib: float, used_percent: Callable[[float], float]) -> Play:
             total_bytes=round(total_gib * GIB),
             used_percent=percent,
         )
-        return replace(sample, host=replace(sample.host, mounts=(*sample.host.mounts, mount)))
+        others = (each for each in sample.host.mounts if each.mount_point != mount.mount_point)
+        return replace(sample, host=replace(sample.host, mounts=(*others, mount)))
 
     return play
 
