@@ -19,7 +19,7 @@ from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
 from dashtop.ui.gpu_state import classify_gpus
-from dashtop.ui.panels import PANELS, Panel, Section, charts, gpu_status, hardware, host, processes
+from dashtop.ui.panels import PANELS, Panel, Section, alerts, charts, gpu_status, hardware, host, processes
 from dashtop.ui.panels.gauges import SPARKLINE_METRICS
 from dashtop.ui.request import ViewRequest
 from tests.builders import make_device, make_gpu, make_sample
@@ -209,6 +209,12 @@ def test_states_of_a_gpu() -> None:
     assert describe(hung).startswith("The GPU does not respond. Reset the GPU")
     shown = gpu_status.heading_data(make_context(hung, sample=make_sample(gpus=(hung,))))
     assert shown["gpu_head"]["since"] == 1_700_000_000_000
+
+
+def test_alerts_are_counted_for_the_present_only() -> None:
+    context = make_context(gpu())
+    assert alerts.bell_data(context)["alert_count"] == {"count": 0, "worst": ""}
+    assert alerts.bell_data(dataclasses.replace(context, is_past=True)) == {"alert_count": None}
 
 
 def test_a_lost_gpu_without_history_says_once_why_it_has_no_charts() -> None:
