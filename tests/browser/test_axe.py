@@ -66,6 +66,7 @@ def open_overlays(tab: BrowserTab) -> Iterator[str]:
         ("from-to", ".span-summary", ".span-picker[open] form"),
         ("table of a chart", "#panel-chart-utilization [data-table]", ".table-dialog[open] td"),
         ("chart picker", "#add-chart", "dialog[open] li"),
+        ("process", "[data-processes] .process-menu", ".watch-dialog[open] .watch-service"),
     ):
         page.locator(clicked).first.click()
         page.wait_for_selector(shown)
