@@ -119,6 +119,60 @@ def test_no_help_is_in_a_title_that_fingers_and_keys_cannot_reach(
     assert tab.errors == []
 
 
+def test_a_group_of_options_is_one_tab_stop(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab().open(demo.url)
+    focused = "() => document.activeElement.closest('.control')?.ariaLabel"
+    tab.page.locator("#gpu-selector").focus()
+    names = []
+    for _ in range(6):
+        tab.page.keyboard.press("Tab")
+        names.append(tab.page.evaluate(focused))
+    assert names.count("Time range") == 1
+    tab.page.locator("#time-range input:checked").focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.wait_until("() => location.search.includes('range=6h')")
+    assert tab.page.evaluate("() => document.querySelector('#time-range input:checked').value") == "6h"
+    # Groups without a name of their own would be one: a choice in the settings leaves the others alone.
+    groups = "() => [...document.querySelectorAll('.segments')].map(each => each.querySelector('input')?.name)"
+    named = [name for name in tab.page.evaluate(groups) if name is not None]
+    assert len(set(named)) == len(named) > 2
+    assert "" not in named
+    assert tab.errors == []
+
+
+COUNT_SHIFTS = """window.shift = 0; new PerformanceObserver(list => { for (const each of list.getEntries())
+  if (!each.hadRecentInput) window.shift += each.value; }).observe({type: 'layout-shift', buffered: true});"""
+COUNT_ANNOUNCEMENTS = """() => {
+  window.painted = 0;
+  window.dashtop.painters.push(() => { window.painted += 1; });
+  const spoken = '[aria-live]:not([aria-live=off]), [role=status], [role=alert], [role=log]';
+  window.announced = [];
+  new MutationObserver(changes => { for (const { target } of changes) {
+    const element = target.nodeType === Node.TEXT_NODE ? target.parentElement : target;
+    const region = element?.closest(spoken);
+    if (region && !element.closest('[aria-hidden=true]')) window.announced.push(region.id || region.className);
+  } }).observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+
+
+@pytest.mark.parametrize("ticks", [5, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(400)])])
+def test_no_page_shifts_complains_or_chatters(ticks: int, demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
+    tab = new_tab(height=900)
+    warnings: list[str] = []
+    tab.page.on("console", lambda message: warnings.append(message.text) if message.type == "warning" else None)
+    tab.page.add_init_script(COUNT_SHIFTS)
+    for page, drawn in ROWS.items():
+        tab.open(f"{demo.url}?page={page}").page.wait_for_selector(drawn)
+        tab.page.evaluate(COUNT_ANNOUNCEMENTS)
+        tab.wait_until("ticks => window.painted >= ticks", ticks, 60_000)
+        assert tab.page.evaluate("window.shift") < 0.02, page
+        # Events happen; what changes with every tick must not be spoken.
+        announced = tab.page.evaluate("window.announced")
+        assert all(announced.count(region) < ticks - 1 for region in announced), page
+    assert tab.errors == []
+    assert [each for each in warnings if "by Playwright" not in each] == []
+
+
 def test_reduced_motion_stops_animations(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     animation = "() => getComputedStyle(document.querySelector('.skeleton-block')).animationName"
     tab = new_tab().open(demo.url)

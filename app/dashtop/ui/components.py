@@ -66,6 +66,7 @@ def segmented_control(name: str, options: Mapping[str, str], value: str | None, 
     """Return a choice of one among a few options, side by side. `options` maps values to labels."""
     radio_items: Component = dbc.RadioItems(
         id=name,
+        name=name,  # one tab stop; arrow keys choose
         options=[{"label": shown, "value": each} for each, shown in options.items()],
         value=value,
         inline=True,

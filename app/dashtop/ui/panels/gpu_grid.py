@@ -174,6 +174,7 @@ def layout(_services: Services) -> Component:
     """Return the panel without cards; the browser adds one for each GPU, since GPUs can come and go."""
     sort_order = dbc.RadioItems(
         id=ids.COMPARE_ORDER,
+        name=ids.COMPARE_ORDER,
         options=[{"label": label, "value": name} for name, label in _SORT_ORDERS.items()],
         value="index",
         inline=True,
