@@ -87,19 +87,24 @@ def _idle(gib: float, percent: float) -> dict[str, Any]:
     Without a utilization by process, a sole holder is judged by the GPU's. That of a MIG instance is never known.
     """
 
+    least_bytes = gib * GIB
+
     def score(held: HeldProcess) -> float | None:
         process, gpu = held
         if process.is_service:
             return 0.0
-        size, total = process.gpu_memory_bytes, gpu.values.get("gpu.memory.total_gb")
-        if "C" not in process.kind or size is None or total is None or size < max(gib, percent / 100 * total) * GIB:
+        size = process.gpu_memory_bytes
+        if size is None or size < least_bytes or "C" not in process.kind:
+            return None
+        total = gpu.values.get("gpu.memory.total_gb")
+        if total is None or size < percent / 100 * total * GIB:
             return None
         if process.sm_percent is not None:
             return float(process.sm_percent == 0)
         load = gpu.values.get(_UTILIZATION)
         return None if len(gpu.processes) > 1 or load is None else float(load <= 1)
 
-    return {"score": score}
+    return {"score": score, "is_clear": lambda held: held.process.is_service}
 
 
 DETECTORS: Final = (

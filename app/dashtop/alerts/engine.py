@@ -223,6 +223,7 @@ class AlertEngine:
         if rule.clears_by_mean:
             mean = track.window.mean()
             is_clear = mean is not None and mean < rule.threshold
+            is_clear = is_clear or (rule.is_clear is not None and bool(rule.is_clear(subject.target)))
         elif track.detector is not None:
             is_clear = track.detector.is_clear(subject.target)
         else:

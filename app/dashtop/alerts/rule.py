@@ -103,9 +103,9 @@ class Rule:
     before the alert ends; by default that is a score of 0 or less. `escalate_after_s`: the alert is a warning after
     this time. `steady`: values that stay within their tolerance while the condition lasts; one that leaves it begins
     the window anew. `detector` makes what judges one subject, instead of `score`, `is_clear` and `measure`.
-    `clears_by_mean`: it is clear once the mean is below `threshold` again. `ends_when_acknowledged`: people may say
-    that it is so on purpose. `message` is formatted with `gpu` ("GPU 3 (H100)"), `process`, `mount`, `value`, `limit`
-    and `detail`.
+    `clears_by_mean`: it is clear, too, once the mean is below `threshold` again. `ends_when_acknowledged`: people may
+    say that it is so on purpose. `message` is formatted with `gpu` ("GPU 3 (H100)"), `process`, `mount`, `value`,
+    `limit` and `detail`.
     """
 
     id: str

@@ -345,6 +345,8 @@ class AlertService:
 
 def _mark(alert: Alert, marks: Marks, now_ms: int) -> Alert:
     """Return the alert with what people have said about it."""
+    if not marks.acknowledgements and not marks.silences:
+        return alert
     mark = marks.acknowledgements.get(alert.id)
     if mark is not None and is_of_episode(mark.time_ms, alert.since_ms):
         alert = replace(alert, acked_by=mark.by, acked_ms=mark.time_ms)

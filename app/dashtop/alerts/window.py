@@ -17,6 +17,8 @@ class Window:
         self._bucket_s = span_s / BUCKETS
         self._buckets: deque[tuple[float, float]] = deque(maxlen=BUCKETS)  # sum of score x time, judged time
         self._sum = self._judged_s = self._elapsed_s = 0.0
+        self._mean: float | None = None
+        self._are_buckets_empty = True
 
     def add(self, score: float | None, seconds: float) -> None:
         """Add a time with a score, or one that could not be judged."""
@@ -27,9 +29,14 @@ class Window:
         if self._elapsed_s >= self._bucket_s:
             self._buckets.append((self._sum, self._judged_s))
             self._sum = self._judged_s = self._elapsed_s = 0.0
+            self._mean = self._calculate_mean()
+            self._are_buckets_empty = all(total <= 0 for total, _ in self._buckets)
 
     def mean(self) -> float | None:
         """Return the mean; None before the window is full, or if too little of it was judged."""
+        return self._mean
+
+    def _calculate_mean(self) -> float | None:
         if len(self._buckets) < BUCKETS:
             return None
         judged_s = sum(judged for _, judged in self._buckets)
@@ -40,4 +47,4 @@ class Window:
     @property
     def is_empty(self) -> bool:
         """Whether the score was 0 or less for the whole window."""
-        return self._sum <= 0 and all(total <= 0 for total, _ in self._buckets)
+        return self._sum <= 0 and self._are_buckets_empty
