@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +18,8 @@ from tests.history.writer import append, count_values, fill
 from tests.processes import eventually
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from dashtop.history.database import Connection
     from dashtop.history.store import HistoryStore
@@ -57,6 +59,28 @@ def fail() -> None:
 
 def find_error(history: HistoryStore) -> str:
     return history.read_status().error or ""
+
+
+def test_disk_that_does_not_even_tell_whether_the_file_exists_is_an_outage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = make_history(folder, read_timeout_s=TIMEOUT_S, starts=False)
+    assert count_values(history, 11) == 10
+    stat = Path.stat
+
+    def fail_stat(path: Path, **options: bool) -> os.stat_result:
+        if path.name == FILE:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return stat(path, **options)
+
+    with before_each_read(monkeypatch, fail), monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", fail_stat)
+        assert count_values(history, 11) == 0
+        assert history.events(0, 2**53) == ()
+        assert "cannot be read (disk I/O error)" in find_error(history)
+    assert count_values(history, 11) == 10
+    assert find_error(history) == ""
+    history.close()
 
 
 def test_read_that_hangs_is_reported_until_it_returns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,11 +246,11 @@ class SqliteDatabase(Database):
             connection.close()
 
     def _to_read_error(self, error: Exception) -> DatabaseReadError | None:
-        if not isinstance(error, (sqlite3.Error, ValueError)):
+        if not isinstance(error, (sqlite3.Error, ValueError, OSError)):
             return None
         if is_damage(error):
             return DatabaseReadError(str(error), is_damaged=True)
-        if self._path is not None and not self._path.exists():
+        if self._path is not None and _is_absent(self._path):
             return DatabaseReadError(str(error))  # nothing was stored yet
         return DatabaseReadError(f"The history in {self.location} cannot be read ({error}).", is_unreachable=True)
 
@@ -263,6 +263,17 @@ class SqliteDatabase(Database):
 
     def _reclaim_space(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+
+
+def _is_absent(path: Path) -> bool:
+    """Return whether there is no such file; False if the disk does not tell, where `Path.exists` raises."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _create_file(path: Path) -> os.stat_result:
