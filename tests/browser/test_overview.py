@@ -90,7 +90,7 @@ EXPECTED = {
 RECORD = """() => { window.seen = []; dashtop.painters.push(({ time }) => window.seen.push([time, Object.fromEntries(
   [...document.querySelectorAll('[data-gpu-table] tr')].map(row => [row.dataset.openGpu, {
     condition: row.dataset.gpuState, label: row.querySelector('.state').textContent,
-    detail: row.querySelector('.state').dataset.tip,
+    detail: row.querySelector('.state').dataset.tip || '',
     problem: [...document.querySelectorAll(`.problem:has([data-open-gpu="${row.dataset.openGpu}"]) .problem-text`)]
       .map(text => text.textContent).join() }]))])); }"""
 NAMES_IN_ORDER = "() => [...document.querySelectorAll('[data-gpu-table] .row-name')].map(name => name.textContent)"
