@@ -152,6 +152,8 @@ def render(t: float, draw: np.random.Generator) -> Work:
 
 
 ROLES: Final = (train, train, wait_at_barriers, train_a_small_model, infer, work_in_a_notebook, run_batches, render)
+WITHOUT_ACTIVITY: Final = frozenset({2, 3})
+"""GPUs that have no activity metrics on every other day: as those before Hopper."""
 NAMES: Final = ("python", "python", "python", "python", "vllm", "jupyter", "job", "blender")
 
 
@@ -205,7 +207,7 @@ class Fleet:
         ]  # fmt: skip
         is_low = load < 5
         celsius = work.celsius if work.celsius is not None else 34.0 + 48.0 * work.power
-        values = {
+        values: dict[str, float | None] = {
             **NO_GPU_VALUES, **HEALTHY,
             "gpu.utilization.gpu": load, "gpu.utilization.compute": work.sm, "gpu.utilization.tensor": work.tensor,
             "gpu.utilization.dram": work.dram, "gpu.memory.used_gb": held + 0.25 + 0.6,
@@ -216,6 +218,8 @@ class Fleet:
             "gpu.clocks.event_reasons": float(work.flags),
             "gpu.pcie.generation": 1.0 if is_low else 5.0,
         }  # fmt: skip
+        if index in WITHOUT_ACTIVITY and int(t / DAY_S) % 2:
+            values |= dict.fromkeys(("gpu.utilization.compute", "gpu.utilization.tensor", "gpu.utilization.dram"))
         return Gpu(device=device, values=values, unavailable={}, processes=tuple(processes))
 
     def _build_host(self, t: float) -> Host:

@@ -361,6 +361,28 @@ def test_processes_that_wait_for_each_other_are_reported() -> None:
     assert machine.run(70, values={**SPINNING, "gpu.utilization.tensor": 60.0})[-1] == "hang resolved"
 
 
+def test_hang_without_activity_metrics_is_seen_by_the_power_before() -> None:
+    spinning = {
+        **SPINNING,
+        "gpu.utilization.compute": None,
+        "gpu.utilization.tensor": None,
+        "gpu.utilization.dram": None,
+    }
+    training = {**spinning, "gpu.power.current_watts": 380.0, "gpu.pcie.rx_mbps": 800.0}
+    machine = Machine()
+    assert machine.run(1400, values=spinning) == [], "it may be a small model"
+    machine.run(700, values=training)
+    assert machine.active() == {}
+    machine.run(640, values=spinning)
+    assert set(machine.active()) == {"hang"}
+    assert machine.run(70, values=training)[-1] == "hang resolved"
+    other = Machine()
+    other.run(700, values=training)
+    restarted = dataclasses.replace(healthy(spinning), processes=(dataclasses.replace(TRAINING, pid=8),))
+    other.run(1000, lambda: restarted)
+    assert other.active() == {}, "another process"
+
+
 @pytest.mark.parametrize(
     "change",
     [
