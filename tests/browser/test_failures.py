@@ -118,19 +118,26 @@ def test_the_page_without_a_server_shows_the_last_values_as_old(new_tab: Callabl
         tab.wait_until("() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 3")
         opacity = "() => getComputedStyle(document.querySelector('#panel-power .bar')).opacity"
         assert float(tab.page.evaluate(opacity)) < 1
-        with running(*options, port=port_of(first)) as second:
+        with running(*options, port=port_of(first)):
             tab.wait_for_state("live")
             assert not tab.page.locator("#error-banner").is_visible()
             tab.page.reload()
             tab.wait_for_state("live")
             assert tab.page.locator("html[data-stored]").count() == 0, "the server answers: nothing old is shown"
-            second.stop()
-        with running(*options, "--token", "correct-horse-battery", port=port_of(first)) as third:
+
+
+@pytest.mark.long
+def test_a_changed_token_removes_the_page_that_the_browser_keeps(new_tab: Callable[..., BrowserTab]) -> None:
+    with running(*FAST) as first:
+        tab = new_tab(service_workers="allow").open(first.url)
+        eventually(lambda: set(tab.page.evaluate(LOADED)) <= set(tab.page.evaluate(KEPT)), 30, 0.2)
+        first.stop()
+        with running(*FAST, "--token", "correct-horse-battery", port=port_of(first)) as second:
             refused = tab.page.goto(first.url)
             assert refused is not None
             assert refused.status == 401
             eventually(lambda: tab.page.evaluate(KEPT) == [])
-            third.stop()
+            second.stop()
         with pytest.raises(PlaywrightError, match="ERR_"):
             tab.page.goto(first.url)
 
