@@ -9,8 +9,8 @@ import pytest
 
 from dashtop.metrics.xid import xid_event
 from dashtop.model.sample import Event, GpuReading
+from dashtop.sources.nvml.event_buffer import REPEAT_INTERVAL_S
 from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log, parse_xids
-from dashtop.sources.nvml.xid_events import REPEAT_INTERVAL_S
 from tests.builders import make_gpu
 from tests.clock import FakeClock
 

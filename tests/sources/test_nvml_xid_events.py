@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dashtop.metrics.xid import xid_event
-from dashtop.sources.nvml import xid_events
-from dashtop.sources.nvml.xid_events import REPEAT_INTERVAL_S, EventBuffer
+from dashtop.sources.nvml.event_buffer import MAX_KINDS, REPEAT_INTERVAL_S, EventBuffer
 
 
 def test_repeated_events_are_counted() -> None:
@@ -27,6 +26,6 @@ def test_repeated_events_are_counted() -> None:
 
 def test_number_of_kinds_is_bounded() -> None:
     buffer = EventBuffer()
-    for code in range(2 * xid_events.MAX_KINDS):
+    for code in range(2 * MAX_KINDS):
         buffer.add(xid_event(1000 + code, time_ms=1, gpu_uuid="GPU-0"), 0.0)
-    assert len(buffer.drain(0.0)) == xid_events.MAX_KINDS + 1
+    assert len(buffer.drain(0.0)) == MAX_KINDS + 1

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashtop.metrics.xid import xid_event
-from dashtop.sources.nvml.xid_events import REPEAT_INTERVAL_S, EventBuffer
+from dashtop.sources.nvml.event_buffer import REPEAT_INTERVAL_S, EventBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pynvml
@@ -14,6 +13,7 @@ from dashtop.metrics.xid import ecc_event, xid_event
 from dashtop.model.threads import try_start_thread
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.nvml.bindings import call, call_or_none
+from dashtop.sources.nvml.event_buffer import EventBuffer
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Event
@@ -27,60 +27,6 @@ ECC_EVENTS = {
 }
 EVENT_TYPES = pynvml.nvmlEventTypeXidCriticalError | sum(ECC_EVENTS)
 WAIT_TIMEOUT_MS = 500
-REPEAT_INTERVAL_S = 60.0
-MAX_KINDS = 512
-
-
-@dataclass(slots=True)
-class _Repetition:
-    """An event that was reported at `reported_at` (monotonic seconds) and came `count` times since, last as `event`."""
-
-    event: Event
-    reported_at: float
-    count: int = 0
-
-
-class EventBuffer:
-    """Keeps the first event of each kind and GPU, and counts those that follow within REPEAT_INTERVAL_S.
-
-    A fault can repeat thousands of times a minute; it must not displace the event that explains it. Thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pending: list[Event] = []
-        self._repetitions: dict[tuple[object, ...], _Repetition] = {}
-
-    def add(self, event: Event, now: float) -> None:
-        """Add an event; `now` in monotonic seconds. Events of more than MAX_KINDS kinds are counted as one kind."""
-        key: tuple[object, ...] = (event.gpu_uuid, event.kind, event.code, event.text)
-        with self._lock:
-            if key not in self._repetitions and len(self._repetitions) >= MAX_KINDS:
-                key = ()
-            known = self._repetitions.get(key)
-            if known is None:
-                self._repetitions[key] = _Repetition(event, now)
-                self._pending.append(event)
-            else:
-                known.event = event
-                known.count += 1
-
-    def drain(self, now: float) -> tuple[Event, ...]:
-        """Return the first events since the last call, and the number of those repeated for REPEAT_INTERVAL_S."""
-        if not self._repetitions:
-            return ()
-        with self._lock:
-            events, self._pending = self._pending, []
-            for key, known in list(self._repetitions.items()):
-                if now - known.reported_at < REPEAT_INTERVAL_S:
-                    continue
-                if known.count:
-                    seconds = round(now - known.reported_at)
-                    events.append(replace(known.event, text=f"{known.event.text} {known.count} more in {seconds} s."))
-                    known.reported_at, known.count = now, 0
-                else:
-                    del self._repetitions[key]
-        return tuple(events)
 
 
 class XidEventWatcher:
