@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dashtop.alerts.rule import Rule
     from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
-    from dashtop.model.sample import Event, GpuProcess, ProcessInfo, Sample
+    from dashtop.model.sample import Event, Gpu, GpuProcess, ProcessInfo, Sample
 
 log = logging.getLogger(__name__)
 
@@ -372,16 +372,21 @@ def _is_same_service(service: ServiceMark, process: ProcessInfo) -> bool:
 
 
 def _mark_services(sample: Sample, services: Collection[ServiceMark]) -> Sample:
-    """Return the sample with the processes marked that are services."""
+    """Return the sample with the processes marked that are services. What has none is not copied."""
     if not services:
         return sample
+    marked = {(each.owner, each.name, each.container) for each in services}
 
-    def mark(process: GpuProcess) -> GpuProcess:
-        is_service = any(_is_same_service(each, process.info) for each in services)
-        return replace(process, is_service=True) if is_service else process
+    def is_service(process: GpuProcess) -> bool:
+        return (process.info.username, process.info.name, process.info.container) in marked
 
-    gpus = tuple(replace(gpu, processes=tuple(map(mark, gpu.processes))) for gpu in sample.gpus)
-    return replace(sample, gpus=gpus)
+    def mark(gpu: Gpu) -> Gpu:
+        if not any(map(is_service, gpu.processes)):
+            return gpu
+        processes = (replace(each, is_service=True) if is_service(each) else each for each in gpu.processes)
+        return replace(gpu, processes=tuple(processes))
+
+    return replace(sample, gpus=tuple(map(mark, sample.gpus)))
 
 
 def _is_kept(watch: Watch, now_ms: int) -> bool:
