@@ -259,6 +259,7 @@ def test_invalid_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> N
 
 
 EXAMPLES = {
+    "public-url": '"https://gpu1.example/dashtop/"',
     "host": '"10.0.0.1"',
     "port": "9000",
     "interval": "2",

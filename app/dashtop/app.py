@@ -173,6 +173,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         overrides=settings.alerts,
         interval_s=settings.interval,
         is_simulated=bool(settings.demo),
+        public_url=settings.public_url,
     )
     sampler = _build_sampler(settings, readers, clock)
     collector = Collector(

@@ -254,6 +254,15 @@ class Settings(BaseSettings):
         ),
         Option(flag="--frame-ancestors", metavar="ORIGINS"),
     ] = ("'self'",)
+    public_url: Annotated[
+        str | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_PUBLIC_URL"),
+            description="address under which people open the page, for links in notices of alerts",
+        ),
+        Option(flag="--public-url", metavar="URL"),
+        _check(r"https?://[\w.:\[\]-]+(/[\w.~/-]*)?", "must be an address such as https://gpu1.example/dashtop/"),
+    ] = None
     allowed_hosts: Annotated[
         tuple[Annotated[str, _check(r"[\w.:-]+", "must be host names such as gpu1.example")], ...],
         NoDecode,

@@ -63,11 +63,14 @@ class Sender:
         *channels: Channel,
         sent: Mapping[str, Mapping[str, SentNotice]] | None = None,
         now_ms: int = NOON_MS,
+        public_url: str | None = None,
     ) -> None:
         self.clock = FakeClock(now_ms=now_ms)
         self.active: tuple[Alert, ...] = ()
         self.stored: Mapping[str, Mapping[str, SentNotice]] = {}
-        self.delivery = Delivery(channels, clock=self.clock, active=lambda: self.active, store=self._store)
+        self.delivery = Delivery(
+            channels, clock=self.clock, active=lambda: self.active, store=self._store, public_url=public_url
+        )
         self.delivery._is_started = True  # without a thread
         for outbox in self.delivery._outboxes:
             outbox.sent = dict((sent or {}).get(outbox.channel.name, {}))
@@ -101,6 +104,22 @@ def test_one_message_for_the_beginning_and_one_for_the_end(hook: Webhook) -> Non
     assert (first["alerts"][0]["rule"], first["alerts"][0]["gpu_id"]) == ("gpu_lost", 3)
     assert (second_body["status"], second_body["alerts"][0]["state"]) == ("resolved", "resolved")
     assert sender.stored == {"team": {}}
+
+
+def test_notices_link_to_the_page_if_its_address_is_known(hook: Webhook) -> None:
+    kinds = ("json", "slack", "discord", "ntfy", "teams", "alertmanager")
+    for kind in kinds:
+        Sender(channel(hook, kind), public_url="https://gpu_1.example/dashtop").step(LOST)
+    bodies = dict(zip(kinds, (body.decode() for _, _, body in hook.requests), strict=True))
+    at = f"page=gpus&view=single&gpu=GPU-3&from={NOON_MS - 900_000}&to={NOON_MS + 900_000}"
+    assert json.loads(bodies["json"])["alerts"][0]["url"] == f"https://gpu_1.example/dashtop/?{at}"
+    assert json.loads(bodies["alertmanager"])[0]["generatorURL"] == f"https://gpu_1.example/dashtop/?{at}"
+    for kind in ("slack", "discord", "ntfy", "teams"):
+        assert "https://gpu_1.example/dashtop/?page=alerts" in bodies[kind], kind
+    hook.requests.clear()
+    Sender(channel(hook), channel(hook, "slack")).step(LOST)
+    assert json.loads(hook.requests[0][2])["alerts"][0]["url"] is None
+    assert b"page=alerts" not in hook.requests[1][2]
 
 
 def test_what_happens_within_half_a_minute_is_one_message(hook: Webhook) -> None:

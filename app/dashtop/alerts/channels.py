@@ -17,6 +17,7 @@ from email.message import EmailMessage
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlencode
 
 import urllib3
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -25,6 +26,7 @@ from dashtop.model.alert import AlertState
 from dashtop.model.errors import DeliveryError
 from dashtop.model.metric import Severity
 from dashtop.model.text import sanitize_text
+from dashtop.model.timerange import MINUTE_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +39,8 @@ _APPRISE: Final = "apprise"
 MAX_LINES: Final = 10
 """Alerts that a message for people lists; it says how many more there are."""
 MAX_TEXT_CHARS: Final = 300
+AROUND_MS: Final = 15 * MINUTE_MS
+"""What a link to an alert shows before and after the moment when it fired."""
 ALERTMANAGER_VALIDITY: Final = timedelta(minutes=4)
 """An alert that is not sent again for this long ends in Alertmanager: dashtop sends it every minute."""
 
@@ -128,6 +132,11 @@ class Message(NamedTuple):
     notices: Sequence[Notice]
     host: str
     is_simulated: bool
+    public_url: str | None = None
+
+    def build_link(self, query: str) -> str | None:
+        """Return the address of the page with a query; None if it is not known where people open the page."""
+        return f"{self.public_url.rstrip('/')}/?{query}" if self.public_url is not None else None
 
 
 def send(channel: Channel, message: Message, now_ms: int) -> None:
@@ -163,7 +172,9 @@ def _send_by_apprise(channel: Channel, message: Message) -> None:
         raise DeliveryError("It has no url.")
     client = _open_apprise(channel.url)
     title = sanitize_text(_summarize(message), MAX_TEXT_CHARS)
-    if not client.notify(title=title, body="\n".join(_list_lines(message)), body_format="text"):
+    if not client.notify(
+        title=title, body="\n".join([*_list_lines(message), *_list_links(message)]), body_format="text"
+    ):
         raise DeliveryError("apprise could not send it.")
 
 
@@ -171,7 +182,7 @@ def _send_mail(channel: Channel, message: Message) -> None:
     mail = EmailMessage()
     mail["Subject"] = sanitize_text(_summarize(message), MAX_TEXT_CHARS)
     mail["From"], mail["To"] = channel.sender, ", ".join(channel.to)
-    mail.set_content("\n".join(_list_lines(message)))
+    mail.set_content("\n".join([*_list_lines(message), *_list_links(message)]))
     port = channel.port or {"tls": 465, "starttls": 587, "none": 25}[channel.security]
     context = ssl.create_default_context()
     try:
@@ -206,6 +217,21 @@ def _list_lines(message: Message) -> list[str]:
     return [*lines, *([f"and {more} more"] if more > 0 else [])]
 
 
+def _list_links(message: Message) -> list[str]:
+    """Return the address of the page of alerts, if it is known."""
+    link = message.build_link("page=alerts")
+    return [] if link is None else [link]
+
+
+def _build_alert_link(message: Message, alert: Alert) -> str | None:
+    """Return the address of the page that shows the GPU, or the host, around the moment when the alert fired."""
+    if alert.since_ms is None:
+        return message.build_link("page=alerts")
+    span = {"from": alert.since_ms - AROUND_MS, "to": alert.since_ms + AROUND_MS}
+    shown = {"page": "host"} if alert.gpu_uuid is None else {"page": "gpus", "view": "single", "gpu": alert.gpu_uuid}
+    return message.build_link(urlencode({**shown, **span}))
+
+
 def _format_line(notice: Notice) -> str:
     alert = notice.alert
     text = sanitize_text(alert.text, MAX_TEXT_CHARS)
@@ -234,6 +260,7 @@ def _build_json(message: Message, _now_ms: int) -> tuple[bytes, Mapping[str, str
             "value": alert.value,
             "threshold": alert.threshold,
             "since": alert.since_ms,
+            "url": _build_alert_link(message, alert),
         }
         for alert in (notice.alert for notice in message.notices)
     ]
@@ -244,13 +271,13 @@ def _build_json(message: Message, _now_ms: int) -> tuple[bytes, Mapping[str, str
 
 
 def _build_slack(message: Message, _now_ms: int) -> tuple[bytes, Mapping[str, str]]:
-    text = "\n".join([_summarize(message), *_list_lines(message)])
+    text = "\n".join([_summarize(message), *_list_lines(message), *_list_links(message)])
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _encode_json({"text": escaped})
 
 
 def _build_discord(message: Message, _now_ms: int) -> tuple[bytes, Mapping[str, str]]:
-    text = "\n".join([_summarize(message), *_list_lines(message)])
+    text = "\n".join([_summarize(message), *_list_lines(message), *_list_links(message)])
     return _encode_json({"content": text[:2000], "allowed_mentions": {"parse": []}})
 
 
@@ -260,11 +287,12 @@ def _build_ntfy(message: Message, _now_ms: int) -> tuple[bytes, Mapping[str, str
     )
     title = _summarize(message).encode("ascii", "replace").decode()
     headers = {"Title": title, "Priority": "urgent" if is_critical else "default", "Content-Type": "text/plain"}
-    return "\n".join(_list_lines(message)).encode(), headers
+    return "\n".join([*_list_lines(message), *_list_links(message)]).encode(), headers
 
 
 def _build_teams(message: Message, _now_ms: int) -> tuple[bytes, Mapping[str, str]]:
-    texts = [{"type": "TextBlock", "text": _escape_markdown(line), "wrap": True} for line in _list_lines(message)]
+    lines = [*map(_escape_markdown, _list_lines(message)), *_list_links(message)]
+    texts = [{"type": "TextBlock", "text": line, "wrap": True} for line in lines]
     title = {"type": "TextBlock", "text": _escape_markdown(_summarize(message)), "weight": "Bolder", "wrap": True}
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -296,12 +324,14 @@ def _build_alertmanager(message: Message, now_ms: int) -> tuple[bytes, Mapping[s
         }
         since = datetime.fromtimestamp((alert.since_ms or now_ms) / 1000, timezone.utc)
         ends = now if notice.is_resolved else now + ALERTMANAGER_VALIDITY
+        link = _build_alert_link(message, alert)
         alerts.append(
             {
                 "labels": {name: value for name, value in labels.items() if value},
                 "annotations": {"summary": alert.text, "description": alert.advice},
                 "startsAt": since.isoformat(),
                 "endsAt": ends.isoformat(),
+                **({"generatorURL": link} if link is not None else {}),
             }
         )
     return _encode_json(alerts)

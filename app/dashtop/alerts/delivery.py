@@ -132,6 +132,7 @@ class Delivery:
         active: Callable[[], Sequence[Alert]],
         store: Callable[[Mapping[str, Mapping[str, SentNotice]]], None],
         is_simulated: bool = False,
+        public_url: str | None = None,
     ) -> None:
         """`active` returns the alerts that are stored. `store` keeps what was sent, by channel and alert."""
         self._outboxes = [Outbox(channel) for channel in channels]
@@ -139,6 +140,7 @@ class Delivery:
         self._active = active
         self._store = store
         self._is_simulated = is_simulated
+        self._public_url = public_url
         self._ended: list[Alert] = []
         self._lock = threading.Lock()
         self._is_started = False
@@ -206,15 +208,18 @@ class Delivery:
             since_ms=now_ms,
         )
         try:
-            send(channel, Message([Notice(alert)], find_host_name(), self._is_simulated), now_ms)
+            send(channel, self._build_message([Notice(alert)]), now_ms)
         except DeliveryError as error:
             return str(error)
         return None
 
+    def _build_message(self, notices: Sequence[Notice]) -> Message:
+        return Message(notices, find_host_name(), self._is_simulated, self._public_url)
+
     def _send(self, outbox: Outbox, now_ms: int, now_s: float) -> None:
         notices = list(outbox.pending)
         try:
-            send(outbox.channel, Message(notices, find_host_name(), self._is_simulated), now_ms)
+            send(outbox.channel, self._build_message(notices), now_ms)
         except DeliveryError as error:
             if outbox.failures == 0:
                 log.warning("Channel %s: %s Notices wait and are sent again.", outbox.channel.name, error)

@@ -62,10 +62,12 @@ class AlertService:
         channels: Sequence[Channel] = (),
         interval_s: float = 1.0,
         is_simulated: bool = False,
+        public_url: str | None = None,
     ) -> None:
         """`is_writer`: whether this process writes the history, and so keeps the active alerts and sends notices.
 
-        `interval_s`: between two samples. `overrides`: what the settings change, by rule.
+        `interval_s`: between two samples. `overrides`: what the settings change, by rule. `public_url`: where people
+        open the page.
         """
         self._files = AlertFiles(folder)
         self._clock = clock
@@ -94,6 +96,7 @@ class AlertService:
             active=self._list_stored,
             store=self._files.write_sent,
             is_simulated=is_simulated,
+            public_url=public_url,
         )
 
     def start(self) -> None:
