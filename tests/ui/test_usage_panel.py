@@ -29,11 +29,11 @@ def make_process(pid: int, user: str | None = "ada", kind: str = "C") -> GpuProc
     return GpuProcess(pid=pid, kind=kind, gpu_memory_bytes=2**30, info=info)
 
 
-def make_world(*gpus: Gpu, first_s: int = 0) -> tuple[Services, Sample]:
-    """Five minutes of these GPUs; they are recorded from `first_s` on."""
+def make_world(*gpus: Gpu, first_s: int = 0, step_s: int = 1) -> tuple[Services, Sample]:
+    """Five minutes of these GPUs; they are recorded from `first_s` on, every `step_s`."""
     history = make_history()
     sample = make_sample()
-    for second in range(first_s, SECONDS):
+    for second in range(first_s, SECONDS, step_s):
         time_ms = NOON_MS + 1000 * second
         sample = make_sample(second, time_ms=time_ms, gpus=gpus, host={"system.cpu.usage_percent": 1.0})
         history.append(sample)
@@ -75,6 +75,15 @@ def test_users_gpus_energy_and_coverage_of_a_range() -> None:
     assert (first["held"], first["free"], second["held"], second["free"]) == (hours, 0.0, 0.0, hours)
     assert (first["kwh"], first["is_counted"]) == (pytest.approx(0.03), False)
     assert (second["kwh"], second["is_counted"]) == (0.0, True)
+
+
+def test_what_was_recorded_at_a_longer_interval_is_measured() -> None:
+    gpu = make_gpu(0, values=VALUES, processes=(make_process(1),))
+    body = build(make(make_world(gpu, step_s=20)))
+    (row,) = body["gpus"]
+    assert (body["coverage"], row["coverage"], row["kwh"]) == (1.0, 1.0, pytest.approx(0.03))
+    assert row["held"] == pytest.approx(300 / 3600, abs=1e-3)
+    assert decode(body["heat"]["rows"][0][2]) == [[100, 0, 0, 0, 80]] * 5
 
 
 def test_the_heat_map_has_a_cell_for_each_minute() -> None:

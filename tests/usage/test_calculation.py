@@ -15,6 +15,8 @@ from dashtop.usage.calculation import (
     Energy,
     GpuRecord,
     calculate_usage,
+    fill_distances,
+    find_covering,
     find_intervals,
     find_peak,
     measure_cover,
@@ -151,6 +153,57 @@ def test_gaps_count_for_nothing() -> None:
     (gpu,) = usage.gpus
     assert (gpu.recorded_h, gpu.free_h) == pytest.approx((1.0, 0.0))
     assert gpu.energy == pytest.approx(Energy(100.0, is_counted=False))
+
+
+def place(*distances: int, first: int = 0, count: int | None = None) -> list[bool]:
+    """Buckets of which those at these distances have a reading."""
+    positions = np.cumsum([first, *distances])
+    present = np.zeros(count or int(positions[-1]) + 1, dtype=np.bool_)
+    present[positions] = True
+    return present.tolist()
+
+
+@pytest.mark.parametrize(
+    ("present", "step_ms", "expected"),
+    [
+        (place(*[30] * 59, count=1800), 2000, 1800),  # a reading a minute
+        (place(*[30] * 59, first=29, count=1800), 2000, 1800),  # the one before is outside of the window
+        (place(*[7, 8] * 100), 2000, 1501),  # every 15 seconds
+        (place(*[1, 1, 1, 1, 2] * 20), 2000, 121),  # an interval a little longer than the bucket
+        (place(*[30] * 20, *[1] * 20), 2000, 621),  # another interval from then on
+        (place(*[1] * 20, 300, *[1] * 20), 2000, 42),  # a gap stays one
+        (place(*[30] * 10, 600, *[30] * 10), 2000, 2 * 300 + 30 + 1),  # after it as well; each reading covers a minute
+        (place(*[1] * 9, 4, *[1] * 9), 600_000, 20),  # buckets of ten minutes
+        (place(*[300] * 9), 2000, 9 * 60 + 1),  # a reading in ten minutes covers two
+        (place(1, 1, 300, *[1] * 5, 300, 1, 1, first=100), 2000, 12 + 3),  # several gaps: at most a bucket more
+        ([True], 2000, 1),
+        (place(30), 2000, 31),
+        ([False] * 9, 2000, 0),
+    ],
+)
+def test_a_reading_covers_the_distance_of_readings(present: list[bool], step_ms: int, expected: int) -> None:
+    covering = find_covering(np.array(present), step_ms)
+    covered = covering[covering >= 0]
+    assert len(covered) == expected
+    assert np.array(present)[covered].all()
+
+
+def test_readings_that_are_further_apart_than_buckets_count_until_the_next_one() -> None:
+    buckets = Buckets(NOON_MS, 2000, 3600)
+    load = np.full(3600, NAN)
+    load[::30] = 50.0
+    load[1800:2400] = NAN
+    sparse = GpuRecord(
+        uuid="GPU-0",
+        is_recorded=np.isfinite(load),
+        utilization=load,
+        power=2 * load,
+        energy=np.full(3600, NAN),
+        processes=[span(0, 120)],
+    )
+    (gpu,) = calculate_usage([fill_distances(sparse, 2000)], buckets, 1000).gpus
+    assert (gpu.recorded_h, gpu.held_h, gpu.busy_h) == pytest.approx((5 / 3, 5 / 3, 5 / 6))
+    assert gpu.energy == pytest.approx(Energy(500 / 3, is_counted=False))
 
 
 def test_a_gpu_that_was_never_read_has_no_hours() -> None:

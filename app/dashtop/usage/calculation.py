@@ -9,10 +9,11 @@ Times without a reading count for nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +31,10 @@ OUTSIDE: Final = "Outside this container"
 _HOUR_MS: Final = 3_600_000.0
 # Compute processes and clients of MPS. A desktop does not hold a GPU.
 _HOLDING_KINDS: Final = frozenset({"C", "M"})
+# The longest time that a reading covers: twice the widest roll-up of finer ranges and the longest usual interval.
+_MAX_COVER_MS: Final = 120_000
+# The readings before and after one that say how far apart readings are there.
+_NEIGHBOURS: Final = 5
 # A bucket counts as shared if users held the GPU at the same time for this share of it: times are rounded.
 _MIN_OVERLAP: Final = 0.01
 
@@ -155,6 +160,44 @@ def calculate_usage(records: Sequence[GpuRecord], buckets: Buckets, interval_ms:
     for user, usage in users.items():
         usage.peak_bytes = find_peak(memory[user])
     return Usage(tuple(gpus), tuple(sorted(users.values(), key=lambda each: (-each.held_h, each.user))))
+
+
+def find_covering(is_recorded: NDArray[np.bool_], step_ms: int) -> NDArray[np.int64]:
+    """Return for each bucket the position of the bucket whose reading covers it, -1 where none does (a gap).
+
+    A reading covers the time until the next one, but at most the usual distance of the readings before or after it, and
+    _MAX_COVER_MS: the history may have been recorded at a longer interval than the present one, or be rolled up. The
+    first one covers as much before it, since its predecessor is outside the window.
+    """
+    covering = np.full(len(is_recorded), -1, dtype=np.int64)
+    positions = np.flatnonzero(is_recorded)
+    if not len(positions):
+        return covering
+    distances = np.diff(positions)
+    # At the ends of the window the readings beside them stand for those outside. The distance of a reading to the next
+    # one says nothing about itself: it may be a gap.
+    padded = np.pad(distances if len(distances) else [1], (_NEIGHBOURS, _NEIGHBOURS + 2), mode="reflect")
+    around = sliding_window_view(padded, _NEIGHBOURS)
+    usual = np.minimum(np.ceil(around.mean(axis=1)), 2 * np.median(around, axis=1))  # the median ignores other gaps
+    before, after = usual[: len(positions)], usual[_NEIGHBOURS + 1 :][: len(positions)]
+    limit = np.clip(np.maximum(before, after), 1, max(_MAX_COVER_MS // step_ms, 1))
+    buckets = np.arange(len(is_recorded))
+    nearest = np.maximum(np.searchsorted(positions, buckets, side="right") - 1, 0)
+    is_covered = np.abs(buckets - positions[nearest]) < limit[nearest]
+    covering[is_covered] = positions[nearest][is_covered]
+    return covering
+
+
+def fill_distances(record: GpuRecord, step_ms: int) -> GpuRecord:
+    """Return the record with each reading in all buckets that it covers, if readings are further apart than buckets."""
+    covering = find_covering(record.is_recorded, step_ms)
+    is_covered = covering >= 0
+    return replace(
+        record,
+        is_recorded=is_covered,
+        utilization=np.where(is_covered, record.utilization[covering], np.nan),
+        power=np.where(is_covered, record.power[covering], np.nan),
+    )
 
 
 def find_intervals(

@@ -18,7 +18,7 @@ from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.gpu_series import read_gpu_series
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, calculate_version
-from dashtop.usage.calculation import Buckets, GpuRecord, calculate_usage
+from dashtop.usage.calculation import Buckets, GpuRecord, calculate_usage, fill_distances, find_covering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,8 @@ def _build_usage(context: PanelContext, buckets: Buckets) -> dict[str, Any]:
     present = {gpu.device.uuid: gpu for gpu in context.sample.gpus}
     stored = {gpu.uuid: (gpu.index, gpu.name) for gpu in history.gpus()}
     host = history.query(_HOST, buckets.start_ms, buckets.end_ms, buckets.step_ms).series
-    is_recorded = np.isfinite(np.array([series.mean for series in host])).any(axis=0)
+    has_reading = np.isfinite(np.array([series.mean for series in host])).any(axis=0)
+    is_recorded = find_covering(has_reading, buckets.step_ms) >= 0
     uuids = list(dict.fromkeys([*present, *stored]))
     bounds = buckets.start_ms, buckets.end_ms, buckets.step_ms
     found = [
@@ -110,7 +111,7 @@ def _build_record(
 ) -> GpuRecord:
     utilization, memory, power, energy = (series[metric].mean.astype(np.float64) for metric in _METRICS)
     lists_processes = gpu is None or (PROCESSES not in gpu.unavailable and not _is_split(gpu))
-    return GpuRecord(
+    record = GpuRecord(
         uuid=uuid,
         is_recorded=np.isfinite(utilization) | np.isfinite(memory) | np.isfinite(power),
         utilization=utilization,
@@ -121,6 +122,7 @@ def _build_record(
         else None,
         running=gpu.processes if gpu is not None else (),
     )
+    return fill_distances(record, buckets.step_ms)
 
 
 def _is_split(gpu: Gpu) -> bool:
