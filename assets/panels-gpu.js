@@ -21,7 +21,7 @@
   }
 
   // "97 % utilization, PCIe RX saturated: input-bound since 14:02". Each piece of evidence links to its chart.
-  function paintDiagnosis({ diagnosis }) {
+  function paintDiagnosis({ diagnosis, time }) {
     const line = document.querySelector("[data-diagnosis]");
     if (!line || (diagnosis === paintedDiagnosis && paintedZone === times.zone())) return;
     [paintedDiagnosis, paintedZone] = [diagnosis, times.zone()];
@@ -36,7 +36,8 @@
       link.href = `#panel-${chart}`;
     });
     line.append(diagnosis.evidence.length ? ": " : "");
-    const since = diagnosis.since ? ` since ${times.minutes(diagnosis.since)}` : "";
+    const isToday = diagnosis.since && times.date(diagnosis.since) === times.date(time);
+    const since = diagnosis.since ? ` since ${isToday ? times.minutes(diagnosis.since) : times.moment(diagnosis.since)}` : "";
     parts.make("strong", "", line, `${diagnosis.verdict}${diagnosis.is_long ? " for an hour or more" : since}`);
     if (diagnosis.note) parts.make("span", "diagnosis-note", line, ` ${diagnosis.note}`);
   }

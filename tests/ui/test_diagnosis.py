@@ -11,11 +11,14 @@ import pytest
 from dashtop.model.ports import Services
 from dashtop.model.sample import GpuProcess
 from dashtop.ui.diagnosis import RULES, Load, Span, diagnose, find_rule, find_start
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels import diagnosis as panel
 from dashtop.ui.panels.diagnosis import Loads, build_parts
-from tests.builders import FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample, wait_until_written
 from tests.clock import FakeClock
-from tests.ui.worlds import make_context
+from tests.ui.test_gpu_state import Loads as RecordedLoads
+from tests.ui.test_gpu_state import held
+from tests.ui.worlds import make_context, world
 
 # For each rule a load that fulfils it, and a change after which another verdict is right.
 CASES: dict[str, tuple[Load, dict[str, Any], str]] = {
@@ -29,8 +32,8 @@ CASES: dict[str, tuple[Load, dict[str, Any], str]] = {
         {"brake_share": 0.2},
         "computing",
     ),
-    "idle_held": (Load(utilization=0, process_count=1, vram_gib=20), {"process_count": 0, "vram_gib": 0.4}, "not_busy"),
-    "not_busy": (Load(utilization=3, process_count=1, vram_gib=20), {"utilization": 12}, "part_load"),
+    "idle_held": (Load(utilization=3, is_idle_held=True, vram_gib=20), {"is_idle_held": False}, "not_busy"),
+    "not_busy": (Load(utilization=3, vram_gib=20), {"utilization": 12}, "part_load"),
     "communication": (
         Load(utilization=100, power_share=0.3, tensor=0.0, dram=1.0, sm=30, nvlink_mbps=40_000),
         {"power_share": 0.8, "sm": 70},
@@ -194,11 +197,25 @@ def test_loads_come_from_series_and_the_present() -> None:
     assert (load.low_share, load.high_share) == (0.5, 0.5)
     assert (load.power_share, load.rx_share) == (0.5, 0.75)
     assert (load.thermal_share, load.cap_share, load.brake_share) == (1.0, 1.0, 0.0)
-    assert (load.process_count, load.process_cpu, load.full_cores) == (1, 140.0, 0)
+    assert (load.process_cpu, load.full_cores) == (140.0, 0)
     assert (load.sm, load.nvlink_mbps, load.vram_gib) == (None, None, None)
     assert loads.count == 2
     assert loads.load_at(0).utilization == pytest.approx(90)
-    assert loads.load_at(0).process_count is None, "the past has no processes"
+    assert loads.load_at(0).process_cpu is None, "the past has no processes"
+
+
+def test_a_gpu_is_idle_but_held_since_the_same_moment_as_on_other_pages() -> None:
+    gpu = held()
+    services, _, _ = world(gpus=(gpu,))
+    services = replace(services, history=RecordedLoads({gpu.device.uuid: 30}))
+    context = make_context(gpu, sample=make_sample(gpus=(gpu,), time_ms=NOON_MS), services=services)
+    state = read_states(context)[gpu.device.uuid]
+    (part,) = build_parts(context)
+    answer = part.build()
+    assert (answer["name"], answer["since"]) == ("idle_held", state.since_ms)
+    busy = replace(gpu, values={**gpu.values, "gpu.utilization.gpu": 40.0})
+    (part,) = build_parts(make_context(busy, sample=make_sample(gpus=(busy,), time_ms=NOON_MS), services=services))
+    assert part.build()["name"] == "not_busy", "the state is busy now, the last two minutes are not"
 
 
 def test_the_part_is_the_same_for_ten_seconds_and_small() -> None:

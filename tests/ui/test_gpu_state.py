@@ -15,6 +15,7 @@ from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo, Series
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.gpu_state import (
+    MIN_IDLE_MS,
     Condition,
     GpuCounts,
     GpuState,
@@ -137,8 +138,8 @@ def test_a_gpu_is_held_since_the_first_of_its_processes_started() -> None:
 
 
 def test_a_gpu_that_has_just_computed_is_busy() -> None:
-    assert classify(held(), IdleSpan(NOON_MS - MINUTE_MS + 1, is_exact=True)).condition is Condition.BUSY
-    assert classify(held(), IdleSpan(NOON_MS - MINUTE_MS, is_exact=True)).condition is Condition.IDLE_HELD
+    assert classify(held(), IdleSpan(NOON_MS - MIN_IDLE_MS + 1, is_exact=True)).condition is Condition.BUSY
+    assert classify(held(), IdleSpan(NOON_MS - MIN_IDLE_MS, is_exact=True)).condition is Condition.IDLE_HELD
     # Readings began a moment ago: it is not known to have computed.
     assert classify(held(), IdleSpan(NOON_MS - 1000, is_exact=False)).condition is Condition.IDLE_HELD
 
@@ -146,12 +147,14 @@ def test_a_gpu_that_has_just_computed_is_busy() -> None:
 def test_the_noise_of_an_idle_gpu_is_no_work() -> None:
     long_idle = IdleSpan(NOON_MS - HOUR_MS, is_exact=True)
     gpu = held()
-    noisy, working = (
-        dataclasses.replace(gpu, values={**gpu.values, "gpu.utilization.gpu": load}) for load in (3.0, 12.0)
+    quiet, noisy, working = (
+        dataclasses.replace(gpu, values={**gpu.values, "gpu.utilization.gpu": load}) for load in (3.0, 8.0, 12.0)
     )
     assert classify(noisy, long_idle).condition is Condition.IDLE_HELD
-    assert classify(noisy).condition is Condition.BUSY
     assert classify(working, long_idle).condition is Condition.BUSY
+    # Without a minute of the history, one reading is all that is known.
+    assert classify(quiet).condition is Condition.IDLE_HELD
+    assert classify(noisy).condition is Condition.BUSY
 
 
 def test_memory_in_use_without_a_known_process_holds_a_gpu() -> None:
@@ -313,6 +316,26 @@ class Loads(Recorded):
         return dataclasses.replace(empty, series=tuple(series))
 
 
+class Noisy(Recorded):
+    """Loads with the noise of idle GPUs: up to 4 %, and a mean of more than 2 % in every second minute."""
+
+    def __init__(self, loads: Loads) -> None:
+        super().__init__(first_ms=loads.first_ms, last_ms=loads.last_ms + HOUR_MS)
+        loads.last_ms = self.last_ms
+        self.loads = loads
+
+    def query(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
+    ) -> SeriesSet:
+        data = self.loads.query(keys, start_ms, end_ms, step_ms, wait=wait)
+        noise = np.where(np.arange(data.count) % 2, 2.6, 0.4).astype(np.float32)
+        series = tuple(
+            dataclasses.replace(each, mean=np.maximum(each.mean, noise), maximum=np.maximum(each.maximum, 4))
+            for each in data.series
+        )
+        return dataclasses.replace(data, series=series)
+
+
 def test_the_last_load_is_found_within_an_hour_or_a_week() -> None:
     history = Loads({"recent": 20.5, "old": 3000, "older": 20_000})
     spans = find_idle_spans(history, ["recent", "old", "older"], NOON_MS)
@@ -323,6 +346,25 @@ def test_the_last_load_is_found_within_an_hour_or_a_week() -> None:
     assert spans["older"].is_exact is False
     assert NOON_MS - spans["older"].since_ms >= 7 * DAY_MS - 10 * MINUTE_MS
     assert history.queries == 2
+
+
+def test_the_noise_of_an_idle_gpu_does_not_end_its_idle_time() -> None:
+    gpu = held()
+    services, _, _ = world(gpus=(gpu,))
+    services = dataclasses.replace(services, history=Noisy(Loads({gpu.device.uuid: 30})))
+    states = set()
+    for second in range(0, 180, 7):
+        values = {**gpu.values, "gpu.utilization.gpu": float(second % 5)}
+        sample = make_sample(second, gpus=(dataclasses.replace(gpu, values=values),), time_ms=NOON_MS + 1000 * second)
+        state = read_states(make_context(sample=sample, services=services))[gpu.device.uuid]
+        states.add((state.condition, state.since_ms))
+    assert states == {(Condition.IDLE_HELD, NOON_MS - 29 * MINUTE_MS)}
+
+
+def test_what_follows_a_moment_in_the_past_does_not_change_its_state() -> None:
+    history = Loads({"later": -2, "at once": -0.5})
+    spans = find_idle_spans(history, ["later", "at once"], NOON_MS)
+    assert [span.is_exact for span in spans.values()] == [False, False]
 
 
 def test_a_short_history_tells_for_how_long_at_least_a_gpu_has_been_idle() -> None:

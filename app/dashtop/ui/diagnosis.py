@@ -2,10 +2,10 @@
 
 Most rules judge the last minutes; two judge a quarter of an hour or an hour, since their evidence is in the changes.
 
-A value that is not known never fulfils a condition, and a verdict says which values are missing. Limits: 1 % and 95 %
-utilization, 35 % of the power limit, 0.5 % tensor and 2 % DRAM activity are those of known hangs (NCCL spins at 100 %
-utilization with 152 of 700 W: nccl#1550); 80 % of the time is the share from which alert rules count throttling; the
-others are our judgement.
+A value that is not known never fulfils a condition, and a verdict says which values are missing. Whether a GPU is idle
+but held is not judged here: its state (gpu_state.py) says so, on all pages. Limits: 95 % utilization, 35 % of the power
+limit, 0.5 % tensor and 2 % DRAM activity are those of known hangs (NCCL spins at 100 % utilization with 152 of 700 W:
+nccl#1550); 80 % of the time is the share from which alert rules count throttling; the others are our judgement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _THERMAL_BITS: Final = 0x020 | 0x040
 _BRAKE_BIT: Final = 0x080
 _CAP_BIT: Final = 0x004
-_MIN_HELD_GIB: Final = 1.0
 _THROTTLED_SHARE: Final = 0.8
 _MIN_COVERAGE: Final = 0.8
 
@@ -34,8 +33,8 @@ class Load:
     `low_share`, `high_share`: share of the time with a utilization of at most 10 % and at least 80 %. `thermal_share`,
     `brake_share`, `cap_share`: share of the time with that throttle reason; `flags`: all reasons seen. `power_share`:
     of the power limit. `rx_share`: PCIe RX of the link's bandwidth. Of the present: `full_cores` (at 95 % or more),
-    `process_count`, `process_cpu` (the highest CPU use of a process on the GPU; 100 is one core).
-    `coverage`: share of the time that is known.
+    `process_cpu` (the highest CPU use of a process on the GPU; 100 is one core).
+    `coverage`: share of the time that is known. `is_idle_held`: whether the state of the GPU is "Idle, held".
     """
 
     utilization: float | None = None
@@ -57,11 +56,11 @@ class Load:
     cap_share: float | None = None
     flags: int = 0
     full_cores: int | None = None
-    process_count: int | None = None
     process_cpu: float | None = None
     vram_gib: float | None = None
     iowait: float | None = None
     coverage: float | None = None
+    is_idle_held: bool | None = None
 
 
 class Span(Enum):
@@ -110,10 +109,6 @@ def _least(value: float | None, limit: float) -> bool:
 
 def _most(value: float | None, limit: float) -> bool:
     return value is not None and value <= limit
-
-
-def _is_held(load: Load) -> bool:
-    return (load.process_count or 0) > 0 or _least(load.vram_gib, _MIN_HELD_GIB)
 
 
 def _has_activity(load: Load) -> bool:
@@ -167,7 +162,7 @@ RULES: Final = (
         ("utilization", "power", "throttle"),
         severity="warning",
     ),
-    Rule("idle_held", "idle but held", lambda load: _most(load.utilization, 1) and _is_held(load), ("idle", "vram")),
+    Rule("idle_held", "idle but held", lambda load: bool(load.is_idle_held), ("utilization", "vram")),
     Rule("not_busy", "not busy", lambda load: _most(load.utilization, 5), ("utilization",)),
     Rule(
         "communication",
@@ -279,7 +274,6 @@ def _describe_throttling(load: Load) -> Evidence | None:
 
 _EVIDENCE: Final[dict[str, Callable[[Load], Evidence | None]]] = {
     "utilization": lambda load: _percent(load.utilization, "utilization", "chart-utilization"),
-    "idle": lambda load: _percent(load.utilization, "utilization", "chart-utilization"),
     "sm": lambda load: _percent(load.sm, "SM activity", "chart-utilization"),
     "tensor": lambda load: _percent(load.tensor, "tensor activity", "chart-utilization"),
     "dram": lambda load: _percent(load.dram, "of the memory bandwidth", "chart-utilization"),

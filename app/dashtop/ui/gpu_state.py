@@ -34,9 +34,11 @@ EVENT_REASONS: Final = "gpu.clocks.event_reasons"
 
 MAX_FREE_MEMORY_PERCENT: Final = 5.0
 MAX_IDLE_LOAD_PERCENT: Final = 1.0
+MAX_HELD_LOAD_PERCENT: Final = 5.0
+"""A mean of a minute up to here is not work of a held GPU: drivers report 2 to 4 % of idle ones, for minutes."""
 MAX_IDLE_PEAK_PERCENT: Final = 10.0
-"""A peak up to here, in a minute with next to no load on average, is not work: drivers report 2 % of idle GPUs."""
-MIN_IDLE_MS: Final = MINUTE_MS
+"""A peak up to here, in a minute with next to no load on average, is not work."""
+MIN_IDLE_MS: Final = 2 * MINUTE_MS
 """A GPU that has computed this recently is busy: training pauses for seconds while it loads data."""
 
 # HW Slowdown, SW and HW Thermal Slowdown, HW Power Brake. A power cap is normal at full load.
@@ -312,13 +314,14 @@ def _find_occupancy(gpu: Gpu, idle: IdleSpan | None, now_ms: int) -> Occupancy:
     if is_free(gpu):
         return Occupancy.FREE
     load = gpu.values.get(UTILIZATION)
-    is_known_idle = idle is not None and now_ms - idle.since_ms >= MIN_IDLE_MS
-    if load is not None and load > (MAX_IDLE_PEAK_PERCENT if is_known_idle else MAX_IDLE_LOAD_PERCENT):
-        return Occupancy.BUSY
     if not is_held(gpu):
-        return Occupancy.UNAVAILABLE
-    has_just_computed = idle is not None and idle.is_exact and not is_known_idle
-    return Occupancy.BUSY if load is None or has_just_computed else Occupancy.IDLE_HELD
+        is_loaded = load is not None and load > MAX_IDLE_LOAD_PERCENT
+        return Occupancy.BUSY if is_loaded else Occupancy.UNAVAILABLE
+    # One reading may be higher than the mean of a minute, if minutes are known.
+    if load is None or load > (MAX_HELD_LOAD_PERCENT if idle is None else MAX_IDLE_PEAK_PERCENT):
+        return Occupancy.BUSY
+    has_just_computed = idle is not None and idle.is_exact and now_ms - idle.since_ms < MIN_IDLE_MS
+    return Occupancy.BUSY if has_just_computed else Occupancy.IDLE_HELD
 
 
 def _describe_occupancy(gpu: Gpu, occupancy: Occupancy) -> str:
@@ -386,7 +389,8 @@ def read_states(context: PanelContext) -> dict[str, GpuState]:
 def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, IdleSpan]:
     """Return since when GPUs have not computed, by UUID, to the minute; after an hour, to ten minutes.
 
-    A GPU without any reading in a week is missing.
+    Only complete minutes count: a few readings say little of one that has just begun, and those after `now_ms` are the
+    future of a moment in the past. A GPU without any reading in a week is missing.
     """
     spans: dict[str, IdleSpan] = {}
     missing = list(uuids)
@@ -394,7 +398,7 @@ def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict
         if not missing:
             break
         keys = [SeriesKey(UTILIZATION, uuid) for uuid in missing]
-        end_ms = (now_ms // search.step_ms + 1) * search.step_ms
+        end_ms = now_ms // search.step_ms * search.step_ms
         spans |= _find_last_loads(history.query(keys, end_ms - search.span_ms, end_ms, search.step_ms), now_ms)
         missing = [uuid for uuid in missing if uuid not in spans or not spans[uuid].is_exact]
     return spans
@@ -406,7 +410,7 @@ def _find_last_loads(data: SeriesSet, now_ms: int) -> dict[str, IdleSpan]:
         known = np.flatnonzero(np.isfinite(series.maximum))
         if series.key.gpu_uuid is None or not len(known):
             continue
-        has_load = (series.mean > MAX_IDLE_LOAD_PERCENT) | (series.maximum > MAX_IDLE_PEAK_PERCENT)
+        has_load = (series.mean > MAX_HELD_LOAD_PERCENT) | (series.maximum > MAX_IDLE_PEAK_PERCENT)
         loaded = known[has_load[known]]
         bucket = int(loaded[-1]) + 1 if len(loaded) else int(known[0])
         since_ms = min(data.start_ms + bucket * data.step_ms, now_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
 from dashtop.ui.diagnosis import Diagnosis, Load, Span, diagnose, find_start
+from dashtop.ui.gpu_state import MIN_IDLE_MS, Condition, Occupancy, read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.panels.charts import series_key
 from dashtop.ui.parts import Part, calculate_version
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
+    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
     Floats = NDArray[np.float32]
@@ -33,8 +36,8 @@ _STEP_MS: Final = 10 * SECOND_MS
 _FINE_STEP_MS: Final = 2 * SECOND_MS
 _SPAN_MS: Final = HOUR_MS
 _QUARTER_MS: Final = 15 * MINUTE_MS
-_NOW_MS: Final = 2 * MINUTE_MS
-"""What counts as now: the last minutes."""
+_NOW_MS: Final = MIN_IDLE_MS
+"""What counts as now: the time after which a GPU without load is idle."""
 _FULL_CORE_PERCENT: Final = 95
 _LOW_PERCENT, _HIGH_PERCENT = 10, 80
 
@@ -53,6 +56,8 @@ _MEANS: Final = {
     "system.disk_io.read_mbps": "disk_read_mbps",
 }
 _FLAG_SHARES: Final = {"thermal_share": 0x060, "brake_share": 0x080, "cap_share": 0x004}
+# A GPU is in this condition since the same moment on all pages.
+_STATE_RULES: Final = {"idle_held": Condition.IDLE_HELD}
 _OTHERS: Final = ("gpu.power.current_watts", "gpu.nvlink.rx_mbps", "gpu.nvlink.tx_mbps", _FLAGS)
 
 
@@ -72,16 +77,16 @@ def build_parts(context: PanelContext) -> list[Part]:
     if gpu is None:
         return []
     end_ms = sample.time_ms // _STEP_MS * _STEP_MS
-    state = gpu.state.name if gpu.state is not None else ""
-    key = f"diagnosis|{gpu.device.uuid}|{end_ms}|{state}"
+    state = read_states(context)[gpu.device.uuid]
+    key = f"diagnosis|{gpu.device.uuid}|{end_ms}|{gpu.state}|{state.condition}|{state.occupancy}|{state.since_ms}"
 
     def build() -> dict[str, Any] | None:
-        return context.cache.get_or_create(key, lambda: _build(context, gpu, end_ms))
+        return context.cache.get_or_create(key, lambda: _build(context, gpu, state, end_ms))
 
     return [Part("diagnosis", calculate_version(key), build)]
 
 
-def _build(context: PanelContext, gpu: Gpu, end_ms: int) -> dict[str, Any]:
+def _build(context: PanelContext, gpu: Gpu, state: GpuState, end_ms: int) -> dict[str, Any]:
     """Return the verdict, its evidence, and since when it holds: null if for longer than what was looked at."""
     if gpu.state is not None:
         return {}
@@ -90,9 +95,13 @@ def _build(context: PanelContext, gpu: Gpu, end_ms: int) -> dict[str, Any]:
     longer = context.cache.get_or_create(
         f"diagnosis-longer|{gpu.device.uuid}|{minute_ms}", lambda: _read_longer_loads(context, gpu, minute_ms)
     )
-    found = diagnose(recent.load_at(0), longer)
+    load = replace(recent.load_at(0), is_idle_held=state.occupancy is Occupancy.IDLE_HELD)
+    found = diagnose(load, longer)
     if found is None:
         return {}
+    if _STATE_RULES.get(found.rule.name) is state.condition and state.since_ms is not None:
+        is_long = not state.is_since_exact and end_ms - state.since_ms >= HOUR_MS
+        return _encode(found, state.since_ms if state.is_since_exact else None, is_long=is_long)
     if found.rule.span is not Span.NOW:
         return _encode(found, None, is_long=found.rule.span is Span.HOUR)
     # The start is known to the minute, and looking for it is most of the work.
@@ -179,7 +188,6 @@ class Loads:
         if index == self.count - 1:
             values["full_cores"] = sum(core >= _FULL_CORE_PERCENT for core in self._sample.host.per_core)
             if PROCESSES not in gpu.unavailable:
-                values["process_count"] = len(gpu.processes)
                 values["process_cpu"] = max((each.cpu_percent or 0.0 for each in gpu.processes), default=None)
         if gpu.device.shares_host_memory:
             sizes = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]

@@ -98,7 +98,7 @@ def _build_health() -> Component:
 def _build_tiles() -> Component:
     counts = (
         ("free", "Free", "GPUs without processes, load and memory in use"),
-        ("idle_held", "Idle, held", "Processes hold memory, but have not computed for a minute or longer"),
+        ("idle_held", "Idle, held", "Processes hold memory, but have not computed for two minutes or longer"),
         ("busy", "Busy", "GPUs that compute"),
         ("unavailable", "Unavailable", "GPUs that are lost, asleep, not responding, or unhealthy and empty"),
     )
