@@ -26,6 +26,13 @@ SHIFTS = """() => { window.shift = 0; new PerformanceObserver(list => { for (con
 ABOVE_THE_FOLD = ("#panel-problems", "#panel-summary", "#panel-gpus tbody tr", "#chart-all-gpus", ".recent-event")
 
 
+def find_top(tab: BrowserTab, selector: str) -> float:
+    """Return where the first element with a selector begins, in px from the top of the window."""
+    box = tab.page.locator(selector).first.bounding_box()
+    assert box is not None
+    return box["y"]
+
+
 def test_the_overview_is_the_first_page_and_fits_a_window(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab()
     tab.page.add_init_script(f"({SHIFTS})()")
@@ -41,6 +48,15 @@ def test_the_overview_is_the_first_page_and_fits_a_window(demo: Running, new_tab
     assert tab.page.locator("#compact-status [data-total=vram]").is_visible()
     assert "GiB" in tab.text("[data-tile=vram]")
     assert tab.page.evaluate("window.shift") < 0.02
+    # A phone: the first GPUs are above the fold, with a problem shown, and the totals below them
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    assert tab.page.locator("#panel-problems .problem").first.is_visible()
+    navigation = find_top(tab, ".navigation")
+    assert find_top(tab, "[data-gpu-table] tr:nth-child(3)") < navigation
+    assert find_top(tab, "[data-tile=free]") == find_top(tab, "[data-tile=unavailable]")
+    assert find_top(tab, "[data-tile=vram]") > find_top(tab, "[data-gpu-table] tr:last-child")
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.page.set_viewport_size({"width": 1440, "height": 900})
     # Links, order and Back
     tab.page.click("[data-gpu-column=temperature]")
     tab.wait_until("() => location.search.includes('sort=-temperature')")

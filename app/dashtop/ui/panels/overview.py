@@ -102,8 +102,8 @@ def _build_tiles() -> Component:
         ("busy", "Busy", "GPUs that compute"),
         ("unavailable", "Unavailable", "GPUs that are lost, asleep, not responding, or unhealthy and empty"),
     )
-    tiles = [
-        *(_build_tile(name, title, help_text, class_name="needs-gpu count") for name, title, help_text in counts),
+    states = [_build_tile(name, title, help_text, class_name="needs-gpu count") for name, title, help_text in counts]
+    totals = [
         _build_tile("vram", "VRAM", "Memory in use on all GPUs", class_name="needs-gpu", has_bar=True),
         _build_tile("power", "Power", "Power of all GPUs, and the sum of their limits", "needs-gpu", has_bar=True),
         _build_tile("hottest", "Hottest", "The GPU nearest to its temperature limit", "needs-gpu", has_bar=True),
@@ -111,8 +111,10 @@ def _build_tiles() -> Component:
         _build_host_tile("RAM", ratio("system.memory.used_gb", "system.memory.total_gb"), "system.memory.used_percent"),
         _build_tile("disk", "Disk", "The fullest file system", has_bar=True),
     ]
+    # Two groups: on a phone the second one is below the table (assets/overview.css).
+    groups = [html.Div(states, className="tile-group counts needs-gpu"), html.Div(totals, className="tile-group")]
     return html.Div(
-        tiles, id=ids.PANEL_SUMMARY, className="panel tiles", role="group", **attributes(aria_label="Totals")
+        groups, id=ids.PANEL_SUMMARY, className="panel tiles", role="group", **attributes(aria_label="Totals")
     )
 
 
