@@ -141,13 +141,16 @@
 
   // --- painting -----------------------------------------------------------------------------------------------
 
+  // A GPU that is free; one that a person has to reset first.
+  const IS_POINTLESS = new Set(["free", "split", "lost", "not_responding"]);
+
   const canWait = () => !snapshot.is_past && !snapshot.isStored;
 
   function paintHead() {
     const button = document.querySelector("#gpu-heading [data-watch-gpu]");
     if (!button) return;
     const head = snapshot.gpu_head;
-    button.hidden = !head || head.condition === "free" || head.condition === "split" || !canWait();
+    button.hidden = !head || IS_POINTLESS.has(head.condition) || !canWait();
   }
 
   function buildEntry(list) {

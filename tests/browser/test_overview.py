@@ -56,7 +56,13 @@ def test_the_overview_is_the_first_page_and_fits_a_window(demo: Running, new_tab
     assert find_top(tab, "[data-tile=free]") == find_top(tab, "[data-tile=unavailable]")
     assert find_top(tab, "[data-tile=vram]") > find_top(tab, "[data-gpu-table] tr:last-child")
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    bell = tab.page.locator("[data-gpu-table] [data-watch-gpu='0']")
+    assert bell.is_visible()
+    box = bell.bounding_box()
+    assert box is not None
+    assert min(box["width"], box["height"]) >= 44
     tab.page.set_viewport_size({"width": 1440, "height": 900})
+    assert bell.evaluate("bell => getComputedStyle(bell).opacity") == "1"
     # Links, order and Back
     tab.page.click("[data-gpu-column=temperature]")
     tab.wait_until("() => location.search.includes('sort=-temperature')")
@@ -154,6 +160,8 @@ def test_states_are_recognised_within_two_ticks(
         tab.wait_until("began => window.seen.filter(([time]) => time > began).length >= 2", began)
         _, shown = [row for row in tab.page.evaluate("window.seen") if row[0] > began][1]
         assert {index: Seen(**shown[index]) for index in EXPECTED} == EXPECTED
+        offered = [each for each in EXPECTED if tab.page.locator(f"[data-watch-gpu='{each}'].row-watch").is_visible()]
+        assert offered == ["0", "1", "3", "5"], "neither free, split nor lost"
         # Lost and sleeping GPUs, and the parent of MIG instances, are not in the denominator.
         assert tab.text("[data-tile=free]").split() == ["Free", "1", "of", "8"]
         assert tab.text("[data-tile=unavailable]").split() == ["Unavailable", "2"]
