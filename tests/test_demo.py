@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dashtop import create_app
-from dashtop.demo import build_past
+from dashtop.demo import PARTS, build_past
 from dashtop.model.errors import SettingsError
+from dashtop.model.sample import SeriesKey
 from dashtop.model.timerange import DAY_MS, RANGES
 from dashtop.settings import load
 from dashtop.sources.simulated.reader import SimulatedGpuReader
@@ -149,6 +150,22 @@ def test_live_values_continue_the_curves_of_the_history() -> None:
     for (_, before), (_, after) in pairwise(blocks):
         gap_ms = after.times_ms[0] - before.times_ms[-1]
         assert gap_ms == before.times_ms[-1] - before.times_ms[-2]
+
+
+def test_parts_of_the_history_follow_each_other_without_a_gap() -> None:
+    clock = FakeClock()
+    gpus = SimulatedGpuReader(1, clock=clock).gpus
+    history = make_history(starts=False)
+    history.start(build_past(gpus, clock.now_ms()))
+    try:
+        for part in PARTS[1:]:
+            middle_ms = clock.now_ms() - part.span_ms
+            bounds = middle_ms - 2 * 3_600_000, min(middle_ms + 2 * 3_600_000, clock.now_ms()), 2000
+            (series,) = history.query([SeriesKey(METRICS[0], gpus[0].device.uuid)], *bounds).series
+            distances = np.diff(np.flatnonzero(np.isfinite(series.mean)))
+            assert distances.max() * 2 <= 60, part
+    finally:
+        history.close()
 
 
 def test_export_equals_history(client: FlaskClient) -> None:

@@ -15,7 +15,7 @@ from dashtop.history.compaction import find_aggregation
 from dashtop.history.encoder import SampleEncoder
 from dashtop.history.past import Past
 from dashtop.history.rollup import Readings
-from dashtop.history.schema import RAW, TIERS
+from dashtop.history.schema import TIERS
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.errors import CollectionEndedError
 from dashtop.model.metric import GIB, Aggregation
@@ -75,7 +75,7 @@ def build_past(gpus: Sequence[SimulatedGpu], now_ms: int, *, host_memory: Memory
     `host_memory`: what is in use now; the simulated history of the RAM leads up to it. None: no history of the host.
     """
     gpus = [gpu for gpu in gpus if gpu.state is None]
-    start_ms = _floor(now_ms - PARTS[0].span_ms - MARGIN_MS)
+    start_ms = _find_start(PARTS[0], now_ms)
     sources = [_Source(list_series(gpu), gpu.read_many) for gpu in gpus]
     if host_memory is not None:
         keys = [SeriesKey(key) for key in ("system.cpu.usage_percent", *_RAM_KEYS)]
@@ -99,12 +99,17 @@ def _simulate_host(
     return np.stack([cpu, used / GIB, 100.0 * used / memory.total]).astype(np.float32)
 
 
-def _floor(time_ms: int) -> int:
-    return time_ms // RAW.window_ms * RAW.window_ms
+def _find_start(part: Part, now_ms: int) -> int:
+    """Return where a part begins: with a window of its tier, or the rest of that window would be missing.
+
+    A query reads coarser tiers only until the first window of a finer one.
+    """
+    window_ms = TIERS[part.tier].window_ms
+    return (now_ms - part.span_ms - MARGIN_MS) // window_ms * window_ms
 
 
 def _read_blocks(sources: Sequence[_Source], now_ms: int) -> Iterator[tuple[int, Readings]]:
-    starts = [_floor(now_ms - part.span_ms - MARGIN_MS) for part in PARTS]
+    starts = [_find_start(part, now_ms) for part in PARTS]
     for part, part_start_ms, part_end_ms in zip(PARTS, starts, [*starts[1:], now_ms], strict=True):
         for start_ms in range(part_start_ms, part_end_ms, part.block_ms):
             end_ms = min(start_ms + part.block_ms, part_end_ms)
