@@ -101,7 +101,7 @@
     const at = Math.min(row.cells.length - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * row.cells.length)));
     const { start, step } = drawn.heat;
     const place = { left: event.clientX, right: event.clientX, bottom: box.bottom };
-    const load = row.cells[at][0] > 0 ? `Utilization ${row.cells[at][4]} %` : "";
+    const load = row.cells[at][4] > 0 ? `Utilization ${row.cells[at][4]} %` : "";
     timeline.showTip(row.element.closest(".card"), place, [times.span(start + at * step, start + (at + 1) * step), `${row.label}: ${describeShares(row.cells[at])}`, load]);
   });
   document.addEventListener("pointerout", (event) => {
@@ -205,7 +205,7 @@
     addTotal(list, "Held", format(total("held"), digits), "GPU-h", "Time with a compute process, all GPUs together");
     addTotal(list, "Busy", format(total("busy"), digits), "GPU-h", "Time × utilization");
     addTotal(list, "Idle, held", format(total("idle"), digits), "GPU-h", "Held at a utilization of at most 1 %");
-    addTotal(list, "Free", format(total("free"), digits), "GPU-h", "Time without a compute process and without load");
+    addTotal(list, "Free", format(total("free"), digits), "GPU-h", "Time without a compute process");
     const measured = gpus.filter(({ kwh }) => kwh !== null).length;
     addTotal(list, measured < gpus.length ? `Energy (${measured} of ${gpus.length} GPUs)` : "Energy", format(total("kwh"), chooseDigits([total("kwh")], 3)), "kWh", "Board energy as the driver reports it");
     list.hidden = gpus.length === 0;

@@ -108,6 +108,25 @@ def test_idle_is_held_without_load_and_free_is_neither() -> None:
     assert gpu.free.tolist() == [1] * 3 + [0] * 6 + [1] * 3
 
 
+@pytest.mark.parametrize("width", [1, 2, 6, 12])
+def test_held_and_free_are_the_recorded_time_in_buckets_of_any_width(width: int) -> None:
+    """A desktop uses 3 % now and then, and a process computes for a part of the time."""
+    buckets = Buckets(NOON_MS, width * 10 * MINUTE_MS, 12 // width)
+    load = np.array([0.0, 3.0] * 3 + [90.0] * 2 + [0.0] * 4).reshape(-1, width).mean(axis=1)
+    spans = [span(60, 85)]
+    there = GpuRecord(
+        uuid="GPU-0",
+        is_recorded=np.isfinite(load),
+        utilization=load,
+        power=load,
+        energy=load,
+        processes=spans,
+    )
+    (gpu,) = calculate_usage([there], buckets, 1000).gpus
+    assert (gpu.recorded_h, gpu.held_h, gpu.free_h) == pytest.approx((2, 25 / 60, 95 / 60))
+    assert (gpu.active + gpu.idle + gpu.free).tolist() == pytest.approx([1.0] * buckets.count)
+
+
 def test_a_process_that_spans_the_edges_counts_within_the_window() -> None:
     usage = calculate(record(100.0, span(-600, 30), span(110, 500, pid=2, user="grace")))
     assert hours_of(usage) == {"ada": (0.5, 0.5, 0.0, False), "grace": (0.167, 0.167, 0.0, False)}

@@ -1,9 +1,9 @@
 """GPU-hours, energy and peaks of memory from process spans and readings in equal buckets. Pure functions.
 
-A GPU is held while a compute process uses it, idle while it is held at a utilization of at most MAX_IDLE_PERCENT, and
-busy for its utilization: half an hour at 50 % is a quarter of a busy hour. The utilization is that of the whole GPU. It
-belongs to the only user who holds the GPU; of several each has the share of the time that they hold it, an estimate.
-Times without a reading count for nothing.
+A GPU is held while a compute process uses it, else free; idle while it is held at a utilization of at most
+MAX_IDLE_PERCENT; and busy for its utilization: half an hour at 50 % is a quarter of a busy hour. The utilization is
+that of the whole GPU. It belongs to the only user who holds the GPU; of several each has the share of the time that
+they hold it, an estimate. Times without a reading count for nothing.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class Energy(NamedTuple):
 class GpuUsage:
     """Hours of one GPU. None: not known, since the driver reports no utilization or lists no processes.
 
-    `busy_h` includes utilization without a compute process. By bucket, 0 to 1: how much of it the GPU was `active`,
-    held but `idle`, `free`, and `held` at a utilization that is not reported; the rest is not known.
+    Held and free are all of the recorded time. `busy_h` includes utilization without a compute process. By bucket, 0 to
+    1: how much of it the GPU was held and `active`, held but `idle`, `free`, and `held` at a utilization that is not
+    reported; the rest is not known.
     """
 
     uuid: str
@@ -289,10 +290,11 @@ def _calculate_gpu(record: GpuRecord, held: Floats, buckets: Buckets) -> GpuUsag
     if record.processes is None:
         held, free = nothing, nothing
     else:
-        # A GPU without a process is free even if its utilization is not reported, as that of MIG instances.
-        free = np.where(is_known & ~is_idle, 0.0, recorded - held)
+        # Whatever the utilization: its mean over a wide bucket says nothing about the part without a process, that of
+        # MIG instances is not reported, and a desktop leaves the GPU to others.
+        free = recorded - held
     idle = np.where(is_idle, held, 0.0)
-    active = np.where(is_known & ~is_idle, recorded, 0.0)
+    active = np.where(is_known & ~is_idle, held, 0.0)
     has_load = bool(is_known.any())
     lists_processes = record.processes is not None and bool(record.is_recorded.any())
     return GpuUsage(

@@ -237,7 +237,7 @@ _GPU_COLUMNS: Final = (
     ("Held (h)", "Time with a compute process.", True),
     ("Busy (h)", "Time × utilization, of all processes.", True),
     ("Idle, held (h)", "Held at a utilization of at most 1 %.", True),
-    ("Free (h)", "Time without a compute process and without load.", True),
+    ("Free (h)", "Time without a compute process.", True),
     ("Measured", "Share of the window with readings of this GPU.", True),
     ("Energy (kWh)", "Board energy as the driver reports it; from power where there is no energy counter.", True),
 )
