@@ -71,7 +71,7 @@
     linkProblem(item.querySelector(".problem-name"), problem, snapshot.devices);
     write(item.querySelector(".problem-name"), problem.name);
     write(item.querySelector(".problem-text"), problem.text);
-    write(item.querySelector(".problem-since"), formatSince(problem.since, snapshot.time));
+    write(item.querySelector(".problem-since"), formatSince(problem.since, snapshot.time, problem.is_since_exact));
     write(item.querySelector(".problem-advice"), problem.advice);
     parts.mark(item.querySelector(".problem-advice"), "tip", problem.advice);
   }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from dashtop.model.ports import Services
-from dashtop.model.sample import GpuProcess
+from dashtop.model.sample import GpuProcess, Series, SeriesKey, SeriesSet
+from dashtop.model.timerange import HOUR_MS, MINUTE_MS
 from dashtop.ui.diagnosis import RULES, Load, Span, diagnose, find_rule, find_start
 from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels import diagnosis as panel
@@ -18,7 +19,10 @@ from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_his
 from tests.clock import FakeClock
 from tests.ui.test_gpu_state import Loads as RecordedLoads
 from tests.ui.test_gpu_state import held
-from tests.ui.worlds import make_context, world
+from tests.ui.worlds import Recorded, make_context, world
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # For each rule a load that fulfils it, and a change after which another verdict is right.
 CASES: dict[str, tuple[Load, dict[str, Any], str]] = {
@@ -216,6 +220,36 @@ def test_a_gpu_is_idle_but_held_since_the_same_moment_as_on_other_pages() -> Non
     busy = replace(gpu, values={**gpu.values, "gpu.utilization.gpu": 40.0})
     (part,) = build_parts(make_context(busy, sample=make_sample(gpus=(busy,), time_ms=NOON_MS), services=services))
     assert part.build()["name"] == "not_busy", "the state is busy now, the last two minutes are not"
+
+
+class Throttled(Recorded):
+    """A history of a GPU at 97 %, which is throttled since 30 minutes before noon."""
+
+    def query(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
+    ) -> SeriesSet:
+        data = super().query(keys, start_ms, end_ms, step_ms, wait=wait)
+        times = start_ms + step_ms * np.arange(data.count)
+        flags = np.where(times >= NOON_MS - 30 * MINUTE_MS, 0x20, 0)
+        loads = {"gpu.clocks.event_reasons": flags, "gpu.utilization.gpu": np.full(data.count, 97)}
+        unknown = np.full(data.count, np.nan)
+        means = [loads.get(key.metric, unknown).astype(np.float32) for key in keys]
+        series = tuple(
+            Series(key=key, mean=each, minimum=each, maximum=each) for key, each in zip(keys, means, strict=True)
+        )
+        return replace(data, series=series)
+
+
+def test_a_gpu_is_throttled_since_the_same_moment_as_on_other_pages() -> None:
+    gpu = make_gpu(values={"gpu.utilization.gpu": 97.0, "gpu.clocks.event_reasons": float(0x20)})
+    services, _, _ = world(gpus=(gpu,))
+    services = replace(services, history=Throttled(NOON_MS - HOUR_MS, NOON_MS))
+    context = make_context(gpu, sample=make_sample(gpus=(gpu,), time_ms=NOON_MS), services=services)
+    (problem,) = read_states(context)[gpu.device.uuid].problems
+    (part,) = build_parts(context)
+    answer = part.build()
+    assert (answer["name"], answer["since"]) == ("thermal", NOON_MS - 30 * MINUTE_MS)
+    assert (problem.since_ms, problem.is_since_exact) == (answer["since"], True)
 
 
 def test_the_part_is_the_same_for_ten_seconds_and_small() -> None:

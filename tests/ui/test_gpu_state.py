@@ -19,8 +19,8 @@ from dashtop.ui.gpu_state import (
     Condition,
     GpuCounts,
     GpuState,
-    IdleSpan,
     Occupancy,
+    StateSpan,
     classify_gpus,
     count_gpus,
     describe_state,
@@ -56,7 +56,7 @@ def lost(reason: UnavailableReason, since_ms: int | None = None) -> Gpu:
     return dataclasses.replace(gpu, state=reason, unavailable=reasons, state_since_ms=since_ms)
 
 
-def classify(gpu: Gpu, idle_span: IdleSpan | None = None) -> GpuState:
+def classify(gpu: Gpu, idle_span: StateSpan | None = None) -> GpuState:
     spans = {} if idle_span is None else {gpu.device.uuid: idle_span}
     return classify_gpus(make_sample(gpus=(gpu,), time_ms=NOON_MS), spans)[gpu.device.uuid]
 
@@ -121,10 +121,10 @@ def held(**info: Any) -> Gpu:
 
 def test_a_gpu_with_a_process_that_computes_nothing_is_held() -> None:
     since = NOON_MS - 2 * HOUR_MS
-    state = classify(held(), IdleSpan(since, is_exact=True))
+    state = classify(held(), StateSpan(since, is_exact=True))
     assert (state.condition, state.occupancy, state.severity) == (Condition.IDLE_HELD, Occupancy.IDLE_HELD, None)
     assert (state.since_ms, state.is_since_exact, state.holders) == (since, True, ("alice",))
-    assert classify(held(), IdleSpan(since, is_exact=False)).is_since_exact is False
+    assert classify(held(), StateSpan(since, is_exact=False)).is_since_exact is False
     assert (classify(held()).condition, classify(held()).since_ms) == (Condition.IDLE_HELD, None)
 
 
@@ -133,19 +133,19 @@ def test_a_gpu_is_held_since_the_first_of_its_processes_started() -> None:
     other = dataclasses.replace(PROCESS, pid=78, info=ProcessInfo(name="late", started_ms=NOON_MS - MINUTE_MS))
     gpu = held(started_ms=started)
     gpu = dataclasses.replace(gpu, processes=(other, *gpu.processes))
-    state = classify(gpu, IdleSpan(NOON_MS - DAY_MS, is_exact=False))
+    state = classify(gpu, StateSpan(NOON_MS - DAY_MS, is_exact=False))
     assert (state.since_ms, state.is_since_exact) == (started, True)
 
 
 def test_a_gpu_that_has_just_computed_is_busy() -> None:
-    assert classify(held(), IdleSpan(NOON_MS - MIN_IDLE_MS + 1, is_exact=True)).condition is Condition.BUSY
-    assert classify(held(), IdleSpan(NOON_MS - MIN_IDLE_MS, is_exact=True)).condition is Condition.IDLE_HELD
+    assert classify(held(), StateSpan(NOON_MS - MIN_IDLE_MS + 1, is_exact=True)).condition is Condition.BUSY
+    assert classify(held(), StateSpan(NOON_MS - MIN_IDLE_MS, is_exact=True)).condition is Condition.IDLE_HELD
     # Readings began a moment ago: it is not known to have computed.
-    assert classify(held(), IdleSpan(NOON_MS - 1000, is_exact=False)).condition is Condition.IDLE_HELD
+    assert classify(held(), StateSpan(NOON_MS - 1000, is_exact=False)).condition is Condition.IDLE_HELD
 
 
 def test_the_noise_of_an_idle_gpu_is_no_work() -> None:
-    long_idle = IdleSpan(NOON_MS - HOUR_MS, is_exact=True)
+    long_idle = StateSpan(NOON_MS - HOUR_MS, is_exact=True)
     gpu = held()
     quiet, noisy, working = (
         dataclasses.replace(gpu, values={**gpu.values, "gpu.utilization.gpu": load}) for load in (3.0, 8.0, 12.0)
@@ -339,7 +339,7 @@ class Noisy(Recorded):
 def test_the_last_load_is_found_within_an_hour_or_a_week() -> None:
     history = Loads({"recent": 20.5, "old": 3000, "older": 20_000})
     spans = find_idle_spans(history, ["recent", "old", "older"], NOON_MS)
-    assert spans["recent"] == IdleSpan(NOON_MS - 20 * MINUTE_MS, is_exact=True)
+    assert spans["recent"] == StateSpan(NOON_MS - 20 * MINUTE_MS, is_exact=True)
     old = spans["old"]
     assert old.is_exact
     assert 2990 * MINUTE_MS <= NOON_MS - old.since_ms <= 3000 * MINUTE_MS

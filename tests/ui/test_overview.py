@@ -45,14 +45,31 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
+def replace_flags(series: Series, last: Sequence[int]) -> Series:
+    """Return a series with the throttle reasons of its last buckets, and none before."""
+    if series.key.metric != "gpu.clocks.event_reasons":
+        return series
+    flags = np.zeros_like(series.mean)
+    flags[len(flags) - len(last) :] = last
+    return dataclasses.replace(series, mean=flags, minimum=flags, maximum=flags)
+
+
 class WithEvents(Recorded):
-    """A history with some events, which counts how often they are read."""
+    """A history with some events, which counts how often they are read. `flags`: of the last buckets."""
 
     def __init__(self, events: Sequence[Event] = (), status: str | None = None) -> None:
         super().__init__(first_ms=NOON_MS - DAY_MS, last_ms=NOON_MS)
         self.all = tuple(events)
         self.status = status
         self.event_queries = 0
+        self.flags: Sequence[int] = ()
+
+    def query(
+        self, keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int, *, wait: bool = False
+    ) -> SeriesSet:
+        data = super().query(keys, start_ms, end_ms, step_ms, wait=wait)
+        series = (replace_flags(each, self.flags) for each in data.series)
+        return dataclasses.replace(data, series=tuple(series))
 
     def events(self, start_ms: int, end_ms: int, wanted: EventFilter = ALL_EVENTS) -> tuple[Event, ...]:
         self.event_queries += 1
@@ -124,6 +141,22 @@ def test_a_problem_that_has_just_begun_has_its_time_at_once() -> None:
     began = dataclasses.replace(context.sample, sequence=2, events=(event("throttle_begin", gpu, NOON_MS),))
     (problem,) = build_overview(dataclasses.replace(context, sample=began))["problems"]
     assert problem["since"] == NOON_MS
+
+
+def test_throttling_does_not_begin_with_dashtop() -> None:
+    gpu = make_gpu(0, values={"gpu.utilization.gpu": 97.0, "gpu.clocks.event_reasons": float(0x20)})
+    history = WithEvents([event("restart", None, NOON_MS - 5000), event("throttle_begin", gpu, NOON_MS - 4000)])
+    history.flags = (0x20, 0, 0, 0x24, 0x24, 0, 0x20, 0x20)
+    built = build_overview(context_of(sample_of(gpu), history))
+    since = NOON_MS - 5 * MINUTE_MS
+    assert (built["problems"][0]["since"], built["problems"][0]["is_since_exact"]) == (since, True)
+    assert (built["gpu_facts"][0]["since"], built["gpu_facts"][0]["is_since_exact"]) == (since, True)
+    history.flags = (0x20,) * 60
+    built = build_overview(context_of(sample_of(gpu), history))
+    assert built["problems"][0]["is_since_exact"] is True
+    assert built["problems"][0]["since"] <= NOON_MS - 590 * MINUTE_MS, "ten minutes each"
+    history.flags = (0x20,) * 30 + (0, 0)
+    assert build_overview(context_of(sample_of(gpu), history))["problems"][0]["since"] == NOON_MS - 4000
 
 
 def test_a_silent_driver_is_one_problem() -> None:

@@ -6,7 +6,7 @@ unavailable reasons.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +23,8 @@ from dashtop.ui.parts import calculate_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from dashtop.model.ports import History
     from dashtop.model.sample import Gpu, Sample, SeriesSet
@@ -105,10 +107,11 @@ class Problem:
     text: str
     advice: str
     since_ms: int | None = None
+    is_since_exact: bool = True
 
 
-class IdleSpan(NamedTuple):
-    """Since when a GPU has not computed. `is_exact` False: for at least as long, it is not known when it last did."""
+class StateSpan(NamedTuple):
+    """Since when a GPU has not computed, or is throttled. `is_exact` False: then or earlier."""
 
     since_ms: int
     is_exact: bool
@@ -259,13 +262,22 @@ def _build_throttle_problem(gpu: Gpu) -> Problem | None:
     )
 
 
-def classify_gpus(sample: Sample, idle: Mapping[str, IdleSpan] | None = None) -> dict[str, GpuState]:
-    """Return the state of every GPU by UUID. `idle`: by UUID since when GPUs have not computed, as far as known."""
+def classify_gpus(
+    sample: Sample, idle: Mapping[str, StateSpan] | None = None, throttled: Mapping[str, StateSpan] | None = None
+) -> dict[str, GpuState]:
+    """Return the state of every GPU by UUID.
+
+    `idle`, `throttled`: by UUID since when GPUs have not computed, and are throttled, as far as known.
+    """
     indices = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
-    idle = idle or {}
+    idle, throttled = idle or {}, throttled or {}
     return {
         gpu.device.uuid: _classify(
-            gpu, _build_name(gpu, indices.get(gpu.device.mig_parent_uuid or "")), idle.get(gpu.device.uuid), sample
+            gpu,
+            _build_name(gpu, indices.get(gpu.device.mig_parent_uuid or "")),
+            idle.get(gpu.device.uuid),
+            throttled.get(gpu.device.uuid),
+            sample.time_ms,
         )
         for gpu in sample.gpus
     }
@@ -279,14 +291,15 @@ def _build_name(gpu: Gpu, parent_index: int | None) -> str:
     return f"{whole} · MIG {device.mig_profile or device.index}"
 
 
-def _classify(gpu: Gpu, name: str, idle: IdleSpan | None, sample: Sample) -> GpuState:
-    problems = find_problems(gpu)
-    occupancy = _find_occupancy(gpu, idle, sample.time_ms)
+def _classify(gpu: Gpu, name: str, idle: StateSpan | None, throttled: StateSpan | None, now_ms: int) -> GpuState:
+    problems = tuple(_add_start(problem, throttled) for problem in find_problems(gpu))
+    occupancy = _find_occupancy(gpu, idle, now_ms)
     if problems and occupancy is Occupancy.FREE and problems[0].condition is Condition.UNHEALTHY:
         occupancy = Occupancy.UNAVAILABLE
     since_ms, is_exact = None, True
     if problems:
-        condition, detail, since_ms = problems[0].condition, problems[0].text, problems[0].since_ms
+        condition, detail = problems[0].condition, problems[0].text
+        since_ms, is_exact = problems[0].since_ms, problems[0].is_since_exact
     elif gpu.state is not None:
         condition = _CONDITION_BY_REASON.get(gpu.state, Condition.UNAVAILABLE)
         detail, since_ms = f"{gpu.state.text[:1].upper()}{gpu.state.text[1:]}", gpu.state_since_ms
@@ -306,7 +319,13 @@ def _classify(gpu: Gpu, name: str, idle: IdleSpan | None, sample: Sample) -> Gpu
     )
 
 
-def _find_occupancy(gpu: Gpu, idle: IdleSpan | None, now_ms: int) -> Occupancy:
+def _add_start(problem: Problem, throttled: StateSpan | None) -> Problem:
+    if problem.condition is not Condition.THROTTLED or throttled is None:
+        return problem
+    return replace(problem, since_ms=throttled.since_ms, is_since_exact=throttled.is_exact)
+
+
+def _find_occupancy(gpu: Gpu, idle: StateSpan | None, now_ms: int) -> Occupancy:
     if gpu.state is not None:
         return Occupancy.UNAVAILABLE
     if _is_split(gpu):
@@ -335,11 +354,11 @@ def _describe_occupancy(gpu: Gpu, occupancy: Occupancy) -> str:
     return f"{title}: {gpu.unavailable[key].text}" if key else ""
 
 
-def _find_hold(gpu: Gpu, idle: IdleSpan) -> IdleSpan:
+def _find_hold(gpu: Gpu, idle: StateSpan) -> StateSpan:
     """Return since when an idle GPU is held: since it last computed, or since its first process started."""
     started = [process.info.started_ms for process in gpu.processes if process.info.started_ms is not None]
     if started and min(started) > idle.since_ms:
-        return IdleSpan(min(started), is_exact=True)
+        return StateSpan(min(started), is_exact=True)
     return idle
 
 
@@ -360,7 +379,7 @@ def _is_split(gpu: Gpu) -> bool:
 
 
 class _Search(NamedTuple):
-    """A time span and the buckets in which the last load is looked for."""
+    """A time span and the buckets in which the start of a state is looked for."""
 
     span_ms: int
     step_ms: int
@@ -371,7 +390,7 @@ _SEARCHES: Final = (_Search(HOUR_MS, MINUTE_MS), _Search(7 * DAY_MS, 10 * MINUTE
 
 
 def read_states(context: PanelContext) -> dict[str, GpuState]:
-    """Return the state of every GPU by UUID, with idle times from the history; the same for all viewers."""
+    """Return the state of every GPU by UUID, with its start from the history; the same for all viewers."""
     sample = context.sample
 
     def classify() -> dict[str, GpuState]:
@@ -381,18 +400,23 @@ def read_states(context: PanelContext) -> dict[str, GpuState]:
         idle = context.cache.get_or_create(
             key, lambda: find_idle_spans(context.services.history, held, minute * MINUTE_MS)
         )
-        return classify_gpus(sample, idle)
+        slowed = [gpu.device.uuid for gpu in sample.gpus if gpu.state is None and _build_throttle_problem(gpu)]
+        key = f"throttled|{minute}|{calculate_version(','.join(slowed))}"
+        throttled = context.cache.get_or_create(
+            key, lambda: find_throttle_spans(context.services.history, slowed, minute * MINUTE_MS)
+        )
+        return classify_gpus(sample, idle, throttled)
 
     return context.cache.get_or_create_for_sample(sample, "states", classify)
 
 
-def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, IdleSpan]:
+def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:
     """Return since when GPUs have not computed, by UUID, to the minute; after an hour, to ten minutes.
 
     Only complete minutes count: a few readings say little of one that has just begun, and those after `now_ms` are the
     future of a moment in the past. A GPU without any reading in a week is missing.
     """
-    spans: dict[str, IdleSpan] = {}
+    spans: dict[str, StateSpan] = {}
     missing = list(uuids)
     for search in _SEARCHES:
         if not missing:
@@ -404,8 +428,8 @@ def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict
     return spans
 
 
-def _find_last_loads(data: SeriesSet, now_ms: int) -> dict[str, IdleSpan]:
-    spans: dict[str, IdleSpan] = {}
+def _find_last_loads(data: SeriesSet, now_ms: int) -> dict[str, StateSpan]:
+    spans: dict[str, StateSpan] = {}
     for series in data.series:
         known = np.flatnonzero(np.isfinite(series.maximum))
         if series.key.gpu_uuid is None or not len(known):
@@ -414,5 +438,36 @@ def _find_last_loads(data: SeriesSet, now_ms: int) -> dict[str, IdleSpan]:
         loaded = known[has_load[known]]
         bucket = int(loaded[-1]) + 1 if len(loaded) else int(known[0])
         since_ms = min(data.start_ms + bucket * data.step_ms, now_ms)
-        spans[series.key.gpu_uuid] = IdleSpan(since_ms, is_exact=bool(len(loaded)))
+        spans[series.key.gpu_uuid] = StateSpan(since_ms, is_exact=bool(len(loaded)))
     return spans
+
+
+def find_throttle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:
+    """Return since when GPUs are throttled, by UUID, to the minute; after an hour, to ten minutes.
+
+    The readings say it, and not the events: dashtop reports throttling anew when it starts. Only complete minutes
+    count. A GPU that was not throttled before is missing: its throttling has just begun.
+    """
+    spans: dict[str, StateSpan] = {}
+    missing = list(uuids)
+    for search in _SEARCHES:
+        if not missing:
+            break
+        keys = [SeriesKey(EVENT_REASONS, uuid) for uuid in missing]
+        end_ms = now_ms // search.step_ms * search.step_ms
+        data = history.query(keys, end_ms - search.span_ms, end_ms, search.step_ms)
+        found = {series.key.gpu_uuid or "": _find_throttle_start(series.mean, data) for series in data.series}
+        spans |= {uuid: span for uuid, span in found.items() if span is not None}
+        missing = [uuid for uuid in missing if uuid in spans and not spans[uuid].is_exact]
+    return spans
+
+
+def _find_throttle_start(flags: NDArray[np.float32], data: SeriesSet) -> StateSpan | None:
+    """Return the start of the last throttled buckets in a row. One without throttling in between does not interrupt."""
+    is_throttled = (np.nan_to_num(flags).astype(np.int64) & _SLOWDOWN_BITS) != 0
+    throttled = np.flatnonzero(is_throttled)
+    if not len(throttled) or throttled[-1] < data.count - 2:
+        return None
+    breaks = np.flatnonzero(np.diff(throttled) > 2)  # noqa: PLR2004 - one bucket between two
+    first = int(throttled[breaks[-1] + 1] if len(breaks) else throttled[0])
+    return StateSpan(data.start_ms + first * data.step_ms, is_exact=first > 1 and bool(np.isfinite(flags[first - 1])))

@@ -119,7 +119,14 @@ def list_problems(
 
 
 def _build_problem(
-    name: str, severity: Severity, text: str, advice: str = "", *, gpu: int | None = None, since_ms: int | None = None
+    name: str,
+    severity: Severity,
+    text: str,
+    advice: str = "",
+    *,
+    gpu: int | None = None,
+    since_ms: int | None = None,
+    is_since_exact: bool = True,
 ) -> Json:
     return {
         "gpu": gpu,
@@ -128,6 +135,7 @@ def _build_problem(
         "text": text,
         "advice": advice,
         "since": since_ms,
+        "is_since_exact": is_since_exact,
     }
 
 
@@ -143,6 +151,7 @@ def _list_gpu_problems(sample: Sample, states: Mapping[str, GpuState], starts: M
                     problem.advice,
                     gpu=gpu.device.index,
                     since_ms=since_ms,
+                    is_since_exact=problem.is_since_exact,
                 )
 
 

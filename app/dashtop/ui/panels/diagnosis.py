@@ -57,7 +57,11 @@ _MEANS: Final = {
 }
 _FLAG_SHARES: Final = {"thermal_share": 0x060, "brake_share": 0x080, "cap_share": 0x004}
 # A GPU is in this condition since the same moment on all pages.
-_STATE_RULES: Final = {"idle_held": Condition.IDLE_HELD}
+_STATE_RULES: Final = {
+    "idle_held": Condition.IDLE_HELD,
+    "thermal": Condition.THROTTLED,
+    "power_brake": Condition.THROTTLED,
+}
 _OTHERS: Final = ("gpu.power.current_watts", "gpu.nvlink.rx_mbps", "gpu.nvlink.tx_mbps", _FLAGS)
 
 
