@@ -31,7 +31,7 @@ from dashtop.sources.simulated.scenes import SCENES
 from dashtop.ui.request import INTERVALS_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dash import Dash
     from flask import Flask
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
     from dashtop.model.ports import Clock, GpuReader, HostReader, MemoryUse
+    from dashtop.model.sample import StoredGpu
     from dashtop.settings import Settings
 
 
@@ -175,7 +176,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         is_simulated=bool(settings.demo),
         public_url=settings.public_url,
     )
-    sampler = _build_sampler(settings, readers, clock)
+    sampler = _build_sampler(settings, readers, clock, history.gpus)
     collector = Collector(
         sampler=sampler,
         history=history,
@@ -249,10 +250,15 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
 
 
-def _build_sampler(settings: Settings, readers: Readers, clock: Clock) -> Sampler:
+def _build_sampler(
+    settings: Settings,
+    readers: Readers,
+    clock: Clock,
+    read_stored_gpus: Callable[[], Sequence[StoredGpu]] = tuple,
+) -> Sampler:
     if settings.demo_scene is not None and isinstance(readers.gpus, SimulatedGpuReader):
         return SceneSampler(SCENES[settings.demo_scene], readers.gpus, host=readers.host, clock=clock)
-    return Sampler(host=readers.host, gpus=readers.gpus, clock=clock)
+    return Sampler(host=readers.host, gpus=readers.gpus, clock=clock, read_stored_gpus=read_stored_gpus)
 
 
 def _read_memory(host: HostReader) -> MemoryUse | None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from dashtop.alerts.rule import KnownGpu
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.gpu_records import has_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +37,7 @@ class KnownGpus:
         self._present = present
         for gpu in sample.gpus:
             device = gpu.device
-            if device.mig_parent_uuid is None and has_uuid(device):
+            if device.mig_parent_uuid is None and device.is_identified:
                 self._gpus[device.uuid] = KnownGpu(device.uuid, device.index, gpu.label, is_present=True)
         self._gpus = {uuid: gpu._replace(is_present=uuid in present) for uuid, gpu in self._gpus.items()}
         self.are_all_present = self._gpus.keys() <= present

@@ -6,21 +6,33 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dashtop.collector.idle import IdleTracker
+from dashtop.collector.unreadable_gpus import UnreadableGpus
 from dashtop.metrics import HOST_METRICS
 from dashtop.model.sample import CollectorRun, Gpu, GpuReading, Host, Sample
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.sources.metric_reader import MetricReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from dashtop.model.ports import Clock, GpuReader, HostReader
-    from dashtop.model.sample import GpuProcess
+    from dashtop.model.sample import GpuProcess, StoredGpu
 
 
 class Sampler:
     """Takes samples. `gpus` is None if GPU monitoring is disabled."""
 
-    def __init__(self, *, host: HostReader, gpus: GpuReader | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        host: HostReader,
+        gpus: GpuReader | None,
+        clock: Clock,
+        read_stored_gpus: Callable[[], Sequence[StoredGpu]] = tuple,
+    ) -> None:
+        """`read_stored_gpus` returns the GPUs of the history."""
         self._host = host
+        self._unreadable = UnreadableGpus(read_stored_gpus, clock)
         self._gpus = gpus
         self._clock = clock
         self._host_metrics: MetricReader[HostReader] = MetricReader(HOST_METRICS)
@@ -36,7 +48,7 @@ class Sampler:
         host_done = self._clock.monotonic()
         reading = self._read_gpus(gpu_timeout_s)
         gpus_done = self._clock.monotonic()
-        gpus = self._idle.add_idle_times(self._add_host_info(reading.gpus), time_ms)
+        gpus = self._idle.add_idle_times(self._add_host_info(self._unreadable.identify(reading.gpus)), time_ms)
         self._sequence += 1
         self._implausible_count += reading.implausible_count
         return Sample(

@@ -27,6 +27,7 @@ _INSTALL = {
     "suse": "sudo zypper install nvidia-driver",
     "arch": "sudo pacman -S nvidia-open",
 }
+THEN_REBOOT = "# if it fails, reboot once the other GPUs are idle"
 _INSTALL_DEFAULT = "xdg-open https://www.nvidia.com/drivers"
 
 
@@ -43,7 +44,8 @@ def fix_gpu(reason: UnavailableReason, device: Device, environment: Environment)
     """Return the command for one GPU that cannot be read; None if `reason` is no failure."""
     reset = f"sudo nvidia-smi --gpu-reset -i {device.pci_bus_id or device.index}"
     if reason.is_lost:
-        return f"{reset} || sudo reboot" if reason.fix is Fix.RESET_GPU_OR_REBOOT else reset
+        # Two steps: a reboot ends the work on the other GPUs.
+        return f"{reset}  {THEN_REBOOT}" if reason.fix is Fix.RESET_GPU_OR_REBOOT else reset
     return _command(reason, environment) if reason.is_failure else None
 
 

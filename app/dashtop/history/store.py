@@ -18,7 +18,7 @@ from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, align_buckets, concatenate
 from dashtop.history.writer import WRITE_INTERVAL_MS, Writer
 from dashtop.model.ports import ReadStatus
-from dashtop.model.sample import ALL_EVENTS, Series, SeriesSet, StoredGpu
+from dashtop.model.sample import ALL_EVENTS, Series, SeriesSet, StoredGpu, is_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,9 +120,10 @@ class HistoryStore:
         # A missing table is not damage: version 0.1 wrote none.
         stored = self._read(queries.read_gpus, reports_damage=False) or []
         stored += (gpu for record in self._writer.pending() for gpu in record.layout.gpus)
-        newest = {gpu.index: gpu.uuid for gpu in stored}
+        newest = {gpu.index: gpu.uuid for gpu in stored if is_uuid(gpu.uuid)}
         found = {
-            gpu.uuid: gpu if newest[gpu.index] == gpu.uuid else StoredGpu(gpu.uuid, None, gpu.name) for gpu in stored
+            gpu.uuid: gpu if newest.get(gpu.index, gpu.uuid) == gpu.uuid else StoredGpu(gpu.uuid, None, gpu.name)
+            for gpu in stored
         }
         return tuple(sorted(found.values(), key=lambda gpu: (gpu.index is None, gpu.index, gpu.uuid)))
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dashtop.model.unavailable import UnavailableReason
 
 
+PCI_PREFIX, UNREADABLE_PREFIX = "PCI-", "unreadable-"
+"""Beginnings of an identity in place of a UUID that cannot be read."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
     """Static facts of one GPU or MIG instance; None: not reported. `uuid` identifies it; `index` may change at a boot.
@@ -40,6 +44,16 @@ class Device:
     mig_parent_uuid: str | None = None
     mig_profile: str | None = None
     shares_host_memory: bool = False
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether the UUID is known."""
+        return is_uuid(self.uuid)
+
+
+def is_uuid(identity: str) -> bool:
+    """Return whether an identity is a UUID, and not what stands in its place."""
+    return not identity.startswith((PCI_PREFIX, UNREADABLE_PREFIX))
 
 
 def _info(name: str, help_text: str, default: Any = None) -> Any:

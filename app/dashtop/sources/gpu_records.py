@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.ports import MemoryUse
-from dashtop.model.sample import PROCESSES, Device, Gpu
+from dashtop.model.sample import PROCESSES, UNREADABLE_PREFIX, Device, Gpu
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ ARCHITECTURES = {
     2: "Kepler", 3: "Maxwell", 4: "Pascal", 5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada", 9: "Hopper",
     10: "Blackwell", 13: "Rubin",
 }  # fmt: skip
-
-PCI_PREFIX, UNREADABLE_PREFIX = "PCI-", "unreadable-"
-"""Beginnings of an identity in place of a UUID that cannot be read."""
 
 # A GPU with MIG instances does not report its utilization (NVML manual, chapter on MIG).
 _UTILIZATION_KEYS = ("gpu.utilization.", "gpu.encoder_", "gpu.decoder_", "gpu.jpeg_", "gpu.ofa_")
@@ -97,11 +94,6 @@ def get_mig_parent_reason(key: str, reason: UnavailableReason) -> UnavailableRea
     """Return why a GPU with MIG instances does not report a value. `reason`: that of any other GPU."""
     is_utilization = reason is UnavailableReason.NOT_SUPPORTED and key.startswith(_UTILIZATION_KEYS)
     return UnavailableReason.MIG_PARENT if is_utilization else reason
-
-
-def has_uuid(device: Device) -> bool:
-    """Return whether the UUID of a device is known."""
-    return not device.uuid.startswith((PCI_PREFIX, UNREADABLE_PREFIX))
 
 
 def build_unreadable_device(

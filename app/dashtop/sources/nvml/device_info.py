@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pynvml
 
-from dashtop.model.sample import Device
+from dashtop.model.sample import PCI_PREFIX, Device
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.gpu_records import (
     ARCHITECTURES,
-    PCI_PREFIX,
     build_instance,
     format_cuda_version,
     shares_host_memory,

@@ -17,7 +17,6 @@ from dashtop.sources.gpu_records import (
     build_host_memory_reader,
     build_unreadable_device,
     get_mig_parent_reason,
-    has_uuid,
     mark_unavailable,
     read_host_memory_bytes,
 )
@@ -365,7 +364,7 @@ class NvmlSession:
         known = self._known.get(index) or describe_unreadable_gpu(self._proc, index, self._gpu_count)
         try:
             handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
-            uuid = device_info.read_uuid(handle, known=known.uuid if has_uuid(known) else None)
+            uuid = device_info.read_uuid(handle, known=known.uuid if known.is_identified else None)
             device = device_info.read_device(handle, index, self._driver, uuid=uuid)
         except Unavailable as missing:
             return GpuGroup(self._build_unreadable(known, index, missing.reason))

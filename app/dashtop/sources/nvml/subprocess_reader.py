@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.model.sample import GpuReading
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.sources.gpu_records import has_uuid, mark_unavailable
+from dashtop.sources.gpu_records import mark_unavailable
 from dashtop.sources.nvml.driver_files import describe_unreadable_gpu
 from dashtop.sources.nvml.quarantine import MAX_PROBES, Quarantine, find_group
 from dashtop.sources.nvml.worker_process import MessageError, WorkerProcess, stop_all
@@ -113,7 +113,7 @@ class SubprocessGpuReader:
 
     def _keep_identities(self, reading: GpuReading) -> GpuReading:
         """Restore the facts of GPUs that are lost since they were read: a new worker does not know them."""
-        nameless = [gpu.device.index for gpu in reading.gpus if not has_uuid(gpu.device)]
+        nameless = [gpu.device.index for gpu in reading.gpus if not gpu.device.is_identified]
         if not nameless:
             self._known = {gpu.device.index: gpu.device for gpu in reading.gpus}
             return reading
