@@ -168,6 +168,16 @@ def test_parts_of_the_history_follow_each_other_without_a_gap() -> None:
         history.close()
 
 
+@pytest.mark.parametrize("hours", [1, 6, 24, 7 * 24])
+def test_energy_of_the_history_is_power_times_time(client: FlaskClient, hours: int) -> None:
+    metrics = ("gpu.energy.total_wh", "gpu.power.current_watts")
+    answer = read_json(client, f"/history?range={hours}h&gpu_id=0&metrics={','.join(metrics)}")
+    energy, power = (np.array(answer["series"][metric]["mean"], dtype=np.float64) for metric in metrics)
+    known = energy[np.isfinite(energy)]
+    assert (np.diff(known) >= 0).all()
+    assert known[-1] - known[0] == pytest.approx(np.nanmean(power) * hours, rel=0.03)
+
+
 def test_export_equals_history(client: FlaskClient) -> None:
     history = read_json(client, f"/history?range=24h&gpu_id=2&metrics={METRICS[0]}")
     exported = read_json(client, f"/export?range=24h&format=json&gpu_id=2&metrics={METRICS[0]}")

@@ -121,18 +121,22 @@ def test_arrays_have_the_values_of_single_readings(index: int) -> None:
         np.testing.assert_array_equal(column, np.array(expected, dtype=np.float32))
 
 
-def test_energy_grows_evenly_from_a_driver_load_some_days_ago() -> None:
-    for gpu in SimulatedGpuReader(8, clock=FakeClock()).gpus[:8]:
-        if "gpu.energy.total_wh" in gpu.unavailable:
-            continue
-        now_ms = FakeClock().now_ms()
-        times_ms = np.arange(now_ms - WEEK_S * 1000, now_ms + WEEK_S * 1000, HOUR_S * 1000)
-        energy = gpu.read_many(times_ms, ["gpu.energy.total_wh"])[0]
-        step = np.diff(energy)
-        known = step[~np.isnan(step)]
-        assert len(known) > 300
-        assert known == pytest.approx(known[0], rel=0.01)
-        assert 0 < energy[0] < energy[len(energy) // 2] < 50_000
+@pytest.mark.parametrize("index", [TRAINING, INFERENCE, OVERHEATING, BATCH, IDLE, 7])
+def test_energy_is_the_integral_of_power_since_a_driver_load_some_days_ago(index: int) -> None:
+    gpu = SimulatedGpuReader(index + 1, clock=FakeClock()).gpus[index]
+    now_ms = FakeClock().now_ms()
+    times_ms = np.arange(now_ms - WEEK_S * 1000, now_ms + DAY_S * 1000, 5000)
+    energy, power = gpu.read_many(times_ms, ["gpu.energy.total_wh", "gpu.power.current_watts"])
+    hourly = np.diff(energy[::720])
+    means = power[: len(hourly) * 720].reshape(-1, 720).mean(axis=1)
+    known = np.isfinite(hourly) & np.isfinite(means)
+    assert known.sum() > 180
+    assert hourly[known] == pytest.approx(means[known], rel=0.05)
+    assert hourly[known].sum() == pytest.approx(means[known].sum(), rel=0.01)
+    present = energy[np.isfinite(energy)]
+    assert present[0] > 0
+    assert (np.diff(present) >= 0).all()
+    assert gpu.read(now_ms - 30 * DAY_S * 1000).values["gpu.energy.total_wh"] == 0.0
 
 
 def test_every_metric_has_a_value_or_a_reason(frames: list[tuple[Gpu, ...]]) -> None:

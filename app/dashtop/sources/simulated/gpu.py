@@ -15,6 +15,7 @@ from dashtop.model.sample import Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.gpu_records import get_mig_parent_reason, mark_unavailable
 from dashtop.sources.simulated.curves import IDLE, LOADING_S, OUTAGE_S, Board, Moment
+from dashtop.sources.simulated.energy import EnergyCounter
 from dashtop.sources.simulated.metric_curves import CURVES
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class SimulatedGpu:
             device.memory_total_bytes or 0,
             tuple((each["used_memory"] or 0, each["type"] == "G") for each in self._processes),
         )
-        facts = {**facts, **_derive_facts(facts, driver_loaded_s)}
+        facts = {**facts, **_derive_facts(facts)}
+        if "energy_mj" in facts:
+            facts["energy_counter"] = EnergyCounter(driver_loaded_s, self._read_watts)
         if self._read_host_memory is not None:
             facts["memory"] = {"total": 0}
         self._curves: dict[str, tuple[Any, Curve]] = {}
@@ -117,6 +120,10 @@ class SimulatedGpu:
             return UnavailableReason.UNIFIED_MEMORY
         reason = UnavailableReason.NOT_SUPPORTED
         return get_mig_parent_reason(key, reason) if is_split else reason
+
+    def _read_watts(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        watts: NDArray[np.float64] = Moment(self._role.workload, self._noise, self._board, t).watts
+        return watts
 
     def _get_moment(self, t: Number) -> Moment:
         moment = Moment(self._role.workload, self._noise, self._board, t)
@@ -237,11 +244,9 @@ def _is_readable(read_host_memory: Callable[[], MemoryUse]) -> bool:
     return True
 
 
-def _derive_facts(facts: Mapping[str, Any], driver_loaded_s: float) -> dict[str, Any]:
+def _derive_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts that follow from several recorded ones."""
     derived: dict[str, Any] = {}
-    if "energy_mj" in facts:
-        derived["driver_loaded_s"] = driver_loaded_s
     if (margin := facts.get("temperature_margin")) is not None and "temperature" in facts:
         derived["hottest"] = margin + facts["temperature"]
     fans = facts.get("fans") or []

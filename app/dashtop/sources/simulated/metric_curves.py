@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dashtop.metrics.convert import pcie_bandwidth
 from dashtop.model.metric import GIB
 from dashtop.sources.simulated.curves import Moment, Number
 
+if TYPE_CHECKING:
+    from dashtop.sources.simulated.energy import EnergyCounter
+
 _IDLE_FLAG, _POWER_CAP_FLAG, _THERMAL_FLAG = 0x1, 0x4, 0x20
 _POWER_CAP_SHARE = 0.955
 _RESTING_MHZ, _RESTING_MEMORY_MHZ = 210.0, 405.0
-_MEAN_POWER_SHARE = 0.3
 
 Curve = Callable[[Any, Moment], Number]
 """Returns the metric's value at a moment, given the recorded fact."""
@@ -49,9 +51,8 @@ def _pcie_bandwidth(fact: dict[str, int], m: Moment) -> Number:
     return m.xp.where(m.is_resting, resting, busy)
 
 
-def _energy(driver_loaded_s: float, m: Moment) -> Number:
-    """Return Wh. The counter grows evenly, so that its value at a time needs no sum over all time before."""
-    return (m.t - driver_loaded_s) / 3600.0 * _MEAN_POWER_SHARE * m.board.limit_watts
+def _energy(counter: EnergyCounter, m: Moment) -> Number:
+    return counter.read(m.t)
 
 
 def _watts(_fact: float, m: Moment) -> Number:
@@ -86,7 +87,7 @@ CURVES: dict[str, tuple[str, Curve | float]] = {
     "gpu.power.limit_default_watts": ("power.default_limit", 1e-3),
     "gpu.power.limit_min_watts": ("power.min_limit", 1e-3),
     "gpu.power.limit_max_watts": ("power.max_limit", 1e-3),
-    "gpu.energy.total_wh": ("driver_loaded_s", _energy),
+    "gpu.energy.total_wh": ("energy_counter", _energy),
     "gpu.energy.wh_per_hour": ("energy_mj", _watts),
     "gpu.fan_speed": ("fan_speed", _fan),
     "gpu.clocks.gpu_mhz": ("max_clocks.graphics", _clock),
