@@ -184,6 +184,19 @@ def test_since_when_a_verdict_holds() -> None:
     assert first_of(busy, busy) == 0
 
 
+def test_a_more_exact_verdict_for_some_minutes_does_not_begin_a_new_span() -> None:
+    busy, computing = Load(utilization=78, power_share=0.7), Load(utilization=82, power_share=0.7)
+    idle, loads = Load(utilization=0), [busy, computing, computing, computing, busy]
+    rules = [find_rule(each) for each in loads]
+    assert [rule.name for rule in rules if rule is not None] == ["busy", *["computing"] * 3, "busy"]
+    assert rules[0] is not None
+    assert find_start(5, loads.__getitem__, rules[0]) == 0
+    part = find_rule(Load(utilization=30))
+    assert part is not None
+    loads = [busy, busy, idle, Load(utilization=30), Load(utilization=30)]
+    assert find_start(5, loads.__getitem__, part) == 3
+
+
 def series(**values: float) -> dict[str, Any]:
     names = (*panel._MEANS, *panel._OTHERS)
     return {name: np.full(12, values.get(name, np.nan), dtype=np.float32) for name in names}

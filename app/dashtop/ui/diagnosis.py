@@ -232,7 +232,7 @@ RULES: Final = (
     Rule(
         "part_load",
         "partly busy",
-        lambda load: load.utilization is not None,
+        lambda load: load.utilization is not None and 5 < load.utilization < 50,  # noqa: PLR2004 - percent
         ("utilization", "rx", "cpu"),
     ),
 )
@@ -332,15 +332,16 @@ def find_rule(load: Load, longer: Mapping[Span, Load] = NO_LOADS) -> Rule | None
 
 
 def find_start(count: int, load_at: Callable[[int], Load], rule: Rule) -> int:
-    """Return the index of the first of the last loads in a row, of `count`, for which `rule` is the verdict.
+    """Return the index of the first of the last loads in a row, of `count`, for which `rule` holds.
 
-    One load with another verdict in between does not interrupt: a checkpoint or an evaluation takes less than that.
+    It need not be the verdict: a GPU is busy also while it is, for some minutes, known to be compute-bound. One load
+    for which it does not hold does not interrupt: a checkpoint or an evaluation takes less than that.
     """
     first = count
     misses = 0
     for index in range(count - 1, -1, -1):
         load = load_at(index)
-        if find_rule(load) is rule:
+        if rule.holds(load):
             first, misses = index, 0
         elif (misses := misses + 1) > 1 or _is_empty(load):
             break
