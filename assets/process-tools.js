@@ -6,7 +6,7 @@
   const { parts, settings } = dashtop;
   const { make } = parts;
   const GROUPINGS = { user: "User", job: "Job", gpu: "GPU" };
-  const FILTERS = { mine: ["Mine", "Processes of your user"], idle: ["Idle", "GPU memory held for 3 minutes or longer without use of the GPU"] };
+  const FILTERS = { mine: ["Mine", "Processes of your user"], idle: ["Idle", "GPU memory held for 2 minutes or longer without use of the GPU"] };
 
   const isChosen = (filter) => settings.list("process_only").includes(filter);
 

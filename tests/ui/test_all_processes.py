@@ -10,7 +10,9 @@ import pytest
 
 from dashtop.model.ports import Services
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
+from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui.gpu_state import Condition, read_states
 from dashtop.ui.panels import processes
 from tests.builders import (
     NOON_MS,
@@ -23,7 +25,8 @@ from tests.builders import (
     wait_until_written,
 )
 from tests.clock import FakeClock
-from tests.ui.worlds import make_context
+from tests.ui.test_gpu_state import Loads
+from tests.ui.worlds import make_context, world
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Sample
@@ -74,7 +77,7 @@ def test_the_largest_processes_are_sent_and_all_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("idle_s", "also_idle_s", "minutes"), [(None, None, None), (179, 400, None), (200, 400, 3), (400, None, None)]
+    ("idle_s", "also_idle_s", "minutes"), [(None, None, None), (119, 400, None), (200, 400, 3), (400, None, None)]
 )
 def test_a_process_is_idle_if_it_has_used_none_of_its_gpus_for_minutes(
     idle_s: int | None, also_idle_s: int | None, minutes: int | None
@@ -89,6 +92,27 @@ def test_a_process_is_idle_if_it_has_used_none_of_its_gpus_for_minutes(
         for index, seconds in enumerate((idle_s, also_idle_s))
     ]
     assert all_processes(*gpus)["rows"][41]["idle_minutes"] == minutes
+
+
+def test_processes_that_hold_an_idle_gpu_are_idle_despite_the_noise_of_the_driver() -> None:
+    small = dataclasses.replace(
+        TRAINING, pid=1, gpu_memory_bytes=24 * MIB, sm_percent=0.0, idle_since_ms=NOON_MS - 1000
+    )
+    large = dataclasses.replace(TRAINING, pid=2, sm_percent=3.0)
+    working = dataclasses.replace(TRAINING, pid=3, sm_percent=40.0)
+    recent = dataclasses.replace(large, pid=4, info=ProcessInfo(started_ms=NOON_MS - 4 * MINUTE_MS))
+    gpu = make_gpu(
+        values={"gpu.utilization.gpu": 3.0, "gpu.memory.used_percent": 20.0}, processes=(small, large, working, recent)
+    )
+    services, _, _ = world(gpus=(gpu,))
+    services = dataclasses.replace(services, history=Loads({gpu.device.uuid: 30}))
+    context = make_context(gpu, sample=make_sample(gpus=(gpu,), time_ms=NOON_MS), services=services)
+    assert read_states(context)[gpu.device.uuid].condition is Condition.IDLE_HELD
+    for data, name in ((processes.all_live_data(context), "all_process"), (processes.live_data(context), "process")):
+        loads = data[f"{name}_loads"]
+        at = loads.columns.index("idle_minutes")
+        pids = [row["pid"] for row in data[f"{name}es"]]
+        assert dict(zip(pids, (row[at] for row in loads.rows), strict=True)) == {1: 29, 2: 29, 3: None, 4: 4}
 
 
 def test_a_process_without_memory_is_not_idle() -> None:

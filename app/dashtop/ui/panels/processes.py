@@ -20,6 +20,7 @@ from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.charts.resolution import RANGES_MS
 from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.gpu_series import label_gpu, read_stored_gpus
+from dashtop.ui.gpu_state import MAX_IDLE_PEAK_PERCENT, MIN_IDLE_MS, Condition, read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Alerts, Services
     from dashtop.model.sample import Gpu, GpuProcess, ProcessSpan, Sample
+    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
 _EMPTY_TEXT: Final = "processes.empty"
@@ -40,8 +42,6 @@ MAX_ROWS: Final = 200
 """Number of processes on one GPU that are sent: the largest ones. Each costs some bytes at every tick."""
 MAX_ALL_ROWS: Final = 500
 MAX_ENDED_ROWS: Final = 200
-MIN_IDLE_MS: Final = 3 * MINUTE_MS
-"""A process that has not used the GPU for this long is idle."""
 _ENDED_INTERVAL_MS: Final = MINUTE_MS
 
 _FOREIGN: Final = (
@@ -286,7 +286,7 @@ def live_data(context: PanelContext) -> dict[str, Any]:
     those of unknown size; `used_gib` is the memory in use, null if the GPU shares the host's memory.
     """
     gpu, time_ms = context.gpu, context.sample.time_ms
-    processes = gpu.processes if gpu is not None else ()
+    processes = _add_idle_times(gpu, read_states(context)[gpu.device.uuid]) if gpu is not None else ()
     rows = [ProcessRow(process, ((gpu.device.index, process),), time_ms) for process in processes] if gpu else []
     largest = _mark_services(_select_largest(rows, MAX_ROWS), context.services.alerts)
     facts, loads = _encode(largest, [field for field in FIELDS if not field.of_all_gpus])
@@ -302,7 +302,31 @@ def live_data(context: PanelContext) -> dict[str, Any]:
 def all_live_data(context: PanelContext) -> dict[str, Any]:
     """Add the processes of all GPUs, a row for each pid, as `live_data` does; built once for all viewers."""
     sample, alerts = context.sample, context.services.alerts
-    return context.cache.get_or_create_for_sample(sample, "processes", lambda: _build_all(sample, alerts))
+
+    def build() -> dict[str, Any]:
+        states = read_states(context)
+        gpus = (replace(gpu, processes=_add_idle_times(gpu, states[gpu.device.uuid])) for gpu in sample.gpus)
+        return _build_all(replace(sample, gpus=tuple(gpus)), alerts)
+
+    return context.cache.get_or_create_for_sample(sample, "processes", build)
+
+
+def _add_idle_times(gpu: Gpu, state: GpuState) -> tuple[GpuProcess, ...]:
+    """Return the processes of a GPU; those on one that is idle but held are idle for as long.
+
+    The driver reports some percent of SM utilization of idle processes, too: 0 is not needed there.
+    """
+    since_ms = state.since_ms
+    if state.condition is not Condition.IDLE_HELD or since_ms is None:
+        return gpu.processes
+
+    def add(process: GpuProcess) -> GpuProcess:
+        if process.sm_percent is not None and process.sm_percent > MAX_IDLE_PEAK_PERCENT:
+            return process
+        held_since_ms = max(since_ms, process.info.started_ms or since_ms)
+        return replace(process, idle_since_ms=min(process.idle_since_ms or held_since_ms, held_since_ms))
+
+    return tuple(map(add, gpu.processes))
 
 
 def _build_all(sample: Sample, alerts: Alerts) -> dict[str, Any]:
