@@ -109,9 +109,19 @@ def test_counts_of_gpus_and_xids_and_success_of_the_collectors() -> None:
     assert samples(make_client(disabled))["dashtop_collector_success"] == {(("collector", "host"),): 1}
 
 
+def test_gpu_without_load_memory_and_processes_is_free() -> None:
+    gpu = make_gpu(0)
+    values = {**gpu.values, "gpu.utilization.gpu": 0.0, "gpu.memory.used_percent": 1.0, "gpu.clocks.event_reasons": 0.0}
+    empty = replace(gpu, values=values, processes=())
+    assert only(samples(make_client(make_sample(gpus=(empty,)))), "dashtop_gpu_free") == 1
+    split = replace(empty, unavailable={"gpu.utilization.gpu": UnavailableReason.MIG_PARENT})
+    assert "dashtop_gpu_free" not in samples(make_client(make_sample(gpus=(split,))))
+
+
 def test_lost_gpu_is_down_and_has_no_process_count() -> None:
     found = samples(make_client(make_sample(gpus=(replace(make_gpu(0), state=UnavailableReason.GPU_LOST),))))
     assert only(found, "dashtop_gpu_up") == 0
+    assert only(found, "dashtop_gpu_free") == 0
     assert "dashtop_gpu_processes" not in found
 
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from dashtop.metrics import ALL_METRICS, GPU_METRICS
+from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.web.api.endpoints import ENDPOINTS
 from tests.api.client import make_client
@@ -135,6 +136,38 @@ def test_lost_gpu_does_not_affect_other_gpus() -> None:
     assert client.get(V1 + "/gpu-metrics?gpu_id=0").status_code == 200
     assert client.get(V1 + "/gpu-metrics?gpu_id=1").status_code == 500
     assert get_json(client, "/gpu-metrics/all")[1]["state"] == UnavailableReason.GPU_LOST.text
+    assert get_json(client, "/gpu-metrics/all")[1]["occupancy"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("load", "memory", "users", "faults", "occupancy"),
+    [
+        (0.0, 1.0, (), 0.0, "free"),
+        (0.0, 1.0, (), 1.0, "unavailable"),
+        (0.0, 40.0, ("bob", "alice"), 0.0, "idle_held"),
+        (90.0, 40.0, ("bob",), 0.0, "busy"),
+        (None, None, (), 0.0, "unavailable"),
+    ],
+)
+def test_gpu_says_whether_it_is_free_and_who_holds_it(
+    load: float | None, memory: float | None, users: tuple[str, ...], faults: float, occupancy: str
+) -> None:
+    values = {
+        "gpu.utilization.gpu": load,
+        "gpu.memory.used_percent": memory,
+        "gpu.remapped_rows.failure": faults,
+        "gpu.clocks.event_reasons": 0.0,
+    }
+    gpu = make_gpu(0)
+    processes = tuple(
+        GpuProcess(pid=pid, kind="C", gpu_memory_bytes=pid, info=ProcessInfo(username=user))
+        for pid, user in enumerate(users, 1)
+    )
+    client = make_client(
+        FixedSample(make_sample(gpus=(replace(gpu, values={**gpu.values, **values}, processes=processes),)))
+    )
+    for body in (get_json(client, "/gpu-metrics?gpu_id=0"), get_json(client, "/monitoring/all")["gpu_metrics"]):
+        assert (body["occupancy"], body["holders"]) == (occupancy, list(reversed(users)))
 
 
 @pytest.mark.parametrize("endpoint", OF_SAMPLES, ids=lambda endpoint: endpoint.name)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dashtop.metrics.gpu_state import Condition
 from dashtop.model.ports import Services
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.gpu_state import Condition, read_states
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels import processes
 from tests.builders import (
     NOON_MS,

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
-from dashtop.metrics.xid import XIDS
-from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo, Series, SeriesKey, SeriesSet
-from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
-from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.gpu_state import (
+from dashtop.metrics.gpu_state import (
     MIN_IDLE_MS,
     Condition,
     GpuCounts,
@@ -24,10 +18,15 @@ from dashtop.ui.gpu_state import (
     classify_gpus,
     count_gpus,
     describe_state,
-    find_idle_spans,
     is_free,
-    read_states,
 )
+from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
+from dashtop.metrics.xid import XIDS
+from dashtop.model.metric import Severity
+from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo, Series, SeriesKey, SeriesSet
+from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
+from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui.gpu_state import find_idle_spans, read_states
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 from tests.ui.worlds import Recorded, make_context, world
 

@@ -16,12 +16,12 @@ from dash.development.base_component import Component
 from flask import Flask
 
 from dashtop.metrics import METRICS
+from dashtop.metrics.gpu_state import Condition
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.settings import assets_dir
 from dashtop.ui import ids
 from dashtop.ui.components import find_metrics
 from dashtop.ui.dash_internals import get_callback_map
-from dashtop.ui.gpu_state import Condition
 from dashtop.ui.help_menu import STATES
 from dashtop.ui.layout import build_layout, find_panel_titles
 from dashtop.ui.page import HEAD_SCRIPTS, SCRIPTS, create_dash

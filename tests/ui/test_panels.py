@@ -12,13 +12,13 @@ import pytest
 from dash import html
 from flask import Flask
 
+from dashtop.metrics.gpu_state import classify_gpus
 from dashtop.model.sample import PROCESSES, Device, Gpu, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import callbacks, ids, layout, pages, panels
 from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
-from dashtop.ui.gpu_state import classify_gpus
 from dashtop.ui.panels import PANELS, Panel, Section, alerts, charts, gpu_status, hardware, host, processes
 from dashtop.ui.panels.gauges import SPARKLINE_METRICS
 from dashtop.ui.request import ViewRequest

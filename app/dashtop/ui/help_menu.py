@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from dash import html
 
+from dashtop.metrics.gpu_state import Condition
 from dashtop.ui import ids
 from dashtop.ui.components import ICON_BUTTON, attributes, icon
-from dashtop.ui.gpu_state import Condition
 from dashtop.version import __version__
 
 if TYPE_CHECKING:

@@ -9,22 +9,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.metrics import METRICS
+from dashtop.metrics.gpu_state import Condition, GpuCounts, Occupancy, classify_gpus, count_gpus
 from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
-from dashtop.ui.gpu_state import Condition, GpuCounts, Occupancy, classify_gpus, count_gpus, read_states
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.parts import Table, calculate_version
 from dashtop.ui.snapshot import find_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History
     from dashtop.model.sample import Device, Event, Gpu, Sample
-    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
 Json = Any

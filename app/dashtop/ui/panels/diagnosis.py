@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from dash import html
 
+from dashtop.metrics.gpu_state import MIN_IDLE_MS, Condition, Occupancy
 from dashtop.model.metric import GIB
 from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
 from dashtop.ui.diagnosis import Diagnosis, Load, Span, diagnose, find_start
-from dashtop.ui.gpu_state import MIN_IDLE_MS, Condition, Occupancy, read_states
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.panels.charts import series_key
 from dashtop.ui.parts import Part, calculate_version
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
     from numpy.typing import NDArray
 
+    from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
-    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
     Floats = NDArray[np.float32]

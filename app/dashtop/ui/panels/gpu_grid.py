@@ -11,13 +11,13 @@ import numpy as np
 from dash import html
 
 from dashtop.metrics import METRICS
+from dashtop.metrics.gpu_state import MEMORY_USED, UTILIZATION, Occupancy, classify_gpus, describe_state
 from dashtop.model.metric import MIB
 from dashtop.model.sample import PROCESSES, SeriesKey
 from dashtop.model.timerange import MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.components import SHARED_MEMORY_HELP, attributes, build_view_switch
-from dashtop.ui.gpu_state import MEMORY_USED, UTILIZATION, Occupancy, classify_gpus, describe_state
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 from dashtop.ui.snapshot import find_level
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
     from numpy.typing import NDArray
 
+    from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History, Services
     from dashtop.model.sample import Gpu, Sample
-    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
 _TEMPERATURE: Final = "gpu.temperature"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 from flask import jsonify, request
 
+from dashtop.metrics.gpu_state import Occupancy, classify_gpus
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES
@@ -18,7 +19,7 @@ from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
-from dashtop.ui.gpu_state import Occupancy, classify_gpus, read_states
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Table
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
     from flask import Response
 
+    from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import Services
     from dashtop.model.sample import Gpu, Sample
-    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
 

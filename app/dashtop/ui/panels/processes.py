@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import dash_bootstrap_components as dbc
 from dash import html
 
+from dashtop.metrics.gpu_state import MAX_IDLE_PEAK_PERCENT, MIN_IDLE_MS, Condition
 from dashtop.model.metric import GIB, MIB
 from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import MINUTE_MS
@@ -20,7 +21,7 @@ from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.charts.resolution import RANGES_MS
 from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.gpu_series import label_gpu, read_stored_gpus
-from dashtop.ui.gpu_state import MAX_IDLE_PEAK_PERCENT, MIN_IDLE_MS, Condition, read_states
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
     from dash.development.base_component import Component
 
+    from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import Alerts, Services
     from dashtop.model.sample import Gpu, GpuProcess, ProcessSpan, Sample
-    from dashtop.ui.gpu_state import GpuState
     from dashtop.ui.panels.base import PanelContext
 
 _EMPTY_TEXT: Final = "processes.empty"

@@ -6,7 +6,7 @@ Responses are not built with these: they describe the API (openapi.py), and test
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -106,6 +106,15 @@ class _OfGpu(ResponseBody):
     gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
     state: str | None = Field(description="Why the GPU cannot be read; null: it can.")
     state_since: int | None = Field(description="When a GPU stopped responding, in ms since 1970; null: not known.")
+    occupancy: Literal["free", "idle_held", "busy", "unavailable", "split"] = Field(
+        description="Whether work can start on the GPU. free: no process, next to no load and memory in use; idle_held:"
+        " in use, but it does not compute at this moment; busy: it computes; unavailable: it cannot be read, it is not"
+        " known, or its memory is faulty; split: only on its MIG instances, which are listed besides it.",
+        examples=["busy"],
+    )
+    holders: list[str] = Field(
+        description="Users of the processes on the GPU, those with most memory first.", examples=[["alice"]]
+    )
     clock_reasons: list[ClockReason] | None = Field(
         description="Active throttle reasons, the bits of `clocks.event_reasons` in words; null: not reported."
     )

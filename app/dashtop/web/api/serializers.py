@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.metrics.gpu_state import find_occupancy, list_holders
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.model.metric import GIB, MIB, Unit
 
@@ -75,6 +76,8 @@ def gpu_metrics(gpu: Gpu) -> Json:
         "gpu_uuid": gpu.device.uuid,
         "state": gpu.state.text if gpu.state is not None else None,
         "state_since": gpu.state_since_ms,
+        "occupancy": find_occupancy(gpu).value,
+        "holders": list(list_holders(gpu)),
         "clock_reasons": _clock_reasons(gpu),
         **nested(GPU_METRICS, gpu.values),
     }

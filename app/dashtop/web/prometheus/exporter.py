@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.metrics.gpu_state import Occupancy, find_occupancy
 from dashtop.model.metric import Kind
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.version import __version__
@@ -187,6 +188,7 @@ def _build_gpu_families(gpus: Sequence[Gpu]) -> Iterator[Family]:
         return
     info = InfoMetricFamily("dashtop_gpu", "Static facts of the GPU.", labels=GPU_LABELS)
     up = GaugeMetricFamily("dashtop_gpu_up", "1 where the GPU can be read at present.", labels=GPU_LABELS)
+    free = GaugeMetricFamily("dashtop_gpu_free", "1 where work can start on the GPU.", labels=GPU_LABELS)
     processes = GaugeMetricFamily("dashtop_gpu_processes", "Processes that hold memory on the GPU.", labels=GPU_LABELS)
     for gpu in gpus:
         device = gpu.device
@@ -198,6 +200,9 @@ def _build_gpu_families(gpus: Sequence[Gpu]) -> Iterator[Family]:
         }
         info.add_metric(get_labels(gpu), {name: value for name, value in facts.items() if value is not None})
         up.add_metric(get_labels(gpu), float(gpu.state is None))
+        occupancy = find_occupancy(gpu)
+        if occupancy is not Occupancy.SPLIT:  # its MIG instances have their own
+            free.add_metric(get_labels(gpu), float(occupancy is Occupancy.FREE))
         if gpu.state is None:
             processes.add_metric(get_labels(gpu), len(gpu.processes))
-    yield from (family for family in (info, up, processes) if family.samples)
+    yield from (family for family in (info, up, free, processes) if family.samples)
