@@ -114,18 +114,18 @@
   const cell = (text, value = text, title = "") => ({ text, value, title });
 
   function buildUserRow(user, hours) {
-    const partly = user.busy !== null && user.known < 0.995 ? `The utilization of ${formatShare(user.known)} of the held time is known.` : "";
+    const partly = user.utilized !== null && user.known < 0.995 ? `The utilization of ${formatShare(user.known)} of the held time is known.` : "";
     const peak = user.peak_gib === null ? UNKNOWN : units.format(user.peak_gib, "GiB");
-    const basis = user.busy === null ? UNKNOWN : user.is_estimated ? "estimated share" : "exact";
+    const attribution = user.utilized === null ? UNKNOWN : user.is_estimated ? "shared (estimate)" : "sole user";
     return [
       cell(user.user),
       cell(user.gpus.map((gpu) => gpu.replace(/^GPU /, "")).join(", ")),
       cell(String(user.processes), user.processes),
       cell(format(user.held, hours), user.held),
-      cell(`${format(user.busy, hours)}${partly ? " *" : ""}`, user.busy, user.busy === null ? "The driver reports no utilization of what the user held." : partly),
+      cell(`${format(user.utilized, hours)}${partly ? " *" : ""}`, user.utilized, user.utilized === null ? "The driver reports no utilization of what the user held." : partly),
       cell(format(user.idle, hours), user.idle),
       cell(peak, user.peak_gib),
-      cell(basis),
+      cell(attribution),
     ];
   }
 
@@ -133,14 +133,14 @@
     const source = gpu.kwh === null ? "no energy or power is reported" : gpu.is_counted ? "energy counter" : "power × time";
     return [
       cell(gpu.gpu, gpu.gpu, gpu.name),
-      ...[gpu.held, gpu.busy, gpu.idle, gpu.free].map((value) => cell(format(value, hours), value, value === null ? gpu.note : "")),
+      ...[gpu.held, gpu.utilized, gpu.idle, gpu.free].map((value) => cell(format(value, hours), value, value === null ? gpu.note : "")),
       cell(formatShare(gpu.coverage), gpu.coverage),
       cell(`${format(gpu.kwh, energy)}${gpu.kwh !== null && !gpu.is_counted ? " *" : ""}`, gpu.kwh, source),
     ];
   }
 
   function buildGpuTotals(gpus, hours, energy) {
-    const totals = ["held", "busy", "idle", "free"].map((name) => sum(gpus.map((gpu) => gpu[name])));
+    const totals = ["held", "utilized", "idle", "free"].map((name) => sum(gpus.map((gpu) => gpu[name])));
     const kwh = sum(gpus.map((gpu) => gpu.kwh));
     return [cell("Total"), ...totals.map((value) => cell(format(value, hours), value)), cell("", ""), cell(format(kwh, energy), kwh)];
   }
@@ -171,9 +171,9 @@
   function paintTables({ users, gpus }) {
     const hours = chooseDigits([...users, ...gpus].map(({ held, free }) => Math.max(held, free || 0)), 2);
     const energy = chooseDigits(gpus.map(({ kwh }) => kwh), 3);
-    const hasPartly = users.some(({ busy, known }) => busy !== null && known < 0.995);
+    const hasPartly = users.some(({ utilized, known }) => utilized !== null && known < 0.995);
     paintTable("users", users.map((user) => buildUserRow(user, hours)), null, `No compute process ${timeline.describePeriod()}.`, [
-      users.some(({ is_estimated }) => is_estimated) && "Estimated share: several users held a GPU at the same time; its utilization is split by the time that each held it.",
+      users.some(({ is_estimated }) => is_estimated) && "Shared (estimate): several users held a GPU at the same time; its utilization is split by the time that each held it.",
       hasPartly && "* The utilization of a part of the held time is not known.",
     ]);
     const noted = gpus.filter(({ note }) => note).map(({ gpu, note }) => `${gpu}: ${note}.`);
@@ -201,9 +201,9 @@
     const list = document.querySelector("[data-usage-totals]");
     list.replaceChildren();
     const total = (name) => sum(gpus.map((gpu) => gpu[name]));
-    const digits = chooseDigits(["held", "busy", "free"].map(total), 2);
+    const digits = chooseDigits(["held", "utilized", "free"].map(total), 2);
     addTotal(list, "Held", format(total("held"), digits), "GPU-h", "Time with a compute process, all GPUs together");
-    addTotal(list, "Busy", format(total("busy"), digits), "GPU-h", "Time × utilization");
+    addTotal(list, "Utilized", format(total("utilized"), digits), "GPU-h", "Time × utilization: 2 h at 50 % are 1 h");
     addTotal(list, "Idle, held", format(total("idle"), digits), "GPU-h", "Held at a utilization of at most 1 %");
     addTotal(list, "Free", format(total("free"), digits), "GPU-h", "Time without a compute process");
     const measured = gpus.filter(({ kwh }) => kwh !== null).length;

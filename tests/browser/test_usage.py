@@ -27,7 +27,12 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     assert "measured 100 % of the window" in period or "measured > 99 % of the window" in period
     assert tab.page.locator(".heat-row").count() == 8
     assert (tab.page.locator(".heat-row").first.get_attribute("aria-label") or "").startswith("GPU 0: active")
-    assert "GPU-h" in tab.text("[data-usage-totals]")
+    totals = tab.page.locator("[data-usage-totals] dt").all_text_contents()
+    assert totals == ["Held", "Utilized", "Idle, held", "Free", "Energy"], "busy is a state, on the overview"
+    held, _, _, free, _ = [
+        float(text.split()[0]) for text in tab.page.locator("[data-usage-totals] dd").all_text_contents()
+    ]
+    assert 0.98 * 8 * 24 < held + free < 8 * 24.2
     tab.page.locator(".heat-row").first.hover()
     assert "Utilization" in tab.text(".timeline-tip")
     with tab.page.expect_download() as download:
@@ -37,7 +42,8 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     assert download.value.suggested_filename.startswith("dashtop-usage-users-")
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert [row["User"] for row in rows] == users
-    assert all(0 < float(row["Held (GPU-h)"]) <= 8 * 24 for row in rows)
+    assert all(0 < float(row["Utilized (GPU-h)"]) <= float(row["Held (GPU-h)"]) <= 8 * 24 for row in rows)
+    assert {row["Attribution"] for row in rows} <= {"sole user", "shared (estimate)"}
     tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "light"
     tab.page.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -113,7 +113,7 @@ def test_a_split_gpu_leaves_hours_to_its_instances() -> None:
     whole, part = body["gpus"]
     assert (whole["held"], whole["note"]) == (None, UnavailableReason.MIG_PARENT.text)
     assert whole["kwh"] is not None
-    assert (part["gpu"], part["busy"], part["kwh"]) == ("GPU 1 · MIG 3g.40gb", None, None)
+    assert (part["gpu"], part["utilized"], part["kwh"]) == ("GPU 1 · MIG 3g.40gb", None, None)
     assert part["held"] == pytest.approx(300 / 3600, abs=1e-3)
     assert [row[0] for row in body["heat"]["rows"]] == ["GPU 1 · MIG 3g.40gb"]
     assert decode(body["heat"]["rows"][0][2]) == [[0, 0, 0, 100, 0]] * 5

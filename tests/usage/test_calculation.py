@@ -85,7 +85,7 @@ def hours_of(usage: Usage) -> dict[str, tuple[float, float | None, float | None,
         return None if value is None else round(value, 3)
 
     return {
-        user.user: (round(user.held_h, 3), round_up(user.busy_h), round_up(user.idle_h), user.is_estimated)
+        user.user: (round(user.held_h, 3), round_up(user.utilized_h), round_up(user.idle_h), user.is_estimated)
         for user in usage.users
     }
 
@@ -94,7 +94,7 @@ def test_the_only_user_of_a_gpu_has_its_utilization() -> None:
     usage = calculate(record(50.0, span(0, 120)))
     assert hours_of(usage) == {"ada": (2.0, 1.0, 0.0, False)}
     (gpu,) = usage.gpus
-    assert (gpu.recorded_h, gpu.held_h, gpu.busy_h, gpu.idle_h, gpu.free_h) == pytest.approx((2, 2, 1, 0, 0))
+    assert (gpu.recorded_h, gpu.held_h, gpu.utilized_h, gpu.idle_h, gpu.free_h) == pytest.approx((2, 2, 1, 0, 0))
 
 
 def test_idle_is_held_without_load_and_free_is_neither() -> None:
@@ -154,13 +154,13 @@ def test_several_processes_of_a_user_hold_a_gpu_once_and_several_gpus_each() -> 
 def test_a_shared_gpu_is_split_by_held_time_and_said_to_be_estimated() -> None:
     usage = calculate(record(80.0, span(0, 120), span(60, 120, pid=2, user="grace")))
     assert hours_of(usage) == {"ada": (2.0, 1.2, 0.0, True), "grace": (1.0, 0.4, 0.0, True)}
-    assert sum(user.busy_h or 0.0 for user in usage.users) == pytest.approx(usage.gpus[0].busy_h)
+    assert sum(user.utilized_h or 0.0 for user in usage.users) == pytest.approx(usage.gpus[0].utilized_h)
     assert usage.gpus[0].held_h == pytest.approx(2.0), "a GPU is held once"
 
 
 def test_users_after_each_other_in_one_bucket_share_it_but_not_the_others() -> None:
     usage = calculate(record(100.0, span(0, 64), span(64, 120, pid=2, user="grace")))
-    held = {user.user: (round(user.held_h, 3), round(user.busy_h or 0, 3)) for user in usage.users}
+    held = {user.user: (round(user.held_h, 3), round(user.utilized_h or 0, 3)) for user in usage.users}
     assert held == {"ada": (1.067, 1.067), "grace": (0.933, 0.933)}
     assert not any(user.is_estimated for user in usage.users)
 
@@ -221,13 +221,13 @@ def test_readings_that_are_further_apart_than_buckets_count_until_the_next_one()
         processes=[span(0, 120)],
     )
     (gpu,) = calculate_usage([fill_distances(sparse, 2000)], buckets, 1000).gpus
-    assert (gpu.recorded_h, gpu.held_h, gpu.busy_h) == pytest.approx((5 / 3, 5 / 3, 5 / 6))
+    assert (gpu.recorded_h, gpu.held_h, gpu.utilized_h) == pytest.approx((5 / 3, 5 / 3, 5 / 6))
     assert gpu.energy == pytest.approx(Energy(500 / 3, is_counted=False))
 
 
 def test_a_gpu_that_was_never_read_has_no_hours() -> None:
     (gpu,) = calculate(record(NAN)).gpus
-    assert (gpu.recorded_h, gpu.held_h, gpu.busy_h, gpu.idle_h, gpu.free_h, gpu.energy) == (
+    assert (gpu.recorded_h, gpu.held_h, gpu.utilized_h, gpu.idle_h, gpu.free_h, gpu.energy) == (
         0,
         None,
         None,
@@ -272,20 +272,20 @@ def test_users_that_are_not_known_have_a_name() -> None:
     assert [user.user for user in usage.users] == [UNKNOWN_USER, OUTSIDE]
 
 
-def test_mig_instances_have_held_hours_but_no_busy_ones() -> None:
+def test_mig_instances_have_held_hours_but_no_utilized_ones() -> None:
     instance = record([NAN] * 12, span(0, 60), is_recorded=[True] * 12)
     usage = calculate(instance)
     assert hours_of(usage) == {"ada": (1.0, None, None, False)}
     (gpu,) = usage.gpus
-    assert (gpu.held_h, gpu.busy_h, gpu.idle_h, gpu.free_h) == (1.0, None, None, 1.0)
+    assert (gpu.held_h, gpu.utilized_h, gpu.idle_h, gpu.free_h) == (1.0, None, None, 1.0)
     both = calculate(instance, record(100.0, span(0, 60, gpu="GPU-1"), uuid="GPU-1")).users[0]
-    assert (both.held_h, both.known_h, both.busy_h) == (2.0, 1.0, 1.0)
+    assert (both.held_h, both.known_h, both.utilized_h) == (2.0, 1.0, 1.0)
 
 
 def test_without_a_list_of_processes_hours_are_not_known() -> None:
     (gpu,) = calculate(record(30.0, lists_processes=False)).gpus
     assert (gpu.held_h, gpu.idle_h, gpu.free_h) == (None, None, None)
-    assert gpu.busy_h == pytest.approx(0.6)
+    assert gpu.utilized_h == pytest.approx(0.6)
 
 
 def test_energy_is_counted_or_integrated() -> None:

@@ -1,7 +1,7 @@
 """GPU-hours, energy and peaks of memory from process spans and readings in equal buckets. Pure functions.
 
 A GPU is held while a compute process uses it, else free; idle while it is held at a utilization of at most
-MAX_IDLE_PERCENT; and busy for its utilization: half an hour at 50 % is a quarter of a busy hour. The utilization is
+MAX_IDLE_PERCENT; and utilized for time × utilization: half an hour at 50 % is a quarter of an hour. The utilization is
 that of the whole GPU. It belongs to the only user who holds the GPU; of several each has the share of the time that
 they hold it, an estimate. Times without a reading count for nothing.
 """
@@ -81,15 +81,15 @@ class Energy(NamedTuple):
 class GpuUsage:
     """Hours of one GPU. None: not known, since the driver reports no utilization or lists no processes.
 
-    Held and free are all of the recorded time. `busy_h` includes utilization without a compute process. By bucket, 0 to
-    1: how much of it the GPU was held and `active`, held but `idle`, `free`, and `held` at a utilization that is not
-    reported; the rest is not known.
+    Held and free are all of the recorded time. `utilized_h` includes utilization without a compute process. By bucket,
+    0 to 1: how much of it the GPU was held and `active`, held but `idle`, `free`, and `held` at a utilization that is
+    not reported; the rest is not known.
     """
 
     uuid: str
     recorded_h: float
     held_h: float | None
-    busy_h: float | None
+    utilized_h: float | None
     idle_h: float | None
     free_h: float | None
     energy: Energy | None
@@ -101,7 +101,7 @@ class GpuUsage:
 
 @dataclass(kw_only=True, slots=True)
 class UserUsage:
-    """Hours of one user over all GPUs. `busy_h`, `idle_h` None: no utilization is known of what they held.
+    """Hours of one user over all GPUs. `utilized_h`, `idle_h` None: no utilization is known of what they held.
 
     `known_h`: held time whose utilization is known. `is_estimated`: others held a GPU at the same time.
     `peak_bytes`: most memory of all processes together; None: no size is known.
@@ -110,7 +110,7 @@ class UserUsage:
     user: str
     held_h: float = 0.0
     known_h: float = 0.0
-    busy_h: float | None = None
+    utilized_h: float | None = None
     idle_h: float | None = None
     is_estimated: bool = False
     peak_bytes: int | None = None
@@ -301,7 +301,7 @@ def _calculate_gpu(record: GpuRecord, held: Floats, buckets: Buckets) -> GpuUsag
         uuid=record.uuid,
         recorded_h=float(recorded.sum()) * hours,
         held_h=float(held.sum()) * hours if lists_processes else None,
-        busy_h=float(load.sum()) / 100 * hours if has_load else None,
+        utilized_h=float(load.sum()) / 100 * hours if has_load else None,
         idle_h=float(idle.sum()) * hours if lists_processes and has_load else None,
         free_h=float(free.sum()) * hours if lists_processes else None,
         energy=measure_energy(record.energy, record.power, record.is_recorded, buckets.step_ms),
@@ -326,6 +326,6 @@ def _add_hours(usage: UserUsage, held: Floats, held_by_all: Floats, utilization:
     if not is_known.any():
         return
     share = held / np.maximum(held_by_all, np.finfo(np.float64).tiny)
-    busy = np.minimum(load / 100 * share, held)
-    usage.busy_h = (usage.busy_h or 0.0) + float(busy.sum()) * hours
+    utilized = np.minimum(load / 100 * share, held)
+    usage.utilized_h = (usage.utilized_h or 0.0) + float(utilized.sum()) * hours
     usage.idle_h = (usage.idle_h or 0.0) + float(held[is_known & (load <= MAX_IDLE_PERCENT)].sum()) * hours
