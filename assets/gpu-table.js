@@ -17,6 +17,9 @@
   // Where work can start comes first.
   const CONDITIONS = ["free", "idle_held", "busy", "split", "throttled", "unhealthy", "asleep", "unavailable", "not_responding", "lost"];
 
+  // What the column "Since" is about; the label of any other condition says it.
+  const SINCE = { busy: "In use" };
+
   const rows = new Map(); // by GPU index
   const drawn = { facts: null, devices: null, last_hour: null, order: "", sortedAt: 0 };
 
@@ -120,7 +123,8 @@
 
   function paintSince(element, facts, now) {
     write(element, dashtop.formatSince(facts.since, now, facts.is_since_exact) || NONE);
-    parts.mark(element, "tip", facts.since === null ? "" : `${facts.is_since_exact ? "since" : "at least since"} ${dashtop.times.moment(facts.since)}`);
+    const moment = facts.since === null ? "" : `since ${dashtop.times.moment(facts.since)}${facts.is_since_exact ? "" : " or earlier"}`;
+    parts.mark(element, "tip", moment && `${SINCE[facts.condition] || facts.label} ${moment}`);
   }
 
   function drawSparkline(element, text) {

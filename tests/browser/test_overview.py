@@ -47,6 +47,11 @@ def test_the_overview_is_the_first_page_and_fits_a_window(demo: Running, new_tab
         assert box["y"] + box["height"] <= 900, part
     assert tab.page.locator("#compact-status [data-total=vram]").is_visible()
     assert "GiB" in tab.text("[data-tile=vram]")
+    # What a time is the start of: GPU 0 computes, 6 is held but idle.
+    tips = [
+        tab.page.locator(f"tr[data-open-gpu='{index}'] .column-since").get_attribute("data-tip") for index in (0, 6)
+    ]
+    assert [(tip or "").split(" since ")[0] for tip in tips] == ["In use", "Idle, held"]
     assert tab.page.evaluate("window.shift") < 0.02
     # A phone: the first GPUs are above the fold, with a problem shown, and the totals below them
     tab.page.set_viewport_size({"width": 390, "height": 844})

@@ -44,7 +44,9 @@ COLUMNS: Final = (
     Column("power", "Power", METRICS["gpu.power.current_watts"].help, is_numeric=True, descending=True),
     Column("users", "Users", "Owners of the processes, those with most memory first"),
     Column("process", "Top process", "The process with most memory, and how many there are besides it"),
-    Column("since", "Since", "Since when the GPU is in this state; busy: since its first process started"),
+    Column(
+        "since", "Since", "Since when the GPU is in its state, such as idle or throttled; busy: since its first process"
+    ),
 )
 
 _METRIC_NAMES: Final = {
