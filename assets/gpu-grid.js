@@ -75,7 +75,7 @@
     card.open = open;
     make("span", "card-index", open, `GPU ${index}`);
     card.name = make("span", "card-model", open);
-    card.free = make("span", "free-mark", head, "Free");
+    card.condition = make("span", "card-condition", head);
     card.state = make("p", "card-state", body);
     card.utilizationBar = addRow(card, "Utilization", [UTILIZATION]).bar;
     const memory = addRow(card, "Memory", [MEMORY_USED, MEMORY_TOTAL]);
@@ -123,6 +123,8 @@
     parts.write(card.name, device.name);
     parts.mark(card.name, "tip", device.name);
     card.body.classList.toggle("is-free", gpu.is_free);
+    card.body.dataset.gpuState = gpu.condition;
+    parts.write(card.condition, gpu.label);
     parts.write(card.state, gpu.state);
     parts.mark(card.body, "severity", gpu.severity);
     const label = `GPU ${gpu.index}, ${device.name}, ${gpu.label.toLowerCase()}`;
@@ -207,6 +209,7 @@
 
   function sortKey(gpu, by) {
     const number = (metric) => (isNumber(gpu[metric.key]) ? gpu[metric.key] : -1);
+    if (by === "state") return dashtop.gpuConditions.indexOf(gpu.condition);
     if (by === "free") return -(number(MEMORY_TOTAL) - number(MEMORY_USED));
     if (by === "load") {
       const minute = knownOf((cards.get(gpu.index).lastMinutes || []).slice(-LOAD_BUCKETS));

@@ -231,5 +231,6 @@
   settings.onChange((names) => {
     if (names.includes("sort")) dashtop.repaint();
   });
+  dashtop.gpuConditions = CONDITIONS;
   painters.push(paintTable);
 })();

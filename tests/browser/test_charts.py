@@ -242,6 +242,16 @@ def test_gpu_cards_equal_the_api_and_mark_free_gpus(
         free = tab.page.locator(".gpu-card.is-free")
         assert [card.get_attribute("id") for card in free.all()] == ["gpu-card-5"]
         assert tab.text("[data-free]") == "1 of 8 free"
+        assert tab.text("#gpu-card-5 .card-condition") == "Free"
+        states = tab.page.locator(".card-condition").all_inner_texts()
+        assert len(states) == 8
+        assert "" not in states
+        heads = "() => new Set([...document.querySelectorAll('.gpu-card')].map(card => card.offsetHeight)).size"
+        assert tab.page.evaluate(heads) == 1, "a card is as high in any state"
+        tab.page.click("#compare label:has-text('Free first')")
+        tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
+        tab.page.click("#compare label:has-text('Index')")
+        tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-0'")
         tab.page.click("#compare label:has-text('Free memory')")
         tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
         tab.wait_until(

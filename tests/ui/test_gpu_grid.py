@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from dashtop.metrics.gpu_state import classify_gpus
 from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.panels.gpu_grid import GAP, build_parts, build_table
+from dashtop.ui.panels.gpu_grid import GAP, build_parts, build_table, live_data
 from dashtop.ui.theme import GPUS, HOST, SERIES
-from tests.builders import make_gpu, make_sample
+from tests.builders import NOON_MS, make_gpu, make_sample
+from tests.ui.test_gpu_state import Loads
 from tests.ui.test_layout import contrast, tokens
 from tests.ui.worlds import make_context, world
 
@@ -38,7 +40,8 @@ def idle(**changes: float | None) -> Gpu:
 
 
 def rows_of(*gpus: Gpu) -> list[dict[str, Any]]:
-    table = build_table(make_sample(gpus=gpus))
+    sample = make_sample(gpus=gpus)
+    table = build_table(sample, classify_gpus(sample))
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
@@ -62,6 +65,7 @@ def test_a_row_has_values_or_reasons() -> None:
         "memory_level": "",
         "temperature_level": "",
         "state": "",
+        "condition": "busy",
         "label": "Busy",
         "severity": "",
         "processes_error": None,
@@ -72,6 +76,16 @@ def test_a_row_has_values_or_reasons() -> None:
         "is_free": False,
         "is_counted": True,
     }
+
+
+def test_a_card_has_the_state_that_the_overview_shows() -> None:
+    gpu = dataclasses.replace(idle(gpu__utilization__gpu=8.0), processes=(PROCESS,))
+    services, _, _ = world(gpus=(gpu,))
+    services = dataclasses.replace(services, history=Loads({gpu.device.uuid: 30}))
+    context = make_context(sample=make_sample(gpus=(gpu,), time_ms=NOON_MS), services=services)
+    table = live_data(context)["gpus"]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["condition"], row["label"]) == ("idle_held", "Idle, held")
 
 
 def test_a_card_marks_problems_and_a_temperature_at_its_limit() -> None:

@@ -11,19 +11,20 @@ import numpy as np
 from dash import html
 
 from dashtop.metrics import METRICS
-from dashtop.metrics.gpu_state import MEMORY_USED, UTILIZATION, Occupancy, classify_gpus, describe_state
+from dashtop.metrics.gpu_state import MEMORY_USED, UTILIZATION, Occupancy, describe_state
 from dashtop.model.metric import MIB
 from dashtop.model.sample import PROCESSES, SeriesKey
 from dashtop.model.timerange import MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids
 from dashtop.ui.components import SHARED_MEMORY_HELP, attributes, build_view_switch
+from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 from dashtop.ui.snapshot import find_level
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dash.development.base_component import Component
     from numpy.typing import NDArray
@@ -51,6 +52,7 @@ COLUMNS: Final = (
     "memory_level",
     "temperature_level",
     "state",
+    "condition",
     "label",
     "severity",
     "processes_error",
@@ -81,7 +83,11 @@ LAST_MINUTES: Final = HistoryStrip("last_minutes", 5 * SECOND_MS, 60)
 def live_data(context: PanelContext) -> dict[str, Table]:
     """Add `gpus`, a row for each GPU, built once for all viewers."""
     sample = context.sample
-    return {"gpus": context.cache.get_or_create_for_sample(sample, "grid", lambda: build_table(sample))}
+    return {
+        "gpus": context.cache.get_or_create_for_sample(
+            sample, "grid", lambda: build_table(sample, read_states(context))
+        )
+    }
 
 
 def build_parts(context: PanelContext) -> list[Part]:
@@ -117,9 +123,8 @@ def _read_utilization(history: History, gpus: Sequence[Gpu], strip: HistoryStrip
     return {str(gpu.device.index): _encode(series.mean) for gpu, series in zip(gpus, data.series, strict=True)}
 
 
-def build_table(sample: Sample) -> Table:
+def build_table(sample: Sample, states: Mapping[str, GpuState]) -> Table:
     """Return `COLUMNS` for each GPU. A metric without a value has the reason, as text, in its column."""
-    states = classify_gpus(sample)
     return Table(COLUMNS, [_build_row(gpu, states[gpu.device.uuid]) for gpu in sample.gpus])
 
 
@@ -137,6 +142,7 @@ def _build_row(gpu: Gpu, state: GpuState) -> list[Any]:
         find_level(METRICS[MEMORY_USED].thresholds_for(gpu.device), gpu.values.get(MEMORY_USED)),
         find_level(METRICS[_TEMPERATURE].thresholds_for(gpu.device), gpu.values.get(_TEMPERATURE)),
         describe_state(gpu),
+        state.condition.name.lower(),
         state.label,
         state.severity.value if state.severity is not None else "",
         error.text if error is not None else None,
@@ -167,7 +173,12 @@ def _describe_largest_process(gpu: Gpu) -> tuple[str | None, str | None, int | N
 
 # --- layout --------------------------------------------------------------------------------------------------------
 
-_SORT_ORDERS: Final = {"index": "Index", "free": "Free memory", "load": "Utilization (1 min mean)"}
+_SORT_ORDERS: Final = {
+    "index": "Index",
+    "state": "Free first",
+    "free": "Free memory",
+    "load": "Utilization (1 min mean)",
+}
 
 
 def layout(_services: Services) -> Component:
