@@ -200,7 +200,7 @@ def test_a_power_cap_and_other_normal_limits_are_no_problem(flags: int) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "text", "severity", "xid"),
     [
-        ("gpu.ecc.volatile_uncorrected", 3.0, "ECC uncorrected (since reload): 3", Severity.WARNING, 48),
+        ("gpu.ecc.volatile_uncorrected", 3.0, "ECC uncorrected (since reload): 3", Severity.CRITICAL, 48),
         ("gpu.remapped_rows.pending", 1.0, "Row remapping pending", Severity.WARNING, 63),
         ("gpu.retired_pages.pending", 1.0, "Page retirement pending", Severity.WARNING, 63),
         ("gpu.remapped_rows.failure", 1.0, "Row remapping failed", Severity.CRITICAL, 64),

@@ -12,6 +12,8 @@ from dashtop.doctor import fixes
 from dashtop.doctor.channels import check_channels
 from dashtop.doctor.environment import check_storage_and_port, read_environment
 from dashtop.doctor.report import Finding, GpuFinding, Report, State, gpu_area
+from dashtop.metrics.gpu_state import find_problems
+from dashtop.model.metric import Severity
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.settings import describe_demo
 from dashtop.sources.nvml import library
@@ -149,6 +151,13 @@ def _check_gpu(gpu: Gpu, sample: Sample, environment: Environment) -> Iterator[F
         area=area, text=f"{_count_present(gpu)} metrics, {len(gpu.unavailable)} not available; {gpu.device.uuid}"
     )
     yield from (Finding(area=area, text=text) for text in _describe_mig(gpu, sample))
+    for problem in find_problems(gpu):
+        yield Finding(
+            area=area,
+            state=State.FAIL if problem.severity is Severity.CRITICAL else State.WARN,
+            text=f"{problem.text}. {problem.advice}".rstrip(),
+            fix=fixes.fix_problem(problem, gpu.device),
+        )
     for reason in dict.fromkeys(gpu.unavailable.values()):
         if (fix := fixes.fix_metrics(reason, environment)) is not None:
             keys = [key.partition(".")[2] for key, other in gpu.unavailable.items() if other is reason]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashtop.metrics.gpu_state import Condition
 from dashtop.model.unavailable import Fix, UnavailableReason
 
 if TYPE_CHECKING:
     from dashtop.doctor.environment import Environment
+    from dashtop.metrics.gpu_state import Problem
     from dashtop.model.sample import Device
 
 RELOAD = "sudo modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia || sudo reboot"
@@ -47,6 +49,14 @@ def fix_gpu(reason: UnavailableReason, device: Device, environment: Environment)
         # Two steps: a reboot ends the work on the other GPUs.
         return f"{reset}  {THEN_REBOOT}" if reason.fix is Fix.RESET_GPU_OR_REBOOT else reset
     return _command(reason, environment) if reason.is_failure else None
+
+
+def fix_problem(problem: Problem, device: Device) -> str:
+    """Return the command for a GPU that can be read and has a problem."""
+    gpu = device.pci_bus_id or device.index
+    if problem.condition is Condition.UNHEALTHY:
+        return f"sudo nvidia-smi --gpu-reset -i {gpu}  # once no process uses it"
+    return f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER -i {gpu}"
 
 
 def _command(reason: UnavailableReason, environment: Environment) -> str | None:

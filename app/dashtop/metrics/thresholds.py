@@ -22,7 +22,7 @@ SWAP_USAGE = Thresholds(elevated=50, high=80, warning=90, message="Swap is nearl
 DISK_USAGE = Thresholds(elevated=85, high=95, warning=95, message="Disk is nearly full")
 # HBM and GDDR6X throttle at about 105 °C (vendors' data sheets: 95 to 110 °C).
 MEMORY_TEMPERATURE = Thresholds(elevated=95, high=105, warning=95, critical=105, message="Memory is running hot")
-ANY_ERROR = Thresholds(elevated=0.5, high=1, warning=1, message="Memory errors that could not be corrected")
+ANY_ERROR = Thresholds(elevated=0.5, high=1, critical=1, message="Memory errors that could not be corrected")
 NEEDS_RESET = Thresholds(elevated=0.5, high=1, warning=1, message="Pending: drain, then reset")
 NEEDS_RECOVERY = Thresholds(elevated=0.5, high=1, critical=1, message="The driver asks for a recovery action")
 NO_SPARES = Thresholds(elevated=0.5, high=1, critical=1, message="No spare memory rows are left: replace the GPU")
