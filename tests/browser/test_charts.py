@@ -250,6 +250,11 @@ def test_gpu_cards_equal_the_api_and_mark_free_gpus(
         assert tab.page.evaluate(heads) == 1, "a card is as high in any state"
         tab.page.click("#compare label:has-text('Free first')")
         tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-5'")
+        size = tab.page.viewport_size
+        assert size is not None
+        tab.page.set_viewport_size({"width": 390, "height": 844})
+        assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        tab.page.set_viewport_size(size)
         tab.page.click("#compare label:has-text('Index')")
         tab.wait_until("() => document.querySelector('.gpu-card').id === 'gpu-card-0'")
         tab.page.click("#compare label:has-text('Free memory')")
