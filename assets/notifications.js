@@ -139,6 +139,13 @@
     follow();
   }
 
+  function forget(id) {
+    const { [id]: isOwn, ...others } = ownWatches();
+    if (!isOwn) return;
+    store("watches", others);
+    follow();
+  }
+
   function receiveWatch({ id, met, kind, gpu_uuid: gpu, text }) {
     const { [id]: isOwn, ...others } = ownWatches();
     if (!isOwn || met === null || !isAllowed()) return;
@@ -263,7 +270,9 @@
 
   function describe(obstacle) {
     if (obstacle) return obstacle;
-    if (!isOn()) return "Off. The browser asks for permission when you turn notifications on.";
+    const isWaiting = Object.keys(ownWatches()).length > 0;
+    if (!isOn() && isWaiting && isAllowed()) return "On for your watches, off for alerts. At least one tab of dashtop has to stay open.";
+    if (!isOn()) return `Off${isWaiting ? ", also for your watches" : ""}. The browser asks for permission when you turn notifications on.`;
     return "On. At least one tab of dashtop has to stay open; it may be in the background.";
   }
 
@@ -303,6 +312,6 @@
       if (data.type === "open") dashtop.settings.set(Object.fromEntries(new URLSearchParams(data.address)));
     });
   }
-  dashtop.notifications = { obstacle: findObstacle, allow, expect };
+  dashtop.notifications = { obstacle: findObstacle, isAllowed, isOwn: (id) => id in ownWatches(), allow, expect, forget, follow };
   painters.push(start);
 })();

@@ -118,7 +118,7 @@
     for (const group of document.querySelectorAll(GROUPS)) {
       const stop = group.querySelector('[data-tip][tabindex="0"]');
       if (stop && (stop === document.activeElement || isStop(stop))) continue;
-      const first = group.offsetParent && [...group.querySelectorAll("[data-tip]")].find(isStop);
+      const first = [...group.querySelectorAll("[data-tip]")].find(isStop);
       if (stop) stop.tabIndex = -1;
       if (first) first.tabIndex = 0;
     }

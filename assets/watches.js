@@ -54,30 +54,44 @@
     make("select", "form-select", label);
     Object.assign(make("button", "btn", form), { type: "submit", autofocus: true });
     make("p", "alert-note", form);
-    make("p", "alert-error", form).setAttribute("role", "alert");
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       run(watch);
     });
+    const status = make("div", "watch-status", dialog);
+    make("p", "", status).setAttribute("role", "status");
+    addButton(status, "allow", "Turn notifications on", allow);
+    addButton(status, "cancel", "Cancel", cancel);
     const service = make("div", "watch-service", dialog);
     make("p", "", service, SERVICE_HELP);
     const toggle = make("button", "btn", service);
     toggle.type = "button";
-    toggle.addEventListener("click", () => run(toggleService));
+    toggle.addEventListener("click", () => run(toggleService).then((isDone) => isDone && dialog.close()));
+    make("p", "alert-error", dialog).setAttribute("role", "alert");
+  }
+
+  function addButton(parent, role, text, action) {
+    const button = make("button", "btn", parent, text);
+    button.type = "button";
+    button.dataset.role = role;
+    button.addEventListener("click", () => run(action));
   }
 
   const find = (selector) => dialog.querySelector(selector);
 
+  // Returns whether the action succeeded.
   async function run(action) {
     for (const button of dialog.querySelectorAll("button")) button.disabled = true;
     write(find(".alert-error"), "");
     try {
       await action();
-      dialog.close();
+      return true;
     } catch (error) {
       write(find(".alert-error"), error.message);
+      return false;
     } finally {
       for (const button of dialog.querySelectorAll("button")) button.disabled = false;
+      paintDialog();
     }
   }
 
@@ -88,6 +102,68 @@
     const about = kind === "gpu_free" ? { gpu_uuid: gpu.uuid } : { pid: process.pid, started: process.started_ms };
     const { id } = await send("POST", "watches", { kind, ...about, channel: target === THIS_BROWSER ? null : target });
     if (target === THIS_BROWSER) dashtop.notifications.expect(id);
+    const added = { id, kind, gpu_uuid: gpu ? gpu.uuid : null, pid: process ? process.pid : null, channel: target === THIS_BROWSER ? null : target };
+    snapshot.open_watches = [...(snapshot.open_watches || []), added]; // until the next snapshot has it
+    find("[data-role=cancel]").disabled = false;
+  }
+
+  async function allow() {
+    await dashtop.notifications.allow();
+    dashtop.notifications.follow();
+  }
+
+  async function remove(id) {
+    await send("DELETE", `watches/${id}`);
+    dashtop.notifications.forget(id);
+    snapshot.open_watches = (snapshot.open_watches || []).filter((each) => each.id !== id);
+  }
+
+  const cancel = () => remove(findWatch(subject).id);
+
+  // --- watches that exist -------------------------------------------------------------------------------------
+
+  const isOwn = ({ id, channel }) => channel !== null || dashtop.notifications.isOwn(id); // a channel tells everybody
+
+  // The page knows the beginning of a UUID.
+  function findWatch({ kind, gpu, process }) {
+    const isAbout = (each) => (kind === "gpu_free" ? each.gpu_uuid.startsWith(gpu.uuid) : each.pid === process.pid);
+    return (snapshot.open_watches || []).find((each) => each.kind === kind && isAbout(each) && isOwn(each));
+  }
+
+  function describeTarget({ channel }) {
+    if (channel !== null) return `by the channel ${channel}.`;
+    if (dashtop.notifications.isAllowed()) return "by this browser: a tab of dashtop has to stay open, also in the background.";
+    return `by this browser, but its notifications are off. ${dashtop.notifications.obstacle()}`.trim();
+  }
+
+  // The form, or the watch that exists.
+  function paintDialog() {
+    if (!dialog || !dialog.open) return;
+    const found = findWatch(subject);
+    find("form").hidden = Boolean(found);
+    find(".watch-status").hidden = !found;
+    if (!found) return;
+    write(find(".watch-status p"), `You will be told when ${subject.kind === "gpu_free" ? "it is free" : "it ends"}, ${describeTarget(found)}`);
+    find("[data-role=allow]").hidden = found.channel !== null || dashtop.notifications.isAllowed() || dashtop.notifications.obstacle() !== "";
+  }
+
+  function markWatched(button, about, text) {
+    const isWatched = Boolean(about && findWatch(about));
+    parts.mark(button, "watched", isWatched ? "true" : "");
+    const shown = isWatched ? text.replace("Tell me", "You will be told") : text;
+    if (button.dataset.tip !== undefined) parts.mark(button, "tip", shown);
+    if (button.hasAttribute("aria-label")) button.setAttribute("aria-label", button.dataset.watchGpu ? shown.replace("it is", `GPU ${button.dataset.watchGpu} is`) : button.getAttribute("aria-label"));
+    return shown;
+  }
+
+  function paintMarks() {
+    for (const button of document.querySelectorAll(".row-watch")) {
+      const gpu = deviceOf(Number(button.dataset.watchGpu));
+      markWatched(button, gpu && { kind: "gpu_free", gpu }, "Tell me when it is free");
+    }
+    for (const button of document.querySelectorAll(".process-menu[data-watch-pid]")) {
+      parts.mark(button, "watched", findWatch({ kind: "process_end", process: { pid: Number(button.dataset.watchPid) } }) ? "true" : "");
+    }
   }
 
   async function toggleService() {
@@ -121,6 +197,8 @@
     if (process) write(find(".watch-service button"), process.service ? "No longer a service" : "This is a service");
     fillTargets();
     dialog.showModal();
+    paintDialog();
+    (find("form").hidden ? find("[data-role=cancel]") : find("form [type=submit]")).focus();
   }
 
   const deviceOf = (wanted) => snapshot.devices.find(({ index }) => index === wanted);
@@ -151,6 +229,8 @@
     if (!button) return;
     const head = snapshot.gpu_head;
     button.hidden = !head || IS_POINTLESS.has(head.condition) || !canWait();
+    const gpu = deviceOf(snapshot.gpu);
+    write(button, markWatched(button, gpu && { kind: "gpu_free", gpu }, "Tell me when free"));
   }
 
   function buildEntry(list) {
@@ -162,8 +242,13 @@
     button.type = "button";
   }
 
-  function describeWatch({ channel, until, met }) {
-    const target = channel === null ? (met ? "" : "tells a browser") : met ? `told ${channel}` : `tells ${channel}`;
+  function describeBrowser(id) {
+    if (!dashtop.notifications.isOwn(id)) return "tells another browser";
+    return dashtop.notifications.isAllowed() ? "tells this browser" : "for this browser, whose notifications are off";
+  }
+
+  function describeWatch({ id, channel, until, met }) {
+    const target = channel === null ? (met ? "" : describeBrowser(id)) : met ? `told ${channel}` : `tells ${channel}`;
     return [met ? `At ${times.moment(met)}` : `Until ${times.moment(until)}`, target].filter(Boolean).join(" · ");
   }
 
@@ -179,7 +264,8 @@
       write(item.querySelector(".alert-note"), note);
       const button = item.querySelector("button");
       button.setAttribute("aria-label", `Remove: ${title}`);
-      button.onclick = () => send("DELETE", `${path}/${entry.id}`).catch((error) => write(document.querySelector("[data-alerts-error]"), error.message));
+      const end = path === "watches" ? () => remove(entry.id) : () => send("DELETE", `${path}/${entry.id}`);
+      button.onclick = () => end().catch((error) => write(document.querySelector("[data-alerts-error]"), error.message));
     });
   }
 
@@ -190,6 +276,8 @@
   painters.push((newest) => {
     snapshot = newest;
     paintHead();
+    paintMarks();
+    paintDialog();
     paintList("watches", snapshot.watches, (each) => [each.text, describeWatch(each)], "watches");
     paintList("services", snapshot.services, (each) => [nameService(each), `Since ${times.moment(each.since)}${each.by ? ` · by ${each.by}` : ""}`], "services");
   });

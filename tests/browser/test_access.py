@@ -100,7 +100,7 @@ def test_no_help_is_in_a_title_that_fingers_and_keys_cannot_reach(
     tab.wait_until("() => document.querySelectorAll('#panel-summary [data-tip][tabindex=\"0\"]').length === 1")
     page.locator("#panel-summary [data-tip][tabindex='0']").focus()
     page.keyboard.press("ArrowRight")
-    popover.get_by_text("have not computed for a minute").wait_for()
+    popover.get_by_text("have not computed for two minutes").wait_for()
     # The icon buttons and the head of a column by keyboard, and that by finger, which sorts as well.
     page.locator("#settings-button").focus()
     popover.get_by_text("Settings").wait_for()

@@ -99,7 +99,35 @@ def wait_for_the_end_of_a_process(tab: BrowserTab, server: Running, world: World
     tab.page.locator("[data-processes] .process-menu").first.click()
     assert tab.text("#watch-title").startswith("Process · PID ")
     tab.page.keyboard.press("Enter")  # tell this browser
-    tab.wait_until("() => !document.querySelector('.watch-dialog').open")
+    told = tab.page.locator(".watch-status", has_text="You will be told when it ends, by this browser: a tab")
+    told.wait_for()
+    assert not tab.page.locator(".watch-form").is_visible()
+    assert not told.get_by_text("Turn notifications on").is_visible()
+    # The mark stays after a reload, and the dialog takes the watch back.
+    tab.page.reload()
+    tab.page.locator("[data-processes] .process-menu[data-watched=true]").first.click()
+    told.get_by_text("Cancel").click()
+    tab.page.locator(".watch-form").wait_for()
+    tab.wait_until("() => !document.querySelector('[data-processes] .process-menu[data-watched=true]')")
+    tab.page.locator(".watch-form [type=submit]").click()
+    told.wait_for()
+    tab.page.keyboard.press("Escape")
+    # A GPU: the head and the row say it.
+    tab.page.click("#gpu-heading [data-watch-gpu]")
+    tab.page.keyboard.press("Enter")
+    tab.page.locator(".watch-status", has_text="You will be told when it is free").wait_for()
+    tab.page.keyboard.press("Escape")
+    head = "document.querySelector('#gpu-heading [data-watch-gpu]').textContent"
+    tab.wait_until(f"() => {head} === 'You will be told when free'")
+    tab.page.evaluate("() => window.dashtop.settings.set({page: 'overview'})")
+    tab.page.locator(".row-watch[data-watch-gpu='4'][data-watched=true]").click()
+    tab.page.click(".watch-status >> text=Cancel")
+    tab.page.locator(".watch-form").wait_for()
+    tab.page.keyboard.press("Escape")
+    tab.wait_until("() => !document.querySelector('.row-watch[data-watched=true]')")
+    tab.page.click("#alert-bell")
+    note = "document.querySelector('[data-watches] .alert-note')?.textContent"
+    tab.wait_until(f"() => {note}?.endsWith('tells this browser')")
     world.set(4, "processes", []).save()
 
     def find() -> list[dict[str, Any]]:

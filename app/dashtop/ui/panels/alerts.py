@@ -75,9 +75,23 @@ def bell_data(context: PanelContext) -> dict[str, Any]:
 
 
 def bell_parts(context: PanelContext) -> list[Part]:
-    """Return the part "channel_names": the channels that a watch can tell (assets/watches.js)."""
+    """Return "channel_names", the channels that a watch can tell, and "open_watches" (assets/watches.js)."""
     names = [channel.name for channel in context.services.alerts.channels()]
-    return [Part("channel_names", calculate_version(repr(names)), lambda: names)]
+    watches = [
+        {
+            "id": watch.id,
+            "kind": watch.kind.value,
+            "gpu_uuid": watch.gpu_uuid,
+            "pid": watch.pid,
+            "channel": watch.channel,
+        }
+        for watch in context.services.alerts.watches()
+        if watch.met_ms is None
+    ]
+    return [
+        Part("channel_names", calculate_version(repr(names)), lambda: names),
+        Part("open_watches", calculate_version(repr(watches)), lambda: watches),
+    ]
 
 
 # --- page -------------------------------------------------------------------------------------------------------------
