@@ -283,10 +283,13 @@
         ? `not updated since ${dashtop.times.moment(state.lastSuccess.getTime())}`
         : "no data yet";
       const attempts = !state.isRestored ? `${count} attempts failed, ` : "";
+      // The server answers; only the GPU does not. Its page says since when.
+      const detail = type === "gpu" ? "" : capitalize(`${attempts}${lastData}.`);
       banner.dataset.type = type;
       dashtop.parts.write(banner.querySelector(".banner-title"), TITLES[type] || TITLES.general);
-      dashtop.parts.write(banner.querySelector(".banner-detail"), `${message} ${capitalize(`${attempts}${lastData}.`)}`);
+      dashtop.parts.write(banner.querySelector(".banner-detail"), `${message} ${detail}`);
       const button = byId("retry-button");
+      button.hidden = type === "gpu";
       button.disabled = state.retrying;
       dashtop.parts.write(button, state.retrying ? "Retrying…" : "Retry");
     }

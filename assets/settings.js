@@ -98,6 +98,8 @@
     const missing = Boolean(device && wanted && !matchesName(device, wanted));
     write(note.querySelector("span"), missing ? `GPU ${wanted} not found. Showing GPU ${device.index}, ${device.name}.` : "");
     note.hidden = !missing;
+    const ofEmbed = document.querySelector("[data-gpu-gone]");
+    if (ofEmbed) write(ofEmbed, missing ? `GPU ${wanted} not found` : "");
   }
 
   function useShownGpu() {

@@ -350,6 +350,9 @@ def test_embedded_panels_use_gpu_range_and_theme_of_the_address(
             colours = "chart => document.querySelector(`#${chart} .js-plotly-plot`).data.map(line => line.line.color)"
             assert {ACCENT, with_alpha(ACCENT, 1.0)} & set(tab.page.evaluate(colours, name))
         assert tab.page.evaluate("localStorage.getItem('dashtop.settings')") is None
+    tab.open(f"{prefixed.url}embed/chart-temperature?gpu=99")
+    tab.wait_until("() => document.querySelector('.embed-caption').textContent.includes('GPU 99 not found')")
+    assert "GPU 0" in tab.text(".embed-caption")
     assert tab.errors == []
 
 

@@ -73,7 +73,7 @@ _STYLE: Final = (
 # Painted with the rest of the page (assets/live-values.js).
 _CAPTION: Final = (
     '<h2 class="embed-caption"><span data-text="gpuIndex"></span> <span data-text="gpuName"></span> '
-    '<span data-text="gpu.part"></span> ({})</h2>'
+    '<span data-text="gpu.part"></span> ({}) <strong data-gpu-gone></strong></h2>'
 )
 
 
