@@ -1,6 +1,6 @@
 // Checks the scripts of the page: python3 tests/run.py runs this where npm is installed.
 const browser = [
-  "AbortSignal", "FormData", "IntersectionObserver", "MutationObserver", "ResizeObserver", "URL", "URLSearchParams", "atob", "cancelAnimationFrame", "clearTimeout",
+  "AbortController", "AbortSignal", "EventSource", "FormData", "IntersectionObserver", "MutationObserver", "Notification", "ResizeObserver", "Response", "URL", "URLSearchParams", "atob", "caches", "cancelAnimationFrame", "clearInterval", "clearTimeout", "console",
   "document", "fetch", "navigator", "performance", "requestAnimationFrame", "setInterval", "setTimeout", "window",
 ];
 
@@ -32,5 +32,13 @@ export default [
       "prefer-const": "error",
       strict: ["error", "function"],
     },
+  },
+  {
+    // A service worker: a script of its own, with other globals.
+    files: ["assets/sw.js"],
+    languageOptions: {
+      globals: Object.fromEntries(["Headers", "Response", "URL", "caches", "fetch", "self", "setTimeout"].map((name) => [name, "readonly"])),
+    },
+    rules: { "no-implicit-globals": "off", strict: ["error", "global"] },
   },
 ];
