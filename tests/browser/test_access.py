@@ -105,7 +105,7 @@ def test_no_help_is_in_a_title_that_fingers_and_keys_cannot_reach(
     page.locator("#settings-button").focus()
     popover.get_by_text("Settings").wait_for()
     page.locator("[data-gpu-column=since]").focus()
-    popover.get_by_text("Since when the GPU is in this state").wait_for()
+    popover.get_by_text("Since when the GPU is in its state").wait_for()
     page.locator("[data-gpu-column=users]").tap()
     popover.get_by_text("those with most memory first").wait_for()
     # A name only if it is truncated.
