@@ -155,7 +155,7 @@ COUNT_ANNOUNCEMENTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("ticks", [5, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(400)])])
+@pytest.mark.parametrize("ticks", [2, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(400)])])
 def test_no_page_shifts_complains_or_chatters(ticks: int, demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab(height=900)
     warnings: list[str] = []

@@ -44,6 +44,7 @@ def serve(root: Path) -> Iterator[str]:
 
 # Flask-Compress does not close the static files that it compresses.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.long
 def test_limits_are_shown_only_inside_a_container(tmp_path: Path, new_tab: Callable[..., BrowserTab]) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("0::/\n")

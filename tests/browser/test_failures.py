@@ -181,6 +181,7 @@ def test_a_killed_server_shows_the_banner_and_is_found_again(new_tab: Callable[.
             )
 
 
+@pytest.mark.long
 def test_retry_reconnects_at_once(new_tab: Callable[..., BrowserTab]) -> None:
     with running(*FAST) as server:
         tab = new_tab().open(server.url)
@@ -219,7 +220,10 @@ def test_the_banner_classifies_answers_of_the_server(demo: Running, new_tab: Cal
         assert not tab.page.locator("#error-banner").is_visible()
 
 
-@pytest.mark.parametrize(("breaks", "words"), [("ends", "cannot be reached"), ("hangs", "does not answer")])
+@pytest.mark.parametrize(
+    ("breaks", "words"),
+    [("ends", "cannot be reached"), pytest.param("hangs", "does not answer", marks=pytest.mark.long)],
+)
 def test_truncated_answers_are_failures(
     breaks: Literal["ends", "hangs"], words: str, demo: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:
@@ -269,6 +273,7 @@ def test_a_hung_server_is_a_connection_error_until_it_resumes(hung: tuple[Runnin
     assert not tab.page.locator("#error-banner").is_visible()
 
 
+@pytest.mark.long
 def test_the_status_of_the_history_is_shown_above_its_charts_while_another_process_writes(
     tmp_path: Path, new_tab: Callable[..., BrowserTab]
 ) -> None:

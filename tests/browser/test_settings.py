@@ -369,6 +369,7 @@ def test_the_compact_status_works_with_and_without_the_page(demo: Running, new_t
     assert tab.page.locator("#compact-status").get_attribute("data-old") == "false"
 
 
+@pytest.mark.long
 def test_export_of_the_shown_lines_with_prefix_and_token(new_tab: Callable[..., BrowserTab]) -> None:
     with running(
         "--demo", "3", "--interval", "0.5", "--url-prefix", "/gpu/", "--token", "secret-of-the-test"

@@ -272,6 +272,7 @@ def test_hung_driver_does_not_block_doctor(
     assert problem.fix == "sudo reboot"
 
 
+@pytest.mark.long
 def test_slow_initialization_of_the_driver_is_waited_for(nvml_world: WorldFactory, machine: Machine) -> None:
     world = nvml_world("rtx3090").set_latency("nvmlInit_v2", 12_000_000)
     assert problems(machine.run_checks(world)) == []

@@ -163,7 +163,7 @@ def test_the_memory_table_has_the_columns_that_any_gpu_reports_and_reasons_for_t
     name = first.device.name
     missing = ["N/A", "", UnavailableReason.NOT_SUPPORTED.text]
     assert table["rows"] == [
-        [0, name, ["12 345", "", ""], ["1", "warning", ""], ["no", "", ""], ["yes", "critical", ""]],
+        [0, name, ["12 345", "", ""], ["1", "critical", ""], ["no", "", ""], ["yes", "critical", ""]],
         [1, name, missing, missing, missing, missing],
     ]
     none = events.memory_health(make_context(sample=make_sample(gpus=(make_gpu(),))))["memory_health"]
