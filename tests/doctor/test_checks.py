@@ -232,15 +232,22 @@ def test_sick_gpus_that_can_be_read_are_problems_as_on_the_page(nvml_world: Worl
     world = nvml_world("h100x8")
     world.set(2, "ecc.uncorrected_volatile", 2).set(2, "remapped_rows.pending", 1)
     world.set(5, "clocks_event_reasons", 0x40)
+    world.set(7, "remapped_rows.failure", 1)
     report = machine.run_checks(world)
     found = [(problem.area[:5], problem.state) for problem in problems(report)]
-    assert found == [("GPU 2", State.FAIL), ("GPU 2", State.WARN), ("GPU 5", State.FAIL)]
+    assert found == [
+        ("GPU 2", State.FAIL),
+        ("GPU 2", State.WARN),
+        ("GPU 5", State.FAIL),
+        ("GPU 7", State.FAIL),
+    ]
     texts = [problem.text for problem in problems(report)]
     assert texts[0].startswith("ECC uncorrected (since reload): 2. ")
     assert "HW Thermal Slowdown" in texts[2]
     fixes = [problem.fix or "" for problem in problems(report)]
     assert "--gpu-reset" in fixes[0]
     assert fixes[2].startswith("nvidia-smi -q -d ")
+    assert "--gpu-reset" not in fixes[3], "it has to be replaced"
 
 
 def test_mig_gpu_lists_its_instances(nvml_world: WorldFactory, machine: Machine) -> None:

@@ -54,6 +54,8 @@ def fix_gpu(reason: UnavailableReason, device: Device, environment: Environment)
 def fix_problem(problem: Problem, device: Device) -> str:
     """Return the command for a GPU that can be read and has a problem."""
     gpu = device.pci_bus_id or device.index
+    if problem.metric == "gpu.remapped_rows.failure":  # no reset helps: the advice is to replace the GPU
+        return f"nvidia-smi -q -d ECC,ROW_REMAPPER -i {gpu}"
     if problem.condition is Condition.UNHEALTHY:
         return f"sudo nvidia-smi --gpu-reset -i {gpu}  # once no process uses it"
     return f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER -i {gpu}"

@@ -93,7 +93,10 @@ _CONDITION_BY_REASON: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """Something that a person should act on. `severity`: warning or critical. `advice` may be empty."""
+    """Something that a person should act on. `severity`: warning or critical. `advice` may be empty.
+
+    `metric`: the key of the metric that says so, where it is one of the memory.
+    """
 
     severity: Severity
     condition: Condition
@@ -101,6 +104,7 @@ class Problem:
     advice: str
     since_ms: int | None = None
     is_since_exact: bool = True
+    metric: str = ""
 
 
 class StateSpan(NamedTuple):
@@ -234,7 +238,8 @@ def _build_memory_problem(gpu: Gpu, key: str) -> Problem | None:
     if value is None or severity is None:
         return None
     text = f"{metric.title}: {value:.0f}" if metric.kind is Kind.COUNTER else metric.title
-    return Problem(severity=severity, condition=Condition.UNHEALTHY, text=text, advice=XIDS[_MEMORY_FAULTS[key]].advice)
+    advice = XIDS[_MEMORY_FAULTS[key]].advice
+    return Problem(severity=severity, condition=Condition.UNHEALTHY, text=text, advice=advice, metric=key)
 
 
 def find_throttle_problem(gpu: Gpu) -> Problem | None:
