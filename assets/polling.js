@@ -284,10 +284,10 @@
         : "no data yet";
       const attempts = !state.isRestored ? `${count} attempts failed, ` : "";
       // The server answers; only the GPU does not. Its page says since when.
-      const detail = type === "gpu" ? "" : capitalize(`${attempts}${lastData}.`);
+      const detail = type === "gpu" ? message : `${message} ${capitalize(`${attempts}${lastData}.`)}`;
       banner.dataset.type = type;
       dashtop.parts.write(banner.querySelector(".banner-title"), TITLES[type] || TITLES.general);
-      dashtop.parts.write(banner.querySelector(".banner-detail"), `${message} ${detail}`);
+      dashtop.parts.write(banner.querySelector(".banner-detail"), detail);
       const button = byId("retry-button");
       button.hidden = type === "gpu";
       button.disabled = state.retrying;

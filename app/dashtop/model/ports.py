@@ -372,7 +372,8 @@ class History(Protocol):
     def events(self, start_ms: int, end_ms: int, wanted: EventFilter = ALL_EVENTS) -> tuple[Event, ...]:
         """Return the wanted events in [start_ms, end_ms), by time.
 
-        These are the newest 10 000, and in any case the newest 1 000 of each kind and severity.
+        These are the newest of its limit; without one the newest 10 000, and in any case the newest 1 000 of each kind
+        and severity.
         """
 
     def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:

@@ -115,11 +115,12 @@ class GpuProcess:
     info: ProcessInfo = ProcessInfo()
 
 
+ALERT_KINDS: Final = ("alert_firing", "alert_resolved")
 EVENT_KINDS: Final = (
     *("xid", "ecc", "reset_pending", "remap_failed", "gpu_lost", "gpu_back", "gpu_added", "gpu_removed"),
     *("driver_changed", "driver_silent", "driver_back", "throttle_begin", "throttle_end"),
     *("process_start", "process_end", "restart", "history_replaced", "history_damaged"),
-    *("alert_firing", "alert_resolved", "oom_kill"),
+    *(*ALERT_KINDS, "oom_kill"),
 )
 
 

@@ -134,16 +134,17 @@ class RenderCache:
         GPUs that takes as long as creating them.
         """
         key = (sample.sequence, sample.time_ms, name)
-        with self._lock(str(key)):
-            if key not in self._of_samples:
-                value = create()
-                with self._creating_lock:
-                    self._of_samples[key] = value
-                    while len(self._of_samples) > MAX_SAMPLE_ENTRIES:
-                        self._of_samples.pop(next(iter(self._of_samples)))
-                return value
-            found: ValueT = self._of_samples[key]
-            return found
+        value: ValueT | None = self._of_samples.get(key)
+        if value is None:
+            with self._lock(str(key)):
+                value = self._of_samples.get(key)
+                if value is None:
+                    value = create()
+                    with self._creating_lock:
+                        self._of_samples[key] = value
+                        if len(self._of_samples) > MAX_SAMPLE_ENTRIES:
+                            del self._of_samples[next(iter(self._of_samples))]
+        return value
 
     def _delete_expired(self, new_key: str) -> None:
         """Note when `new_key` expires, and delete what has expired: the cache itself keeps that until it is full."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
 from dashtop.model.metric import Severity
+from dashtop.model.sample import ALERT_KINDS
 from dashtop.ui.charts.base_figure import Band, Mark
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ EVENT_KINDS: Final = (
 )
 """Events that are ticks in the charts of a GPU, beside those of processes that hold much memory."""
 
-ALERT_KINDS: Final = ("alert_firing", "alert_resolved")
 """Events that begin and end a span in the charts of a GPU."""
 
 MAX_MARKS: Final = 60

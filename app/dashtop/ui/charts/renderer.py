@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dashtop.alerts.events import build_event
-from dashtop.model.sample import EventFilter
+from dashtop.model.sample import ALERT_KINDS, EventFilter
 from dashtop.ui.charts.base_figure import ChartStyle
-from dashtop.ui.charts.notes import ALERT_KINDS, EVENT_KINDS
+from dashtop.ui.charts.notes import EVENT_KINDS
 from dashtop.ui.charts.resolution import RANGES_MS, Window, build_window, build_zoom_window, choose_span, widen_window
 from dashtop.ui.panels import CHARTS, ChartData
 from dashtop.ui.panels.charts import ADDED_OPTION, find_added, series_key

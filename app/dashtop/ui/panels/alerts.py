@@ -9,7 +9,7 @@ from dash import html
 from dashtop.alerts.rules import EVENT_RULES, RULES
 from dashtop.alerts.watches import describe, describe_wish
 from dashtop.model.metric import Severity
-from dashtop.model.sample import EventFilter
+from dashtop.model.sample import ALERT_KINDS, EventFilter
 from dashtop.model.timerange import DAY_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes, card, scroll_region
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOG_SPAN_MS: Final = 7 * DAY_MS
 MAX_LOG_ROWS: Final = 50
 _LOG_PERIOD_MS: Final = 10_000
-_LOG: Final = EventFilter(kinds=("alert_firing", "alert_resolved"), limit=MAX_LOG_ROWS)
+_LOG: Final = EventFilter(kinds=ALERT_KINDS, limit=MAX_LOG_ROWS)
 _RANKS: Final = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _TITLES: Final = {rule.id: rule.title for rule in RULES} | {rule.id: rule.title for rule in EVENT_RULES}
 

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Conflict, NotFound, UnprocessableEntity
 from dashtop.alerts.watches import describe
 from dashtop.model.alert import Alert, ServiceMark, Silence, Watch, WatchKind
 from dashtop.model.metric import Severity
-from dashtop.model.sample import EventFilter
+from dashtop.model.sample import ALERT_KINDS, EventFilter
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS
 from dashtop.web.api import serializers
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MAX_SILENCE_MS: Final = 30 * DAY_MS
 MAX_WATCH_MS: Final = 7 * DAY_MS
 MAX_NAME_CHARS, MAX_REASON_CHARS = 100, 500
-_LOG: Final = EventFilter(kinds=("alert_firing", "alert_resolved"))
+_LOG: Final = EventFilter(kinds=ALERT_KINDS)
 _ORDER: Final = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
