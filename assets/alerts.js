@@ -244,7 +244,7 @@
       paintEntry(item, channel.name, `${channel.kind} · ${channel.error || sent}${waiting}`, Boolean(channel.error));
       item.querySelector("button").onclick = (event) => testChannel(event.target, channel.name);
     });
-    write(find("channels-empty"), channels.length ? "" : "No channel: add one as [[notify]] to the settings file, and dashtop tells a team by Slack, mail, ntfy, Teams or Alertmanager.");
+    write(find("channels-empty"), channels.length ? "" : "No channel: add one as [[notify]] to the settings file, and dashtop notifies a team by Slack, mail, ntfy, Teams or Alertmanager.");
   }
 
   // --- header -------------------------------------------------------------------------------------------------

@@ -45,9 +45,9 @@
     const state = make("span", "state", stateCell);
     const wait = make("button", "row-watch", stateCell);
     wait.type = "button";
-    wait.dataset.tip = "Tell me when it is free";
+    wait.dataset.tip = "Notify me when it is free";
     make("span", "icon icon-bell", wait);
-    wait.setAttribute("aria-label", `Tell me when GPU ${index} is free`);
+    wait.setAttribute("aria-label", `Notify me when GPU ${index} is free`);
     wait.setAttribute("aria-haspopup", "dialog");
     wait.dataset.watchGpu = String(index);
     const use = addCell(row, "utilization", "numeric");

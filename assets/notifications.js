@@ -1,6 +1,6 @@
 // Notifications of alerts in this browser. One of its tabs listens to the server's stream of alerts, which also reaches a
-// tab in the background, and has the service worker show them. Which episodes were told is kept in storage: a reload, or
-// a restart of the server, tells none twice.
+// tab in the background, and has the service worker show them. Which episodes were shown is kept in storage: a reload, or
+// a restart of the server, repeats none.
 (function () {
   "use strict";
 
@@ -13,7 +13,7 @@
   const SETTLE_MS = 3000; // after it, the stream has sent all alerts
   const EPISODE_TOLERANCE_MS = MINUTE_MS; // as in app/dashtop/alerts/identity.py
   const REPEAT_MS = { critical: 4 * HOUR_MS, warning: 24 * HOUR_MS, info: Infinity };
-  const MAX_TOLD = 200;
+  const MAX_NOTIFIED = 200;
   const MAX_WATCH_MS = 7 * 24 * HOUR_MS; // as in app/dashtop/web/api/alerts.py
   const SEVERITIES = { info: "All alerts", warning: "Warnings and critical alerts", critical: "Critical alerts only" };
   const RANKS = Object.keys(SEVERITIES);
@@ -51,9 +51,9 @@
     return { on: on === true, severity: RANKS.includes(severity) ? severity : DEFAULTS.severity };
   }
 
-  function remember(id, told) {
-    const newest = Object.entries({ ...read("told"), [id]: told }).sort(([, one], [, other]) => other.at - one.at);
-    store("told", Object.fromEntries(newest.slice(0, MAX_TOLD)));
+  function remember(id, notified) {
+    const newest = Object.entries({ ...read("notified"), [id]: notified }).sort(([, one], [, other]) => other.at - one.at);
+    store("notified", Object.fromEntries(newest.slice(0, MAX_NOTIFIED)));
   }
 
   // --- what the browser allows --------------------------------------------------------------------------------
@@ -108,9 +108,9 @@
     alert.acked === null && alert.silenced_by === null && alert.inhibited_by === null && rank(alert.severity) >= rank(choice().severity);
 
   function isDue(alert, now) {
-    const told = read("told")[alert.id];
-    if (!told || Math.abs(told.since - alert.since) > EPISODE_TOLERANCE_MS) return true;
-    return rank(alert.severity) > rank(told.severity) || now - told.at >= REPEAT_MS[alert.severity];
+    const notified = read("notified")[alert.id];
+    if (!notified || Math.abs(notified.since - alert.since) > EPISODE_TOLERANCE_MS) return true;
+    return rank(alert.severity) > rank(notified.severity) || now - notified.at >= REPEAT_MS[alert.severity];
   }
 
   function consider(alert) {

@@ -19,7 +19,7 @@
   const isCut = (element) => element.scrollWidth > element.clientWidth;
 
   // A name that may be truncated explains itself where it is not truncated.
-  function tellsMore(element) {
+  function hasMore(element) {
     const { tip } = element.dataset;
     return Boolean(tip) && (tip !== element.textContent.trim() || isCut(element) || isCut(element.parentElement));
   }
@@ -48,7 +48,7 @@
 
   function show(element) {
     hide();
-    if (!element.isConnected || !tellsMore(element)) return;
+    if (!element.isConnected || !hasMore(element)) return;
     anchor = element;
     parts.write(popover, element.dataset.tip);
     const host = hostOf(element);
@@ -99,7 +99,7 @@
   // --- tab stops ----------------------------------------------------------------------------------------------------
 
   const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-  const isStop = (element) => element.offsetParent && !element.closest(CONTROLS) && tellsMore(element);
+  const isStop = (element) => element.offsetParent && !element.closest(CONTROLS) && hasMore(element);
   const findStops = (group) => [...group.querySelectorAll("[data-tip]")].filter(isStop);
 
   function moveFocus(event) {

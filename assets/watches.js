@@ -1,4 +1,4 @@
-// "Tell me when this GPU is free", "Tell me when this process ends", and "This is a service": buttons, and the dialog
+// "Notify me when this GPU is free", "Notify me when this process ends", and "This is a service": buttons, and the dialog
 // that they open. Names of processes are untrusted: everything is written as text.
 (function () {
   "use strict";
@@ -122,7 +122,7 @@
 
   // --- watches that exist -------------------------------------------------------------------------------------
 
-  const isOwn = ({ id, channel }) => channel !== null || dashtop.notifications.isOwn(id); // a channel tells everybody
+  const isOwn = ({ id, channel }) => channel !== null || dashtop.notifications.isOwn(id); // a channel is for everybody
 
   // The page knows the beginning of a UUID.
   function findWatch({ kind, gpu, process }) {
@@ -143,14 +143,14 @@
     find("form").hidden = Boolean(found);
     find(".watch-status").hidden = !found;
     if (!found) return;
-    write(find(".watch-status p"), `You will be told when ${subject.kind === "gpu_free" ? "it is free" : "it ends"}, ${describeTarget(found)}`);
+    write(find(".watch-status p"), `You will be notified when ${subject.kind === "gpu_free" ? "it is free" : "it ends"}, ${describeTarget(found)}`);
     find("[data-role=allow]").hidden = found.channel !== null || dashtop.notifications.isAllowed() || dashtop.notifications.obstacle() !== "";
   }
 
   function markWatched(button, about, text) {
     const isWatched = Boolean(about && findWatch(about));
     parts.mark(button, "watched", isWatched ? "true" : "");
-    const shown = isWatched ? text.replace("Tell me", "You will be told") : text;
+    const shown = isWatched ? text.replace("Notify me", "You will be notified") : text;
     if (button.dataset.tip !== undefined) parts.mark(button, "tip", shown);
     if (button.hasAttribute("aria-label")) button.setAttribute("aria-label", button.dataset.watchGpu ? shown.replace("it is", `GPU ${button.dataset.watchGpu} is`) : button.getAttribute("aria-label"));
     return shown;
@@ -159,7 +159,7 @@
   function paintMarks() {
     for (const button of document.querySelectorAll(".row-watch")) {
       const gpu = deviceOf(Number(button.dataset.watchGpu));
-      markWatched(button, gpu && { kind: "gpu_free", gpu }, "Tell me when it is free");
+      markWatched(button, gpu && { kind: "gpu_free", gpu }, "Notify me when it is free");
     }
     for (const button of document.querySelectorAll(".process-menu[data-watch-pid]")) {
       parts.mark(button, "watched", findWatch({ kind: "process_end", process: { pid: Number(button.dataset.watchPid) } }) ? "true" : "");
@@ -191,7 +191,7 @@
     const name = process && `${process.name || "Process"}${process.user ? ` of ${process.user}` : ""} · PID ${process.pid}`;
     write(find("h2"), kind === "gpu_free" ? `GPU ${gpu.index} · ${gpu.name}` : name);
     write(find(".watch-help"), `${kind === "gpu_free" ? "Tell once when this GPU is free." : "Tell once when this process ends."} ${HELP[kind]}`);
-    write(find("form [type=submit]"), kind === "gpu_free" ? "Tell me when it is free" : "Tell me when it ends");
+    write(find("form [type=submit]"), kind === "gpu_free" ? "Notify me when it is free" : "Notify me when it ends");
     write(find(".alert-error"), "");
     find(".watch-service").hidden = kind === "gpu_free";
     if (process) write(find(".watch-service button"), process.service ? "No longer a service" : "This is a service");
@@ -230,7 +230,7 @@
     const head = snapshot.gpu_head;
     button.hidden = !head || IS_POINTLESS.has(head.condition) || !canWait();
     const gpu = deviceOf(snapshot.gpu);
-    write(button, markWatched(button, gpu && { kind: "gpu_free", gpu }, "Tell me when free"));
+    write(button, markWatched(button, gpu && { kind: "gpu_free", gpu }, "Notify me when free"));
   }
 
   function buildEntry(list) {
@@ -243,12 +243,12 @@
   }
 
   function describeBrowser(id) {
-    if (!dashtop.notifications.isOwn(id)) return "tells another browser";
-    return dashtop.notifications.isAllowed() ? "tells this browser" : "for this browser, whose notifications are off";
+    if (!dashtop.notifications.isOwn(id)) return "notifies another browser";
+    return dashtop.notifications.isAllowed() ? "notifies this browser" : "for this browser, whose notifications are off";
   }
 
   function describeWatch({ id, channel, until, met }) {
-    const target = channel === null ? (met ? "" : describeBrowser(id)) : met ? `told ${channel}` : `tells ${channel}`;
+    const target = channel === null ? (met ? "" : describeBrowser(id)) : met ? `notified ${channel}` : `notifies ${channel}`;
     return [met ? `At ${times.moment(met)}` : `Until ${times.moment(until)}`, target].filter(Boolean).join(" · ");
   }
 

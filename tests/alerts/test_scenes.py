@@ -59,7 +59,7 @@ def test_rule_fires_in_its_scene_only(name: str) -> None:
     scene = SCENES[name]
     fired = {alert.rule for alert in play(scene)}
     assert (scene.rule in fired) is scene.fires
-    assert fired - DISABLED - scene.also <= {scene.rule}, "nothing else is told"
+    assert fired - DISABLED - scene.also <= {scene.rule}, "nothing else is reported"
 
 
 def test_every_rule_has_both_scenes() -> None:

@@ -45,7 +45,7 @@ def test_active_alert_and_its_acknowledgement_outlive_a_restart(
     first.close()
     assert (tmp_path / ALERTS_FILE).stat().st_mode & 0o077 == 0
     second = start()
-    assert second.update(make_sample(9, gpus=(FAILED,))) == (), "it is not told again"
+    assert second.update(make_sample(9, gpus=(FAILED,))) == (), "it is not reported again"
     (again,) = second.current()
     assert (again.since_ms, again.acked_by) == (alert.since_ms, "ada")
     ended = second.update(make_sample(10, gpus=(make_gpu(0, values={"gpu.remapped_rows.failure": 0.0}),)))

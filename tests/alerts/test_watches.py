@@ -1,4 +1,4 @@
-"""Watches and services: when a watch is met, that it is told once, and that a service may be idle."""
+"""Watches and services: when a watch is met, that it is reported once, and that a service may be idle."""
 
 from __future__ import annotations
 

@@ -94,31 +94,31 @@ def wait_for_notifications(tab: BrowserTab, count: int) -> list[dict[str, Any]]:
 
 
 def wait_for_the_end_of_a_process(tab: BrowserTab, server: Running, world: World) -> dict[str, Any]:
-    """Have the tab be told when the processes on GPU 4 end; return the notification."""
+    """Have the tab be notified when the processes on GPU 4 end; return the notification."""
     tab.open(f"{server.url}?page=gpus&gpu={world.gpu(4)['uuid']}")
     tab.page.locator("[data-processes] .process-menu").first.click()
     assert tab.text("#watch-title").startswith("Process · PID ")
     tab.page.keyboard.press("Enter")  # tell this browser
-    told = tab.page.locator(".watch-status", has_text="You will be told when it ends, by this browser: a tab")
-    told.wait_for()
+    watched = tab.page.locator(".watch-status", has_text="You will be notified when it ends, by this browser: a tab")
+    watched.wait_for()
     assert not tab.page.locator(".watch-form").is_visible()
-    assert not told.get_by_text("Turn notifications on").is_visible()
+    assert not watched.get_by_text("Turn notifications on").is_visible()
     # The mark stays after a reload, and the dialog takes the watch back.
     tab.page.reload()
     tab.page.locator("[data-processes] .process-menu[data-watched=true]").first.click()
-    told.get_by_text("Cancel").click()
+    watched.get_by_text("Cancel").click()
     tab.page.locator(".watch-form").wait_for()
     tab.wait_until("() => !document.querySelector('[data-processes] .process-menu[data-watched=true]')")
     tab.page.locator(".watch-form [type=submit]").click()
-    told.wait_for()
+    watched.wait_for()
     tab.page.keyboard.press("Escape")
     # A GPU: the head and the row say it.
     tab.page.click("#gpu-heading [data-watch-gpu]")
     tab.page.keyboard.press("Enter")
-    tab.page.locator(".watch-status", has_text="You will be told when it is free").wait_for()
+    tab.page.locator(".watch-status", has_text="You will be notified when it is free").wait_for()
     tab.page.keyboard.press("Escape")
     head = "document.querySelector('#gpu-heading [data-watch-gpu]').textContent"
-    tab.wait_until(f"() => {head} === 'You will be told when free'")
+    tab.wait_until(f"() => {head} === 'You will be notified when free'")
     tab.page.evaluate("() => window.dashtop.settings.set({page: 'overview'})")
     tab.page.locator(".row-watch[data-watch-gpu='4'][data-watched=true]").click()
     tab.page.click(".watch-status >> text=Cancel")
@@ -127,7 +127,7 @@ def wait_for_the_end_of_a_process(tab: BrowserTab, server: Running, world: World
     tab.wait_until("() => !document.querySelector('.row-watch[data-watched=true]')")
     tab.page.click("#alert-bell")
     note = "document.querySelector('[data-watches] .alert-note')?.textContent"
-    tab.wait_until(f"() => {note}?.endsWith('tells this browser')")
+    tab.wait_until(f"() => {note}?.endsWith('notifies this browser')")
     world.set(4, "processes", []).save()
 
     def find() -> list[dict[str, Any]]:
@@ -177,7 +177,7 @@ def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
             tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === '2'")
             other.wait_for_state("live").errors.clear()  # of the time without a server
             (second,) = wait_for_notifications(tab, 1)
-            assert second["body"].startswith("GPU 5"), "GPU 3 was told before the restart"
+            assert second["body"].startswith("GPU 5"), "GPU 3 was reported before the restart"
 
             tab.page.close()  # the other tab goes on
             ended = wait_for_the_end_of_a_process(other, again, world)
@@ -192,7 +192,7 @@ def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
             assert other.errors == []
 
 
-def test_page_without_alerts_says_so_and_how_to_be_told(
+def test_page_without_alerts_says_so_and_how_to_be_notified(
     without_gpu: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:
     tab = new_tab(width=390)

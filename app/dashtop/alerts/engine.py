@@ -273,7 +273,7 @@ class AlertEngine:
         return next(filter(None, (firing.get(key) for key in list_causes(alert))), None)
 
     def _find_merged(self, track: Track) -> str | None:
-        """Return the alert of the XID whose notice tells of these errors as well, also after it has ended."""
+        """Return the alert of the XID whose notice covers these errors as well, also after it has ended."""
         alert = track.alert
         if track.merged_with is None:
             near = (

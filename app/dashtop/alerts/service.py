@@ -41,7 +41,7 @@ MAX_SILENCES: Final = 200
 MAX_SERVICES: Final = 200
 MAX_WATCHES: Final = 200
 MET_SHOWN_MS: Final = 3_600_000
-"""How long a watch that was met is still listed, and told to browsers that connect."""
+"""How long a watch that was met is still listed, and sent to browsers that connect."""
 FILE_INTERVAL_S: Final = 2.0
 START_TIMEOUT_S: Final = 1.0
 """Time that the first sample waits for the stored alerts, which can be on a disk that hangs."""

@@ -23,7 +23,7 @@ MAX_FIRINGS: Final = 4
 class Track:
     """What is known of one rule and subject while it is not inactive. Times in seconds of observed time.
 
-    `merged_with`: the alert whose notice tells of this one as well, while it fires.
+    `merged_with`: the alert whose notice covers this one as well, while it fires.
     """
 
     rule: Rule

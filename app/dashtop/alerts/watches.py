@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dashtop.metrics.gpu_state import MAX_FREE_MEMORY_PERCENT
 from dashtop.model.alert import Alert, AlertState, Watch, WatchKind
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES
@@ -18,7 +19,6 @@ HOLD_S: Final = {WatchKind.GPU_FREE: 60.0, WatchKind.PROCESS_END: 5.0}
 """How long the condition must hold: a restarted job takes its GPU again at once."""
 MAX_GAP_S: Final = 5.0
 """The longest time between two samples that counts as observed."""
-MAX_FREE_MEMORY_PERCENT: Final = 5.0
 START_TOLERANCE_MS: Final = 2000
 """Two readings of the start of one process can differ this much: it is relative to that of the machine."""
 
@@ -92,7 +92,7 @@ def describe(watch: Watch) -> str:
 
 
 def build_alert(watch: Watch) -> Alert:
-    """Return a watch that is met as the alert that its channel is told of."""
+    """Return a watch that is met as the alert that its channel is notified of."""
     time_ms = watch.met_ms or watch.from_ms
     return Alert(
         id=f"{RULE}:{watch.id}",

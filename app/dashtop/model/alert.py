@@ -127,7 +127,7 @@ class WatchKind(str, Enum):
 class Watch:
     """Somebody waits for a GPU or for the end of a process, until `until_ms`.
 
-    `subject`: "GPU 3 (H100)", or "python of ada (pid 4711)". `channel`: which one is told; None: only browsers.
+    `subject`: "GPU 3 (H100)", or "python of ada (pid 4711)". `channel`: which one is notified; None: only browsers.
     `met_ms`: when it happened.
     """
 

@@ -47,7 +47,7 @@ def heading_layout(_services: Services) -> Component:
             html.Span(className="throttle", **attributes(data_text="gpu.throttle", data_throttle="")),
             html.Span(className="gpu-age", **attributes(data_text="gpuAge")),
             html.Button(
-                "Tell me when free",
+                "Notify me when free",
                 type="button",
                 className="btn btn-sm watch-button",
                 hidden=True,

@@ -364,7 +364,7 @@ class WatchBody(Body):
     pid: Annotated[int | None, Field(ge=1, le=2**31, description="The process, for process_end.")] = None
     started: Annotated[int | None, Field(description="When the process started, in ms since 1970.")] = None
     channel: Annotated[
-        _Name | None, Field(description="Channel of the settings file that is told; null: only browsers.")
+        _Name | None, Field(description="Channel of the settings file that is notified; null: only browsers.")
     ] = None
     by: Annotated[_Name, Field(description="Who waits.", examples=["ada"])] = ""
 

@@ -372,7 +372,7 @@ class Watch(ResponseBody):
     subject: str = Field(examples=["GPU 3 (NVIDIA H100 80GB HBM3)"])
     gpu_uuid: str | None = Field(description="The GPU, or one that the process uses.")
     pid: int | None = Field(description="The process.")
-    channel: str | None = Field(description="Channel that is told; null: only browsers.")
+    channel: str | None = Field(description="Channel that is notified; null: only browsers.")
     from_: int = Field(alias="from", description="When it began.", json_schema_extra=EPOCH_MS)
     until: int = Field(description="When it ends without having been met.", json_schema_extra=EPOCH_MS)
     by: str = Field(description="Who waits.", examples=["ada"])

@@ -84,34 +84,34 @@ def _describe(context: Context, params: StreamParams, sample: Sample | None, ale
 
 
 class AlertChanges:
-    """Finds the alerts and watches that a client does not know yet as they are now. Pending alerts are not told."""
+    """Finds the alerts and watches that a client does not know yet as they are now. Pending alerts are left out."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Alert] = {}
-        self._told_watches: set[str] = set()
+        self._known: dict[str, Alert] = {}
+        self._known_watches: set[str] = set()
 
     def update(self, alerts: Iterable[Alert]) -> list[Alert]:
         """Return the active alerts that have fired or changed since the last call, and as resolved those that ended."""
         active = {alert.id: alert for alert in alerts if alert.state.is_active}
-        ended = [replace(alert, state=AlertState.RESOLVED) for name, alert in self._told.items() if name not in active]
+        ended = [replace(alert, state=AlertState.RESOLVED) for name, alert in self._known.items() if name not in active]
         changed = [
             alert
             for name, alert in active.items()
-            if name not in self._told or _find_state(alert) != _find_state(self._told[name])
+            if name not in self._known or _find_state(alert) != _find_state(self._known[name])
         ]
-        self._told = active
+        self._known = active
         return changed + ended
 
     def find_met(self, watches: Iterable[Watch]) -> list[Watch]:
         """Return the watches that were met since the last call."""
         met = [watch for watch in watches if watch.met_ms is not None]
-        new = [watch for watch in met if watch.id not in self._told_watches]
-        self._told_watches = {watch.id for watch in met}
+        new = [watch for watch in met if watch.id not in self._known_watches]
+        self._known_watches = {watch.id for watch in met}
         return new
 
 
 def _find_state(alert: Alert) -> Hashable:
-    """Return what of an alert is told when it changes: not its value, which changes with every sample."""
+    """Return what of an alert is sent when it changes: not its value, which changes with every sample."""
     return alert.since_ms, alert.severity, alert.state, alert.acked_ms, alert.silenced_by, alert.inhibited_by
 
 
