@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History
-    from dashtop.model.sample import SeriesSet
+    from dashtop.model.sample import Sample, SeriesSet
     from dashtop.ui.panels.base import PanelContext
+    from dashtop.ui.parts import RenderCache
 
 
 class _Search(NamedTuple):
@@ -41,6 +42,11 @@ class _Search(NamedTuple):
 
 # The last hour is in memory. Of the week before, a query reads the tier of 60 s.
 _SEARCHES: Final = (_Search(HOUR_MS, MINUTE_MS), _Search(7 * DAY_MS, 10 * MINUTE_MS))
+
+
+def classify_by_sample(cache: RenderCache, sample: Sample) -> dict[str, GpuState]:
+    """Return the state of every GPU by UUID without the history; the same for all viewers."""
+    return cache.get_or_create_for_sample(sample, "classified", lambda: classify_gpus(sample))
 
 
 def read_states(context: PanelContext) -> dict[str, GpuState]:

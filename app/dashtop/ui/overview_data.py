@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.metrics import METRICS
-from dashtop.metrics.gpu_state import Condition, GpuCounts, Occupancy, classify_gpus, count_gpus
+from dashtop.metrics.gpu_state import Condition, GpuCounts, Occupancy, count_gpus
 from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
 from dashtop.model.sample import EventFilter
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
-from dashtop.ui.gpu_state import read_states
+from dashtop.ui.gpu_state import classify_by_sample, read_states
 from dashtop.ui.parts import Table, calculate_version
 from dashtop.ui.snapshot import find_level
 
@@ -96,7 +96,7 @@ def build_status(context: PanelContext) -> dict[str, int]:
     sample = context.services.latest.latest() or context.sample
 
     def build() -> dict[str, int]:
-        states = classify_gpus(sample)
+        states = classify_by_sample(context.cache, sample)
         problems = list_problems(replace(context, sample=sample, is_past=False), states)
         return {"free": count_gpus(states.values()).free, "problems": len(problems)}
 
