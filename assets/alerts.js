@@ -169,7 +169,7 @@
 
   function paintFiring(snapshot) {
     const list = find("alerts");
-    if (!list || !snapshot.alerts || !list.closest(".panel").offsetParent) return;
+    if (!list || !snapshot.alerts || !dashtop.viewRequest.isShown(list.closest(".panel"))) return;
     alerts = snapshot.alerts;
     fit(list, alerts.length, buildAlert);
     alerts.forEach((alert, position) => paintAlert(list.children[position], alert, snapshot.devices));
@@ -187,7 +187,7 @@
 
   function paintLog(snapshot) {
     const body = find("alert-log");
-    if (!body || !snapshot.alert_log || !body.closest(".panel").offsetParent) return;
+    if (!body || !snapshot.alert_log || !dashtop.viewRequest.isShown(body.closest(".panel"))) return;
     const rows = snapshot.alert_log;
     fit(body, rows.length, buildLogRow);
     rows.forEach(([time, , severity, text, gpu], position) => {
@@ -220,7 +220,7 @@
 
   function paintSilences(snapshot) {
     const list = find("silences");
-    if (!list || !snapshot.silences || !list.closest(".panel").offsetParent) return;
+    if (!list || !snapshot.silences || !dashtop.viewRequest.isShown(list.closest(".panel"))) return;
     const gpuOf = (uuid) => snapshot.devices.find((device) => uuid.startsWith(device.uuid));
     fit(list, snapshot.silences.length, (parent) => buildEntry(parent, "End"));
     snapshot.silences.forEach((silence, position) => {
@@ -235,7 +235,7 @@
 
   function paintChannels({ channels }) {
     const list = find("channels");
-    if (!list || !channels || !list.closest(".panel").offsetParent) return;
+    if (!list || !channels || !dashtop.viewRequest.isShown(list.closest(".panel"))) return;
     fit(list, channels.length, (parent) => buildEntry(parent, "Test"));
     channels.forEach((channel, position) => {
       const item = list.children[position];

@@ -100,7 +100,7 @@
   // Rebuilds the lanes, and returns the focus to the mark that had it.
   function paintTimeline(snapshot) {
     const list = document.querySelector("[data-timeline]");
-    if (!list || !snapshot.health_timeline || !list.offsetParent) return;
+    if (!list || !snapshot.health_timeline || !dashtop.viewRequest.isShown(list.closest(".panel"))) return;
     if (snapshot.health_timeline === drawn && times.zone() === drawnZone) return;
     [drawn, drawnZone] = [snapshot.health_timeline, times.zone()];
     const focused = marks.find(({ element }) => element === document.activeElement);

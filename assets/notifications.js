@@ -278,7 +278,7 @@
 
   function paint() {
     const row = document.querySelector("[data-this-browser]");
-    if (!row || !row.closest(".panel").offsetParent) return; // reading the permission takes milliseconds
+    if (!row || !dashtop.viewRequest.isShown(row.closest(".panel"))) return; // reading the permission takes milliseconds
     if (!row.firstChild) build(row);
     const obstacle = findObstacle();
     write(row.querySelector(".alert-note"), describe(obstacle));

@@ -66,6 +66,7 @@
 
   settings.onChange((names) => {
     showSettings(names);
+    if (names.includes("page")) dashtop.repaint(); // without waiting for the server, which may be away
     if (["temperature", "memory", "bars"].some((name) => names.includes(name))) {
       dashtop.repaint();
       dashtop.charts.redraw();

@@ -217,7 +217,7 @@
     const { usage } = snapshot;
     const panel = document.querySelector("[data-usage-table]");
     if (!usage || !panel || (usage === drawn && times.zone() === drawnZone)) return;
-    if (![...document.querySelectorAll("#panel-usage, #panel-usage-users, #panel-usage-gpus")].some((each) => each.offsetParent)) return;
+    if (![...document.querySelectorAll("#panel-usage, #panel-usage-users, #panel-usage-gpus")].some(dashtop.viewRequest.isShown)) return;
     [drawn, drawnZone] = [usage, times.zone()];
     timeline.hideTip();
     paintTotals(usage);

@@ -20,7 +20,7 @@
   const drawnFor = new WeakMap(); // for which view a chart was requested last
   const nearby = watch("30% 0px", 0.3);
   const onScreen = watch("0px", 0);
-  let shown = new Set(); // the ids of the last request
+  let shown = null; // the ids of the last request; null if the page has changed since
 
   // The charts within a margin around the screen, in parts of its height: a set that follows scrolling.
   function watch(rootMargin, margin) {
@@ -88,12 +88,13 @@
     }, RESIZE_DELAY_MS);
   });
   dashtop.theme.onChange(() => dashtop.polling.requestNow());
+  settings.onChange(() => (shown = null));
 
   dashtop.viewRequest = {
     build,
     intervalSeconds,
-    // Whether a panel was shown when the last request was built. Asking the browser would lay out the page again.
-    isShown: (panel) => shown.has(panel.id),
+    // Whether a panel is shown, as the last request says: asking the browser would lay out the page again.
+    isShown: (panel) => (shown ? shown.has(panel.id) : Boolean(panel.offsetParent)),
     serverInterval,
     url: (path) => dashtop.internals.pathPrefix() + path,
   };

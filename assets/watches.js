@@ -254,7 +254,7 @@
 
   function paintList(name, entries, paintEntry, path) {
     const list = document.querySelector(`[data-${name}]`);
-    if (!list || !entries || !list.closest(".panel").offsetParent) return;
+    if (!list || !entries || !dashtop.viewRequest.isShown(list.closest(".panel"))) return;
     list.parentElement.hidden = entries.length === 0;
     parts.fit(list, entries.length, buildEntry);
     entries.forEach((entry, position) => {

@@ -170,6 +170,10 @@ def test_a_killed_server_shows_the_banner_and_is_found_again(new_tab: Callable[.
         with tab.page.expect_request("**/healthz"):
             pass
         assert tab.request_count == count, "polling has stopped: the page probes /healthz"
+        # A page that was not open yet shows the last values as well.
+        tab.page.evaluate("() => window.dashtop.settings.set({page: 'host'})")
+        tab.wait_until("() => document.querySelectorAll('#panel-host-cpu .core').length > 0")
+        tab.page.evaluate("() => window.dashtop.settings.set({page: 'gpus'})")
         with running(*FAST, port=port_of(first)):
             tab.wait_for_state("live")
             assert not tab.page.locator("#error-banner").is_visible()
