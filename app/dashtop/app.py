@@ -23,7 +23,7 @@ from dashtop.model.ports import Services, SystemClock
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import Unavailable
 from dashtop.settings import assets_dir
-from dashtop.sources.host.reader import PsutilHostReader
+from dashtop.sources.host.reader import PsutilHostReader, read_boot_id
 from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader
@@ -175,6 +175,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         interval_s=settings.interval,
         is_simulated=bool(settings.demo),
         public_url=settings.public_url,
+        boot_id=read_boot_id(),
     )
     sampler = _build_sampler(settings, readers, clock, history.gpus)
     collector = Collector(

@@ -260,7 +260,8 @@ def test_missing_gpu_is_reported_unless_it_was_removed_on_purpose() -> None:
     assert machine.run(2, error=UnavailableReason.NO_DEVICE) == ["gpu_missing firing"], "its only GPU is gone"
     alert = machine.active()["gpu_missing"]
     assert alert.text == "GPU 0 (NVIDIA GeForce RTX 3090) is no longer present."
-    restarted = Machine(AlertEngine(RULES, machine.engine.alerts()), start_s=10_000)
+    known = machine.engine.known_gpus()
+    restarted = Machine(AlertEngine(RULES, machine.engine.alerts(), known_gpus=known), start_s=10_000)
     restarted.run(2000, has_gpu=False)
     assert set(restarted.active()) == {"gpu_missing"}
     assert restarted.run(1) == ["gpu_missing resolved"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dashtop.alerts import service as module
-from dashtop.alerts.files import ALERTS_FILE, MARKS_FILE, AlertFiles
+from dashtop.alerts.files import ALERTS_FILE, MARKS_FILE, AlertFiles, RunState
 from dashtop.alerts.service import AlertService
+from dashtop.metrics.xid import xid_event
 from dashtop.model.alert import Silence
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.clock import FakeClock
@@ -27,8 +29,9 @@ FAILED = make_gpu(0, values={"gpu.remapped_rows.failure": 1.0})
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AlertService]:
     monkeypatch.setattr(module, "FILE_INTERVAL_S", 0.02)
 
-    def start(*, is_writer: bool = True, folder: Path | None = tmp_path) -> AlertService:
-        service = AlertService(folder, clock=FakeClock(now_ms=NOON_MS), is_writer=lambda: is_writer)
+    def start(*, is_writer: bool = True, folder: Path | None = tmp_path, boot_id: str | None = None) -> AlertService:
+        clock = FakeClock(now_ms=NOON_MS)
+        service = AlertService(folder, clock=clock, is_writer=lambda: is_writer, boot_id=boot_id)
         service.start()
         return service
 
@@ -50,6 +53,38 @@ def test_active_alert_and_its_acknowledgement_outlive_a_restart(
     assert (again.since_ms, again.acked_by) == (alert.since_ms, "ada")
     ended = second.update(make_sample(10, gpus=(make_gpu(0, values={"gpu.remapped_rows.failure": 0.0}),)))
     assert [(event.kind, event.text[:7]) for event in ended] == [("alert_resolved", "Ended: ")]
+    second.close()
+
+
+def test_gpu_that_vanishes_while_dashtop_is_down_is_missing(start: Callable[..., AlertService], tmp_path: Path) -> None:
+    first = start()
+    first.update(make_sample(1, gpus=(make_gpu(0), make_gpu(1))))
+    first.close()
+    second = start()
+    second.update(make_sample(2, gpus=(make_gpu(0),)))
+    (alert,) = second.current()
+    assert (alert.rule, alert.gpu_uuid, alert.state.value) == ("gpu_missing", make_gpu(1).device.uuid, "pending")
+    second.close()
+    (tmp_path / ALERTS_FILE).write_text('{"gpus": [{"uuid": 7, "gpu_id": 0, "label": "", "is_present": true}, 3, {}]}')
+    third = start()
+    third.update(make_sample(3, gpus=(make_gpu(0),)))
+    assert third.current() == (), "what is not a GPU is ignored"
+    third.close()
+
+
+@pytest.mark.parametrize(("boot_id", "left"), [("one", {"xid_hardware"}), ("two", set()), (None, {"xid_hardware"})])
+def test_hardware_error_ends_when_the_machine_was_started_anew(
+    start: Callable[..., AlertService], boot_id: str | None, left: set[str]
+) -> None:
+    first, gpu = start(boot_id="one"), make_gpu(0)
+    sample = make_sample(1, gpus=(gpu,))
+    first.update(replace(sample, events=(xid_event(48, time_ms=sample.time_ms, gpu_uuid=gpu.device.uuid),)))
+    first.close()
+    second = start(boot_id=boot_id)
+    second.update(make_sample(2, gpus=()))
+    assert {alert.rule for alert in second.current()} >= {"xid_hardware"}, "unless the GPU can be read, it is not over"
+    second.update(make_sample(3, gpus=(gpu,)))
+    assert {alert.rule for alert in second.current()} == left
     second.close()
 
 
@@ -123,7 +158,7 @@ def test_disk_that_hangs_delays_no_sample_for_long(
 ) -> None:
     monkeypatch.setattr(module, "START_TIMEOUT_S", 0.01)
     released = threading.Event()
-    monkeypatch.setattr(AlertFiles, "read_alerts", lambda _self: released.wait(20) and ())
+    monkeypatch.setattr(AlertFiles, "read_state", lambda _self: RunState() if released.wait(20) else None)
     service = start()
     assert len(service.update(make_sample(1, gpus=(FAILED,)))) == 1
     assert service.acknowledge(service.current()[0].id, "ada") is not None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ADA = ProcessInfo(name="python", username="ada", started_ms=NOON_MS - 5000)
 PROCESS = GpuProcess(pid=4711, kind="C", gpu_memory_bytes=4 * GIB, sm_percent=0.0, info=ADA)
-FREE = make_gpu(0, values={"gpu.memory.used_percent": 0.5, "gpu.memory.total_gb": 24.0})
+FREE = make_gpu(0, values={"gpu.memory.used_percent": 0.5, "gpu.memory.total_gb": 24.0, "gpu.utilization.gpu": 0.0})
 HELD = replace(FREE, processes=(PROCESS,))
 
 
@@ -78,8 +78,9 @@ def test_gpu_is_free_after_a_minute_without_work() -> None:
     assert count_seconds(watch, [(FREE,)]) == 60
     assert count_seconds(watch, [(HELD,)]) is None
     assert count_seconds(watch, [*[(FREE,)] * 30, (HELD,), (FREE,)]) == 91, "a restarted job begins the time anew"
-    full = make_gpu(0, values={"gpu.memory.used_percent": 40.0})
-    assert count_seconds(watch, [(full,)]) is None, "memory without a process is in use too"
+    for use in ({"gpu.memory.used_percent": 40.0}, {"gpu.utilization.gpu": 60.0}):
+        used = replace(FREE, values={**FREE.values, **use})
+        assert count_seconds(watch, [(used,)]) is None, "use without a process is use too, as on the page"
 
 
 def test_missing_data_meets_no_watch() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dashtop.alerts.inhibition import AlertKey
-    from dashtop.alerts.rule import Detector, EventRule, Steady
+    from dashtop.alerts.rule import Detector, EventRule, KnownGpu, Steady
     from dashtop.model.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,18 @@ class AlertEngine:
     """Evaluates the rules. Not thread-safe: one thread calls `update`."""
 
     def __init__(
-        self, rules: Sequence[Rule], known: Iterable[Alert] = (), *, event_rules: Sequence[EventRule] = EVENT_RULES
+        self,
+        rules: Sequence[Rule],
+        known: Iterable[Alert] = (),
+        *,
+        known_gpus: Iterable[KnownGpu] = (),
+        has_rebooted: bool = False,
+        event_rules: Sequence[EventRule] = EVENT_RULES,
     ) -> None:
-        """`known`: alerts of an earlier run that go on. A pending one begins again."""
+        """`known`: alerts of an earlier run that go on. A pending one begins again. `known_gpus`: the GPUs it knew.
+
+        `has_rebooted`: the machine has been started anew since.
+        """
         self._rules: Mapping[Scope, list[_RuleCall]] = {
             scope: [(rule, rule.score, rule.detector) for rule in rules if rule.scope is scope and rule.enabled]
             for scope in Scope
@@ -67,8 +76,8 @@ class AlertEngine:
         self._failed: set[str] = set()
         self._last_s: float | None = None
         known = tuple(known)
-        self._events = EventAlerts(known, event_rules)
-        self._known_gpus = KnownGpus(known)
+        self._events = EventAlerts(known, event_rules, has_rebooted=has_rebooted)
+        self._known_gpus = KnownGpus(known_gpus)
         by_id = {rule.id: rule for rule in rules if rule.enabled}
         for alert in known:
             if alert.rule in by_id and alert.state.is_active:
@@ -82,6 +91,10 @@ class AlertEngine:
         """Return all alerts that are pending, firing or recovering."""
         tracked = (track.alert for track in self._list_tracks() if track.alert.state is not AlertState.RESOLVED)
         return (*tracked, *self._events.alerts())
+
+    def known_gpus(self) -> tuple[KnownGpu, ...]:
+        """Return the GPUs that were seen, present or not."""
+        return self._known_gpus.get_all()
 
     def update(self, sample: Sample, acknowledged: Mapping[str, int]) -> tuple[Alert, ...]:
         """Evaluate a sample. Return the alerts whose state, severity or inhibition has changed.

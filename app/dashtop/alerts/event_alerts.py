@@ -23,11 +23,14 @@ _ENDING_EVENTS: Final = frozenset({"gpu_back", "driver_changed", "driver_back"})
 class EventAlerts:
     """The active alerts of events, one for each rule, GPU and code. Not thread-safe."""
 
-    def __init__(self, known: Iterable[Alert] = (), rules: Sequence[EventRule] = EVENT_RULES) -> None:
-        """`known`: alerts of an earlier run that go on."""
+    def __init__(
+        self, known: Iterable[Alert] = (), rules: Sequence[EventRule] = EVENT_RULES, *, has_rebooted: bool = False
+    ) -> None:
+        """`known`: alerts of an earlier run that go on. `has_rebooted`: the machine has been started anew since."""
         self._rules = {rule.id: rule for rule in rules if rule.enabled}
         self._alerts = {alert.id: alert for alert in known if alert.rule in self._rules and alert.state.is_active}
         self._quiet_s = dict.fromkeys(self._alerts, 0.0)
+        self._before_boot = frozenset(self._alerts if has_rebooted else ())
 
     def alerts(self) -> tuple[Alert, ...]:
         """Return the active alerts."""
@@ -103,4 +106,11 @@ class EventAlerts:
             return self._quiet_s[alert.id] >= clear_s
         if acknowledged.get(alert.id, 0) >= (alert.since_ms or 0):
             return True
+        if alert.id in self._before_boot and _is_readable(alert.gpu_uuid, sample):
+            return True
         return any(event.kind in _ENDING_EVENTS and event.gpu_uuid in {None, alert.gpu_uuid} for event in sample.events)
+
+
+def _is_readable(gpu_uuid: str | None, sample: Sample) -> bool:
+    """Return whether a GPU, or any if its UUID is not known, answers."""
+    return any(gpu.state is None for gpu in sample.gpus if gpu_uuid in {None, gpu.device.uuid})

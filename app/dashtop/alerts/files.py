@@ -1,4 +1,4 @@
-"""What outlives a restart: the active alerts, and what people have said about them. JSON files in the data folder.
+"""What outlives a restart: active alerts and known GPUs, and what people have said. JSON files in the data folder.
 
 All processes of a folder share the marks of people, so each change reads the file again under a lock. Only the process
 that writes the history keeps the active alerts.
@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dashtop.alerts.delivery import SentNotice
+from dashtop.alerts.rule import KnownGpu
 from dashtop.model.alert import Alert, AlertState, ServiceMark, Silence, Watch, WatchKind
 from dashtop.model.metric import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 ALERTS_FILE: Final = "alerts.json"
@@ -49,6 +50,18 @@ class Marks:
     watches: Mapping[str, Watch] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run leaves to the next one: its active alerts, the GPUs it knew, and the boot of the machine.
+
+    `boot_id` None: not known.
+    """
+
+    alerts: tuple[Alert, ...] = ()
+    gpus: tuple[KnownGpu, ...] = ()
+    boot_id: str | None = None
+
+
 class AlertFiles:
     """The files in `folder`; None: nothing is kept. Every method raises OSError; it blocks as long as the disk."""
 
@@ -56,14 +69,27 @@ class AlertFiles:
         self._folder = folder
         self._seen: tuple[int, int] | None = None
 
-    def read_alerts(self) -> tuple[Alert, ...]:
-        """Return the alerts that were active when they were last written."""
+    def read_state(self) -> RunState:
+        """Return what was last written."""
         data = self._read(ALERTS_FILE)
-        return tuple(filter(None, map(_parse_alert, _get_list(data, "alerts"))))
+        boot_id = data.get("boot_id")
+        return RunState(
+            tuple(filter(None, map(_parse_alert, _get_list(data, "alerts")))),
+            tuple(filter(None, map(_parse_gpu, _get_list(data, "gpus")))),
+            boot_id if isinstance(boot_id, str) else None,
+        )
 
-    def write_alerts(self, alerts: Sequence[Alert]) -> None:
-        """Replace the stored alerts."""
-        self._write(ALERTS_FILE, {"version": 1, "alerts": [asdict(alert) for alert in alerts]})
+    def write_state(self, state: RunState) -> None:
+        """Replace what is stored."""
+        self._write(
+            ALERTS_FILE,
+            {
+                "version": 1,
+                "alerts": [asdict(alert) for alert in state.alerts],
+                "gpus": [gpu._asdict() for gpu in state.gpus],
+                "boot_id": state.boot_id,
+            },
+        )
 
     def read_sent(self) -> dict[str, dict[str, SentNotice]]:
         """Return the last notice of each alert that was sent, by channel and alert."""
@@ -199,6 +225,16 @@ def _parse_watch(data: object) -> Watch | None:
         return None if watch is None else replace(watch, kind=WatchKind(watch.kind))
     except ValueError:
         return None  # of another version
+
+
+def _parse_gpu(data: object) -> KnownGpu | None:
+    try:
+        gpu = KnownGpu(**data) if isinstance(data, dict) else None
+    except TypeError:
+        return None  # of another version
+    if gpu is None or not isinstance(gpu.uuid, str) or not isinstance(gpu.label, str):
+        return None
+    return gpu if isinstance(gpu.gpu_id, (int, type(None))) else None
 
 
 def _parse_alert(data: object) -> Alert | None:

@@ -1,4 +1,4 @@
-"""The GPUs that were seen since dashtop started, so that one that is gone is noticed."""
+"""The GPUs that this run of dashtop or the one before it has seen, so that one that is gone is noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dashtop.model.unavailable import UnavailableReason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dashtop.model.alert import Alert
     from dashtop.model.sample import Sample
 
 RULE = "gpu_missing"
@@ -19,15 +18,15 @@ RULE = "gpu_missing"
 class KnownGpus:
     """Physical GPUs; MIG instances come and go. Not thread-safe."""
 
-    def __init__(self, known: Iterable[Alert] = ()) -> None:
-        """`known`: alerts of an earlier run; a GPU that was missing then is known."""
-        self._gpus = {
-            alert.gpu_uuid: KnownGpu(alert.gpu_uuid, alert.gpu_id, f"GPU {alert.gpu_id}", is_present=False)
-            for alert in known
-            if alert.rule == RULE and alert.gpu_uuid is not None
-        }
+    def __init__(self, known: Iterable[KnownGpu] = ()) -> None:
+        """`known`: the GPUs that an earlier run knew."""
+        self._gpus = {gpu.uuid: gpu._replace(is_present=False) for gpu in known}
         self._present: frozenset[str] = frozenset()
         self.are_all_present = not self._gpus
+
+    def get_all(self) -> tuple[KnownGpu, ...]:
+        """Return the known GPUs, present or not."""
+        return tuple(self._gpus.values())
 
     def update(self, sample: Sample) -> None:
         """Take note of the GPUs of a sample."""

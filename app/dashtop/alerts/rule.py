@@ -46,7 +46,7 @@ class HeldProcess(NamedTuple):
 
 
 class KnownGpu(NamedTuple):
-    """A GPU that was seen since dashtop started. `label`: "GPU 3 (H100)"."""
+    """A GPU that this run of dashtop or the one before it has seen. `label`: "GPU 3 (H100)"."""
 
     uuid: str
     gpu_id: int | None

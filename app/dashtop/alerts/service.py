@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from dashtop.alerts.delivery import Delivery
 from dashtop.alerts.engine import AlertEngine
 from dashtop.alerts.events import build_event, is_reported
-from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks
+from dashtop.alerts.files import Acknowledgement, AlertFiles, Marks, RunState
 from dashtop.alerts.host_rules import STALE
 from dashtop.alerts.identity import is_of_episode
 from dashtop.alerts.overrides import apply_to_event_rules, apply_to_rules
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dashtop.alerts.channels import Channel
     from dashtop.alerts.overrides import RuleOverride
-    from dashtop.alerts.rule import Rule
+    from dashtop.alerts.rule import KnownGpu, Rule
     from dashtop.model.alert import Alert, ChannelStatus
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Event, Gpu, GpuProcess, ProcessInfo, Sample
@@ -63,11 +63,12 @@ class AlertService:
         interval_s: float = 1.0,
         is_simulated: bool = False,
         public_url: str | None = None,
+        boot_id: str | None = None,
     ) -> None:
         """`is_writer`: whether this process writes the history, and so keeps the active alerts and sends notices.
 
         `interval_s`: between two samples. `overrides`: what the settings change, by rule. `public_url`: where people
-        open the page.
+        open the page. `boot_id` identifies the boot of the machine.
         """
         self._files = AlertFiles(folder)
         self._clock = clock
@@ -83,8 +84,9 @@ class AlertService:
         self._watcher = Watcher()
         self._pending_changes: list[Callable[[Marks], Marks]] = []
         self._alerts: tuple[Alert, ...] = ()
-        self._known: tuple[Alert, ...] = ()
-        self._written: tuple[Alert, ...] = ()
+        self._boot_id = boot_id
+        self._previous = self._written = RunState()
+        self._known_gpus: tuple[KnownGpu, ...] = ()
         self._loaded = threading.Event()
         self._has_failed = False
         self._closing = threading.Event()
@@ -115,7 +117,14 @@ class AlertService:
         """Evaluate a sample; return an event for each alert that fires or ends. Called by the collector's thread."""
         if self._engine is None:
             self._loaded.wait(START_TIMEOUT_S)
-            self._engine = AlertEngine(self._rules, self._known, event_rules=self._event_rules)
+            previous = self._previous
+            self._engine = AlertEngine(
+                self._rules,
+                previous.alerts,
+                known_gpus=previous.gpus,
+                has_rebooted=None not in {previous.boot_id, self._boot_id} and previous.boot_id != self._boot_id,
+                event_rules=self._event_rules,
+            )
         marks = self._marks
         self._update_watches(sample, marks)
         acknowledged = {mark.alert: mark.time_ms for mark in marks.acknowledgements.values()}
@@ -124,6 +133,7 @@ class AlertService:
         if missed is not None:
             changed = (*changed, replace(missed, state=AlertState.FIRING), missed)
         self._alerts = tuple(_mark(alert, marks, sample.time_ms) for alert in self._engine.alerts())
+        self._known_gpus = self._engine.known_gpus()
         if changed:
             self._delivery.offer_ended(alert for alert in changed if alert.state is AlertState.RESOLVED)
             self._wake.set()
@@ -281,7 +291,7 @@ class AlertService:
 
     def _list_stored(self) -> tuple[Alert, ...]:
         """Return the active alerts as they are now, of those that are stored. That of missing samples never is."""
-        stored = {(alert.id, alert.since_ms) for alert in self._written}
+        stored = {(alert.id, alert.since_ms) for alert in self._written.alerts}
         now_ms = self._clock.now_ms()
         met = (each for each in self._kept_marks.watches.values() if each.met_ms is not None and each.channel)
         return (
@@ -317,7 +327,7 @@ class AlertService:
             self._has_failed = True
 
     def _load(self) -> None:
-        self._known = self._files.read_alerts()
+        self._previous = self._files.read_state()
         self._marks = self._kept_marks = self._files.read_changed_marks() or self._marks
 
     def _synchronize(self) -> None:
@@ -341,9 +351,10 @@ class AlertService:
             return
         self._delivery.start(self._files.read_sent)
         active = tuple(alert for alert in self._alerts if alert.state.is_active)
-        if active != self._written:
-            self._files.write_alerts(active)
-            self._written = active
+        state = RunState(active, self._known_gpus, self._boot_id)
+        if self._engine is not None and state != self._written:
+            self._files.write_state(state)
+            self._written = state
 
 
 def _mark(alert: Alert, marks: Marks, now_ms: int) -> Alert:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dashtop.metrics.gpu_state import MAX_FREE_MEMORY_PERCENT
+from dashtop.metrics.gpu_state import is_free
 from dashtop.model.alert import Alert, AlertState, Watch, WatchKind
 from dashtop.model.metric import Severity
 from dashtop.model.sample import PROCESSES
@@ -50,14 +50,9 @@ class Watcher:
 
 
 def _is_free(sample: Sample, watch: Watch) -> bool | None:
-    """Return whether no process computes on the GPU; None if that is not known."""
+    """Return whether the GPU is free, as the page shows it; None if that is not known."""
     gpu = next((each for each in sample.gpus if each.device.uuid == watch.gpu_uuid), None)
-    if gpu is None or not _has_processes(gpu):
-        return None
-    if any("C" in process.kind for process in gpu.processes):
-        return False
-    used = gpu.values.get("gpu.memory.used_percent")
-    return gpu.device.shares_host_memory or used is None or used <= MAX_FREE_MEMORY_PERCENT
+    return None if gpu is None or not _has_processes(gpu) else is_free(gpu)
 
 
 def _has_ended(sample: Sample, watch: Watch) -> bool | None:
