@@ -13,7 +13,6 @@ from dashtop.metrics.gpu_state import (
     Condition,
     GpuCounts,
     GpuState,
-    Occupancy,
     StateSpan,
     classify_gpus,
     count_gpus,
@@ -23,7 +22,16 @@ from dashtop.metrics.gpu_state import (
 from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
 from dashtop.metrics.xid import XIDS
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES, Gpu, GpuProcess, ProcessInfo, Series, SeriesKey, SeriesSet
+from dashtop.model.sample import (
+    PROCESSES,
+    Gpu,
+    GpuProcess,
+    Occupancy,
+    ProcessInfo,
+    Series,
+    SeriesKey,
+    SeriesSet,
+)
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.gpu_state import find_idle_spans, read_states

@@ -14,7 +14,7 @@ from dashtop.metrics import METRICS
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.metrics.xid import XIDS
 from dashtop.model.metric import Kind, Severity
-from dashtop.model.sample import PROCESSES
+from dashtop.model.sample import PROCESSES, Occupancy
 from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 
@@ -48,16 +48,6 @@ _MEMORY_FAULTS: Final = {
     "gpu.retired_pages.pending": 63,
 }
 _PROBLEM_SEVERITIES: Final = (Severity.CRITICAL, Severity.WARNING)
-
-
-class Occupancy(Enum):
-    """Whether work can start on a GPU. SPLIT: only on its MIG instances, which count instead of it."""
-
-    FREE = "free"
-    IDLE_HELD = "idle_held"
-    BUSY = "busy"
-    UNAVAILABLE = "unavailable"
-    SPLIT = "split"
 
 
 class Condition(Enum):

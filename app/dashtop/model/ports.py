@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dashtop.model.alert import Alert, AlertRule, ChannelStatus, ServiceMark, Silence, Watch
+    from dashtop.model.fleet import FleetEngine, FleetQuery, FleetReading, FleetSeries
     from dashtop.model.sample import (
         Event,
         EventFilter,
@@ -464,6 +465,39 @@ class Alerts(Protocol):
         """Send a test notice to a channel. Return why that failed; None if it was sent. Raises KeyError."""
 
 
+class FleetSource(Protocol):
+    """Reads several machines, from an engine or from other dashtops. No method raises."""
+
+    engine: FleetEngine
+
+    def current(self, timeout_s: float) -> FleetReading:
+        """Return the fleet as it is now. With an `error` the reading is empty."""
+
+    def history(self, query: FleetQuery) -> FleetSeries:
+        """Return series of the past."""
+
+    def close(self) -> None:
+        """Stop threads and close connections."""
+
+
+class Fleet(Protocol):
+    """A fleet for its viewers. Thread-safe. The engine is asked only while somebody looks, once for all of them."""
+
+    engine: FleetEngine
+
+    def latest(self, wait_s: float = 0.0) -> FleetReading:
+        """Return the last reading, and keep reading for the next minute.
+
+        After an error it is the last good reading, with the error. `wait_s`: how long to wait for the first one.
+        """
+
+    def history(self, query: FleetQuery) -> FleetSeries:
+        """Return series of the past; the same for all viewers until the next step begins."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
 class Clock(Protocol):
     """A source of time, so that tests can set it."""
 
@@ -488,9 +522,10 @@ class SystemClock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """The collector, the history, the alerts and the clock of one running dashtop."""
+    """The collector, the history, the alerts and the clock of one running dashtop. `fleet` None: it shows no fleet."""
 
     latest: Latest
     history: History
     alerts: Alerts
     clock: Clock
+    fleet: Fleet | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -181,6 +182,16 @@ class ProcessSpan:
 
 
 PROCESSES: Final = "gpu.processes"
+
+
+class Occupancy(Enum):
+    """Whether work can start on a GPU. SPLIT: only on its MIG instances, which count instead of it."""
+
+    FREE = "free"
+    IDLE_HELD = "idle_held"
+    BUSY = "busy"
+    UNAVAILABLE = "unavailable"
+    SPLIT = "split"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.metrics import METRICS
-from dashtop.metrics.gpu_state import Condition, GpuCounts, Occupancy, count_gpus
+from dashtop.metrics.gpu_state import Condition, GpuCounts, count_gpus
 from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
-from dashtop.model.sample import EventFilter
+from dashtop.model.sample import EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope

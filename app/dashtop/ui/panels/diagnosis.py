@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from dash import html
 
-from dashtop.metrics.gpu_state import MIN_IDLE_MS, Condition, Occupancy
+from dashtop.metrics.gpu_state import MIN_IDLE_MS, Condition
 from dashtop.model.metric import GIB
-from dashtop.model.sample import PROCESSES
+from dashtop.model.sample import PROCESSES, Occupancy
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes

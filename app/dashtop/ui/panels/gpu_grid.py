@@ -11,9 +11,9 @@ import numpy as np
 from dash import html
 
 from dashtop.metrics import METRICS
-from dashtop.metrics.gpu_state import MEMORY_USED, UTILIZATION, Occupancy, describe_state
+from dashtop.metrics.gpu_state import MEMORY_USED, UTILIZATION, describe_state
 from dashtop.model.metric import MIB
-from dashtop.model.sample import PROCESSES, SeriesKey
+from dashtop.model.sample import PROCESSES, Occupancy, SeriesKey
 from dashtop.model.timerange import MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids

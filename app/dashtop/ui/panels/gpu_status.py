@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 from flask import jsonify, request
 
-from dashtop.metrics.gpu_state import Occupancy, classify_gpus
+from dashtop.metrics.gpu_state import classify_gpus
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.model.metric import Severity
-from dashtop.model.sample import PROCESSES
+from dashtop.model.sample import PROCESSES, Occupancy
 from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot

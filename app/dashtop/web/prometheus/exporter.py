@@ -14,8 +14,9 @@ from prometheus_client.registry import Collector
 from werkzeug.exceptions import UnprocessableEntity
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
-from dashtop.metrics.gpu_state import Occupancy, find_occupancy
+from dashtop.metrics.gpu_state import find_occupancy
 from dashtop.model.metric import Kind
+from dashtop.model.sample import Occupancy
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.version import __version__
 from dashtop.web.prometheus import dcgm
