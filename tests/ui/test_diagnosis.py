@@ -110,6 +110,22 @@ def test_evidence_has_values_and_names_its_chart() -> None:
     assert ("SW Thermal Slowdown", "chart-clock") in hot.evidence
 
 
+def test_job_with_few_cpus_starves_on_an_idle_machine() -> None:
+    bursts = Load(utilization=35, low_share=0.4, high_share=0.3, cpu=4, coverage=1.0)
+    few = replace(bursts, tree_share=0.97, tree_cpus=4.0)
+    found = diagnose(few, of_all_times(few))
+    assert found is not None
+    assert found.rule.name == "data_starved"
+    assert ("its processes use 97 % of the 4 CPUs they may use", "chart-cpu") in found.evidence
+    found = diagnose(few)
+    assert found is not None
+    assert found.rule.name == "cpu_bound"
+    many = replace(few, tree_share=0.3)
+    found = diagnose(many, of_all_times(many))
+    assert found is not None
+    assert found.rule.name == "starved"
+
+
 def test_missing_values_are_no_evidence_and_are_named() -> None:
     found = diagnose(Load(utilization=97, power_share=0.9))
     assert found is not None
@@ -206,7 +222,9 @@ def test_loads_come_from_series_and_the_present() -> None:
     found = series(**{"gpu.utilization.gpu": 90.0, "gpu.pcie.rx_mbps": 12_000.0, "gpu.clocks.event_reasons": 0x24})
     found["gpu.utilization.gpu"][6:9] = 5
     found["gpu.power.current_watts"][:] = 175
-    worker = GpuProcess(pid=1, kind="C", gpu_memory_bytes=2**30, cpu_percent=140.0)
+    worker = GpuProcess(
+        pid=1, kind="C", gpu_memory_bytes=2**30, cpu_percent=140.0, tree_cpu_percent=300.0, usable_cpus=4.0
+    )
     gpu = make_gpu(values={"gpu.power.max_watts": 350.0, "gpu.pcie.bandwidth_gbps": 16.0}, processes=(worker,))
     loads = Loads(found, gpu, 6, make_sample(gpus=(gpu,)))
     load = loads.load_at(1)
@@ -215,6 +233,7 @@ def test_loads_come_from_series_and_the_present() -> None:
     assert (load.power_share, load.rx_share) == (0.5, 0.75)
     assert (load.thermal_share, load.cap_share, load.brake_share) == (1.0, 1.0, 0.0)
     assert (load.process_cpu, load.full_cores) == (140.0, 0)
+    assert (load.tree_share, load.tree_cpus) == (0.75, 4.0)
     assert (load.sm, load.nvlink_mbps, load.vram_gib) == (None, None, None)
     assert loads.count == 2
     assert loads.load_at(0).utilization == pytest.approx(90)

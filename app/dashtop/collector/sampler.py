@@ -104,7 +104,12 @@ class Sampler:
         def add(process: GpuProcess) -> GpuProcess:
             host = known[process.pid]
             return replace(
-                process, cpu_percent=host.cpu_percent, host_memory_bytes=host.host_memory_bytes, info=host.info
+                process,
+                cpu_percent=host.cpu_percent,
+                host_memory_bytes=host.host_memory_bytes,
+                tree_cpu_percent=host.tree_cpu_percent,
+                usable_cpus=host.usable_cpus,
+                info=host.info,
             )
 
         return tuple(replace(gpu, processes=tuple(map(add, gpu.processes))) for gpu in gpus)

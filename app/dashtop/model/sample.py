@@ -98,8 +98,9 @@ class GpuProcess:
     """A process that uses GPU memory. `kind`: C (compute), G (graphics), M (MPS client), joined by + where several.
 
     The driver reports the first fields and the utilizations (percent of the GPU over the last sampling period). The
-    others have their defaults until the host is read. `cpu_percent`: 100 is one core. `idle_since_ms`: since when
-    `sm_percent` is 0; None if it is not 0, or not known. `is_service`: it may be idle; only the alert rules get it.
+    others have their defaults until the host is read. `cpu_percent`: 100 is one core. `tree_cpu_percent`: likewise, of
+    it and its descendants, `usable_cpus`: how many CPUs it may use. `idle_since_ms`: since when `sm_percent` is 0; None
+    if it is not 0, or not known. `is_service`: it may be idle; only the alert rules get it.
     """
 
     pid: int
@@ -111,6 +112,8 @@ class GpuProcess:
     decoder_percent: float | None = None
     cpu_percent: float | None = None
     host_memory_bytes: int | None = None
+    tree_cpu_percent: float | None = None
+    usable_cpus: float | None = None
     idle_since_ms: int | None = None
     is_service: bool = False
     info: ProcessInfo = ProcessInfo()

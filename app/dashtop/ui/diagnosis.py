@@ -33,7 +33,8 @@ class Load:
     `low_share`, `high_share`: share of the time with a utilization of at most 10 % and at least 80 %. `thermal_share`,
     `brake_share`, `cap_share`: share of the time with that throttle reason; `flags`: all reasons seen. `power_share`:
     of the power limit. `rx_share`: PCIe RX of the link's bandwidth. Of the present: `full_cores` (at 95 % or more),
-    `process_cpu` (the highest CPU use of a process on the GPU; 100 is one core).
+    `process_cpu` (the highest CPU use of a process on the GPU; 100 is one core), `tree_share` (the highest CPU use of a
+    process and its workers, of the `tree_cpus` that it may use).
     `coverage`: share of the time that is known. `is_idle_held`: whether the state of the GPU is "Idle, held".
     """
 
@@ -57,6 +58,8 @@ class Load:
     flags: int = 0
     full_cores: int | None = None
     process_cpu: float | None = None
+    tree_share: float | None = None
+    tree_cpus: float | None = None
     vram_gib: float | None = None
     iowait: float | None = None
     coverage: float | None = None
@@ -129,12 +132,17 @@ def _starves(load: Load) -> bool:
 
 
 def _is_cpu_full(load: Load) -> bool:
-    return _least(load.cpu, 85) or _least(load.process_cpu, 90)
+    return _least(load.cpu, 85) or _least(load.process_cpu, 90) or _is_tree_full(load)
+
+
+def _is_tree_full(load: Load) -> bool:
+    """Return whether a process and its workers use all of the CPUs they may use, however idle the machine is."""
+    return _least(load.tree_share, 0.85)
 
 
 def _is_starved_of_data(load: Load) -> bool:
     """Return whether bursts of work alternate with pauses in which the CPU, or a disk, is what works."""
-    is_fed_slowly = _least(load.cpu, 85) or _least(load.iowait, 10)
+    is_fed_slowly = _least(load.cpu, 85) or _least(load.iowait, 10) or _is_tree_full(load)
     return _starves(load) and is_fed_slowly and _least(load.coverage, _MIN_COVERAGE)
 
 
@@ -175,7 +183,7 @@ RULES: Final = (
         "data_starved",
         "starved of data",
         _is_starved_of_data,
-        ("utilization", "bursts", "iowait", "cpu", "process_cpu", "disk", "rx"),
+        ("utilization", "bursts", "iowait", "cpu", "tree", "process_cpu", "disk", "rx"),
         span=Span.QUARTER,
     ),
     Rule(
@@ -188,7 +196,7 @@ RULES: Final = (
         "cpu_bound",
         "CPU-bound",
         lambda load: (_starves(load) or _most(load.utilization, 60)) and _is_cpu_full(load),
-        ("utilization", "cpu", "process_cpu", "cores"),
+        ("utilization", "cpu", "tree", "process_cpu", "cores"),
     ),
     Rule(
         "starved",
@@ -265,6 +273,13 @@ def _describe_cores(load: Load) -> Evidence | None:
     return Evidence(f"{number} at 100 %", "chart-cpu")
 
 
+def _describe_tree(load: Load) -> Evidence | None:
+    if not _is_tree_full(load) or load.tree_share is None or load.tree_cpus is None:
+        return None
+    cpus = "the CPU" if load.tree_cpus == 1 else f"the {load.tree_cpus:g} CPUs"
+    return Evidence(f"its processes use {100 * load.tree_share:.0f} % of {cpus} they may use", "chart-cpu")
+
+
 def _describe_throttling(load: Load) -> Evidence | None:
     names = [
         reason.name for reason in find_throttle_reasons(load.flags) if reason.bit & (_THERMAL_BITS | _BRAKE_BIT | 0x8)
@@ -292,6 +307,7 @@ _EVIDENCE: Final[dict[str, Callable[[Load], Evidence | None]]] = {
     "cpu": lambda load: _percent(load.cpu, "CPU", "chart-cpu"),
     "iowait": lambda load: Evidence(f"I/O wait {load.iowait:.0f} %", "chart-disk") if _least(load.iowait, 5) else None,
     "cores": _describe_cores,
+    "tree": _describe_tree,
     "process_cpu": lambda load: _percent(load.process_cpu, "CPU in its process (100 %: one core)", "chart-cpu"),
     "disk": lambda load: (
         Evidence(f"disk read {load.disk_read_mbps:.0f} MB/s", "chart-disk")

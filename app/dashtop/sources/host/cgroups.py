@@ -1,4 +1,4 @@
-"""Container, Kubernetes pod and Slurm job of a process, from the names of its cgroups; limits of our own cgroup.
+"""Container, Kubernetes pod and Slurm job of a process, from the names of its cgroups; limits of a cgroup.
 
 Container runtimes and Slurm choose the names; tests/sources/test_cgroups.py has recorded examples.
 """
@@ -99,15 +99,16 @@ def _find_pod(path: str) -> str | None:
 
 
 class CgroupLimits:
-    """Reads the limits of this process's own cgroup, v1 and v2. `proc` and `sys`: where /proc and /sys are mounted.
+    """Reads the limits of the cgroup of a process, v1 and v2. `proc` and `sys`: where /proc and /sys are mounted.
 
     A limit applies to all cgroups below it, so the lowest one counts. A container may see its own cgroup as the root
     (cgroup_namespaces(7)), or only that one mounted while /proc has the path of the host: folders that do not exist are
     skipped.
     """
 
-    def __init__(self, *, proc: Path, sys: Path) -> None:
-        self._own_cgroup = proc / "self" / "cgroup"
+    def __init__(self, *, proc: Path, sys: Path, pid: int | None = None) -> None:
+        """`pid` None: this process."""
+        self._cgroup = proc / ("self" if pid is None else str(pid)) / "cgroup"
         self._mount = sys / "fs" / "cgroup"
         self._online = sys / "devices" / "system" / "cpu" / "online"
 
@@ -149,7 +150,7 @@ class CgroupLimits:
 
     def _find_folders(self, controller: str) -> Iterator[Path]:
         """Yield the folder of the cgroup in each hierarchy of this controller, and the folders above it."""
-        for line in (_read_or_none(self._own_cgroup) or "").splitlines():
+        for line in (_read_or_none(self._cgroup) or "").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:  # v2; beside v1 it is mounted at "unified"
                 hierarchies = [self._mount / "unified", self._mount]

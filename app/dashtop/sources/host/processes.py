@@ -15,6 +15,7 @@ from dashtop.model.sample import ProcessInfo
 from dashtop.model.text import sanitize_text
 from dashtop.model.threads import try_start_thread
 from dashtop.sources.host.cgroups import parse_cgroup
+from dashtop.sources.host.process_trees import UNKNOWN, ProcessTrees, TreeLoad
 
 if TYPE_CHECKING:
     import threading
@@ -163,6 +164,7 @@ class _Process:
     read_at: float
     cpu_percent: float | None = None
     memory_bytes: int
+    tree: TreeLoad = UNKNOWN
     tick: int
 
 
@@ -183,6 +185,7 @@ class ProcessReader:
         *,
         clock: Clock,
         proc: Path = Path("/proc"),
+        sys: Path = Path("/sys"),
         boot_clock: Callable[[], float] = _read_boot_clock,
         get_user: Callable[[int], str | None] | None = None,
     ) -> None:
@@ -191,6 +194,7 @@ class ProcessReader:
         self._boot_clock = boot_clock
         self._get_user = get_user or UserNames().get
         self._namespace = PidNamespace(proc=proc, clock=clock)
+        self._trees = ProcessTrees(clock=clock, proc=proc, sys=sys)
         self._ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         self._processes: dict[int, _Process] = {}
@@ -199,6 +203,7 @@ class ProcessReader:
     def begin(self) -> None:
         """Start a tick. Forget the processes that were not read in the last one."""
         self._processes = {pid: process for pid, process in self._processes.items() if process.tick == self._tick}
+        self._trees.keep({(pid, process.start) for pid, process in self._processes.items()})
         self._namespace.begin()
         self._tick += 1
 
@@ -217,6 +222,8 @@ class ProcessReader:
             process,
             cpu_percent=known.cpu_percent,
             host_memory_bytes=known.memory_bytes,
+            tree_cpu_percent=known.tree.cpu_percent,
+            usable_cpus=known.tree.usable_cpus,
             info=known.info or ProcessInfo(started_ms=known.started_ms),
         )
 
@@ -252,6 +259,7 @@ class ProcessReader:
         known.tick, known.memory_bytes = self._tick, memory_bytes
         if not known.is_foreign:
             self._update_info(pid, known, comm)
+            known.tree = self._trees.measure(pid, start)
         return known
 
     def _update_info(self, pid: int, process: _Process, comm: bytes) -> None:

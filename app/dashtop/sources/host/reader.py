@@ -69,7 +69,7 @@ class PsutilHostReader:
         self._tick_at = 0.0
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
-        self._processes = ProcessReader(clock=clock, proc=proc)
+        self._processes = ProcessReader(clock=clock, proc=proc, sys=sys)
         self._mounts = MountReader(clock=clock, proc=proc, statvfs=statvfs)
 
     def begin(self) -> None:

@@ -193,11 +193,23 @@ class Loads:
         if index == self.count - 1:
             values["full_cores"] = sum(core >= _FULL_CORE_PERCENT for core in self._sample.host.per_core)
             if PROCESSES not in gpu.unavailable:
-                values["process_cpu"] = max((each.cpu_percent or 0.0 for each in gpu.processes), default=None)
+                values |= _measure_processes(gpu)
         if gpu.device.shares_host_memory:
             sizes = [each.gpu_memory_bytes for each in gpu.processes if each.gpu_memory_bytes is not None]
             values["vram_gib"] = sum(sizes) / GIB if sizes else None
         return Load(**values)
+
+
+def _measure_processes(gpu: Gpu) -> dict[str, float | None]:
+    """Return the highest CPU use of a process, and of a process with its workers in relation to what it may use."""
+    trees = [
+        (each.tree_cpu_percent / (100 * each.usable_cpus), each.usable_cpus)
+        for each in gpu.processes
+        if each.tree_cpu_percent is not None and each.usable_cpus
+    ]
+    share, cpus = max(trees, default=(None, None))
+    cpu = max((each.cpu_percent or 0.0 for each in gpu.processes), default=None)
+    return {"process_cpu": cpu, "tree_share": share, "tree_cpus": cpus}
 
 
 def _mean(parts: Floats) -> Floats:

@@ -173,6 +173,14 @@ class GpuProcess(_Process):
     """A process that uses GPU memory; null: not reported."""
 
     cpu_percent: float | None = Field(ge=0, description="100 is one core.", json_schema_extra={"x-unit": "%"})
+    tree_cpu_percent: float | None = Field(
+        ge=0,
+        description="CPU of the process and the processes it has started, mean of 10 s; 100 is one core.",
+        json_schema_extra={"x-unit": "%"},
+    )
+    usable_cpus: float | None = Field(
+        ge=0, description="CPUs that the process may use: affinity, cpuset or quota.", examples=[16.0]
+    )
     sm_percent: Percent
     memory_percent: Percent
     encoder_percent: Percent

@@ -120,6 +120,8 @@ def process(of: GpuProcess, now_ms: int) -> Json:
         **of.info.to_json(),
         "gpu_memory_mb": scaled(of.gpu_memory_bytes, MIB),
         "cpu_percent": _rounded(of.cpu_percent),
+        "tree_cpu_percent": _rounded(of.tree_cpu_percent),
+        "usable_cpus": _rounded(of.usable_cpus),
         "type": of.kind,
         "sm_percent": _rounded(of.sm_percent),
         "memory_percent": _rounded(of.memory_percent),
