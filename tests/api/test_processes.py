@@ -28,6 +28,8 @@ def test_process_has_every_field() -> None:
         encoder_percent=0.0,
         decoder_percent=1.5,
         cpu_percent=200 / 3,
+        tree_cpu_percent=1000 / 3,
+        usable_cpus=4.0,
         host_memory_bytes=512 * 2**20,
         info=replace(owner, name="python3", started_ms=NOW_MS - 90_500),
     )
@@ -36,6 +38,8 @@ def test_process_has_every_field() -> None:
         "process_name": "python3",
         "gpu_memory_mb": 3072.0,
         "cpu_percent": 66.6667,
+        "tree_cpu_percent": 333.3333,
+        "usable_cpus": 4.0,
         "type": "C+G",
         "username": "ada",
         "sm_percent": 97.0,

@@ -58,12 +58,12 @@ def test_workers_count_also_once_they_have_ended(files: Files) -> None:
     files.process(12, 1)
     files.process(13, 2)
     assert files.measure() == (None, 5.0)
-    files.process(13, 12)
-    files.process(12, 11)
-    assert files.measure(1.0).cpu_percent is None, "a tree is read every ten seconds"
-    assert files.measure(9.0).cpu_percent == pytest.approx(200.0)
-    files.process(10, 6, children=(11,), ended_children_s=12)
-    assert files.measure().cpu_percent == pytest.approx(20.0), "11 s of the ended one were counted before"
+    files.process(13, 32)
+    files.process(12, 31)
+    assert files.measure(1.0).cpu_percent is None, "a tree is read every half a minute"
+    assert files.measure(module.INTERVAL_S - 1).cpu_percent == pytest.approx(200.0)
+    files.process(10, 8, children=(11,), ended_children_s=34)
+    assert files.measure().cpu_percent == pytest.approx(20.0), "31 s of the ended one were counted before"
 
 
 def test_affinity_cpuset_and_quota_say_which_cpus_it_may_use(files: Files) -> None:
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_unknown(files: Files) -> None:
     (files.root / "proc/10/status").write_bytes(b"Cpus_allowed_list:\tmany\n")
     files.trees.keep(set())
     assert files.measure() == UNKNOWN, "a child that has just ended is left out"
-    files.process(10, 8)
+    files.process(10, 18)
     assert files.measure().cpu_percent == pytest.approx(50.0)
 
 
@@ -92,7 +92,7 @@ def test_processes_that_start_each_other_for_ever_are_bounded(files: Files) -> N
     assert files.measure() == (None, 5.0)
 
 
-def test_real_worker_of_a_real_process() -> None:
+def test_real_worker_of_a_real_process(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import multiprocessing, os, sys\n"
         "def spin():\n    while os.getppid() == parent: pass\n"
@@ -102,11 +102,8 @@ def test_real_worker_of_a_real_process() -> None:
     )
     clock = SystemClock()
     trees = ProcessTrees(clock=clock, proc=Path("/proc"), sys=Path("/sys"))
-    with (
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(module, "INTERVAL_S", 0.3)
+    monkeypatch.setattr(module, "INTERVAL_S", 0.3)
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         load = trees.measure(process.pid, 1)
         assert load.usable_cpus is not None
         assert load.usable_cpus <= len(os.sched_getaffinity(0))

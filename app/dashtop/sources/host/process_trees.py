@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.host.cgroups import CgroupLimits, parse_cpu_list
+from dashtop.sources.host.procfs import read_start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dashtop.model.ports import Clock
 
-INTERVAL_S: Final = 10.0
+INTERVAL_S: Final = 30.0
 """Between two readings of a tree: each takes a few system calls for each of its processes."""
 MAX_PROCESSES: Final = 256
 """Of a tree; what exceeds it is left out."""
@@ -85,18 +86,18 @@ class ProcessTrees:
         while pids and count < MAX_PROCESSES:
             pid = pids.pop()
             count += 1
-            folder = self._proc / str(pid)
+            folder = f"{self._proc}/{pid}"
             try:
-                total += sum(map(int, (folder / "stat").read_bytes().rpartition(b") ")[2].split()[_CPU_TIMES]))
+                total += sum(map(int, read_start(f"{folder}/stat").rpartition(b") ")[2].split()[_CPU_TIMES]))
                 # A kernel without CONFIG_PROC_CHILDREN has no such file: then it is the process alone.
-                pids += map(int, (folder / "task" / str(pid) / "children").read_bytes().split())
+                pids += map(int, read_start(f"{folder}/task/{pid}/children").split())
             except (OSError, ValueError):
                 continue  # it has ended
         return total
 
     def _read_usable_cpus(self, pid: int) -> float | None:
         try:
-            status = (self._proc / str(pid) / "status").read_text("ascii", errors="replace")
+            status = read_start(f"{self._proc}/{pid}/status").decode("ascii", "replace")
             allowed = _ALLOWED.search(status)
             cpus = float(len(parse_cpu_list(allowed[1]))) if allowed else None
         except (OSError, ValueError):

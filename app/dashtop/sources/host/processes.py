@@ -16,6 +16,7 @@ from dashtop.model.text import sanitize_text
 from dashtop.model.threads import try_start_thread
 from dashtop.sources.host.cgroups import parse_cgroup
 from dashtop.sources.host.process_trees import UNKNOWN, ProcessTrees, TreeLoad
+from dashtop.sources.host.procfs import read_start
 
 if TYPE_CHECKING:
     import threading
@@ -42,15 +43,6 @@ _REAL_UID = re.compile(rb"^Uid:\s+(\d+)", re.MULTILINE)
 _ENVIRONMENT_VARIABLES = (b"\0VIRTUAL_ENV=", b"\0CONDA_DEFAULT_ENV=")
 # Inode of the first pid namespace: PROC_PID_INIT_INO (include/linux/proc_ns.h).
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
-
-
-def _read_start(path: str, limit: int = 4096) -> bytes:
-    """Return at most the first `limit` bytes of a file, in one read. Raise OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, limit)
-    finally:
-        os.close(descriptor)
 
 
 class UserNames:
@@ -232,7 +224,7 @@ class ProcessReader:
         if known is not None and known.tick == self._tick:
             return known
         try:
-            stat, now = _read_start(f"{self._proc}/{pid}/stat"), self._clock.monotonic()
+            stat, now = read_start(f"{self._proc}/{pid}/stat"), self._clock.monotonic()
             # The name is in parentheses and can itself contain parentheses, spaces and line breaks.
             opening, closing = stat.index(b"("), stat.rindex(b")")
             comm, fields = stat[opening + 1 : closing], stat[closing + 2 :].split()
@@ -295,6 +287,6 @@ class ProcessReader:
     def _read_file(self, pid: int, file: str, limit: int = 4096) -> bytes:
         """Return the start of a file of a process; empty if it has ended or belongs to another user."""
         try:
-            return _read_start(f"{self._proc}/{pid}/{file}", limit)
+            return read_start(f"{self._proc}/{pid}/{file}", limit)
         except OSError:
             return b""

@@ -175,7 +175,7 @@ class GpuProcess(_Process):
     cpu_percent: float | None = Field(ge=0, description="100 is one core.", json_schema_extra={"x-unit": "%"})
     tree_cpu_percent: float | None = Field(
         ge=0,
-        description="CPU of the process and the processes it has started, mean of 10 s; 100 is one core.",
+        description="CPU of the process and the processes it has started, mean of 30 s; 100 is one core.",
         json_schema_extra={"x-unit": "%"},
     )
     usable_cpus: float | None = Field(
