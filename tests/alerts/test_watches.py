@@ -104,7 +104,7 @@ def test_process_has_ended_when_no_gpu_shows_it() -> None:
     assert count_seconds(watch, [(replace(FREE, processes=(another,)),)]) == 5, "another process has its pid now"
 
 
-def test_watch_is_told_to_its_channel_once_also_over_a_restart(tmp_path: Path) -> None:
+def test_watch_is_sent_to_its_channel_once_also_over_a_restart(tmp_path: Path) -> None:
     clock = FakeClock(now_ms=NOON_MS)
     with webhook() as hook:
         channels = [
