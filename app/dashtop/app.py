@@ -20,9 +20,12 @@ from dashtop.collector.sampler import Sampler
 from dashtop.demo import SceneSampler, build_past
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services, SystemClock
+from dashtop.model.run import NoRuns
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import Unavailable
+from dashtop.runs.service import RunService
 from dashtop.settings import assets_dir
+from dashtop.sources.host.process_tree import HostProcessTree
 from dashtop.sources.host.reader import PsutilHostReader, read_boot_id
 from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
@@ -49,6 +52,8 @@ KERNEL_LOG = Path("/dev/kmsg")
 
 HISTORY_TIMEOUT_S = 1.0
 """Time that a request waits for the database of the history before it is answered from memory."""
+RUNS_TIMEOUT_S = 2.0
+"""Time that a request about a run waits for the disk."""
 TOKEN_TIMEOUT_S = 3.0
 """Time that the start waits for the data folder, which can be on a file system that hangs."""
 
@@ -116,6 +121,25 @@ def open_history(settings: Settings, clock: Clock) -> HistoryStore:
     return history
 
 
+def build_runs(settings: Settings, history: HistoryStore, latest: LatestSample, clock: Clock) -> RunService | NoRuns:
+    """Return the runs for these settings."""
+    try:
+        from dashtop.history.runs import RunStore  # noqa: PLC0415 - a Python may be built without SQLite
+    except ImportError:
+        return NoRuns("Runs are not recorded: this Python has no SQLite.")
+    from dashtop.history.read_pool import ReadPool  # noqa: PLC0415
+
+    return RunService(
+        RunStore(data_folder(settings)),
+        pool=ReadPool(RUNS_TIMEOUT_S),
+        history=history,
+        latest=latest,
+        clock=clock,
+        tree=HostProcessTree(),
+        is_writer=lambda: history.is_writer,
+    )
+
+
 def build_database(settings: Settings) -> Database:
     """Return the database of the history, not opened yet. Raises SettingsError."""
     kept_ms, max_bytes = settings.keep_days * DAY_MS, settings.keep_mb * 1_000_000
@@ -177,6 +201,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         public_url=settings.public_url,
         boot_id=read_boot_id(),
     )
+    runs = build_runs(settings, history, latest, clock)
     sampler = _build_sampler(settings, readers, clock, history.gpus)
     collector = Collector(
         sampler=sampler,
@@ -185,7 +210,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         clock=clock,
         evaluate_alerts=alerts.update,
     )
-    services = Services(latest=latest, history=history, alerts=alerts, clock=clock)
+    services = Services(latest=latest, history=history, alerts=alerts, clock=clock, runs=runs)
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
     routes.register(server, services, url_prefix=prefix)
@@ -228,6 +253,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         atexit.unregister(close)
         collector.close()
         alerts.close()
+        runs.close()
         history.close()
 
     atexit.register(close)
@@ -240,6 +266,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     if isinstance(sampler, SceneSampler):
         for sample in sampler.rehearse():
             alerts.update(sample)
+    runs.start()
     collector.start()
 
     return Dashtop(

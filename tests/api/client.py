@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from dashtop.model.ports import Services, SystemClock
+from dashtop.model.run import NoRuns
 from dashtop.web.api import routes
 from tests.builders import FixedSample, make_alerts, make_history
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from dashtop.model.ports import Alerts, Clock, History
+    from dashtop.model.ports import Alerts, Clock, History, Runs
 
 
 def make_client(
-    latest: FixedSample, *, history: History | None = None, alerts: Alerts | None = None, clock: Clock | None = None
+    latest: FixedSample,
+    *,
+    history: History | None = None,
+    alerts: Alerts | None = None,
+    clock: Clock | None = None,
+    runs: Runs | None = None,
 ) -> FlaskClient:
     """Return a client of a server with the API, a catch-all page, and a route that raises."""
     server = Flask("test")
@@ -26,6 +32,7 @@ def make_client(
         history=history or make_history(),
         alerts=alerts or make_alerts(),
         clock=clock or SystemClock(),
+        runs=runs or NoRuns(),
     )
     routes.register(server, services)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from dashtop.metrics.diagnosis import RULES, Load, Span, diagnose, find_rule, find_start
 from dashtop.model.ports import Services
 from dashtop.model.sample import GpuProcess, Series, SeriesKey, SeriesSet
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS
-from dashtop.ui.diagnosis import RULES, Load, Span, diagnose, find_rule, find_start
 from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels import diagnosis as panel
 from dashtop.ui.panels.diagnosis import Loads, build_parts

@@ -209,7 +209,7 @@ class SqliteDatabase(Database):
             if self._lock is not None:
                 self._lock.acquire()
             self._finish_set_aside(self._path)
-            self._file_status = _create_file(self._path)
+            self._file_status = create_private_file(self._path)
         connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,
             timeout=BUSY_TIMEOUT_S,
@@ -276,7 +276,7 @@ def _is_absent(path: Path) -> bool:
     return False
 
 
-def _create_file(path: Path) -> os.stat_result:
+def create_private_file(path: Path) -> os.stat_result:
     """Create the file, which only this user can read, if there is none; return its status.
 
     The names of processes and users are private. Raises PermissionError for a file that another user can write, or may

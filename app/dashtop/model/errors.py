@@ -8,6 +8,7 @@ DashtopError                  base class; the message says what is wrong and wha
 ├── CollectionEndedError      no sample will follow: dashtop is shutting down
 ├── OutputError              standard output cannot be written
 ├── DeliveryError             a notice of an alert was not delivered
+├── RunsError                runs cannot be stored or read at present
 ├── ExportError               an export cannot be written
 ├── ServerRequestError        a request to a dashtop server failed
 └── QueryError                a query of the history is invalid
@@ -50,6 +51,10 @@ class DeliveryError(DashtopError):
 
 class ExportError(DashtopError):
     """An export cannot be written. The message says what to do."""
+
+
+class RunsError(DashtopError):
+    """Runs cannot be stored or read at present. The message says why."""
 
 
 class ServerRequestError(DashtopError):

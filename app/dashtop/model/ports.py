@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from dashtop.model.run import NoRuns
 from dashtop.model.sample import ALL_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dashtop.model.alert import Alert, AlertRule, ChannelStatus, ServiceMark, Silence, Watch
     from dashtop.model.fleet import FleetEngine, FleetQuery, FleetReading, FleetSeries
+    from dashtop.model.run import Run, RunMark, RunStatus
     from dashtop.model.sample import (
         Event,
         EventFilter,
@@ -498,6 +500,50 @@ class Fleet(Protocol):
         """Stop reading."""
 
 
+class Runs(Protocol):
+    """The runs of this machine. All processes of a data folder share them.
+
+    Every method but `recent` raises RunsError if the disk does not answer.
+    """
+
+    def recent(self) -> tuple[Run, ...]:
+        """Return the newest runs, the newest first. Never waits for the disk; up to two seconds old."""
+
+    def find(self, run_id: str) -> Run | None:
+        """Return the run with this id; None if there is none."""
+
+    def add(self, run: Run) -> Run | None:
+        """Store a run and return it with what is known of its process; None if too many are running.
+
+        The run that has this id already is returned as it is.
+        """
+
+    def update(self, run_id: str, status: RunStatus | None, end_ms: int | None) -> Run | None:
+        """Note that a run was heard of, and that it has ended if `status` says so. Return it; None: no such run."""
+
+    def add_marks(self, run_id: str, marks: Sequence[RunMark]) -> Run | None:
+        """Store marks and return the run, which keeps a limited number of them; None: no such run."""
+
+    def marks(self, run_id: str, limit: int) -> tuple[RunMark, ...]:
+        """Return the newest marks of a run, by time."""
+
+    def report(self, run: Run) -> Mapping[str, Any]:
+        """Return the report of a run: the stored one, or what the history has until now."""
+
+
+class ProcessTree(Protocol):
+    """The processes of this machine and their parents."""
+
+    def start_ms(self, pid: int) -> int | None:
+        """Return when a process started, epoch milliseconds; None if there is none with this pid."""
+
+    def user(self, pid: int) -> str | None:
+        """Return the name of the owner of a process."""
+
+    def ancestors(self, pid: int) -> tuple[int, ...]:
+        """Return the pids of the parents of a process, the nearest first."""
+
+
 class Clock(Protocol):
     """A source of time, so that tests can set it."""
 
@@ -522,10 +568,11 @@ class SystemClock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """The collector, the history, the alerts and the clock of one running dashtop. `fleet` None: it shows no fleet."""
+    """Collector, history, alerts, runs and clock of one running dashtop. `fleet` None: it shows no fleet."""
 
     latest: Latest
     history: History
     alerts: Alerts
     clock: Clock
     fleet: Fleet | None = None
+    runs: Runs = field(default_factory=NoRuns)

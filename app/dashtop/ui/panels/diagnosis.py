@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from dash import html
 
+from dashtop.metrics.diagnosis import Diagnosis, Load, Span, diagnose, find_start
 from dashtop.metrics.gpu_state import MIN_IDLE_MS, Condition
 from dashtop.model.metric import GIB
 from dashtop.model.sample import PROCESSES, Occupancy
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
-from dashtop.ui.diagnosis import Diagnosis, Load, Span, diagnose, find_start
 from dashtop.ui.gpu_state import read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.panels.charts import series_key

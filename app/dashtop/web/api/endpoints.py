@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashtop.export.table import FORMATS
-from dashtop.web.api import alerts, handlers, schemas, sse
+from dashtop.web.api import alerts, handlers, runs, schemas, sse
 from dashtop.web.api.params import (
     AckBody,
     AlertParams,
@@ -16,9 +16,14 @@ from dashtop.web.api.params import (
     ExportParams,
     GpuParams,
     HistoryParams,
+    MarksBody,
     Params,
     ProcessBody,
     ProcessHistoryParams,
+    RunBody,
+    RunChangeBody,
+    RunParams,
+    RunsParams,
     ServiceParams,
     SilenceBody,
     SilenceParams,
@@ -38,8 +43,8 @@ if TYPE_CHECKING:
 JSON = "application/json"
 ERRORS = {
     400: "No such GPU: `Invalid GPU ID`. Or the body is not JSON.",
-    404: "There is no such alert, silence, service, watch, channel, GPU or process.",
-    409: "There are too many silences, services or watches.",
+    404: "There is no such alert, silence, service, watch, channel, run, GPU or process.",
+    409: "There are too many silences, services, watches or runs.",
     415: "The body must be application/json.",
     401: "Access token required: `Authorization: Bearer TOKEN`.",
     403: "The host name in the request is not allowed (--allowed-hosts).",
@@ -49,7 +54,7 @@ ERRORS = {
     429: "Rate limit exceeded; `Retry-After` is the number of seconds to wait.",
     500: "NVML failed: `Failed to collect GPU metrics: …`.",
     503: "No GPU on this system (`GPU monitoring not available on this system`), or no sample yet, or too"
-    " many streams or large queries (`Retry-After`).",
+    " many streams or large queries (`Retry-After`), or the data folder does not answer.",
 }
 COMMON_ERRORS = frozenset({401, 403, 413, 414, 422, 429, 503})
 
@@ -294,6 +299,52 @@ ENDPOINTS = (
         body=ChannelBody,
         response=schemas.ChannelTest,
         errors=frozenset({400, 404, 415}),
+    ),
+    Endpoint(
+        path="/runs",
+        summary="The newest runs, the newest first.",
+        handler=runs.get_runs,
+        params=RunsParams,
+        response=list[schemas.Run],
+    ),
+    Endpoint(
+        path="/runs",
+        summary="Begin a run. It needs a heartbeat (PATCH) or marks every 90 s.",
+        handler=runs.add_run,
+        method="POST",
+        body=RunBody,
+        status=201,
+        response=schemas.RunStarted,
+        errors=frozenset({400, 409, 415}),
+    ),
+    Endpoint(
+        path="/runs/{run_id}",
+        summary="Say that a run goes on, or how it has ended.",
+        handler=runs.change_run,
+        params=RunParams,
+        method="PATCH",
+        body=RunChangeBody,
+        response=schemas.Run,
+        errors=frozenset({400, 404, 415}),
+    ),
+    Endpoint(
+        path="/runs/{run_id}/marks",
+        summary="Add marks to a run; 10 000 are kept.",
+        handler=runs.add_marks,
+        params=RunParams,
+        method="POST",
+        body=MarksBody,
+        status=201,
+        response=schemas.Run,
+        errors=frozenset({400, 404, 415}),
+    ),
+    Endpoint(
+        path="/runs/{run_id}/report",
+        summary="The report of a run, until now if it is running.",
+        handler=runs.get_report,
+        params=RunParams,
+        response=schemas.RunWithReport,
+        errors=frozenset({404}),
     ),
     Endpoint(
         path="/stream",

@@ -11,6 +11,15 @@ from werkzeug.exceptions import UnprocessableEntity
 from dashtop.metrics import METRICS
 from dashtop.model.alert import AlertState
 from dashtop.model.metric import Severity
+from dashtop.model.run import (
+    MAX_MARK_CHARS,
+    MAX_MARKS_PER_REQUEST,
+    MAX_NAME_CHARS,
+    MAX_TAG_CHARS,
+    MAX_TAGS,
+    RUN_ID_PATTERN,
+    RunStatus,
+)
 from dashtop.model.sample import EVENT_KINDS, EventFilter
 from dashtop.model.timerange import DURATION_PATTERN, RANGES, TimeRange, parse_duration
 
@@ -392,3 +401,72 @@ class SilenceBody(Body):
     until: Annotated[int, Field(description="When it ends: ms since 1970, at most 30 days from now.")]
     reason: Annotated[str, Field(max_length=500, description="Why.", examples=["known; new card ordered"])] = ""
     by: Annotated[_Name, Field(description="Who silences it.", examples=["ada"])] = ""
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+RUN_STATES = tuple(status.value for status in RunStatus)
+_RunId = Annotated[str, Field(pattern=RUN_ID_PATTERN, examples=["5f3a9c01b2d4e6f8"])]
+_Moment = Annotated[int, Field(ge=0, le=MAX_TIME_MS, json_schema_extra={"x-unit": "milliseconds since 1970"})]
+
+
+class RunsParams(Params):
+    """Select runs."""
+
+    status: Annotated[
+        Literal["running", "finished", "failed", "lost"] | None,
+        Field(description="Only runs with this status; default: all.", examples=["running"]),
+    ] = None
+    limit: Annotated[int, WholeNumber, Field(ge=1, le=300, description="Only so many of the newest.")] = 100
+
+
+class RunParams(Params):
+    """Select a run."""
+
+    run_id: Annotated[_RunId, Field(description="Id of the run.")]
+
+
+class RunBody(Body):
+    """A run that begins."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS, description="Its name.", examples=["resnet-a"])]
+    pid: Annotated[
+        int | None,
+        Field(ge=1, le=2**31, description="Its process. GPUs that it or its children hold are those of the run."),
+    ] = None
+    started_ms: Annotated[
+        _Moment | None, Field(description="When that process started: it must be the same one on this machine.")
+    ] = None
+    tags: Annotated[
+        dict[Annotated[str, Field(max_length=MAX_NAME_CHARS)], Annotated[str, Field(max_length=MAX_TAG_CHARS)]],
+        Field(max_length=MAX_TAGS, description="Names and values to tell runs apart by.", examples=[{"lr": "3e-4"}]),
+    ] = {}
+    user: Annotated[_Name | None, Field(description="Who runs it, if the process is not known on this machine.")] = None
+    begin: Annotated[_Moment | None, Field(description="When it began; default: now.")] = None
+    id: Annotated[_RunId | None, Field(description="Chosen by the client, which can so repeat the request.")] = None
+
+
+class RunChangeBody(Body):
+    """How a run goes on. Without a status it is a heartbeat, which a run needs every 90 s."""
+
+    status: Annotated[
+        Literal["running", "finished", "failed"] | None, Field(description="How it has ended; null: it goes on.")
+    ] = None
+    end: Annotated[_Moment | None, Field(description="When it ended; default: now.")] = None
+
+
+class MarkBody(Body):
+    """Something that happened in a run."""
+
+    text: Annotated[str, Field(min_length=1, max_length=MAX_MARK_CHARS, examples=["epoch 3"])]
+    time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
+
+
+class MarksBody(Body):
+    """A mark, or several at once."""
+
+    text: Annotated[
+        str | None, Field(min_length=1, max_length=MAX_MARK_CHARS, description="The mark.", examples=["epoch 3"])
+    ] = None
+    time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
+    marks: Annotated[list[MarkBody], Field(max_length=MAX_MARKS_PER_REQUEST, description="Further marks.")] = []

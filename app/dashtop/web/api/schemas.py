@@ -397,6 +397,131 @@ class ProcessSpan(_Process):
     peak_sm_percent: Percent
 
 
+class Run(ResponseBody):
+    """A run."""
+
+    id: str = Field(examples=["5f3a9c01b2d4e6f8"])
+    name: str = Field(examples=["resnet-a"])
+    tags: dict[str, str] = Field(examples=[{"lr": "3e-4"}])
+    user: str | None = Field(description="Owner of the process, or what the client says.", examples=["ada"])
+    pid: int | None = Field(description="Its process, as its client knows it.", examples=[4711])
+    started_ms: int | None = Field(description="When that process started.", json_schema_extra=EPOCH_MS)
+    begin: int = Field(description="When it began.", json_schema_extra=EPOCH_MS)
+    end: int | None = Field(description="null: it is running.", json_schema_extra=EPOCH_MS)
+    status: str = Field(
+        description="lost: the process has ended, or was silent for 90 s, without saying so.",
+        json_schema_extra={"enum": ["running", "finished", "failed", "lost"]},
+    )
+    gpu_uuids: list[str] | None = Field(description="GPUs that it has held; null: its process is not known here.")
+    marks: int = Field(ge=0, description="Number of its marks.")
+    energy_wh: float | None = Field(description="Of its report, all GPUs together.", json_schema_extra={"x-unit": "Wh"})
+    energy_kind: str | None = Field(
+        description="Where it comes from; see the report.",
+        json_schema_extra={"enum": ["counter", "integrated", "estimated_share", None]},
+    )
+    peak_gpu_memory_mb: float | None = Field(
+        description="Of its report: the most memory that its processes held on one GPU.", json_schema_extra=MIB
+    )
+    simulated: bool = Field(description="It is invented (--demo).")
+
+
+class RunStarted(ResponseBody):
+    """A run that has begun."""
+
+    id: str = Field(examples=["5f3a9c01b2d4e6f8"])
+    url: str = Field(description="Its page, relative to that of dashtop.", examples=["?page=runs&run=5f3a9c01b2d4e6f8"])
+
+
+class RunMark(ResponseBody):
+    """Something that happened in a run."""
+
+    time: int = Field(description="When it happened.", json_schema_extra=EPOCH_MS)
+    text: str = Field(examples=["epoch 3"])
+
+
+class XidCount(ResponseBody):
+    """How often an XID occurred."""
+
+    code: int = Field(description="Number of the XID.", examples=[31])
+    count: int = Field(description="How often.", ge=1)
+
+
+class RunAlert(ResponseBody):
+    """An alert that fired during a run."""
+
+    time: int = Field(description="When it fired.", json_schema_extra=EPOCH_MS)
+    severity: str = Field(examples=["warning"])
+    text: str = Field(examples=["GPU 3 (NVIDIA H100 80GB HBM3): HW thermal slowdown. Check fans and airflow."])
+
+
+class RunDiagnosis(ResponseBody):
+    """What limited a run on a GPU."""
+
+    name: str = Field(examples=["compute_bound"])
+    verdict: str = Field(examples=["compute-bound"])
+    evidence: list[str] = Field(examples=[["97 % utilization", "71 % SM activity"]])
+    note: str = Field(description="What is not known; may be empty.")
+
+
+SECONDS: dict[str, Any] = {"x-unit": "s"}
+
+
+class GpuOfRun(ResponseBody):
+    """What a run used of one GPU, while its processes held it."""
+
+    gpu_id: int | None = Field(ge=0, description="Index of the GPU.")
+    gpu_uuid: str = Field(examples=[A_UUID])
+    gpu_name: str | None = Field(examples=["NVIDIA H100 80GB HBM3"])
+    held_s: float = Field(ge=0, description="How long its processes held the GPU.", json_schema_extra=SECONDS)
+    peak_gpu_memory_mb: float | None = Field(
+        ge=0, description="Most memory of all its processes together.", json_schema_extra=MIB
+    )
+    mean_utilization: Percent
+    p95_utilization: Percent
+    mean_sm: Percent
+    mean_tensor: Percent
+    max_temperature: float | None = Field(description="Highest while held.", json_schema_extra=CELSIUS)
+    idle_s: float | None = Field(ge=0, description="Held at a utilization of at most 1 %.", json_schema_extra=SECONDS)
+    thermal_s: float | None = Field(ge=0, description="Slowed down by heat.", json_schema_extra=SECONDS)
+    power_cap_s: float | None = Field(ge=0, description="At the power limit.", json_schema_extra=SECONDS)
+    energy_wh: float | None = Field(ge=0, description="Board energy.", json_schema_extra={"x-unit": "Wh"})
+    energy_kind: str | None = Field(
+        description="counter: the driver's energy counter; integrated: power × time; estimated_share: others held the"
+        " GPU at the same time, and each counts equally.",
+        json_schema_extra={"enum": ["counter", "integrated", "estimated_share", None]},
+    )
+    xids: list[XidCount] = Field(description="XIDs of this GPU during the run.")
+    alerts: list[RunAlert] = Field(description="Alerts about this GPU that fired during the run.")
+    diagnosis: RunDiagnosis | None = Field(description="null: held for less than a minute, or nothing is known.")
+    unavailable: dict[str, str] = Field(description="Reason of each null.")
+
+
+class HostOfRun(ResponseBody):
+    """The whole machine during a run."""
+
+    peak_memory_gb: float | None = Field(ge=0, description="Most memory in use.", json_schema_extra=GIB)
+    mean_cpu_percent: Percent
+
+
+class RunReport(ResponseBody):
+    """What a run used, and what limited it."""
+
+    duration_s: float = Field(ge=0, description="From its begin to its end, or until now.", json_schema_extra=SECONDS)
+    coverage: float = Field(ge=0, le=1, description="Share of the time with readings.", examples=[0.97])
+    gpus: list[GpuOfRun] | None = Field(description="null: its process is not known on this machine.")
+    host: HostOfRun
+    is_final: bool = Field(description="False: until now, or the end is not recorded completely yet.")
+    unavailable: dict[str, str] = Field(description="Reason of each null; `gpus` also if the list is empty.")
+
+
+class RunWithReport(ResponseBody):
+    """A run, its newest marks and its report."""
+
+    run: Run
+    marks: list[RunMark] = Field(description="The newest 1 000.")
+    report: RunReport
+
+
 class Error(ResponseBody):
     """Body of every error."""
 

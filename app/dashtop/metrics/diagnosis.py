@@ -3,7 +3,7 @@
 Most rules judge the last minutes; two judge a quarter of an hour or an hour, since their evidence is in the changes.
 
 A value that is not known never fulfils a condition, and a verdict says which values are missing. Whether a GPU is idle
-but held is not judged here: its state (gpu_state.py) says so, on all pages. Limits: 95 % utilization, 35 % of the power
+but held is not judged here: its state (gpu_state.py of the pages) says so. Limits: 95 % utilization, 35 % of the power
 limit, 0.5 % tensor and 2 % DRAM activity are those of known hangs (NCCL spins at 100 % utilization with 152 of 700 W:
 nccl#1550); 80 % of the time is the share from which alert rules count throttling; the others are our judgement.
 """

@@ -1,0 +1,1 @@
+"""Runs: which processes and GPUs belong to them, and their reports."""

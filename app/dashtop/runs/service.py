@@ -1,0 +1,264 @@
+"""The runs of a running dashtop: which are still running, their processes and GPUs, and their reports."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from dashtop.model.errors import RunsError
+from dashtop.model.run import SILENCE_MS, Run, RunStatus
+from dashtop.model.sample import PROCESSES
+from dashtop.runs.report import START_TOLERANCE_MS, build_report, is_of_run, summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dashtop.history.read_pool import ReadPool
+    from dashtop.history.runs import RunStore
+    from dashtop.model.ports import Clock, History, Latest, ProcessTree
+    from dashtop.model.run import RunMark
+    from dashtop.model.sample import Sample
+
+log = logging.getLogger(__name__)
+
+TICK_INTERVAL_S: Final = 2.0
+STOP_TIMEOUT_S: Final = 1.0
+MAX_SHOWN: Final = 300
+"""Runs that `recent` returns, beside those that are running."""
+MAX_PROCESSES: Final = 512
+"""Processes of one run that are told apart."""
+REPORT_DELAY_MS: Final = 20_000
+"""The report is stored this long after the end: the history gets the ends of processes up to 15 s late."""
+MAX_KEPT_REPORTS: Final = 16
+REPORT_MAX_AGE_MS: Final = 5_000
+"""How long a report that is not final yet is answered without calculating it again."""
+ResultT = TypeVar("ResultT")
+
+
+class RunService:
+    """Implements the Runs port. Thread-safe. `pool` runs what touches the disk, with a deadline."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        pool: ReadPool,
+        history: History,
+        latest: Latest,
+        clock: Clock,
+        tree: ProcessTree,
+        is_writer: Callable[[], bool],
+    ) -> None:
+        """`is_writer`: whether this process writes the history, and so follows the runs and stores their reports."""
+        self._store = store
+        self._pool = pool
+        self._history = history
+        self._latest = latest
+        self._clock = clock
+        self._tree = tree
+        self._is_writer = is_writer
+        self._lock = threading.Lock()
+        self._runs: tuple[Run, ...] = ()
+        self._reports: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
+        self._started_ms = clock.now_ms()
+        self._has_failed = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="dashtop-runs", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that follows the runs."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def recent(self) -> tuple[Run, ...]:
+        """Return the newest runs; see the Runs port."""
+        return self._runs
+
+    def find(self, run_id: str) -> Run | None:
+        """Return the run with this id; see the Runs port."""
+        return self._run(lambda: self._store.find(run_id))
+
+    def add(self, run: Run) -> Run | None:
+        """Store a run; see the Runs port."""
+        return self._publish(self._run(lambda: self._store.add(self._identify(run))))
+
+    def update(self, run_id: str, status: RunStatus | None, end_ms: int | None) -> Run | None:
+        """Note a heartbeat or the end of a run; see the Runs port. One that was taken for lost goes on."""
+        now_ms = self._clock.now_ms()
+
+        def update() -> Run | None:
+            known = self._store.find(run_id)
+            if known is None:
+                return None
+            changes: dict[str, Any] = {"beat_ms": now_ms}
+            if status is not None and status is not RunStatus.RUNNING:
+                end = min(max(end_ms if end_ms is not None else now_ms, known.begin_ms), now_ms)
+                changes |= {"status": status, "end_ms": end, "has_report": False}
+            elif known.status in {RunStatus.FINISHED, RunStatus.FAILED}:
+                return known
+            elif known.status is RunStatus.LOST:
+                changes |= {"status": RunStatus.RUNNING, "end_ms": None, "has_report": False}
+            return self._store.change(run_id, **changes)
+
+        return self._publish(self._run(update))
+
+    def add_marks(self, run_id: str, marks: Sequence[RunMark]) -> Run | None:
+        """Store marks; see the Runs port."""
+        now_ms = self._clock.now_ms()
+        return self._publish(self._run(lambda: self._store.add_marks(run_id, marks, now_ms)))
+
+    def marks(self, run_id: str, limit: int) -> tuple[RunMark, ...]:
+        """Return the newest marks; see the Runs port."""
+        return self._run(lambda: self._store.read_marks(run_id, limit))
+
+    def report(self, run: Run) -> Mapping[str, Any]:
+        """Return the report of a run; see the Runs port."""
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            made_ms, kept = self._reports.get(self._key(run), (0, None))
+        if kept is not None and (kept["is_final"] or now_ms - made_ms < REPORT_MAX_AGE_MS):
+            return kept
+        report = self._run(lambda: self._store.read_report(run.id)) if run.has_report else None
+        if report is None:
+            report = self._build_report(run)
+        with self._lock:
+            self._reports[self._key(run)] = now_ms, report
+            while len(self._reports) > MAX_KEPT_REPORTS:
+                self._reports.popitem(last=False)
+        return report
+
+    @staticmethod
+    def _key(run: Run) -> str:
+        return f"{run.id}|{run.end_ms}|{run.has_report}"
+
+    def _build_report(self, run: Run, *, is_final: bool = False) -> dict[str, Any]:
+        sample = self._latest.latest()
+        report = build_report(
+            run,
+            self._history,
+            sample.gpus if sample is not None else (),
+            interval_ms=round(1000 * self._latest.interval_s),
+            now_ms=self._clock.now_ms(),
+        )
+        return {**report, "is_final": is_final}
+
+    def _run(self, task: Callable[[], ResultT]) -> ResultT:
+        """Run a task that touches the disk. Raises RunsError."""
+        from dashtop.history.read_pool import ReadTimeoutError  # noqa: PLC0415
+
+        try:
+            return self._pool.run(task)
+        except ReadTimeoutError:
+            raise RunsError("Runs cannot be stored or read at present: the data folder does not answer.") from None
+
+    def _publish(self, run: Run | None) -> Run | None:
+        """Show a change at once, before the next reading of the store."""
+        if run is not None:
+            with self._lock:
+                others = [each for each in self._runs if each.id != run.id]
+                self._runs = tuple(sorted([run, *others], key=lambda each: -each.begin_ms))
+        return run
+
+    def _identify(self, run: Run) -> Run:
+        """Return the run with what this machine knows of its process."""
+        if run.is_simulated or run.pid is None or run.started_ms is None:
+            return run
+        started_ms = self._tree.start_ms(run.pid)
+        if started_ms is None or abs(started_ms - run.started_ms) > START_TOLERANCE_MS:
+            return run
+        return replace(run, is_local=True, started_ms=started_ms, user=self._tree.user(run.pid) or run.user)
+
+    # --- following ----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.follow()
+                self._has_failed = False
+            except RunsError as error:
+                if not self._has_failed:
+                    log.warning("%s", error)
+                self._has_failed = True
+            except Exception:
+                log.exception("Runs were not followed; retrying in %g s", TICK_INTERVAL_S)
+            self._closing.wait(TICK_INTERVAL_S)
+
+    def follow(self) -> None:
+        """Read the runs again. The process that writes the history also finds their processes and ends lost runs."""
+        runs = self._store.read_recent(MAX_SHOWN)
+        if self._is_writer():
+            runs = tuple(self._follow(run) for run in runs)
+            self._store_report(runs)
+        with self._lock:
+            newest = {run.id: run for run in runs}
+            # What a request has changed while this was read stays until the next reading.
+            changed = {run.id: run for run in self._runs if run.beat_ms > newest.get(run.id, run).beat_ms}
+            self._runs = tuple(changed.get(run.id, run) for run in runs)
+
+    def _follow(self, run: Run) -> Run:
+        if run.status is not RunStatus.RUNNING or run.is_simulated:
+            return run
+        return self._find_lost(run) or self._find_processes(run)
+
+    def _find_lost(self, run: Run) -> Run | None:
+        """Return the run as lost if its process has ended, or nothing was heard of it for long; else None."""
+        now_ms = self._clock.now_ms()
+        if run.is_local and run.pid is not None and run.started_ms is not None:
+            started_ms = self._tree.start_ms(run.pid)
+            if started_ms is None or abs(started_ms - run.started_ms) > START_TOLERANCE_MS:
+                # It ended since the last look at it, or while dashtop did not run.
+                end_ms = now_ms if self._was_running(run) else run.beat_ms
+                return self._store.change(run.id, status=RunStatus.LOST, end_ms=max(end_ms, run.begin_ms))
+        if now_ms - max(run.beat_ms, self._started_ms) > SILENCE_MS:
+            return self._store.change(run.id, status=RunStatus.LOST, end_ms=max(run.beat_ms, run.begin_ms))
+        return None
+
+    def _was_running(self, run: Run) -> bool:
+        return any(known.id == run.id and known.status is RunStatus.RUNNING for known in self._runs)
+
+    def _find_processes(self, run: Run) -> Run:
+        """Return the run with the processes of its tree that hold a GPU now."""
+        sample = self._latest.latest()
+        if not run.is_local or sample is None:
+            return run
+        gpus, processes = dict.fromkeys(run.gpus), dict.fromkeys(run.processes)
+        for uuid, pid, started_ms in _list_processes(sample):
+            is_known = is_of_run(run, pid, started_ms)
+            if is_known or pid == run.pid or run.pid in self._tree.ancestors(pid):
+                gpus[uuid] = None
+                if not is_known and len(processes) < MAX_PROCESSES:
+                    processes[pid, started_ms] = None
+        if len(gpus) == len(run.gpus) and len(processes) == len(run.processes):
+            return run
+        return self._store.change(run.id, gpus=tuple(gpus), processes=tuple(processes)) or run
+
+    def _store_report(self, runs: Sequence[Run]) -> None:
+        """Store the report of one run that has ended, if the history answers."""
+        due_ms = self._clock.now_ms() - REPORT_DELAY_MS
+        run = next((each for each in runs if each.end_ms is not None and not each.has_report), None)
+        if run is None or run.end_ms is None or run.end_ms > due_ms:
+            return
+        report = self._build_report(run, is_final=True)
+        if self._history.read_status().error is None:
+            self._store.put_report(run.id, report, **summarize(report))
+
+
+def _list_processes(sample: Sample) -> list[tuple[str, int, int | None]]:
+    """Return GPU, pid and start time of each GPU process that is known on this machine."""
+    return [
+        (gpu.device.uuid, process.pid, process.info.started_ms)
+        for gpu in sample.gpus
+        if PROCESSES not in gpu.unavailable
+        for process in gpu.processes
+        if not process.info.foreign
+    ]

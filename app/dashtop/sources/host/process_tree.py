@@ -1,0 +1,65 @@
+"""Start time, owner and parents of processes, from /proc/<pid>."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dashtop.sources.host.processes import UserNames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_PARENTS: Final = 32
+# Positions in /proc/<pid>/stat after the name (proc_pid_stat(5) numbers them from 3).
+_PARENT, _START = 1, 19
+_ZOMBIE: Final = b"Z"  # has ended; its parent has not asked for its exit status yet
+
+
+class _Stat(NamedTuple):
+    parent: int
+    start_ticks: int
+
+
+class HostProcessTree:
+    """Implements the ProcessTree port. `proc` is where /proc is mounted."""
+
+    def __init__(self, *, proc: Path = Path("/proc"), get_user: Callable[[int], str | None] | None = None) -> None:
+        self._proc = proc
+        self._get_user = get_user or UserNames().get
+        self._ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
+
+    def start_ms(self, pid: int) -> int | None:
+        """Return when a process started, epoch milliseconds; None if there is none with this pid."""
+        stat = self._read(pid)
+        if stat is None:
+            return None
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - stat.start_ticks / self._ticks_per_s
+        return round(1000 * (time.time() - age_s))
+
+    def user(self, pid: int) -> str | None:
+        """Return the name of the owner of a process."""
+        try:
+            return self._get_user((self._proc / str(pid)).stat().st_uid)
+        except OSError:
+            return None
+
+    def ancestors(self, pid: int) -> tuple[int, ...]:
+        """Return the pids of the parents of a process, the nearest first."""
+        found: list[int] = []
+        stat = self._read(pid)
+        while stat is not None and stat.parent > 0 and len(found) < MAX_PARENTS:
+            found.append(stat.parent)
+            stat = self._read(stat.parent)
+        return tuple(found)
+
+    def _read(self, pid: int) -> _Stat | None:
+        try:
+            stat = (self._proc / str(pid) / "stat").read_bytes()
+            fields = stat[stat.rindex(b")") + 2 :].split()
+            found = _Stat(int(fields[_PARENT]), int(fields[_START]))
+        except (OSError, ValueError, IndexError):
+            return None
+        return None if fields[0] == _ZOMBIE else found
