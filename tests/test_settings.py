@@ -106,6 +106,19 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
             "--embed-token: must differ from --token",
         ),
         (["--no-auth", "--embed-token", "some-embed-token"], "--embed-token: has no effect with --no-auth"),
+        (["--fleet-url", "prometheus:9090"], "--fleet-url: must be the base address of an engine"),
+        (["--fleet-url", "ftp://u:secret@x"], "--fleet-url: must be the base address of an engine"),
+        (["--fleet-peers", "gpu1,gpu 2/x?"], "must be addresses such as gpu1"),
+        (["--fleet-peers", "gpu1,http://gpu1:8050"], "an address is given twice"),
+        (["--fleet-peers", ",".join(f"gpu{number}" for number in range(51))], "must be at most 50 addresses"),
+        (["--fleet-peers", "@/nowhere/peers"], "the file cannot be read (No such file or directory)"),
+        (["--fleet-peers", "gpu1", "--fleet-url", "http://x"], "cannot be combined with --fleet-url"),
+        (["--fleet-token", "with space"], "--fleet-token: must have 1 to 4096 visible ASCII characters"),
+        (["--fleet-headers", "no colon"], "--fleet-headers: must be headers such as X-Scope-OrgID: lab"),
+        (["--fleet-select", "cluster"], "must be matchers of labels such as"),
+        (["--fleet-select", 'a="b"} or up{c="d"'], "must be matchers of labels such as"),
+        (["--fleet-node-label", "a-b"], "must be the name of a label"),
+        (["--fleet-interval", "0"], "must be a number from 1 to 600"),
         (["--colour"], "unrecognized arguments: --colour"),
         (["fly"], "invalid choice: 'fly'"),
         (["--config", "/nowhere/dashtop.toml"], "There is no settings file /nowhere/dashtop.toml"),
@@ -129,6 +142,28 @@ def test_token_is_read_from_a_file(text: str, tmp_path: Path, monkeypatch: pytes
     assert "horse" not in repr(load())
     with pytest.raises(SettingsError, match="must differ from --embed-token"):
         load(embed_token="correct-horse-battery")
+
+
+def test_secrets_of_a_fleet_are_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("s3cret-token\n")
+    settings = load(
+        fleet_url="https://reader:s3cret@prometheus.example/", fleet_token_file=str(file), fleet_headers="X-Key: s3cret"
+    )
+    assert (settings.fleet_token, settings.fleet_headers) == ("s3cret-token", ("X-Key: s3cret",))
+    assert "s3cret" not in repr(settings)
+    assert load(fleet_token_file=str(file), fleet_token="another").fleet_token == "another"
+    with pytest.raises(SettingsError, match=r"--fleet-token-file .*: cannot be read \(No such file"):
+        load(fleet_token_file=str(tmp_path / "missing"))
+    file.write_text("two words")
+    with pytest.raises(SettingsError, match="the token must have 1 to 4096 visible ASCII characters"):
+        load(fleet_token_file=str(file))
+
+
+def test_peers_are_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "peers"
+    file.write_text("gpu1  # the old one\n\ngpu2:9000, https://gpu3.example/gpu/\n# gpu4\n")
+    assert load(fleet_peers=f"@{file}").fleet_peers == ("gpu1", "gpu2:9000", "https://gpu3.example/gpu/")
 
 
 @pytest.mark.parametrize("content", [b"", b"fifteen-letters", b"two lines\nof a token", b"\xff" * 20, b"a" * 300, None])
@@ -281,6 +316,15 @@ EXAMPLES = {
     "history-url": '"postgresql://db.example/gpu"',
     "keep-days": "90",
     "keep-mb": "500",
+    "fleet-url": '"https://reader:secret@mimir.example/prometheus"',
+    "fleet-peers": '["gpu1", "https://gpu2.example"]',
+    "fleet-token": '"fleet-token"',
+    "fleet-token-file": '"/run/secrets/fleet"',
+    "fleet-headers": '"X-Scope-OrgID: lab"',
+    "fleet-cert": '"/etc/ssl/dashtop.pem"',
+    "fleet-select": """'cluster="lab"'""",
+    "fleet-node-label": '"node"',
+    "fleet-interval": "30",
 }
 
 
@@ -292,6 +336,7 @@ NEEDED = {
     "auth-header": "trusted-proxies = 1\n",
     "demo-scene": "demo = true\n",
     "token-file": "token = 'long-enough-token'\n",
+    "fleet-token-file": "fleet-token = 'fleet-token'\n",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import platform
 import re
 from dataclasses import dataclass
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from dash import Dash
     from flask import Flask
 
+    from dashtop.fleet.poller import FleetPoller
     from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
-    from dashtop.model.ports import Clock, GpuReader, HostReader, MemoryUse
+    from dashtop.model.ports import Clock, FleetSource, GpuReader, HostReader, MemoryUse
     from dashtop.model.sample import StoredGpu
     from dashtop.settings import Settings
 
@@ -171,6 +173,39 @@ def _is_kept(settings: Settings) -> bool:
     return settings.persist and not settings.demo
 
 
+def build_fleet(settings: Settings, clock: Clock) -> FleetPoller | None:
+    """Return the fleet that the settings describe; None if they describe none. Raises SettingsError."""
+    if settings.fleet_url is None and not settings.fleet_peers:
+        return None
+    from dashtop.fleet import peers  # noqa: PLC0415 - most dashtops show one machine
+    from dashtop.fleet.client import Credentials  # noqa: PLC0415
+    from dashtop.fleet.poller import FleetPoller  # noqa: PLC0415
+    from dashtop.fleet.prometheus import DEFAULT_INTERVAL_S, PrometheusSource  # noqa: PLC0415
+
+    certificate = settings.fleet_cert
+    if certificate is not None and not os.access(certificate, os.R_OK):
+        raise SettingsError(f"--fleet-cert {certificate}: must be a file that exists and can be read.")
+    credentials = Credentials(
+        token=settings.fleet_token,
+        headers={name: value.strip() for name, _, value in (each.partition(":") for each in settings.fleet_headers)},
+        certificate=certificate,
+    )
+    source: FleetSource
+    if settings.fleet_url is None:
+        interval_s = settings.fleet_interval or peers.find_interval(len(settings.fleet_peers))
+        source = peers.PeersSource(settings.fleet_peers, credentials=credentials, clock=clock, interval_s=interval_s)
+    else:
+        source = PrometheusSource(
+            settings.fleet_url,
+            credentials=credentials,
+            clock=clock,
+            interval_s=settings.fleet_interval or DEFAULT_INTERVAL_S,
+            select=settings.fleet_select,
+            node_label=settings.fleet_node_label,
+        )
+    return FleetPoller(source, clock)
+
+
 def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clock | None = None) -> Dashtop:
     """Build one dashtop and start its collector. It ends with the process, or when its `close` is called."""
     # Dash takes a second to import, which the other commands need not spend.
@@ -210,7 +245,8 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         clock=clock,
         evaluate_alerts=alerts.update,
     )
-    services = Services(latest=latest, history=history, alerts=alerts, clock=clock, runs=runs)
+    fleet = build_fleet(settings, clock)
+    services = Services(latest=latest, history=history, alerts=alerts, clock=clock, runs=runs, fleet=fleet)
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
     routes.register(server, services, url_prefix=prefix)
@@ -254,6 +290,8 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         collector.close()
         alerts.close()
         runs.close()
+        if fleet is not None:
+            fleet.close()
         history.close()
 
     atexit.register(close)

@@ -32,6 +32,8 @@ from pydantic_settings import (
 
 from dashtop.alerts.channels import Channel  # noqa: TC001 - pydantic evaluates it
 from dashtop.alerts.overrides import RuleOverride, parse_overrides
+from dashtop.fleet.addresses import MAX_PEERS, parse_address
+from dashtop.fleet.queries import parse_matchers
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.errors import SettingsError
 from dashtop.sources.simulated.scenes import SCENES
@@ -46,6 +48,7 @@ MAX_DEMO_GPUS: Final = 64
 CONFIG_FILE: Final = "config.toml"
 MAX_QUOTED_LENGTH: Final = 80
 MAX_TOKEN_FILE_BYTES: Final = 1024
+MAX_FLEET_TOKEN_FILE_BYTES: Final = 8192
 
 # Names that begin like ours but are not settings: dashtop.notebook reads DASHTOP_PROXY_URL, and Kubernetes sets the
 # others in every pod beside a Service called dashtop.
@@ -117,6 +120,39 @@ def _check(pattern: str, requirement: str) -> AfterValidator:
         return value
 
     return AfterValidator(validate)
+
+
+def _read_peers(value: object) -> object:
+    """Return the addresses in a list, or in a file whose name follows @, without comments."""
+    if not isinstance(value, str) or not value.startswith("@"):
+        return _split(value)
+    try:
+        lines = Path(value[1:]).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ValueError(f"the file cannot be read ({reason})") from error
+    return tuple(address for line in lines for address in line.partition("#")[0].replace(",", " ").split())
+
+
+def _check_peers(value: tuple[str, ...]) -> tuple[str, ...]:
+    for address in value:
+        parse_address(address)
+    if len(value) > MAX_PEERS:
+        raise ValueError(f"must be at most {MAX_PEERS} addresses; more machines need Prometheus and --fleet-url")
+    if len({parse_address(address) for address in value}) < len(value):
+        raise ValueError("an address is given twice")
+    return value
+
+
+def _split_headers(value: object) -> object:
+    return tuple(each.strip() for each in value.split(";") if each.strip()) if isinstance(value, str) else value
+
+
+def _check_headers(value: tuple[str, ...]) -> tuple[str, ...]:
+    for each in value:
+        if re.fullmatch(r"[A-Za-z0-9-]{1,100}:[ \t]*[\x20-\x7e]{1,4096}", each) is None:
+            raise ValueError("must be headers such as X-Scope-OrgID: lab, separated by semicolons")
+    return value
 
 
 _HOST: Final = r"[\w.*-]+|\[[0-9A-Fa-f:.]+\]"
@@ -346,6 +382,102 @@ class Settings(BaseSettings):
         Option(flag="--keep-mb", metavar="MB"),
     ] = 4000
 
+    fleet_url: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_FLEET_URL"),
+            description="show several machines from Prometheus, Thanos, Mimir or VictoriaMetrics at this address, which"
+            " may have a path and USER:PASSWORD@",
+        ),
+        Option(flag="--fleet-url", metavar="URL", is_secret=True),
+        _check(
+            r"https?://([^\s/@]+@)?[\w.:\[\]-]+(/[\w.~%/-]*)?",
+            "must be the base address of an engine such as http://prometheus:9090 or https://mimir.example/prometheus",
+        ),
+    ] = None
+    fleet_peers: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_read_peers),
+        AfterValidator(_check_peers),
+        Field(
+            validation_alias=AliasChoices("DASHTOP_FLEET_PEERS"),
+            description=f"show the machines of other dashtops, at most {MAX_PEERS}: gpu1,gpu2:8050,https://gpu3.example,"
+            " or @FILE with one a line",
+        ),
+        Option(flag="--fleet-peers", metavar="ADDRESSES"),
+    ] = ()
+    fleet_token: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_FLEET_TOKEN"),
+            description="access token of the engine or of the other dashtops",
+        ),
+        Option(flag="--fleet-token", metavar="TOKEN", is_secret=True),
+        _check(r"[\x21-\x7e]{1,4096}", "must have 1 to 4096 visible ASCII characters"),
+    ] = None
+    fleet_token_file: Annotated[
+        Path | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_FLEET_TOKEN_FILE"),
+            description="file with that token; --fleet-token comes first",
+        ),
+        Option(flag="--fleet-token-file", metavar="FILE"),
+    ] = None
+    fleet_headers: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_split_headers),
+        AfterValidator(_check_headers),
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_FLEET_HEADERS"),
+            description="headers of requests to the engine, separated by semicolons: X-Scope-OrgID: lab",
+        ),
+        Option(flag="--fleet-headers", metavar="HEADERS", is_secret=True),
+    ] = ()
+    fleet_cert: Annotated[
+        Path | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_FLEET_CERT"),
+            description="PEM file with the client certificate and key for the engine",
+        ),
+        Option(flag="--fleet-cert", metavar="FILE"),
+    ] = None
+    fleet_select: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(lambda value: parse_matchers(value) if isinstance(value, str) else value),
+        Field(
+            validation_alias=AliasChoices("DASHTOP_FLEET_SELECT"),
+            description='labels that restrict the fleet, as in PromQL: cluster="lab",job=~"dashtop|dcgm"',
+        ),
+        Option(flag="--fleet-select", metavar="MATCHERS"),
+    ] = ()
+    fleet_node_label: Annotated[
+        str | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_FLEET_NODE_LABEL"),
+            description="label that names the machine; without it node, nodename, Hostname, or the host of instance",
+        ),
+        Option(flag="--fleet-node-label", metavar="LABEL"),
+        _check(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of a label, such as node"),
+    ] = None
+    fleet_interval: Annotated[
+        float | None,
+        Field(
+            ge=1,
+            le=600,
+            allow_inf_nan=False,
+            validation_alias=AliasChoices("DASHTOP_FLEET_INTERVAL"),
+            description="seconds between two readings of the fleet while somebody looks, 1 to 600; without it 15, and"
+            " with --fleet-peers 3, or 5 above 10 machines",
+        ),
+        Option(flag="--fleet-interval", metavar="SECONDS"),
+    ] = None
+
     alerts: Annotated[
         dict[str, RuleOverride],
         NoDecode,
@@ -356,6 +488,13 @@ class Settings(BaseSettings):
         tuple[Channel, ...],
         Field(description="channels for notices of alerts; in the settings file only"),
     ] = ()
+
+    @field_validator("fleet_peers")
+    @classmethod
+    def _require_one_source(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and info.data.get("fleet_url"):
+            raise ValueError("cannot be combined with --fleet-url")
+        return value
 
     @field_validator("notify")
     @classmethod
@@ -463,15 +602,28 @@ def load(**given: object) -> Settings:
         settings = settings.model_copy(update={"token": _read_token(settings.token_file)})
         if settings.token == settings.embed_token:
             raise SettingsError(f"--token-file {settings.token_file}: must differ from --embed-token.")
+    if settings.fleet_token is None and settings.fleet_token_file is not None:
+        settings = settings.model_copy(update={"fleet_token": _read_fleet_token(settings.fleet_token_file)})
     return settings
 
 
-def _read_token(path: Path) -> str:
+def _read_secret(path: Path, flag: str, max_bytes: int) -> str:
     try:
         with path.open("rb") as file:
-            token = file.read(MAX_TOKEN_FILE_BYTES).decode("ascii", "replace").strip()
+            return file.read(max_bytes).decode("ascii", "replace").strip()
     except OSError as error:
-        raise SettingsError(f"--token-file {path}: cannot be read ({error.strerror or error}).") from error
+        raise SettingsError(f"{flag} {path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _read_fleet_token(path: Path) -> str:
+    token = _read_secret(path, "--fleet-token-file", MAX_FLEET_TOKEN_FILE_BYTES)
+    if re.fullmatch(r"[\x21-\x7e]{1,4096}", token) is None:
+        raise SettingsError(f"--fleet-token-file {path}: the token must have 1 to 4096 visible ASCII characters.")
+    return token
+
+
+def _read_token(path: Path) -> str:
+    token = _read_secret(path, "--token-file", MAX_TOKEN_FILE_BYTES)
     if re.fullmatch(_CREDENTIAL, token, re.ASCII) is None:
         raise SettingsError(f"--token-file {path}: the token {_CREDENTIAL_REQUIREMENT}.")
     return token

@@ -95,13 +95,13 @@ class FleetNode:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Failure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One row of the failures. `is_busy`: the engine works, and has too much to do. `is_ours`: a fault of dashtop."""
+
     text: str
-    """What is wrong, in a few words."""
     is_busy: bool = False
-    """The engine works, and has too much to do."""
     is_ours: bool = False
-    """dashtop has asked for something impossible: it is logged."""
 
 
 class FleetFailure(Enum):
@@ -131,7 +131,7 @@ class FleetFailure(Enum):
         """Return the member for a row, with its columns as attributes."""
         member = object.__new__(cls)
         member._value_ = failure.text
-        member.text, member.is_busy, member.is_ours = failure
+        member.text, member.is_busy, member.is_ours = failure.text, failure.is_busy, failure.is_ours
         return member
 
 

@@ -1,0 +1,288 @@
+"""The HTTP client of an engine with Prometheus' query API: Prometheus, Thanos, Mimir, VictoriaMetrics."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
+
+import orjson
+import urllib3
+
+from dashtop.model.errors import DashtopError
+from dashtop.model.fleet import FleetError, FleetFailure
+from dashtop.model.text import sanitize_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+CONNECT_TIMEOUT_S: Final = 2.0
+LIVE_TIMEOUT_S: Final = 10.0
+HISTORY_TIMEOUT_S: Final = 30.0
+MAX_ANSWER_BYTES: Final = 64 * 2**20
+MAX_CONNECTIONS: Final = 4
+CHUNK_BYTES: Final = 2**18
+MAX_QUOTED_LENGTH: Final = 200
+MAX_RETRY_AFTER_S: Final = 600.0
+
+log = logging.getLogger(__name__)
+
+
+class RequestFailedError(DashtopError):
+    """A request gave no answer; `error` says why."""
+
+    def __init__(self, error: FleetError) -> None:
+        super().__init__(error.sentence)
+        self.error = error
+
+
+def fail(failure: FleetFailure, sentence: str, retry_after_s: float | None = None) -> RequestFailedError:
+    """Return the exception for a failure."""
+    return RequestFailedError(FleetError(failure, sentence, retry_after_s))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """How requests identify themselves. Nothing of it is logged or shown. `certificate`: client certificate and key."""
+
+    token: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    certificate: Path | None = None
+
+
+class HttpClient:
+    """Requests to servers, with limits of time and size, without redirects. Thread-safe."""
+
+    def __init__(self, credentials: Credentials, *, max_connections: int, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self._headers = {"Accept-Encoding": "gzip", "User-Agent": "dashtop", **credentials.headers}
+        if credentials.token is not None:
+            self._headers["Authorization"] = f"Bearer {credentials.token}"
+        certificate = str(credentials.certificate) if credentials.certificate is not None else None
+        tls = {"cert_file": certificate} if certificate is not None else {}
+        self._max_bytes = max_bytes
+        self._pool = urllib3.PoolManager(num_pools=64, maxsize=max_connections, retries=False, **tls)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.clear()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float,
+        form: Mapping[str, str] | None = None,
+        basic: str | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body. Raises RequestFailedError if there is none, or it is too large."""
+        headers = dict(self._headers)
+        if basic is not None and "Authorization" not in headers:
+            headers.update(urllib3.util.make_headers(basic_auth=basic))
+        body = None
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = urlencode(form)
+        end_s = time.monotonic() + timeout_s
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
+            )
+            try:
+                return response.status, response.headers, self._read(response, url, end_s)
+            except BaseException:
+                response.close()
+                raise
+            finally:
+                response.release_conn()
+        except urllib3.exceptions.TimeoutError as error:
+            if isinstance(error, urllib3.exceptions.NewConnectionError):
+                raise fail(FleetFailure.UNREACHABLE, f"{url} cannot be reached ({_describe(error)}).") from None
+            raise fail(FleetFailure.TIMEOUT, f"{url} did not answer within {timeout_s:g} s.") from None
+        except urllib3.exceptions.SSLError as error:
+            raise fail(
+                FleetFailure.UNREACHABLE, f"{url}: the certificate is not accepted ({_describe(error)})."
+            ) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise fail(FleetFailure.UNREACHABLE, f"{url} cannot be reached ({_describe(error)}).") from None
+
+    def _read(self, response: Any, url: str, end_s: float) -> bytes:
+        pieces, size = [], 0
+        for piece in response.stream(CHUNK_BYTES, decode_content=True):
+            size += len(piece)
+            if size > self._max_bytes:
+                limit = self._max_bytes >> 20
+                raise fail(FleetFailure.TOO_LARGE, f"The answer of {url} is larger than {limit} MB.")
+            if time.monotonic() > end_s:
+                raise fail(FleetFailure.TIMEOUT, f"{url} did not send its answer in time.")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def _describe(error: Exception) -> str:
+    """Return the cause of a failed connection in a few words, without the objects that urllib3 names."""
+    cause: Any = getattr(error, "reason", None) or error
+    text = re.sub(r"^.*?: (?=Failed|\[|Name)|<[^>]*>:? ?", "", str(cause))
+    return sanitize_text(text or type(cause).__name__, MAX_QUOTED_LENGTH)
+
+
+class Vector(NamedTuple):
+    """The answer to an instant query. `rows`: labels and value, only finite values. `time_s`: by the engine's clock."""
+
+    rows: list[tuple[dict[str, str], float]]
+    time_s: float | None
+    warnings: tuple[str, ...]
+
+
+class Matrix(NamedTuple):
+    """The answer to a range query. `rows`: labels, and pairs of time and value as text."""
+
+    rows: list[tuple[dict[str, str], list[tuple[float, str]]]]
+    warnings: tuple[str, ...]
+
+
+class _Refusal(NamedTuple):
+    """What an answer other than a result means. The status decides: engines differ in errorType.
+
+    `statuses`: empty for any. `pattern`: what its message has, None for any answer, also one that is not JSON.
+    """
+
+    statuses: frozenset[int]
+    failure: FleetFailure
+    sentence: str
+    pattern: re.Pattern[str] | None = None
+
+    def matches(self, status: int, message: str) -> bool:
+        is_meant = not self.statuses or status in self.statuses
+        return is_meant and (self.pattern is None or self.pattern.search(message) is not None)
+
+
+_ANY: Final = re.compile(".")
+_REFUSALS: Final = (
+    _Refusal(
+        frozenset({401, 403}),
+        FleetFailure.TOKEN_REQUIRED,
+        "{url} requires a token, or refuses this one (status {status}). Set it with --fleet-token.",
+    ),
+    _Refusal(frozenset({429}), FleetFailure.RATE_LIMITED, "{url} accepts no more queries at present."),
+    _Refusal(
+        frozenset({422}),
+        FleetFailure.TOO_MANY_SAMPLES,
+        "The query exceeds a limit of the engine: {message}.",
+        # Prometheus: "query processing would load too many samples into memory", Thanos: "exceeded samples limit",
+        # Mimir: "err-mimir-max-…", VictoriaMetrics: "cannot select more than -search.maxSamplesPerQuery=… samples".
+        re.compile(r"too many (samples|series|points)|limit|cannot select more than|max-", re.IGNORECASE),
+    ),
+    _Refusal(frozenset({400, 422}), FleetFailure.BAD_QUERY, "The engine refused a query: {message}.", _ANY),
+    _Refusal(
+        frozenset({502, 504}),
+        FleetFailure.UNREACHABLE,
+        "The proxy at {url} cannot reach the engine (status {status}).",
+    ),
+    _Refusal(frozenset({503}), FleetFailure.OVERLOADED, "{url} is starting, or has too much to do: {message}."),
+    _Refusal(frozenset({500}), FleetFailure.ENGINE_ERROR, "{url} has failed (status {status}): {message}."),
+    _Refusal(frozenset({200}), FleetFailure.ENGINE_ERROR, "{url} has failed: {message}.", _ANY),
+    _Refusal(
+        frozenset(),
+        FleetFailure.WRONG_ADDRESS,
+        "{url} is not a Prometheus API (status {status}). Set the address, with its path, with --fleet-url.",
+    ),
+)
+
+
+class EngineClient:
+    """The query API below one base URL. Methods raise RequestFailedError."""
+
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        parts = urlsplit(url)
+        self._basic = (
+            f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username is not None else None
+        )
+        host = parts.netloc.rpartition("@")[2]
+        self.url = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        """The base URL without a password."""
+        self._http = HttpClient(credentials, max_connections=MAX_CONNECTIONS)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._http.close()
+
+    def query(self, expression: str, *, timeout_s: float = LIVE_TIMEOUT_S) -> Vector:
+        """Return the present values. The engine's clock decides what is present, so no time is sent."""
+        data, warnings = self._ask("query", {"query": expression}, timeout_s)
+        try:
+            if data["resultType"] in {"scalar", "string"}:
+                time_s, text = data["result"]
+                return Vector([({}, float(text))], float(time_s), warnings)
+            rows, newest = [], None
+            for series in data["result"]:
+                time_s, text = series["value"]
+                newest = time_s if newest is None or time_s > newest else newest
+                value = float(text)
+                if math.isfinite(value):
+                    rows.append((series["metric"], value))
+            return Vector(rows, float(newest) if newest is not None else None, warnings)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def query_range(self, expression: str, start_s: float, end_s: float, step_s: int) -> Matrix:
+        """Return the values at each step from start to end, both by the engine's clock."""
+        form = {"query": expression, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": str(step_s)}
+        data, warnings = self._ask("query_range", form, HISTORY_TIMEOUT_S)
+        try:
+            return Matrix([(series["metric"], series["values"]) for series in data["result"]], warnings)
+        except (KeyError, TypeError) as error:
+            raise self._unreadable(error) from None
+
+    def _ask(self, name: str, form: dict[str, str], timeout_s: float) -> tuple[Any, tuple[str, ...]]:
+        """Return the data and warnings of an answer."""
+        form["timeout"] = f"{max(1, math.ceil(timeout_s))}s"
+        url = f"{self.url}/api/v1/{name}"
+        status, headers, data = self._http.request("POST", url, timeout_s=timeout_s, form=form, basic=self._basic)
+        body = parse_json(data)
+        if status != HTTPStatus.OK or not isinstance(body, dict) or body.get("status") != "success":
+            raise self._find_failure(status, headers, body, form["query"])
+        warnings = body.get("warnings")
+        texts = warnings if isinstance(warnings, list) else []
+        return body.get("data"), tuple(sanitize_text(str(each), MAX_QUOTED_LENGTH) for each in texts)
+
+    def _find_failure(
+        self, status: int, headers: Mapping[str, str], body: object, expression: str
+    ) -> RequestFailedError:
+        """Return the failure that an answer means."""
+        message = sanitize_text(str(body.get("error", "")), MAX_QUOTED_LENGTH) if isinstance(body, dict) else ""
+        row = next(row for row in _REFUSALS if row.matches(status, message))
+        if row.failure.is_ours:
+            log.error("The engine refused a query of dashtop: %s; query: %s", message, expression)
+        sentence = row.sentence.format(url=self.url, status=status, message=message or "no reason given")
+        return fail(row.failure, sentence, _parse_retry_after(headers.get("Retry-After")))
+
+    def _unreadable(self, error: Exception) -> RequestFailedError:
+        return fail(FleetFailure.BAD_ANSWER, f"The answer of {self.url} cannot be read ({type(error).__name__}).")
+
+
+def parse_json(data: bytes) -> object:
+    """Return a JSON document; None if it is none."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _parse_retry_after(text: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; None for a date, which needs clocks that agree."""
+    if text is None or not text.strip().isdecimal():
+        return None
+    return min(float(text), MAX_RETRY_AFTER_S)
