@@ -211,15 +211,10 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     # Dash takes a second to import, which the other commands need not spend.
     from flask import Flask, has_request_context, request  # noqa: PLC0415
 
-    from dashtop.ui.dash_internals import CALLBACK_PATH, get_callback_map  # noqa: PLC0415
-    from dashtop.ui.embed import EMBED_PATHS  # noqa: PLC0415
     from dashtop.ui.page import create_dash  # noqa: PLC0415
     from dashtop.web.api import routes  # noqa: PLC0415
     from dashtop.web.prometheus import exporter  # noqa: PLC0415
-    from dashtop.web.security import guard  # noqa: PLC0415
-    from dashtop.web.security.hosts import AllowedHosts  # noqa: PLC0415
-    from dashtop.web.security.proxy import find_viewer, wrap_proxy  # noqa: PLC0415
-    from dashtop.web.security.token import TokenAuth, accept_token_in_path  # noqa: PLC0415
+    from dashtop.web.security.proxy import find_viewer  # noqa: PLC0415
 
     clock = clock or SystemClock()
     readers = readers or build_readers(settings, clock)
@@ -261,29 +256,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         find_viewer=lambda: find_viewer(request, viewer_header) if has_request_context() else None,
     )
     token = _access_token(settings)
-    build_auth = partial(TokenAuth, path=prefix, is_embedded=bool({*settings.frame_ancestors} - {"'self'", "'none'"}))
-    policy = guard.SecurityPolicy(
-        hosts=AllowedHosts(bound_to=settings.host, allowed=settings.allowed_hosts),
-        token=build_auth(token) if token is not None else None,
-        embed_token=build_auth(settings.embed_token) if settings.embed_token is not None else None,
-        embed_paths=EMBED_PATHS,
-        has_proxy=settings.trusted_proxies > 0,
-        viewer_header=viewer_header,
-        rate_limit=settings.rate_limit,
-        url_prefix=prefix,
-        frame_ancestors=_find_frame_ancestors(settings),
-        script_hashes=dash.csp_hashes(),
-        callback_path=prefix + CALLBACK_PATH,
-        callbacks=get_callback_map(dash),
-    )
-    guard.register(server, policy)
-    tokens = [each for each in (policy.token, policy.embed_token) if each is not None]
-    server.wsgi_app = accept_token_in_path(  # type: ignore[method-assign, assignment]
-        server.wsgi_app, tokens, url_prefix=prefix
-    )
-    server.wsgi_app = wrap_proxy(  # type: ignore[method-assign, assignment]
-        server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
-    )
+    _protect(server, dash, settings, token)
 
     def close() -> None:
         atexit.unregister(close)
@@ -313,6 +286,41 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         services=services,
         close=close,
         path=prefix if token in {None, settings.token} else f"{prefix}?token={token}",
+    )
+
+
+def _protect(server: Flask, dash: Dash, settings: Settings, token: str | None) -> None:
+    """Check every request to the server: host, token, rate, origin. Wrap it for the proxies in front."""
+    from dashtop.ui.dash_internals import CALLBACK_PATH, get_callback_map  # noqa: PLC0415
+    from dashtop.ui.embed import EMBED_PATHS  # noqa: PLC0415
+    from dashtop.web.security import guard  # noqa: PLC0415
+    from dashtop.web.security.hosts import AllowedHosts  # noqa: PLC0415
+    from dashtop.web.security.proxy import wrap_proxy  # noqa: PLC0415
+    from dashtop.web.security.token import TokenAuth, accept_token_in_path  # noqa: PLC0415
+
+    prefix = settings.url_prefix
+    build_auth = partial(TokenAuth, path=prefix, is_embedded=bool({*settings.frame_ancestors} - {"'self'", "'none'"}))
+    policy = guard.SecurityPolicy(
+        hosts=AllowedHosts(bound_to=settings.host, allowed=settings.allowed_hosts),
+        token=build_auth(token) if token is not None else None,
+        embed_token=build_auth(settings.embed_token) if settings.embed_token is not None else None,
+        embed_paths=EMBED_PATHS,
+        has_proxy=settings.trusted_proxies > 0,
+        viewer_header=settings.auth_header,
+        rate_limit=settings.rate_limit,
+        url_prefix=prefix,
+        frame_ancestors=_find_frame_ancestors(settings),
+        script_hashes=dash.csp_hashes(),
+        callback_path=prefix + CALLBACK_PATH,
+        callbacks=get_callback_map(dash),
+    )
+    guard.register(server, policy)
+    tokens = [each for each in (policy.token, policy.embed_token) if each is not None]
+    server.wsgi_app = accept_token_in_path(  # type: ignore[method-assign, assignment]
+        server.wsgi_app, tokens, url_prefix=prefix
+    )
+    server.wsgi_app = wrap_proxy(  # type: ignore[method-assign, assignment]
+        server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
     )
 
 
