@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tests.fork_server import can_fork, fork_dashtop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -99,20 +101,28 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     ready: bool = True,
+    is_forked: bool = True,
 ) -> Iterator[Running]:
     """Run `dashtop` with the arguments; yield once it has printed its address (and, if `ready`, taken a sample).
+
+    `is_forked`: it may be started from a process that has imported it, which takes less time.
 
     The data folder is a temporary one unless `env` sets it: two dashtops with one folder show the same samples.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        process = subprocess.Popen(
-            [command, "--port", str(port), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=cwd,
-            env={**environment(), "DASHTOP_DATA_DIR": folder, **(env or {})},
-        )
+        given, whole = [f"--port={port}", *arguments], {**environment(), "DASHTOP_DATA_DIR": folder, **(env or {})}
+        process: subprocess.Popen[str]
+        if is_forked and command == DASHTOP and cwd is None and can_fork(env or {}):
+            process = fork_dashtop(given, whole)
+        else:
+            process = subprocess.Popen(
+                [command, *given],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=cwd,
+                env=whole,
+            )
         with _listening(process, ready=ready) as server:
             yield server
 

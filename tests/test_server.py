@@ -50,7 +50,7 @@ def df() -> dict[str, tuple[int, int, int]]:
 
 def test_this_machines_truth_within_five_seconds() -> None:
     started = time.monotonic()
-    with running("--no-gpu") as dashtop:
+    with running("--no-gpu", is_forked=False) as dashtop:
         body = eventually(lambda: _with_rates(dashtop), timeout_s=5)
         assert time.monotonic() - started < 5
         memory, host = meminfo(), body["system_metrics"]
