@@ -82,6 +82,9 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not load().gpu
 
 
+ACTIONS = ["--allow-actions", "own", "--action-token", "some-action-token"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -119,6 +122,15 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--fleet-select", 'a="b"} or up{c="d"'], "must be matchers of labels such as"),
         (["--fleet-node-label", "a-b"], "must be the name of a label"),
         (["--fleet-interval", "0"], "must be a number from 1 to 600"),
+        (["--allow-actions", "some"], "--allow-actions 'some': must be 'off', 'own' or 'all'"),
+        (["--allow-actions", "own"], "--allow-actions own: needs --action-token"),
+        (["--action-token", "some-action-token"], "--action-token: has no effect without --allow-actions"),
+        ([*ACTIONS, "--action-token", "fifteen-letters"], "--action-token: must have 16 to 200 characters"),
+        ([*ACTIONS, "--token", "some-action-token"], "--action-token: must differ from --token and --embed-token"),
+        ([*ACTIONS, "--embed-token", "some-action-token"], "--action-token: must differ from --token"),
+        ([*ACTIONS, "--no-auth"], "--allow-actions own: cannot be used with --no-auth"),
+        ([*ACTIONS, "--demo"], "--allow-actions own: cannot be used with --demo"),
+        ([*ACTIONS, "--no-persist"], "--allow-actions own: cannot be used with --no-persist"),
         (["--colour"], "unrecognized arguments: --colour"),
         (["fly"], "invalid choice: 'fly'"),
         (["--config", "/nowhere/dashtop.toml"], "There is no settings file /nowhere/dashtop.toml"),
@@ -164,6 +176,20 @@ def test_peers_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "peers"
     file.write_text("gpu1  # the old one\n\ngpu2:9000, https://gpu3.example/gpu/\n# gpu4\n")
     assert load(fleet_peers=f"@{file}").fleet_peers == ("gpu1", "gpu2:9000", "https://gpu3.example/gpu/")
+
+
+def test_action_token_is_read_from_a_file_and_stays_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text("some-action-token\n")
+    settings = load(allow_actions="own", action_token_file=str(file))
+    assert settings.action_token == "some-action-token"
+    assert "some-action" not in repr(settings)
+    monkeypatch.setenv("DASHTOP_ACTION_TOKEN", "other-action-token")
+    assert load(allow_actions="own", action_token_file=str(file)).action_token == "other-action-token"
+    monkeypatch.delenv("DASHTOP_ACTION_TOKEN")
+    file.write_text("short")
+    with pytest.raises(SettingsError, match=f"--action-token-file {file}: the token must have 16 to 200"):
+        load(allow_actions="own", action_token_file=str(file))
 
 
 @pytest.mark.parametrize("content", [b"", b"fifteen-letters", b"two lines\nof a token", b"\xff" * 20, b"a" * 300, None])
@@ -304,6 +330,9 @@ EXAMPLES = {
     "url-prefix": '"/gpu/"',
     "token": '"long-enough-token"',
     "token-file": '"/run/secrets/dashtop"',
+    "allow-actions": '"own"',
+    "action-token": '"long-action-token"',
+    "action-token-file": '"/run/secrets/dashtop-actions"',
     "no-auth": "true",
     "embed-token": '"another-long-token"',
     "frame-ancestors": '["https://portal.example"]',
@@ -333,6 +362,9 @@ def test_every_option_but_config_has_an_example() -> None:
 
 
 NEEDED = {
+    "action-token": "allow-actions = 'own'\n",
+    "action-token-file": "allow-actions = 'own'\naction-token = 'long-action-token'\n",
+    "allow-actions": "action-token = 'long-action-token'\n",
     "auth-header": "trusted-proxies = 1\n",
     "demo-scene": "demo = true\n",
     "token-file": "token = 'long-enough-token'\n",

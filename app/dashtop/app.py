@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
 
+from dashtop.actions.audit import AuditLog
+from dashtop.actions.service import ActionService
 from dashtop.alerts.service import AlertService
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
 from dashtop.demo import SceneSampler, build_past
+from dashtop.model.action import ActionScope
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services, SystemClock
 from dashtop.model.run import NoRuns
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from dashtop.fleet.poller import FleetPoller
     from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
-    from dashtop.model.ports import Clock, FleetSource, GpuReader, HostReader, MemoryUse
+    from dashtop.model.ports import Clock, FleetSource, GpuReader, HostReader, Latest, MemoryUse
     from dashtop.model.sample import StoredGpu
     from dashtop.settings import Settings
 
@@ -217,11 +220,13 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from dashtop.web.security.proxy import find_viewer  # noqa: PLC0415
 
     clock = clock or SystemClock()
+    latest = LatestSample(clock=clock, interval_s=settings.interval)
+    folder = data_folder(settings)
+    actions = _build_actions(settings, folder, latest, clock)
     readers = readers or build_readers(settings, clock)
     history = build_history(settings, clock, read_timeout_s=HISTORY_TIMEOUT_S)
-    latest = LatestSample(clock=clock, interval_s=settings.interval)
     alerts = AlertService(
-        data_folder(settings),
+        folder,
         clock=clock,
         is_writer=lambda: history.is_writer,
         channels=settings.notify,
@@ -241,12 +246,16 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         evaluate_alerts=alerts.update,
     )
     fleet = build_fleet(settings, clock)
-    services = Services(latest=latest, history=history, alerts=alerts, clock=clock, runs=runs, fleet=fleet)
+    services = Services(
+        latest=latest, history=history, alerts=alerts, clock=clock, runs=runs, fleet=fleet, actions=actions
+    )
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
-    routes.register(server, services, url_prefix=prefix)
-    exporter.register(server, services, url_prefix=prefix)
     viewer_header = settings.auth_header
+    routes.register(
+        server, services, url_prefix=prefix, viewer_header=viewer_header, action_token=settings.action_token
+    )
+    exporter.register(server, services, url_prefix=prefix)
     dash = create_dash(
         services,
         server=server,
@@ -322,6 +331,26 @@ def _protect(server: Flask, dash: Dash, settings: Settings, token: str | None) -
     server.wsgi_app = wrap_proxy(  # type: ignore[method-assign, assignment]
         server.wsgi_app, url_prefix=prefix, trusted_proxies=settings.trusted_proxies
     )
+
+
+def _build_actions(settings: Settings, folder: Path | None, latest: Latest, clock: Clock) -> ActionService:
+    """Return the actions on processes, which are off by default. Raise SettingsError if they cannot be used."""
+    scope = settings.allow_actions
+    if scope is ActionScope.ALL and os.geteuid() != 0:
+        raise SettingsError(
+            "--allow-actions all: needs root; --allow-actions own allows the processes of dashtop's user."
+        )
+    audit = AuditLog(folder) if folder is not None and scope is not ActionScope.OFF else None
+    if audit is not None:
+        try:
+            audit.check()
+        except OSError as error:
+            log.warning(
+                "Process actions are refused until the audit log %s can be written (%s).",
+                audit.path,
+                error.strerror or error,
+            )
+    return ActionService(scope, audit=audit, latest=latest, clock=clock)
 
 
 def _build_sampler(

@@ -35,6 +35,7 @@ from dashtop.alerts.overrides import RuleOverride, parse_overrides
 from dashtop.fleet.addresses import MAX_PEERS, parse_address
 from dashtop.fleet.queries import parse_matchers
 from dashtop.history.postgresql_url import validate_database_url
+from dashtop.model.action import ActionScope
 from dashtop.model.errors import SettingsError
 from dashtop.sources.simulated.scenes import SCENES
 
@@ -278,6 +279,34 @@ class Settings(BaseSettings):
         ),
         Option(flag="--embed-token", metavar="TOKEN", is_secret=True),
         _TOKEN,
+    ] = None
+    allow_actions: Annotated[
+        ActionScope,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_ALLOW_ACTIONS"),
+            description="whose processes on GPUs the page may end and pause: own (of dashtop's user) or all (as root);"
+            " needs --action-token",
+        ),
+        Option(flag="--allow-actions", metavar="own/all"),
+    ] = ActionScope.OFF
+    action_token: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_ACTION_TOKEN"),
+            description="token that actions on processes need, beside the access token; other users can see it in the"
+            " list of processes, unlike one in the environment or a file",
+        ),
+        Option(flag="--action-token", metavar="TOKEN", is_secret=True),
+        _TOKEN,
+    ] = None
+    action_token_file: Annotated[
+        Path | None,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_ACTION_TOKEN_FILE"),
+            description="file with the action token; --action-token comes first",
+        ),
+        Option(flag="--action-token-file", metavar="FILE"),
     ] = None
     frame_ancestors: Annotated[
         tuple[Annotated[str, BeforeValidator(lambda value: str(value).rstrip("/")), _FRAME_ANCESTOR], ...],
@@ -599,11 +628,15 @@ def load(**given: object) -> Settings:
         raise SettingsError(_format_error(error.errors()[0])) from error
     _warn_of_unknown_variables()
     if settings.token is None and settings.token_file is not None:
-        settings = settings.model_copy(update={"token": _read_token(settings.token_file)})
+        settings = settings.model_copy(update={"token": _read_token("--token-file", settings.token_file)})
         if settings.token == settings.embed_token:
             raise SettingsError(f"--token-file {settings.token_file}: must differ from --embed-token.")
     if settings.fleet_token is None and settings.fleet_token_file is not None:
         settings = settings.model_copy(update={"fleet_token": _read_fleet_token(settings.fleet_token_file)})
+    if settings.action_token is None and settings.action_token_file is not None:
+        token = _read_token("--action-token-file", settings.action_token_file)
+        settings = settings.model_copy(update={"action_token": token})
+    _check_actions(settings)
     return settings
 
 
@@ -622,11 +655,30 @@ def _read_fleet_token(path: Path) -> str:
     return token
 
 
-def _read_token(path: Path) -> str:
-    token = _read_secret(path, "--token-file", MAX_TOKEN_FILE_BYTES)
+def _read_token(flag: str, path: Path) -> str:
+    token = _read_secret(path, flag, MAX_TOKEN_FILE_BYTES)
     if re.fullmatch(_CREDENTIAL, token, re.ASCII) is None:
-        raise SettingsError(f"--token-file {path}: the token {_CREDENTIAL_REQUIREMENT}.")
+        raise SettingsError(f"{flag} {path}: the token {_CREDENTIAL_REQUIREMENT}.")
     return token
+
+
+def _check_actions(settings: Settings) -> None:
+    """Raise SettingsError unless actions on processes are off, or safe with the other settings."""
+    if settings.allow_actions is ActionScope.OFF:
+        if settings.action_token is not None:
+            raise SettingsError("--action-token: has no effect without --allow-actions.")
+        return
+    option = f"--allow-actions {settings.allow_actions.value}"
+    if settings.action_token is None:
+        raise SettingsError(f"{option}: needs --action-token, --action-token-file or DASHTOP_ACTION_TOKEN.")
+    if settings.action_token in {settings.token, settings.embed_token}:
+        raise SettingsError("--action-token: must differ from --token and --embed-token.")
+    if not settings.auth:
+        raise SettingsError(f"{option}: cannot be used with --no-auth.")
+    if settings.demo:
+        raise SettingsError(f"{option}: cannot be used with --demo, whose processes do not exist.")
+    if not settings.persist:
+        raise SettingsError(f"{option}: cannot be used with --no-persist: the audit log needs the data folder.")
 
 
 class _Environment(EnvSettingsSource):
@@ -708,6 +760,8 @@ def _format_requirement(error: ErrorDetails, option: Option) -> str:
     bounds = {name: getattr(item, name) for item in field.metadata for name in ("ge", "le") if hasattr(item, name)}
     if bounds:
         return f"must be a {'whole ' if field.annotation is int else ''}number from {bounds['ge']} to {bounds['le']}"
+    if error["type"] == "enum":
+        return f"must be {error['ctx']['expected']}"
     return {"bool_parsing": "must be true or false", "bool_type": "must be true or false"}.get(
         error["type"], f"is not valid: {error['msg']}"
     )

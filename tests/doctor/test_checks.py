@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ import pynvml
 import pytest
 
 from dashtop.doctor import checks
+from dashtop.doctor.actions import check_actions
 from dashtop.doctor.checks import CONTAINER, DRIVER, run_checks
 from dashtop.doctor.report import Finding, Report, State
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.settings import Settings
+from dashtop.settings import Settings, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -311,3 +313,18 @@ def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, m
 
 def test_disabled_gpu_monitoring_is_no_problem(machine: Machine) -> None:
     assert problems(run_checks(Settings(port=0, gpu=False), root=machine.root, environ={})) == []
+
+
+def test_process_actions_are_reported_if_they_are_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(check_actions(load())) == []
+    given: dict[str, object] = {"action_token": "some-action-token", "data_dir": str(tmp_path)}
+    own = load(allow_actions="own", **given)
+    (finding,) = check_actions(own)
+    assert (finding.state, str(tmp_path / "actions.log") in finding.text) == (State.OK, True)
+    assert list(tmp_path.iterdir()) == [], "the doctor writes nothing"
+    monkeypatch.delattr(os, "pidfd_open")
+    (finding,) = check_actions(own)
+    assert (finding.state, "pidfd" in finding.text) == (State.FAIL, True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (finding,) = check_actions(load(allow_actions="all", **given))
+    assert (finding.state, finding.text) == (State.FAIL, "--allow-actions all needs root")

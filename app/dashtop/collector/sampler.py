@@ -109,6 +109,7 @@ class Sampler:
                 host_memory_bytes=host.host_memory_bytes,
                 tree_cpu_percent=host.tree_cpu_percent,
                 usable_cpus=host.usable_cpus,
+                start_ticks=host.start_ticks,
                 info=host.info,
             )
 

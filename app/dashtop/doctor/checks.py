@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.app import build_sampler
 from dashtop.doctor import fixes
+from dashtop.doctor.actions import check_actions
 from dashtop.doctor.channels import check_channels
 from dashtop.doctor.environment import check_storage_and_port, read_environment
 from dashtop.doctor.report import Finding, GpuFinding, Report, State, gpu_area
@@ -51,6 +52,7 @@ def run_checks(settings: Settings, *, root: Path = Path("/"), environ: Mapping[s
         *_check_container(sample, environment),
         *check_storage_and_port(settings),
         *check_channels(settings.notify),
+        *check_actions(settings),
     ]
     gpus = [
         GpuFinding(device=gpu.device, present=_count_present(gpu), missing=dict(gpu.unavailable)) for gpu in sample.gpus

@@ -6,12 +6,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from dashtop.model.action import NoActions
 from dashtop.model.run import NoRuns
 from dashtop.model.sample import ALL_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dashtop.model.action import ActionRecord, ActionRefusedError, ActionRequest, ActionScope, Refusal
     from dashtop.model.alert import Alert, AlertRule, ChannelStatus, ServiceMark, Silence, Watch
     from dashtop.model.fleet import FleetEngine, FleetQuery, FleetReading, FleetSeries
     from dashtop.model.run import Run, RunMark, RunStatus
@@ -544,6 +546,25 @@ class ProcessTree(Protocol):
         """Return the pids of the parents of a process, the nearest first."""
 
 
+class Actions(Protocol):
+    """Signals to processes on GPUs. Each request is recorded, with what came of it."""
+
+    scope: ActionScope
+
+    @property
+    def user(self) -> str:
+        """The user dashtop runs as."""
+
+    def send(self, request: ActionRequest) -> None:
+        """Send a signal. Raise ActionRefusedError."""
+
+    def refuse(self, request: ActionRequest, refusal: Refusal, left_s: int = 0) -> ActionRefusedError:
+        """Record that the web server refuses a request, and return the error to raise."""
+
+    def records(self) -> Sequence[ActionRecord]:
+        """Return the newest records, the newest first. Raise OSError if they cannot be read."""
+
+
 class Clock(Protocol):
     """A source of time, so that tests can set it."""
 
@@ -568,7 +589,7 @@ class SystemClock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """Collector, history, alerts, runs and clock of one running dashtop. `fleet` None: it shows no fleet."""
+    """Collector, history, alerts, runs, actions and clock of one dashtop. `fleet` None: it shows no fleet."""
 
     latest: Latest
     history: History
@@ -576,3 +597,4 @@ class Services:
     clock: Clock
     fleet: Fleet | None = None
     runs: Runs = field(default_factory=NoRuns)
+    actions: Actions = field(default_factory=NoActions)

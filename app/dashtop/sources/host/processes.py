@@ -216,6 +216,7 @@ class ProcessReader:
             host_memory_bytes=known.memory_bytes,
             tree_cpu_percent=known.tree.cpu_percent,
             usable_cpus=known.tree.usable_cpus,
+            start_ticks=known.start,
             info=known.info or ProcessInfo(started_ms=known.started_ms),
         )
 

@@ -11,6 +11,7 @@ from flask import Response
 from werkzeug.exceptions import BadRequest, InternalServerError, ServiceUnavailable
 
 from dashtop.web.api.serializers import to_json
+from dashtop.web.security.action_token import ActionTokenAuth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -71,9 +72,11 @@ def build_large_query_limiter() -> StreamLimiter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """The services, and what handlers share."""
+    """The services, and what handlers share. `viewer_header`: in which a trusted proxy names the user."""
 
     services: Services
+    viewer_header: str | None = None
+    action_token: ActionTokenAuth = field(default_factory=lambda: ActionTokenAuth(None))
     cache: ResponseCache = field(default_factory=ResponseCache)
     stream_limiter: StreamLimiter = field(default_factory=StreamLimiter)
     large_query_limiter: StreamLimiter = field(default_factory=build_large_query_limiter)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashtop.export.table import FORMATS
-from dashtop.web.api import alerts, handlers, runs, schemas, sse
+from dashtop.web.api import actions, alerts, handlers, runs, schemas, sse
 from dashtop.web.api.params import (
     AckBody,
     AlertParams,
@@ -20,11 +20,13 @@ from dashtop.web.api.params import (
     Params,
     ProcessBody,
     ProcessHistoryParams,
+    ProcessParams,
     RunBody,
     RunChangeBody,
     RunParams,
     RunsParams,
     ServiceParams,
+    SignalBody,
     SilenceBody,
     SilenceParams,
     StreamParams,
@@ -44,15 +46,18 @@ JSON = "application/json"
 ERRORS = {
     400: "No such GPU: `Invalid GPU ID`. Or the body is not JSON.",
     404: "There is no such alert, silence, service, watch, channel, run, GPU or process.",
-    409: "There are too many silences, services, watches or runs.",
+    409: "There are too many silences, services, watches or runs. Another process has the PID now, or it holds no"
+    " memory of the GPU; or it is too early to kill it.",
+    410: "The process has ended.",
     415: "The body must be application/json.",
-    401: "Access token required: `Authorization: Bearer TOKEN`.",
-    403: "The host name in the request is not allowed (--allowed-hosts).",
+    401: "Access token required: `Authorization: Bearer TOKEN`. Or the action token: `X-Dashtop-Action-Token: TOKEN`.",
+    403: "The host name in the request is not allowed (--allowed-hosts). Or the action is not (--allow-actions).",
     413: "The body is too large; no endpoint needs one.",
     414: "The URL is too long.",
     422: "Unknown or malformed parameter.",
     429: "Rate limit exceeded; `Retry-After` is the number of seconds to wait.",
     500: "NVML failed: `Failed to collect GPU metrics: …`.",
+    501: "This system cannot signal processes safely (pidfd).",
     503: "No GPU on this system (`GPU monitoring not available on this system`), or no sample yet, or too"
     " many streams or large queries (`Retry-After`), or the data folder does not answer.",
 }
@@ -290,6 +295,25 @@ ENDPOINTS = (
         response=None,
         media_types=(),
         errors=frozenset({404}),
+    ),
+    Endpoint(
+        path="/processes/{pid}/signal",
+        summary="Interrupt, end, pause or resume a process that holds GPU memory. Needs --allow-actions and the header"
+        " `X-Dashtop-Action-Token`.",
+        handler=actions.send_signal,
+        params=ProcessParams,
+        method="POST",
+        body=SignalBody,
+        status=202,
+        response=schemas.SentSignal,
+        errors=frozenset({400, 409, 410, 415, 501}),
+    ),
+    Endpoint(
+        path="/actions",
+        summary="The newest 200 signals that were sent or refused, the newest first. Needs the header"
+        " `X-Dashtop-Action-Token`.",
+        handler=actions.get_records,
+        response=list[schemas.ActionRecord],
     ),
     Endpoint(
         path="/notify/test",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dashtop.model.ports import Clock
 
 MAX_GPU_ID = 999_999
+MAX_PID = 2**22
+"""The kernel's PID_MAX_LIMIT."""
 MAX_QUOTED_LENGTH = 80
 GPUS_PATTERN = r"^(all|[0-9]{1,6}(,[0-9]{1,6}){0,63})$"
 
@@ -37,6 +39,12 @@ def _digits(value: object) -> object:
     """Accept ASCII digits only, not everything that int() accepts."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_GPU_ID))):
         raise ValueError(f"must be a whole number from 0 to {MAX_GPU_ID}")
+    return value
+
+
+def _pid(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_PID))):
+        raise ValueError(f"must be a whole number from 1 to {MAX_PID}")
     return value
 
 
@@ -361,6 +369,36 @@ class ProcessBody(Body):
         int | None, Field(description="When it started, in ms since 1970: it must still be the same process.")
     ] = None
     by: Annotated[_Name, Field(description="Who says so.", examples=["ada"])] = ""
+
+
+class ProcessParams(Params):
+    """Select a process."""
+
+    pid: Annotated[
+        int, BeforeValidator(_pid), Field(ge=1, le=MAX_PID, description="PID of the process.", examples=[4711])
+    ]
+
+
+class SignalBody(Body):
+    """A signal to a process that holds memory of a GPU."""
+
+    started_ms: Annotated[
+        int,
+        Field(ge=0, le=2**53, description="When it started: `started` in /processes; it must be the same process."),
+    ]
+    gpu_uuid: Annotated[
+        str,
+        Field(
+            min_length=12,
+            max_length=100,
+            description="UUID of a GPU that it uses, or the beginning of one.",
+            examples=["GPU-12345678"],
+        ),
+    ]
+    signal: Annotated[
+        Literal["INT", "TERM", "KILL", "STOP", "CONT"],
+        Field(description="STOP pauses it, and CONT resumes it; KILL needs a TERM 10 s earlier."),
+    ]
 
 
 class WatchBody(Body):

@@ -13,6 +13,7 @@ from dashtop.web.api import openapi, params
 from dashtop.web.api.context import Context, json_response
 from dashtop.web.api.endpoints import ENDPOINTS, ERRORS, Endpoint
 from dashtop.web.api.serializers import to_json
+from dashtop.web.security.action_token import ActionTokenAuth
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -28,10 +29,18 @@ IGNORED_PARAMETER = "token"
 """No endpoint has it: it is dashtop's access token, or that of Jupyter, whose proxy passes its own on."""
 
 
-def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
+def register(
+    server: Flask,
+    services: Services,
+    *,
+    url_prefix: str = "/",
+    viewer_header: str | None = None,
+    action_token: str | None = None,
+) -> None:
     """Add every route of the API, health checks and documentation included, and JSON errors everywhere."""
     server.url_map.converters["anything"] = _Anything
-    server.register_blueprint(_system(Context(services=services)), url_prefix=url_prefix + PREFIX)
+    context = Context(services=services, viewer_header=viewer_header, action_token=ActionTokenAuth(action_token))
+    server.register_blueprint(_system(context), url_prefix=url_prefix + PREFIX)
     server.register_blueprint(_root(services), url_prefix=url_prefix)
     server.register_error_handler(HTTPException, _http_error)
     server.register_error_handler(Exception, _internal_error)

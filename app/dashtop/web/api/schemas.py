@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
+from dashtop.model.action import SENT, Refusal
 from dashtop.model.metric import Severity, Unit
 from dashtop.model.sample import ProcessInfo
 from dashtop.web.api.serializers import WHOLE
@@ -386,6 +387,31 @@ class Watch(ResponseBody):
     by: str = Field(description="Who waits.", examples=["ada"])
     met: int | None = Field(description="When it was met; null: not yet.", json_schema_extra=EPOCH_MS)
     text: str | None = Field(description="What has happened.", examples=["GPU 3 (H100) has been free for a minute."])
+
+
+class SentSignal(ResponseBody):
+    """A signal that was sent. Whether the process ends is seen in /processes."""
+
+    pid: int = Field(examples=[4711])
+    signal: str = Field(examples=["TERM"])
+
+
+class ActionRecord(ResponseBody):
+    """A record of the audit log."""
+
+    time_ms: int = Field(description="When it was requested.", json_schema_extra=EPOCH_MS)
+    client: str = Field(description="Address of the client.", examples=["10.0.0.5"])
+    viewer: str | None = Field(description="User that a trusted proxy has named.", examples=["ada"])
+    pid: int = Field(examples=[4711])
+    started_ms: int = Field(description="Start of the process in the request.", json_schema_extra=EPOCH_MS)
+    owner: str | None = Field(description="Owner of the process; null: not known.", examples=["ada"])
+    name: str | None = Field(description="Name of the process; null: not known.", examples=["python"])
+    signal: str = Field(examples=["TERM"])
+    outcome: str = Field(
+        description="`sent`, or why it was refused.",
+        examples=[SENT],
+        json_schema_extra={"enum": [SENT, *(each.outcome for each in Refusal)]},
+    )
 
 
 class ProcessSpan(_Process):

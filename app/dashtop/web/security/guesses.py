@@ -36,8 +36,9 @@ class GuessLimiter:
     A page or a scraper that repeats an outdated token is not guessing: the same token counts once.
     """
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic, *, name: str = "access token") -> None:
         self._now_s = now_s
+        self._name = name
         self._lock = threading.Lock()
         self._clients: OrderedDict[str, _Client] = OrderedDict()
 
@@ -56,20 +57,20 @@ class GuessLimiter:
 
     def add(self, address: str, guess: str) -> None:
         """Count a wrong token, and log it."""
-        name = group_address(address)
+        network = group_address(address)
         with self._lock:
-            client = self._find(name) or _Client()
+            client = self._find(network) or _Client()
             if hash(guess) in client.known:
                 return
             client.known.append(hash(guess))
             client.count += 1
             client.failed_at_s = self._now_s()
-            self._clients[name] = client
-            self._clients.move_to_end(name)
+            self._clients[network] = client
+            self._clients.move_to_end(network)
             if len(self._clients) > MAX_CLIENTS:
                 self._clients.popitem(last=False)
             count = client.count
-        log.warning("Wrong access token from %s, number %d.", name, count)
+        log.warning("Wrong %s from %s, number %d.", self._name, network, count)
 
     def _find(self, name: str) -> _Client | None:
         client = self._clients.get(name)

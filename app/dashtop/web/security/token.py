@@ -113,6 +113,11 @@ def accept_token_in_path(
     return respond
 
 
+def has_token_in_path(request: Request) -> bool:
+    """Return whether the request's path began with the token, as those of embedded pages may."""
+    return _ENVIRON_KEY in request.environ
+
+
 def find_presented(request: Request, url_prefix: str) -> list[str]:
     """Return what the request presents as a token, right or wrong. Cookies cannot be guessed and are left out.
 
@@ -121,7 +126,7 @@ def find_presented(request: Request, url_prefix: str) -> list[str]:
     start = url_prefix + "~"
     in_path = request.path.removeprefix(start).partition("/")[0] if request.path.startswith(start) else None
     presented = (in_path, _get_bearer(request), request.args.get(PARAMETER))
-    return [value for value in presented if value] + ([""] if _ENVIRON_KEY in request.environ else [])
+    return [value for value in presented if value] + ([""] if has_token_in_path(request) else [])
 
 
 def _get_bearer(request: Request) -> str | None:
