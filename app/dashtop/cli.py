@@ -34,6 +34,8 @@ THREAD_SWITCH_INTERVAL_S = 0.001
 moment, a health check waited for 62 ms at Python's 5 ms, and for 29 ms at this."""
 SNAPSHOT_INTERVAL_S = 0.25
 SNAPSHOT_GPU_TIMEOUT_S = 5.0
+MAX_GPUS = 64
+"""Of one machine."""
 COMPLETIONS = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY}
 """What a shell completes after an option, by the metavar of its value."""
 
@@ -187,6 +189,62 @@ def export(settings: Settings, **request: Any) -> None:
         history.close()
 
 
+def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("view", choices=("free",), help="free: machines with free GPUs")
+    parser.add_argument(
+        "--count", type=_parse_count, metavar="N", help="GPUs that a machine must have free (default 1)"
+    )
+    parser.add_argument(
+        "--memory", type=_parse_memory, metavar="GIB", dest="memory_gb", help="memory of each of them, at least"
+    )
+    parser.add_argument("--name", metavar="TYPE", help="type of the GPUs, such as 'NVIDIA H100 80GB HBM3'")
+    parser.add_argument("--json", action="store_true", help="print JSON, as /fleet/free of the API returns it")
+
+
+def _parse_count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_GPUS):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_GPUS}, not {text[:80]!r}")
+    return int(text)
+
+
+def _parse_memory(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of GiB such as 40, not {text[:80]!r}")
+    return value
+
+
+def fleet(
+    settings: Settings,
+    *,
+    view: str,  # noqa: ARG001 - the only one
+    count: int = 1,
+    memory_gb: float = 0.0,
+    name: str = "",
+    json: bool = False,
+) -> None:
+    """Print the machines that have free GPUs. Exit status 1: there is none, or the fleet cannot be read."""
+    from dashtop.app import build_fleet  # noqa: PLC0415
+    from dashtop.fleet import command  # noqa: PLC0415
+    from dashtop.model.ports import SystemClock  # noqa: PLC0415
+
+    logging.getLogger("dashtop.fleet.poller").setLevel(logging.ERROR)  # the failure is printed anyway
+    clock = SystemClock()
+    shown = build_fleet(settings, clock)
+    if shown is None:
+        raise SettingsError("There is no fleet to read. Name one with --fleet-url or --fleet-peers.")
+    try:
+        request = command.FreeRequest(count=count, memory_gb=memory_gb, name=name)
+        write_output(command.find_free(shown, request, clock.monotonic, as_json=json))
+    finally:
+        shown.close()
+
+
+FLEET_SETTINGS = tuple(name for name in options() if name.startswith("fleet_"))
+
 COMMANDS: dict[str, Command] = {
     "serve": Command(serve, "collect, and show in the browser (the default)"),
     "snapshot": Command(snapshot, "print one sample as JSON", settings=("config", "gpu", "demo", "demo_scene")),
@@ -195,6 +253,12 @@ COMMANDS: dict[str, Command] = {
         "write stored history to a file",
         settings=("config", "demo", "data_dir", "history_url"),
         add_options=add_export_options,
+    ),
+    "fleet": Command(
+        fleet,
+        "find free GPUs of a fleet",
+        settings=("config", *FLEET_SETTINGS),
+        add_options=_add_fleet_options,
     ),
     "doctor": Command(
         doctor, "report what works, what is missing and why, and the fix", add_options=_add_doctor_options

@@ -14,7 +14,7 @@ from tests.builders import FixedSample, make_alerts, make_history
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from dashtop.model.ports import Alerts, Clock, History, Runs
+    from dashtop.model.ports import Alerts, Clock, Fleet, History, Runs
 
 
 def make_client(
@@ -24,6 +24,7 @@ def make_client(
     alerts: Alerts | None = None,
     clock: Clock | None = None,
     runs: Runs | None = None,
+    fleet: Fleet | None = None,
 ) -> FlaskClient:
     """Return a client of a server with the API, a catch-all page, and a route that raises."""
     server = Flask("test")
@@ -33,6 +34,7 @@ def make_client(
         alerts=alerts or make_alerts(),
         clock=clock or SystemClock(),
         runs=runs or NoRuns(),
+        fleet=fleet,
     )
     routes.register(server, services)
 

@@ -25,9 +25,14 @@ V1 = "/api/v1/system"
 SINGLE_GPU_PATHS = ("/gpu-metrics", "/gpu-info/0")
 GPU_PATHS = (*SINGLE_GPU_PATHS, "/gpu-list", "/gpu-metrics/all", "/processes")
 JSON_ENDPOINTS = [endpoint for endpoint in ENDPOINTS if endpoint.response is not None]
-WITHOUT_SAMPLES = {"/actions", "/alerts/rules", "/services", "/silences", "/watches", "/runs", "/runs/{run_id}/report"}
+FLEET = {"/fleet", "/fleet/free"}
+WITHOUT_SAMPLES = {
+    *("/actions", "/alerts/rules", "/services", "/silences", "/watches", "/runs", "/runs/{run_id}/report"),
+    *FLEET,
+}
 OF_SAMPLES = [each for each in ENDPOINTS if each.method == "GET" and each.path not in WITHOUT_SAMPLES]
-EXCLUDED = {"/actions", "/runs/{run_id}/report"}  # off by default, there is none: test_actions.py, test_runs.py
+# Off by default, or there is none: test_actions.py, test_runs.py, test_fleet.py.
+EXCLUDED = {"/actions", "/runs/{run_id}/report", *FLEET}
 READING = [each for each in JSON_ENDPOINTS if each.method == "GET" and each.path not in EXCLUDED]
 
 

@@ -38,6 +38,7 @@ class FleetPoller:
         self._changed = threading.Condition()
         self._reading = STARTING
         self._looked_s: float | None = None
+        self._read_s: float | None = None
         self._thread: threading.Thread | None = None
         self._is_closing = False
         self._failures = 0
@@ -47,14 +48,14 @@ class FleetPoller:
         self._series_locks: dict[FleetQuery, threading.Lock] = {}
 
     def latest(self, wait_s: float = 0.0) -> FleetReading:
-        """Return the last reading, and keep reading for the next minute."""
+        """Return the last reading, and keep reading for the next minute. Wait for one that is not older than that."""
         with self._changed:
             self._looked_s = self._clock.monotonic()
             if self._thread is None and not self._is_closing:
                 self._thread = try_start_thread(self._run, name="dashtop-fleet")
             self._changed.notify_all()
             if wait_s > 0:
-                self._changed.wait_for(lambda: self._reading is not STARTING or self._is_closing, wait_s)
+                self._changed.wait_for(lambda: self._is_recent() or self._is_closing, wait_s)
             return self._reading
 
     def history(self, query: FleetQuery) -> FleetSeries:
@@ -98,7 +99,7 @@ class FleetPoller:
                 reading = FleetReading(error=error)
             pause_s = self._find_pause(reading.error)
             with self._changed:
-                self._reading = self._keep_last(reading)
+                self._reading, self._read_s = self._keep_last(reading), self._clock.monotonic()
                 self._changed.notify_all()
                 elapsed_s = self._clock.monotonic() - started_s
                 self._changed.wait_for(lambda: self._is_closing, max(0.0, pause_s - elapsed_s))
@@ -108,6 +109,9 @@ class FleetPoller:
         with self._changed:
             self._changed.wait_for(self._has_work)
             return not self._is_closing
+
+    def _is_recent(self) -> bool:
+        return self._read_s is not None and self._clock.monotonic() - self._read_s < LOOK_S
 
     def _has_work(self) -> bool:
         is_watched = self._looked_s is not None and self._clock.monotonic() - self._looked_s < LOOK_S

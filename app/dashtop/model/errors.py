@@ -11,6 +11,7 @@ DashtopError                  base class; the message says what is wrong and wha
 ├── RunsError                runs cannot be stored or read at present
 ├── ExportError               an export cannot be written
 ├── ServerRequestError        a request to a dashtop server failed
+├── FleetUnavailableError     a fleet cannot be read, or has not what was requested (exit 1)
 └── QueryError                a query of the history is invalid
 """
 
@@ -59,3 +60,7 @@ class RunsError(DashtopError):
 
 class ServerRequestError(DashtopError):
     """A request to a dashtop server failed. The message names the address and says why."""
+
+
+class FleetUnavailableError(DashtopError):
+    """A fleet cannot be read, or has not what was requested. The message says why."""

@@ -492,7 +492,8 @@ class Fleet(Protocol):
     def latest(self, wait_s: float = 0.0) -> FleetReading:
         """Return the last reading, and keep reading for the next minute.
 
-        After an error it is the last good reading, with the error. `wait_s`: how long to wait for the first one.
+        After an error it is the last good reading, with the error. `wait_s`: how long to wait for one that is not older
+        than a minute.
         """
 
     def history(self, query: FleetQuery) -> FleetSeries:

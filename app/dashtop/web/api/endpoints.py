@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashtop.export.table import FORMATS
-from dashtop.web.api import actions, alerts, handlers, runs, schemas, sse
+from dashtop.web.api import actions, alerts, fleet, handlers, runs, schemas, sse
 from dashtop.web.api.params import (
     AckBody,
     AlertParams,
@@ -14,6 +14,8 @@ from dashtop.web.api.params import (
     ChannelBody,
     EventsParams,
     ExportParams,
+    FleetParams,
+    FreeParams,
     GpuParams,
     HistoryParams,
     MarksBody,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 ERRORS = {
     400: "No such GPU: `Invalid GPU ID`. Or the body is not JSON.",
-    404: "There is no such alert, silence, service, watch, channel, run, GPU or process.",
+    404: "There is no such alert, silence, service, watch, channel, run, GPU or process. Or no fleet is configured.",
     409: "There are too many silences, services, watches or runs. Another process has the PID now, or it holds no"
     " memory of the GPU; or it is too early to kill it.",
     410: "The process has ended.",
@@ -184,6 +186,22 @@ ENDPOINTS = (
         params=EventsParams,
         response=list[schemas.Event],
         errors=ONE_GPU_ERRORS,
+    ),
+    Endpoint(
+        path="/fleet",
+        summary="GPUs and nodes of the fleet (--fleet-url, --fleet-peers), by node and index.",
+        handler=fleet.get_fleet,
+        params=FleetParams,
+        response=schemas.Fleet,
+        errors=frozenset({404}),
+    ),
+    Endpoint(
+        path="/fleet/free",
+        summary="Nodes of the fleet with free GPUs: first those that have the fewest left over.",
+        handler=fleet.get_free,
+        params=FreeParams,
+        response=schemas.FleetFree,
+        errors=frozenset({404}),
     ),
     Endpoint(
         path="/alerts",

@@ -508,3 +508,33 @@ class MarksBody(Body):
     ] = None
     time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
     marks: Annotated[list[MarkBody], Field(max_length=MAX_MARKS_PER_REQUEST, description="Further marks.")] = []
+
+
+_NAME = Field(min_length=1, max_length=256, description="Only this type of GPU.", examples=["NVIDIA H100 80GB HBM3"])
+_NODE = Field(min_length=1, max_length=256, description="Only this node.", examples=["gpu1"])
+
+
+class FleetParams(Params):
+    """Select GPUs of the fleet."""
+
+    name: Annotated[str | None, _NAME] = None
+    node: Annotated[str | None, _NODE] = None
+    user: Annotated[
+        str | None, Field(min_length=1, max_length=256, description="Only what this user, job or namespace holds.")
+    ] = None
+
+
+class FreeParams(Params):
+    """What is needed."""
+
+    count: Annotated[
+        int,
+        WholeNumber,
+        Field(ge=1, le=64, description="Number of free GPUs that the node must have.", examples=[4]),
+    ] = 1
+    memory_gb: Annotated[
+        float,
+        Field(ge=0, le=10_000, allow_inf_nan=False, description="Memory of each GPU in GiB, at least.", examples=[40]),
+    ] = 0.0
+    name: Annotated[str | None, _NAME] = None
+    node: Annotated[str | None, _NODE] = None

@@ -552,3 +552,95 @@ class Error(ResponseBody):
     """Body of every error."""
 
     detail: str = Field(examples=["Invalid GPU ID"])
+
+
+class FleetHolder(ResponseBody):
+    """What holds memory of a GPU."""
+
+    name: str = Field(examples=["ada"])
+    kind: Literal["user", "job", "namespace"] = Field(description="User, Slurm job, or Kubernetes namespace.")
+    memory_gb: float | None = Field(description="null: not reported.", json_schema_extra=GIB)
+
+
+class FleetGpu(ResponseBody):
+    """A GPU, or MIG instance, of the fleet."""
+
+    node: str = Field(examples=["gpu1"])
+    gpu_id: int | None = Field(ge=0, description="Index of the GPU on its node; null: not reported.")
+    gpu_uuid: str | None = Field(description="As the exporter reports it; null: it does not.", examples=[A_UUID])
+    mig_instance: str | None = Field(description="Number of the MIG instance; null: a whole GPU.")
+    gpu_name: str = Field(description="May be empty.", examples=["NVIDIA H100 80GB HBM3"])
+    occupancy: Literal["free", "idle_held", "busy", "unavailable", "split"] = Field(
+        description="As in /gpu-metrics/all, by the last two minutes; idle_held: in use, and idle for an hour."
+    )
+    holders: list[FleetHolder]
+    values: dict[str, float] = Field(
+        description="By metric key, in the metric's unit.", examples=[{"gpu.utilization.gpu": 97.0}]
+    )
+    unavailable: dict[str, str] = Field(description="Why a metric is not in `values`.")
+    age_seconds: float = Field(description="Age of the values when they were read.", json_schema_extra={"x-unit": "s"})
+
+
+class FleetNode(ResponseBody):
+    """A machine of the fleet."""
+
+    node: str = Field(examples=["gpu1"])
+    instance: str = Field(description="Its name at the engine, or the address of the peer.", examples=["gpu1:8050"])
+    state: Literal["up", "down", "stale", "vanished"] = Field(
+        description="stale: no new values; vanished: it was there in the last day, and is not scraped any more."
+    )
+    reason: str | None = Field(description="Why it is not up, or what else is wrong.")
+    exporter: str | None = Field(examples=["dashtop"])
+    url: str | None = Field(description="Address of its dashtop; null: not known.")
+    age_seconds: float | None = Field(description="Age of its values; null: there are none.")
+    values: dict[str, float] = Field(description="Of the machine, by metric key, in the metric's unit.")
+
+
+class _FleetReading(ResponseBody):
+    engine: str = Field(description="Address of the engine, or the number of peers.", examples=["3 dashtops"])
+    as_of: int | None = Field(description="Time of the values by the engine's clock.", json_schema_extra=EPOCH_MS)
+    age_seconds: float | None = Field(description="Time since they were read.", json_schema_extra={"x-unit": "s"})
+    exporters: list[str] = Field(examples=[["dashtop", "dcgm-exporter"]])
+    partial: bool = Field(description="The engine answered from a part of its data: numbers are 'at least'.")
+    warnings: list[str] = Field(description="What the engine says about that.")
+    notes: list[str] = Field(description="What limits the reading otherwise.")
+    error: str | None = Field(description="Why there are no newer values; null: these are new.")
+
+
+class FleetSummary(ResponseBody):
+    """Numbers of the selected GPUs, and of nodes. A GPU with MIG instances is not counted itself."""
+
+    gpus: int = Field(ge=0, description="Those that are counted: free, idle_held, busy and unavailable.")
+    free: int = Field(ge=0, description="Work can start on them.")
+    idle_held: int = Field(ge=0, description="In use, and idle for an hour.")
+    busy: int = Field(ge=0, description="They compute, or are in use.")
+    unavailable: int = Field(ge=0, description="They cannot be read, are faulty, or it is not known.")
+    nodes: int = Field(ge=0, description="Machines.")
+    nodes_up: int = Field(ge=0, description="Those that answer.")
+    nodes_down: int = Field(ge=0, description="Down, stale or vanished.")
+    power_watts: float | None = Field(description="null: not reported.", json_schema_extra={"x-unit": "W"})
+
+
+class Fleet(_FleetReading):
+    """The fleet at one moment."""
+
+    summary: FleetSummary
+    nodes: list[FleetNode]
+    gpus: list[FleetGpu]
+
+
+class FleetFreeNode(ResponseBody):
+    """A node with enough free GPUs."""
+
+    node: str = Field(examples=["gpu1"])
+    cuda_visible_devices: str | None = Field(
+        description="Value of CUDA_VISIBLE_DEVICES for `count` of them: UUIDs, else indices, which are CUDA's with"
+        " CUDA_DEVICE_ORDER=PCI_BUS_ID; null: neither is reported."
+    )
+    gpus: list[FleetGpu]
+
+
+class FleetFree(_FleetReading):
+    """Where work can start."""
+
+    nodes: list[FleetFreeNode]
