@@ -14,10 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from dashtop.metrics import ALL_METRICS, GPU_METRICS
 from dashtop.model.ports import Services
-from dashtop.model.sample import CollectorRun, Mount
+from dashtop.model.sample import CollectorRun, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.usage.ledger import MAX_USERS
 from dashtop.web.prometheus import exporter
 from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
+from dashtop.web.prometheus.dcgm import RENAMED
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.debian import program
@@ -157,6 +159,60 @@ def test_every_dcgm_name_is_exported() -> None:
     assert {name for name in found if name.startswith("DCGM")} == {each[0] for each in DCGM_NAMES} | {
         "DCGM_FI_DEV_FB_FREE"
     }
+
+
+def test_names_of_dcgm_exporter_4_9_use_base_units() -> None:
+    values = {
+        "gpu.utilization.gpu": 78.0, "gpu.memory.used_gb": 8.0, "gpu.memory.total_gb": 24.0,
+        "gpu.clocks.sm_mhz": 1800.0, "gpu.memory.reserved_gb": 1.0, "gpu.energy.total_wh": 2.0,
+        "gpu.utilization.tensor": 50.0, "gpu.power.current_watts": 250.0, "gpu.pcie.tx_mbps": 3.0,
+    }  # fmt: skip
+    found = samples(make_client(make_sample(gpus=(make_gpu(0, values=values),))), "?names=dcgm49")
+    assert only(found, "DCGM_FI_DEV_GPU_UTIL_RATIO") == 0.78
+    assert only(found, "DCGM_FI_DEV_SM_CLOCK_HERTZ") == 1.8e9
+    assert only(found, "DCGM_FI_DEV_BOARD_POWER_WATTS") == 250.0
+    assert only(found, "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL") == 7200.0
+    assert only(found, "DCGM_FI_PROF_TENSOR_UTIL_RATIO") == 0.5
+    sizes = {
+        name: only(found, f"DCGM_FI_DEV_FB_{name}_BYTES") / 2**30 for name in ("CAPACITY", "USED", "RESERVED", "FREE")
+    }
+    assert sizes == {"CAPACITY": 24.0, "USED": 8.0, "RESERVED": 1.0, "FREE": 15.0}
+    assert only(found, "DCGM_FI_PROF_PCIE_TX_BYTES") == 3e6, "not renamed"
+    ((labels, _),) = found["DCGM_FI_DEV_GPU_UTIL_RATIO"].items()
+    assert dict(labels)["DCGM_FI_SYSTEM_DRIVER_VERSION"] == "535.183.01"
+    full = samples(make_client(make_full_sample()), "?names=dcgm49")
+    expected = {RENAMED.get(name, (name, 1.0))[0] for name, _, _ in DCGM_NAMES}
+    assert {name for name in full if name.startswith("DCGM")} == expected | {
+        "DCGM_FI_DEV_FB_FREE_BYTES",
+        "DCGM_FI_DEV_FB_CAPACITY_BYTES",
+    }
+    assert set(RENAMED) <= {name for name, _, _ in DCGM_NAMES}
+
+
+def make_process(pid: int, user: str | None, memory: int | None, kind: str = "C") -> GpuProcess:
+    return GpuProcess(pid=pid, kind=kind, gpu_memory_bytes=memory, info=ProcessInfo(username=user))
+
+
+def test_memory_and_time_of_each_user() -> None:
+    processes = (
+        make_process(1, "ada", 1000),
+        make_process(2, "ada", 500, "C+G"),
+        make_process(3, None, 7),
+        make_process(4, "grace", None),
+        make_process(5, "grace", 9, "G"),
+        make_process(6, "late", 3),
+    )
+    totals = {"ada": (12.5, 3.0), "(unknown)": (1.0, 0.0), **{f"user{n}": (0.0, 0.0) for n in range(MAX_USERS - 1)}}
+    found = samples(make_client(replace(make_sample(gpus=(make_gpu(0, processes=processes),)), user_totals=totals)))
+    memory = {dict(labels)["user"]: value for labels, value in found["dashtop_gpu_user_memory_bytes"].items()}
+    assert memory == {"ada": 1500, "(unknown)": 7, "(others)": 3}, (
+        "grace's size is not known, and her desktop is no holder"
+    )
+    ((labels, _), *_) = found["dashtop_gpu_user_memory_bytes"].items()
+    assert GPU0.items() <= dict(labels).items()
+    assert found["dashtop_user_gpu_seconds_total"][("user", "ada"),] == 12.5
+    assert found["dashtop_user_gpu_busy_seconds_total"][("user", "ada"),] == 3.0
+    assert found["dashtop_user_gpu_seconds_total"][("user", "(unknown)"),] == 1.0
 
 
 def test_unknown_naming_scheme_is_422() -> None:

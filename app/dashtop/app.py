@@ -36,6 +36,7 @@ from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader
 from dashtop.sources.simulated.scenes import SCENES
 from dashtop.ui.request import INTERVALS_S
+from dashtop.usage.ledger import UsageLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -238,12 +239,14 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
     runs = build_runs(settings, history, latest, clock)
     sampler = _build_sampler(settings, readers, clock, history.gpus)
+    ledger = UsageLedger(interval_s=settings.interval)
     collector = Collector(
         sampler=sampler,
         history=history,
         latest=latest,
         clock=clock,
         evaluate_alerts=alerts.update,
+        measure_usage=lambda sample: (ledger.update(sample), ledger.totals()),
     )
     fleet = build_fleet(settings, clock)
     services = Services(

@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dashtop.collector.events import detect_events
+from dashtop.model.usage import NO_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dashtop.collector.latest import LatestSample
     from dashtop.collector.sampler import Sampler
     from dashtop.model.ports import Clock, History
     from dashtop.model.sample import Event, Sample
+    from dashtop.model.usage import UsageRecords
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +49,21 @@ class Collector:
         latest: LatestSample,
         clock: Clock,
         evaluate_alerts: Callable[[Sample], Sequence[Event]] = lambda _sample: (),
+        measure_usage: Callable[[Sample], tuple[UsageRecords, Mapping[str, tuple[float, float]]]] = lambda _sample: (
+            NO_USAGE,
+            {},
+        ),
     ) -> None:
-        """`evaluate_alerts` returns an event for each alert that a sample, with its events, begins or ends."""
+        """`evaluate_alerts` returns an event for each alert that a sample, with its events, begins or ends.
+
+        `measure_usage` returns what the usage ledger records of a sample, and the totals of the users until then.
+        """
         self._sampler = sampler
         self._history = history
         self._latest = latest
         self._clock = clock
         self._evaluate_alerts = evaluate_alerts
+        self._measure_usage = measure_usage
         self._previous: Sample | None = None
         self._skipped_ticks = 0
         self._xid_counts: dict[tuple[str, int], int] = {}
@@ -69,7 +79,15 @@ class Collector:
         sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
         events = (*sample.events, *detect_events(self._previous, sample))
         self._count_xids(events)
-        sample = replace(sample, skipped_ticks=self._skipped_ticks, events=events, xid_counts=self._xid_counts)
+        usage, user_totals = self._measure_usage(sample)
+        sample = replace(
+            sample,
+            skipped_ticks=self._skipped_ticks,
+            events=events,
+            xid_counts=self._xid_counts,
+            usage=usage,
+            user_totals=user_totals,
+        )
         if alert_events := self._evaluate_alerts(sample):
             sample = replace(sample, events=(*events, *alert_events))
         self._previous = sample

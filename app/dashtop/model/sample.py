@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from dashtop.model.usage import NO_USAGE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.metric import Severity
     from dashtop.model.unavailable import UnavailableReason
+    from dashtop.model.usage import UsageRecords
 
 
 PCI_PREFIX, UNREADABLE_PREFIX = "PCI-", "unreadable-"
@@ -288,7 +291,8 @@ class Sample:
     """One collection of everything. `time_ms`: wall clock, epoch milliseconds; `monotonic_s` for intervals.
 
     `gpu_age_s` is the age of the GPU values: 0 unless the driver is late. `events` are those since the last sample.
-    `xid_counts`: XIDs since dashtop started, by GPU's UUID and number.
+    `xid_counts`: XIDs since dashtop started, by GPU's UUID and number. `usage`: records of the time until then, to be
+    stored; `user_totals`: GPU-seconds that each user has held and computed since dashtop started, shared ones in parts.
     """
 
     sequence: int
@@ -303,6 +307,8 @@ class Sample:
     collectors: tuple[CollectorRun, ...] = ()
     skipped_ticks: int = 0
     xid_counts: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    usage: UsageRecords = NO_USAGE
+    user_totals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def gpu(self, index: int) -> Gpu | None:
         """Return the GPU with that index, or None."""

@@ -18,6 +18,7 @@ from dashtop.metrics.gpu_state import find_occupancy
 from dashtop.model.metric import Kind
 from dashtop.model.sample import Occupancy
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.usage.ledger import find_label, is_holding, name_owner
 from dashtop.version import __version__
 from dashtop.web.prometheus import dcgm
 
@@ -33,16 +34,19 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Sample
 
 GPU_LABELS = ("gpu", "uuid", "name")
-NAMING_SCHEMES = ("dashtop", "dcgm")
+NAMING_SCHEMES = ("dashtop", "dcgm", "dcgm49")
 
 
 def register(server: Flask, services: Services, *, url_prefix: str = "/") -> None:
-    """Add /metrics in Prometheus text format or OpenMetrics; `?names=dcgm` adds the names of dcgm-exporter."""
+    """Add /metrics in Prometheus text format or OpenMetrics; `?names=dcgm` adds the names of dcgm-exporter.
+
+    `?names=dcgm49` adds those of its version 4.9, which has renamed most of them.
+    """
     routes = Blueprint("prometheus", __name__, url_prefix=url_prefix)
     registries = {}
     for scheme in NAMING_SCHEMES:
         registries[scheme] = CollectorRegistry(auto_describe=False)
-        registries[scheme].register(_SampleCollector(services, with_dcgm=scheme == "dcgm"))
+        registries[scheme].register(_SampleCollector(services, scheme))
 
     @routes.get("/metrics")
     def _metrics() -> Response:
@@ -58,16 +62,16 @@ def register(server: Flask, services: Services, *, url_prefix: str = "/") -> Non
 class _SampleCollector(Collector):
     """Build the metric families from the latest sample at each scrape."""
 
-    def __init__(self, services: Services, *, with_dcgm: bool) -> None:
+    def __init__(self, services: Services, scheme: str) -> None:
         self._services = services
-        self._with_dcgm = with_dcgm
+        self._scheme = scheme
 
     def collect(self) -> Iterator[Family]:
         sample = self._services.latest.latest()
         yield from build_families(sample, self._services.clock.now_ms())
         yield from _build_alert_families(self._services.alerts.current())
-        if self._with_dcgm:
-            yield from dcgm.build_families(sample)
+        if self._scheme != "dashtop":
+            yield from dcgm.build_families(sample, is_renamed=self._scheme == "dcgm49")
 
     def describe(self) -> list[Family]:
         """Return nothing, so that registering does not collect."""
@@ -86,6 +90,7 @@ def build_families(sample: Sample | None, now_ms: int) -> Iterator[Family]:
     yield from _build_filesystem_families(sample)
     yield from _build_gpu_families(sample.gpus)
     yield from _build_xid_families(sample)
+    yield from _build_user_families(sample)
     for row in GPU_METRICS:
         yield from _build_metric_family(
             row, GPU_LABELS, [(get_labels(gpu), gpu.values[row.key]) for gpu in sample.gpus]
@@ -182,6 +187,34 @@ def _build_xid_families(sample: Sample) -> Iterator[Family]:
             errors.add_metric((*labels[uuid], str(code)), count)
     if errors.samples:
         yield errors
+
+
+def _build_user_families(sample: Sample) -> Iterator[Family]:
+    """Yield what each user holds and has used: at most MAX_USERS names, so that the number of series is limited."""
+    memory = GaugeMetricFamily(
+        "dashtop_gpu_user_memory_bytes",
+        "Device memory of the user's compute processes.",
+        labels=(*GPU_LABELS, "user"),
+    )
+    for gpu in sample.gpus:
+        sizes: Counter[str] = Counter()
+        for process in gpu.processes:
+            if process.gpu_memory_bytes is not None and is_holding(process.kind):
+                sizes[find_label(name_owner(process.info), sample.user_totals)] += process.gpu_memory_bytes
+        for user, size in sorted(sizes.items()):
+            memory.add_metric((*get_labels(gpu), user), size)
+    held = CounterMetricFamily(
+        "dashtop_user_gpu_seconds_total",
+        "Time in which the user's compute processes held GPUs, which several users share in equal parts.",
+        labels=("user",),
+    )
+    busy = CounterMetricFamily(
+        "dashtop_user_gpu_busy_seconds_total", "Time × load of the user's compute processes.", labels=("user",)
+    )
+    for user, (held_s, busy_s) in sorted(sample.user_totals.items()):
+        held.add_metric((user,), held_s)
+        busy.add_metric((user,), busy_s)
+    yield from (family for family in (memory, held, busy) if family.samples)
 
 
 def _build_gpu_families(gpus: Sequence[Gpu]) -> Iterator[Family]:
