@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.cli import COMMANDS
+from dashtop.client.environment import URL_VARIABLE
 from dashtop.notebook import PROXY_URL_VARIABLE
 from dashtop.settings import options
 from tests.generate_docs import DOCS, TABLES, with_tables
@@ -103,7 +104,7 @@ def test_options_exist(document: Path) -> None:
 @document
 def test_environment_variables_exist(document: Path) -> None:
     named = set(find_environment_variables(read_without_examples(document)))
-    known = {name for option in options().values() for name in option.env} | {PROXY_URL_VARIABLE}
+    known = {name for option in options().values() for name in option.env} | {PROXY_URL_VARIABLE, URL_VARIABLE}
     assert named <= known, named - known
 
 

@@ -8,16 +8,17 @@ from dashtop.model.errors import DashtopError
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     import pandas as pd
 
     from dashtop.app import Dashtop
+    from dashtop.client.run import Run
     from dashtop.notebook import Frame
     from dashtop.settings import Settings
 
-__all__ = ["DashtopError", "__version__", "create_app", "load_ipython_extension", "read_history", "show"]
+__all__ = ["DashtopError", "__version__", "create_app", "load_ipython_extension", "read_history", "run", "show"]
 
 
 def create_app(settings: Settings | None = None) -> Dashtop:
@@ -60,6 +61,20 @@ def show(panel: str = "", *, height: int = 650, **settings: object) -> Frame | N
     from dashtop import notebook  # noqa: PLC0415
 
     return notebook.show(panel, height=height, **settings)
+
+
+def run(
+    name: str, tags: Mapping[str, object] | None = None, *, url: str | None = None, token: str | None = None
+) -> Run:
+    """Return a run for `with` or as a decorator: a dashtop server then shows what it used of each GPU.
+
+    `with dashtop.run("resnet-a", tags={"lr": "3e-4"}) as run: run.mark("epoch 3")`, and `print(run.report())` after it.
+    The server is that at `url`, else at DASHTOP_URL, else on this machine; its access `token` is DASHTOP_TOKEN if not
+    given. Never raises, and never waits for the server except in `report`. Of several ranks only rank 0 reports.
+    """
+    from dashtop.client.run import Run  # noqa: PLC0415 - `import dashtop` stays cheap
+
+    return Run(name, tags, url=url, token=token)
 
 
 def load_ipython_extension(ipython: Any) -> None:

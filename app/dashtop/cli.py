@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import shtab
 
 from dashtop.allocator import limit_free_memory
+from dashtop.client.command import add_options as add_run_options
 from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, OutputError, SettingsError
@@ -46,8 +47,8 @@ class Command:
 
     run: Callable[..., None]
     help: str
-    settings: tuple[str, ...] = ()
-    """Settings that concern the command; none: all of them."""
+    settings: tuple[str, ...] | None = None
+    """Settings that concern the command; None: all of them. Without any, they are not read either."""
     add_options: Callable[[argparse.ArgumentParser], None] | None = None
 
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         command, given = parse(sys.argv[1:] if arguments is None else arguments)
-        command(load(**given))
+        command() if command.func is run else command(load(**given))
     except KeyboardInterrupt:
         sys.exit(0)
     except BrokenPipeError:
@@ -245,6 +246,14 @@ def fleet(
 
 FLEET_SETTINGS = tuple(name for name in options() if name.startswith("fleet_"))
 
+
+def run(**request: Any) -> None:
+    """Run a command as a run, and exit with its status. The settings of a server are not read: it need not be here."""
+    from dashtop.client import command  # noqa: PLC0415
+
+    sys.exit(command.run(command.Request(**request)))
+
+
 COMMANDS: dict[str, Command] = {
     "serve": Command(serve, "collect, and show in the browser (the default)"),
     "snapshot": Command(snapshot, "print one sample as JSON", settings=("config", "gpu", "demo", "demo_scene")),
@@ -263,16 +272,28 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(
         doctor, "report what works, what is missing and why, and the fix", add_options=_add_doctor_options
     ),
+    "run": Command(run, "run a command, and report what it used of each GPU", settings=(), add_options=add_run_options),
 }
 
 
 def parse(arguments: Sequence[str]) -> tuple[partial[None], dict[str, object]]:
     """Return the command and the settings given with it, as text. Raises SettingsError."""
+    arguments, following = _split_command(arguments)
     given = vars(build_parser().parse_args(_expand_demo(arguments)))
     del given["print_completion"]  # shtab's action has ended the program if it was given
     command = COMMANDS[given.pop("command", None) or "serve"]
+    if command.run is run:
+        given["command"] = following
     settings = {name: given.pop(name) for name in options() if name in given}
     return partial(command.run, **given), settings
+
+
+def _split_command(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return what is dashtop's, and the command behind the first `--` of `dashtop run`, which stays as it is."""
+    if "run" not in arguments[:1] or "--" not in arguments:
+        return arguments, ()
+    position = arguments.index("--")
+    return arguments[:position], arguments[position + 1 :]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -298,12 +319,12 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if command.add_options is not None:
             command.add_options(added)
-        _add_settings(added, command.settings or tuple(options()))
+        _add_settings(added, tuple(options()) if command.settings is None else command.settings)
     return parser
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    group = parser.add_argument_group("settings")
+    group = parser.add_argument_group("settings") if names else parser
     for name in names:
         option = options()[name]
         default = Settings.model_fields[name].default

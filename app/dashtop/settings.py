@@ -53,7 +53,7 @@ MAX_FLEET_TOKEN_FILE_BYTES: Final = 8192
 
 # Names that begin like ours but are not settings: dashtop.notebook reads DASHTOP_PROXY_URL, and Kubernetes sets the
 # others in every pod beside a Service called dashtop.
-_OTHER_VARIABLES: Final = re.compile(r"DASHTOP_(PROXY_URL|SERVICE_\w+|PORT_\d+_\w+)", re.ASCII)
+_OTHER_VARIABLES: Final = re.compile(r"DASHTOP_(PROXY_URL|URL|SERVICE_\w+|PORT_\d+_\w+)", re.ASCII)
 
 log = logging.getLogger(__name__)
 

@@ -97,7 +97,7 @@ def test_what_is_refused(client: FlaskClient) -> None:
     send(client, "PATCH", "/runs/ffffffff", {}, 404)
     send(client, "GET", "/runs/ffffffff/report", status=404)
     send(client, "POST", "/runs/ffffffff/marks", {"text": "a"}, 404)
-    send(client, "POST", f"/runs/{run_id}/marks", {"marks": [{"text": "a"}] * 501}, 422)
+    send(client, "POST", f"/runs/{run_id}/marks", {"marks": [{"text": "a"}] * 2001}, 422)
     send(client, "GET", "/runs?limit=0", status=422)
     assert client.post(f"{V1}/runs", data="name=a").status_code == 415
 

@@ -17,7 +17,7 @@ MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_MARK_CHARS = 100, 200, 200
 MAX_TAGS: Final = 20
 MAX_MARKS: Final = 10_000
 """Marks of one run. Further ones are not kept."""
-MAX_MARKS_PER_REQUEST: Final = 500
+MAX_MARKS_PER_REQUEST: Final = 2_000
 SILENCE_MS: Final = 90_000
 """A run is lost after this time without a heartbeat. Clients send one every 30 s."""
 
