@@ -214,8 +214,7 @@
         if (column.key === GPUS) addToggle(cell, "shares-button");
         if (column.key !== NAME) continue;
         for (const name of ["process-name", "process-type", "idle-mark"]) parts.make("span", name, cell);
-        const menu = addToggle(cell, "process-menu");
-        menu.setAttribute("aria-haspopup", "dialog");
+        addToggle(cell, "process-menu");
       }
     },
     group(row, columns) {
@@ -257,6 +256,7 @@
     if (!menu) return; // a process that has ended
     menu.hidden = snapshot.is_past;
     menu.dataset.watchPid = String(process.pid);
+    menu.setAttribute("aria-haspopup", dashtop.processActions.isEnabled() ? "menu" : "dialog");
     menu.setAttribute("aria-label", `Actions for ${process.name || "process"}, PID ${process.pid}`);
   }
 
@@ -409,6 +409,24 @@
     processTools.paint();
     document.querySelectorAll("table[data-source]").forEach(paintTable);
   }
+
+  // --- for the menu of a process ------------------------------------------------------------------------------
+
+  // The process as a table shows it, with the UUID of a GPU that it uses; null if it has ended.
+  function findProcess(source, pid) {
+    const index = snapshot[source].findIndex((each) => each.pid === pid);
+    if (index < 0) return null;
+    const process = { ...snapshot[source][index], ...snapshot[LOADS[source]][index] };
+    const gpu = snapshot.devices.find((each) => each.index === (process.gpus ? process.gpus[0] : snapshot.gpu));
+    return gpu ? { ...process, gpu_uuid: gpu.uuid } : null;
+  }
+
+  const describeProcess = ({ gpu_memory_mib: mib, started_ms: started }) => ({
+    memory: mib === null ? UNKNOWN : units.formatSize(mib),
+    age: started === null ? UNKNOWN : formatDuration(snapshot.time - started),
+  });
+
+  dashtop.processTable = { find: findProcess, describe: describeProcess };
 
   // --- clicks -------------------------------------------------------------------------------------------------
 

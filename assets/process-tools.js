@@ -125,6 +125,7 @@
   dashtop.processTools = {
     isFiltered: () => Boolean(settings.get("process_search") || settings.get("process_only")),
     isNameMissing,
+    userName,
     matcher,
     paint: () => document.querySelectorAll("[data-process-tools]").forEach(paintTools),
   };

@@ -209,11 +209,14 @@
     if (process) open({ kind: "process_end", process });
   }
 
+  dashtop.watches = { openProcess };
+
   document.addEventListener("click", (event) => {
     if (!snapshot) return;
     const button = event.target.closest("[data-watch-gpu], [data-watch-pid]");
     if (!button) return;
-    if (button.dataset.watchPid) openProcess(Number(button.dataset.watchPid));
+    if (button.dataset.watchPid && dashtop.processActions.isEnabled()) dashtop.processActions.openMenu(button);
+    else if (button.dataset.watchPid) openProcess(Number(button.dataset.watchPid));
     else openGpu(button.dataset.watchGpu === "" ? snapshot.gpu : Number(button.dataset.watchGpu));
   });
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.actions.targets import STUBBORN, has_ended, orphan, state
+from tests.browser.test_axe import OPTIONS, find_violations
 from tests.processes import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.browser.conftest import BrowserTab
+    from tests.fake_nvml import World
     from tests.fake_nvml.fixtures import WorldFactory
     from tests.processes import Running
 
@@ -150,3 +154,143 @@ def test_a_process_is_marked_as_a_service_and_unmarked(demo: Running, new_tab: C
     assert not tab.page.locator(".watch-dialog").is_visible()
     assert tab.page.evaluate("document.activeElement.className") == "process-menu", "the focus returns"
     assert tab.errors == []
+
+
+ACTION_TOKEN = "a-token-for-actions"
+DIALOG = ".action-dialog"
+
+
+def choose_action(tab: BrowserTab, pid: int, action: str) -> None:
+    """Open the menu of a process by keyboard, and choose an action."""
+    tab.page.locator(f"{TABLE} [data-pid='{pid}'] .process-menu").focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.get_by_role("menuitem", name=action).focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.locator(f"{DIALOG}[open]").wait_for()
+
+
+def send(tab: BrowserTab, result: str) -> None:
+    """Confirm the action, wait for what the dialog says then, and close it."""
+    tab.page.click(".action-send")
+    tab.page.locator(".action-result", has_text=result).wait_for()
+    tab.page.keyboard.press("Escape")
+
+
+def expect_error(tab: BrowserTab, text: str) -> None:
+    tab.page.click(".action-send")
+    tab.page.locator(f"{DIALOG} .alert-error", has_text=text).wait_for()
+
+
+def focused(tab: BrowserTab) -> Any:
+    return tab.page.evaluate("document.activeElement.textContent || document.activeElement.className")
+
+
+def check_menu(tab: BrowserTab, pid: int) -> None:
+    """Arrow keys move in the menu, and Escape gives the focus back."""
+    tab.page.locator(f"{TABLE} [data-pid='{pid}'] .process-menu").focus()
+    tab.page.keyboard.press("Enter")
+    names = tab.page.locator(".action-menu [role=menuitem]").all_inner_texts()
+    assert [name.split()[0] for name in names] == ["Notify", "Interrupt", "Terminate", "Kill", "Pause", "Resume"]
+    tab.page.keyboard.press("ArrowUp")
+    assert focused(tab) == "Resume …"
+    tab.page.keyboard.press("ArrowDown")
+    assert find_violations(tab, OPTIONS) == []
+    tab.page.keyboard.press("Escape")
+    assert focused(tab) == "process-menu"
+
+
+def check_cancel_is_the_default(tab: BrowserTab, pid: int) -> None:
+    choose_action(tab, pid, "Terminate")
+    assert focused(tab) == "Cancel"
+    facts = tab.text(".action-facts")
+    assert all(part in facts for part in (str(pid), "2.0 GiB", "python"))
+    assert not tab.page.locator("[data-field=pid]").is_visible(), "it is one's own"
+    assert find_violations(tab, OPTIONS) == []
+    tab.page.keyboard.press("Enter")
+    tab.page.locator(f"{DIALOG}[open]").wait_for(state="detached")
+    assert focused(tab) == "process-menu"
+    assert not has_ended(pid)
+
+
+def check_token_is_asked_for_once(tab: BrowserTab, pid: int) -> None:
+    choose_action(tab, pid, "Pause")
+    assert "keeps its GPU memory" in tab.text("#action-help")
+    expect_error(tab, "Enter the action token.")
+    tab.page.get_by_label("Action token").fill("a-wrong-action-token")
+    expect_error(tab, "The action token is wrong.")
+    tab.page.get_by_label("Action token").fill(ACTION_TOKEN)
+    send(tab, "It is paused, and keeps its GPU memory")
+    assert state(pid) == "T"
+    choose_action(tab, pid, "Resume")
+    assert not tab.page.get_by_label("Action token").is_visible()
+    send(tab, "It goes on.")
+    stored = tab.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert ACTION_TOKEN not in stored + tab.page.url
+
+
+@contextmanager
+def open_actions(world: World, new_tab: Callable[..., BrowserTab], kinds: dict[int, str]) -> Iterator[BrowserTab]:
+    """Open the page of processes of a server that may act on those with these PIDs and kinds."""
+    for index in range(8):
+        world.set(index, "processes", [])
+    world.set(1, "processes", [{"pid": pid, "type": kind, "used_memory": 2 * GIB} for pid, kind in kinds.items()])
+    world.save()
+    arguments = ("--interval", "0.5", "--allow-actions", "own", "--action-token", ACTION_TOKEN)
+    with running(*arguments, env=world.env()) as server:
+        tab = new_tab(height=900).open(f"{server.url}?page=processes")
+        for pid in kinds:
+            tab.page.locator(f"{TABLE} [data-pid='{pid}'] .process-menu").wait_for(state="attached")
+        yield tab
+        assert all("401" in error or "409" in error for error in tab.errors), tab.errors
+
+
+def test_dialog_ends_a_real_process_and_cancel_is_the_default(
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
+) -> None:
+    drawing = os.getpid()
+    with (
+        orphan() as other,
+        orphan() as meant,
+        open_actions(nvml_world("h100x8"), new_tab, {other: "C", meant: "C", drawing: "G"}) as tab,
+    ):
+        check_menu(tab, meant)
+        check_cancel_is_the_default(tab, meant)
+        check_token_is_asked_for_once(tab, meant)
+        choose_action(tab, meant, "Terminate")
+        send(tab, "It has ended")
+        assert (has_ended(meant), has_ended(other)) == (True, False)
+        # A process that only draws: the menu says why nothing can be done to it.
+        menu = tab.page.locator(f"{TABLE} [data-pid='{drawing}'] .process-menu")
+        menu.focus()
+        tab.page.keyboard.press("Enter")
+        assert "it only draws" in tab.text(".action-obstacle")
+        tab.page.get_by_role("menuitem", name="Terminate").click(force=True)
+        assert tab.page.locator(f"{DIALOG}[open]").count() == 0
+        # Embedded panels have no actions.
+        tab.page.goto(tab.page.url.partition("?")[0] + "embed/panel-all-processes")
+        menu.focus()
+        tab.page.keyboard.press("Enter")
+        tab.page.locator(".watch-dialog[open]").wait_for()
+        assert tab.page.locator(".action-menu").count() == 0
+
+
+@pytest.mark.long
+def test_kill_needs_the_pid_and_is_offered_ten_seconds_after_terminate(
+    nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
+) -> None:
+    with orphan(STUBBORN) as pid, open_actions(nvml_world("h100x8"), new_tab, {pid: "C"}) as tab:
+        choose_action(tab, pid, "Kill")
+        tab.page.get_by_label("Type the PID").fill("1")
+        expect_error(tab, f"Type the PID of the process: {pid}.")
+        tab.page.get_by_label("Type the PID").fill(str(pid))
+        tab.page.get_by_label("Action token").fill(ACTION_TOKEN)
+        expect_error(tab, "Kill is possible 10 s after Terminate.")
+        tab.page.keyboard.press("Escape")
+        choose_action(tab, pid, "Terminate")
+        tab.page.click(".action-send")
+        tab.page.locator(".action-result", has_text="has not ended after 10 s: Kill is possible now").wait_for()
+        tab.page.get_by_role("button", name="Kill …").click()
+        assert focused(tab) == "Cancel"
+        tab.page.get_by_label("Type the PID").fill(str(pid))
+        send(tab, "It has ended")
+        assert has_ended(pid)

@@ -11,6 +11,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dashtop.export.table import list_formats
+from dashtop.model.action import ActionScope
 from dashtop.ui import ids
 from dashtop.ui.charts.resolution import DEFAULT_RANGE, RANGES_MS
 from dashtop.ui.components import ICON_BUTTON, attributes, icon, segmented_control
@@ -23,7 +24,7 @@ from dashtop.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dashtop.model.ports import Services
+    from dashtop.model.ports import Actions, Services
 
 _RANGE_NAMES: Final = {
     "5m": "5 min", "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"
@@ -59,8 +60,19 @@ def build_layout(services: Services, interval_s: float, *, viewer: str | None = 
             dcc.Store(id=ids.FIGURES),
         ],
         className="app",
-        **attributes(data_interval=str(interval_s), **({} if viewer is None else {"data_viewer": viewer})),
+        **attributes(
+            data_interval=str(interval_s),
+            **({} if viewer is None else {"data_viewer": viewer}),
+            **_describe_actions(services.actions),
+        ),
     )
+
+
+def _describe_actions(actions: Actions) -> dict[str, str]:
+    """Return whose processes the page may send signals to, and the user of dashtop; nothing if none."""
+    if actions.scope is ActionScope.OFF:
+        return {}
+    return {"data_actions": actions.scope.value, "data_actions_user": actions.user}
 
 
 def _build_error_banner() -> Component:

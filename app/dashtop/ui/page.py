@@ -65,6 +65,7 @@ SCRIPTS: Final = (
     "navigation.js",
     "notifications.js",
     "watches.js",
+    "process-actions.js",
     "panel-order.js",
     "arrange.js",
     "settings.js",
