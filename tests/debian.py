@@ -1,4 +1,4 @@
-"""Paths of prometheus, promtool, alertmanager, nginx and openssl: from PATH, else unpacked from the Debian package.
+"""Paths of prometheus, victoria-metrics, alertmanager, nginx and openssl: from PATH, else from the Debian package.
 
 The package is not installed: that would start services and leave them running.
 """
@@ -17,6 +17,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
+    "victoria-metrics": "victoria-metrics",
     "nginx": "nginx",
     "openssl": "openssl",
 }

@@ -27,7 +27,7 @@ LIVE_TIMEOUT_S: Final = 10.0
 HISTORY_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 MAX_CONNECTIONS: Final = 4
-CHUNK_BYTES: Final = 2**18
+CHUNK_BYTES: Final = 2**14
 MAX_QUOTED_LENGTH: Final = 200
 MAX_RETRY_AFTER_S: Final = 600.0
 
@@ -84,7 +84,7 @@ class HttpClient:
         """Return status, headers and body. Raises RequestFailedError if there is none, or it is too large."""
         headers = dict(self._headers)
         if basic is not None and "Authorization" not in headers:
-            headers.update(urllib3.util.make_headers(basic_auth=basic))
+            headers["Authorization"] = urllib3.util.make_headers(basic_auth=basic)["authorization"]
         body = None
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from dashtop.fleet.addresses import parse_address
 from dashtop.fleet.client import HttpClient, RequestFailedError, fail, parse_json
 from dashtop.fleet.dialects import LIVE_KEYS, MEMORY_TOTAL, MEMORY_USED
 from dashtop.fleet.history import build_failed_series
+from dashtop.fleet.pool import DaemonPool
 from dashtop.fleet.rows import normalize_uuid
 from dashtop.fleet.views import classify
 from dashtop.metrics import METRICS
@@ -86,8 +88,8 @@ class PeersSource:
     def __init__(self, peers: Sequence[str], *, credentials: Credentials, clock: Clock, interval_s: float) -> None:
         self._clock = clock
         self._client = HttpClient(credentials, max_connections=2, max_bytes=MAX_ANSWER_BYTES)
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="dashtop-fleet-peer")
-        self._probers = ThreadPoolExecutor(PROBERS, thread_name_prefix="dashtop-fleet-probe")
+        self._workers = DaemonPool(WORKERS, "dashtop-fleet-peer")
+        self._probers = DaemonPool(PROBERS, "dashtop-fleet-probe")
         self._lock = threading.Lock()
         self._peers = [_Peer(_name_peer(peer), parse_address(peer)) for peer in peers]
         has_plain = any(peer.url.startswith("http:") for peer in self._peers)
@@ -102,7 +104,7 @@ class PeersSource:
     def close(self) -> None:
         """Stop threads and close connections."""
         for pool in (self._workers, self._probers):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
         self._client.close()
 
     def history(self, query: FleetQuery) -> FleetSeries:  # noqa: ARG002 - of the protocol
@@ -125,7 +127,7 @@ class PeersSource:
             return None
         pool = self._workers if peer.failures == 0 else self._probers
         try:
-            peer.pending = pool.submit(self._ask, peer)
+            peer.pending = pool.submit(partial(self._ask, peer))
         except RuntimeError:  # no further thread is allowed, or the pool is closed
             return None
         return peer.pending if peer.failures == 0 else None

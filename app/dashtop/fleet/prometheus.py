@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.fleet import rows as fleet_rows
@@ -19,6 +20,7 @@ from dashtop.fleet.dialects import (
 )
 from dashtop.fleet.history import HistoryReader, build_failed_series
 from dashtop.fleet.plan import Plan
+from dashtop.fleet.pool import DaemonPool
 from dashtop.fleet.queries import (
     USER_SECONDS,
     QueryBuilder,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL_S: Final = 15.0
 MAX_QUERIES: Final = 4
+QUERY_WAVES: Final = 2
+"""All queries of a reading may take this many times the time of one: a few are asked at a time."""
 FACTS_INTERVAL_S: Final = 300.0
 """Exporters, names and sizes of GPUs, vanished nodes; at once if a GPU appears that is not known."""
 MIN_FACTS_INTERVAL_S: Final = 30.0
@@ -70,7 +74,7 @@ class PrometheusSource:
         self._client = EngineClient(url, credentials)
         self._clock = clock
         self._builder = QueryBuilder(select, node_label)
-        self._pool = ThreadPoolExecutor(MAX_QUERIES, thread_name_prefix="dashtop-fleet-query")
+        self._pool = DaemonPool(MAX_QUERIES, "dashtop-fleet-query")
         self._plan: Plan | None = None
         self._facts_s = self._slow_s = -math.inf
         self._host: list[tuple[str, list[Any], float]] = []
@@ -87,7 +91,7 @@ class PrometheusSource:
 
     def close(self) -> None:
         """Stop threads and close connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
         self._client.close()
 
     def current(self, timeout_s: float) -> FleetReading:
@@ -113,8 +117,8 @@ class PrometheusSource:
                 f"{plan.gpus} GPUs: more than {MAX_FLEET_GPUS} are not read one by one. Restrict --fleet-select."
             )
         answers = self._ask_live(plan, timeout_s, with_gpus=not is_too_large)
-        unknown = not is_too_large and any(self._fill(plan, dialect, answers) for dialect in plan.dialects)
-        if unknown and now_s - self._facts_s >= MIN_FACTS_INTERVAL_S:
+        unknown = [] if is_too_large else [self._fill(plan, dialect, answers) for dialect in plan.dialects]
+        if any(unknown) and now_s - self._facts_s >= MIN_FACTS_INTERVAL_S:
             self._plan = plan = self._read_plan(timeout_s)
             self._facts_s = self._slow_s = now_s
             self._read_slow(plan, timeout_s, notes)
@@ -127,13 +131,16 @@ class PrometheusSource:
         """Return the answers to several queries, of which a few are asked at a time. Raises RequestFailedError."""
         try:
             futures = {
-                name: self._pool.submit(self._client.query, expression, timeout_s=timeout_s)
+                name: self._pool.submit(partial(self._client.query, expression, timeout_s=timeout_s))
                 for name, expression in queries.items()
             }
         except RuntimeError:  # no further thread is allowed, or the pool is closed
             raise fail(FleetFailure.UNREACHABLE, "dashtop can start no thread for its queries.") from None
+        end_s = time.monotonic() + QUERY_WAVES * timeout_s
         try:
-            answers = {name: future.result() for name, future in futures.items()}
+            answers = {name: future.result(max(0.0, end_s - time.monotonic())) for name, future in futures.items()}
+        except FutureTimeoutError:
+            raise fail(FleetFailure.TIMEOUT, f"{self._client.url} did not answer all queries in time.") from None
         finally:
             for future in futures.values():
                 future.cancel()
@@ -279,8 +286,8 @@ class PrometheusSource:
         table, ages = GpuTable(), {}
         for dialect in plan.dialects:
             readings = plan.exporters[dialect.name]
-            added = table.add(readings)
-            if not added and readings.facts and self._facts_s == now_s:
+            is_useful = table.add(readings)
+            if not is_useful and readings.facts and self._facts_s == now_s:
                 plan.redundant.add(dialect.name)
             ages.update({labels.get("instance", ""): age for labels, age in answers[dialect.name, "age"].rows})
         nodes = {**self._nodes, **table.nodes}
@@ -326,19 +333,23 @@ def _find_keys(answer: Vector, dialect: Dialect) -> frozenset[fleet_rows.Key]:
 
 def _find_targets(plan: Plan, up: Vector, ages: Mapping[str, float]) -> list[TargetState]:
     """Return the scrape targets, and the instances that have values without being one: theirs are pushed."""
-    titles: dict[str, tuple[str, bool]] = {}
+    by_job: dict[str, Dialect] = {}
+    by_instance: dict[str, Dialect] = {}
     for dialect in reversed(DIALECTS):
-        for job in plan.jobs.get(dialect.name, ()):
-            titles[job] = dialect.title, dialect.has_page
-    targets = []
-    for labels, value in up.rows:
-        title, has_page = titles.get(labels.get("job", ""), ("", False))
-        targets.append(TargetState(labels.get("instance", ""), value > 0, title, has_page))
+        by_job.update(dict.fromkeys(plan.jobs.get(dialect.name, ()), dialect))
+        if dialect.name in plan.exporters:
+            facts = plan.exporters[dialect.name].facts.values()
+            by_instance.update(dict.fromkeys((each.instance for each in facts), dialect))
+
+    def build(instance: str, job: str, *, is_up: bool | None) -> TargetState:
+        found = by_instance.get(instance) or by_job.get(job)
+        if found is None:
+            return TargetState(instance, is_up, "", has_page=False)
+        return TargetState(instance, is_up, found.title, found.has_page, DIALECTS.index(found))
+
+    targets = [build(labels.get("instance", ""), labels.get("job", ""), is_up=value > 0) for labels, value in up.rows]
     scraped = {target.instance for target in targets}
     pushed = [
-        TargetState(instance, None, dialect.title, dialect.has_page)
-        for dialect in plan.dialects
-        for instance in dict.fromkeys(facts.instance for facts in plan.exporters[dialect.name].facts.values())
-        if instance not in scraped and instance in ages
+        build(instance, "", is_up=None) for instance in by_instance if instance not in scraped and instance in ages
     ]
     return targets + pushed

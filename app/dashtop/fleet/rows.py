@@ -213,12 +213,14 @@ class _Row:
         self.is_split = key in readings.split
         self.is_free = key in readings.free if readings.dialect.free else None
 
-    def add(self, other: _Row) -> None:
-        """Take from an exporter of lower priority what is missing."""
+    def add(self, other: _Row) -> bool:
+        """Take from an exporter of lower priority what is missing. Return whether something was."""
+        is_useful = not other.values.keys() <= self.values.keys() or bool(other.holders and not self.holders)
         self.values = other.values | self.values
         self.peak = self.peak if self.peak is not None else other.peak
         self.holders = self.holders or other.holders
         self.is_idle = self.is_idle or other.is_idle
+        return is_useful
 
 
 class GpuTable:
@@ -231,9 +233,9 @@ class GpuTable:
         self.nodes: dict[str, str] = {}
         """Node of each instance. An exporter whose GPUs are known from another is on the node of that one."""
 
-    def add(self, readings: Readings) -> int:
-        """Add the GPUs of one exporter, those of higher priority first. Return how many were not known yet."""
-        added, known_before = [], {uuid: list(rows) for uuid, rows in self._by_uuid.items()}
+    def add(self, readings: Readings) -> bool:
+        """Add the GPUs of one exporter, those of higher priority first. Return whether it has something new."""
+        is_useful, added, known_before = False, [], {uuid: list(rows) for uuid, rows in self._by_uuid.items()}
         utilization = readings.values.get(UTILIZATION, {})
         for key, facts in readings.facts.items():
             if key not in utilization and not _is_present(readings, key):
@@ -241,7 +243,7 @@ class GpuTable:
             row = _Row(readings, key, facts)
             known = _find_same(known_before.get((facts.uuid, facts.mig_instance), ()), facts) if facts.uuid else None
             if known is not None:
-                known.add(row)
+                is_useful = known.add(row) or is_useful
                 self.nodes[facts.instance] = known.facts.node
             elif facts.mig_instance and (facts.uuid, "") in known_before:
                 continue  # the other exporter lists the MIG instances of this GPU under UUIDs of their own
@@ -257,7 +259,7 @@ class GpuTable:
                     not row.facts.mig_instance and (row.facts.node, row.facts.uuid) in parents
                 )
         self._rows += added
-        return len(added)
+        return is_useful or bool(added)
 
     def build(self) -> tuple[FleetGpu, ...]:
         """Return the GPUs, by node and index."""
@@ -295,7 +297,8 @@ class GpuTable:
 
 
 def _is_present(readings: Readings, key: Key) -> bool:
-    return key in readings.lost or key in readings.free or any(key in column for column in readings.values.values())
+    conditions = (readings.lost, readings.free, readings.split, *readings.values.values())
+    return any(key in column for column in conditions)
 
 
 def _find_same(rows: Sequence[_Row], facts: GpuFacts) -> _Row | None:
@@ -336,6 +339,7 @@ class TargetState(NamedTuple):
     is_up: bool | None
     exporter: str
     has_page: bool
+    priority: int = 0
 
 
 def build_nodes(
@@ -365,6 +369,7 @@ def build_nodes(
 def _build_node(
     name: str, targets: Sequence[TargetState], ages_s: Mapping[str, float], host: Mapping[str, float]
 ) -> FleetNode:
+    targets = sorted(targets, key=lambda target: target.priority)
     up = [target for target in targets if target.is_up is not False]
     down = [target for target in targets if target.is_up is False]
     first = (up or down)[0]
