@@ -239,7 +239,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
     runs = build_runs(settings, history, latest, clock)
     sampler = _build_sampler(settings, readers, clock, history.gpus)
-    ledger = UsageLedger(interval_s=settings.interval)
+    ledger = UsageLedger(interval_s=settings.interval, read_usage=history.usage)
     collector = Collector(
         sampler=sampler,
         history=history,

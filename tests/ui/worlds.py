@@ -10,6 +10,7 @@ from flask import Flask
 
 from dashtop.model.ports import ReadStatus, Services
 from dashtop.model.sample import ALL_EVENTS, Series, SeriesKey, SeriesSet
+from dashtop.model.usage import NO_USAGE, StoredUsage
 from dashtop.ui.panels import PanelContext
 from dashtop.ui.parts import RenderCache
 from dashtop.ui.request import ViewRequest
@@ -78,6 +79,9 @@ class Recorded:
 
     def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         return ()
+
+    def usage(self, start_ms: int, end_ms: int) -> StoredUsage:
+        return StoredUsage(start_ms=start_ms, end_ms=end_ms, began_ms=None, records=NO_USAGE)
 
     def status_message(self) -> str | None:
         return None

@@ -12,6 +12,7 @@ import numpy as np
 from dashtop.history.events import prune_events
 from dashtop.history.rollup import Readings, aggregate, align_buckets
 from dashtop.history.schema import TIERS, Tier, compress, compress_times
+from dashtop.history.usage import prune_usage
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Aggregation
 
@@ -165,6 +166,7 @@ def prune(connection: Connection, *, kept_ms: int, max_bytes: int, used_bytes: C
     connection.execute(
         f"DELETE FROM process WHERE id <= (SELECT id FROM process ORDER BY id DESC LIMIT 1 OFFSET {MAX_SPANS})"  # noqa: S608
     )
+    prune_usage(connection, kept_ms=kept_ms, max_bytes=max_bytes)
     if used_bytes(connection) > max_bytes:
         _delete_windows(connection, 'SELECT id FROM "window" ORDER BY tier, id LIMIT ?', MAX_DELETED_WINDOWS)
 

@@ -19,6 +19,8 @@ from dashtop.history.compaction import compact, get_layout_id, prune
 from dashtop.history.encoder import MAX_LAYOUTS
 from dashtop.history.past import insert_readings
 from dashtop.history.schema import RAW
+from dashtop.history.usage import add_usage
+from dashtop.model.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -224,7 +226,7 @@ class Database(ABC):
                 insert_readings(connection, past, self._insert_series(connection, past.keys))
                 records = list(past.records)
                 self._insert_gpus(connection, records)
-                self._insert_events_and_spans(connection, records)
+                self._insert_events_spans_and_usage(connection, records)
                 connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection)
@@ -254,7 +256,7 @@ class Database(ABC):
             ],
         )
         self._insert_gpus(connection, records)
-        self._insert_events_and_spans(connection, records)
+        self._insert_events_spans_and_usage(connection, records)
 
     def _insert_gpus(self, connection: Connection, records: Sequence[Record]) -> None:
         """Store index and name of the GPUs if the set of devices has changed."""
@@ -269,7 +271,7 @@ class Database(ABC):
             )
 
     @staticmethod
-    def _insert_events_and_spans(connection: Connection, records: Sequence[Record]) -> None:
+    def _insert_events_spans_and_usage(connection: Connection, records: Sequence[Record]) -> None:
         events = [event for record in records for event in record.events]
         if events:
             connection.executemany(
@@ -296,6 +298,7 @@ class Database(ABC):
                 " facts = excluded.facts",
                 spans,
             )
+        add_usage(connection, [record.usage for record in records if record.usage is not NO_USAGE])
 
     def _insert_layout(self, connection: Connection, layout: Layout) -> int:
         layout_id = get_layout_id(connection, self._insert_series(connection, layout.keys))

@@ -12,6 +12,7 @@ import numpy as np
 
 from dashtop.metrics import METRICS
 from dashtop.model.sample import PROCESSES, ProcessSpan, SeriesKey, StoredGpu
+from dashtop.model.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.model.sample import Device, Event, GpuProcess, ProcessInfo, Sample
+    from dashtop.model.usage import UsageRecords
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Record:
     values: bytes
     events: tuple[Event, ...]
     spans: tuple[Span, ...]
+    usage: UsageRecords = NO_USAGE
 
 
 @dataclass(slots=True)
@@ -188,6 +191,7 @@ class SampleEncoder:
             values=values.tobytes(),
             events=sample.events,
             spans=self._encode_spans(sample) if sample.gpu_age_s == 0 else (),
+            usage=sample.usage,
         )
 
     def _layout(self, scopes: Mapping[str | None, Mapping[str, float | None]], devices: Sequence[Device]) -> Layout:

@@ -23,6 +23,8 @@ from dashtop.history.events import EVENT_INDEX
 from dashtop.history.lock import DatabaseLockedError, LockHolder
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
+from dashtop.history.usage import TABLE_NAMES as USAGE_TABLE_NAMES
+from dashtop.history.usage import USAGE_TABLES
 from dashtop.model.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -119,8 +121,8 @@ class PostgresDatabase(Database):
             self._acquire_lock(connection)
             if not _has_tables(connection):
                 connection.execute(f"BEGIN; {SCHEMA} COMMIT;")
-            elif "gpu" not in _read_tables(connection):  # version 0.1 had none
-                connection.execute(GPU_TABLE)
+            elif not {"gpu", *USAGE_TABLE_NAMES} <= _read_tables(connection):  # version 0.1 had none of these
+                connection.execute(f"{GPU_TABLE}{USAGE_TABLES}")
             if not connection.execute("SELECT to_regclass('event_kind') IS NOT NULL").fetchone()[0]:
                 connection.execute(EVENT_INDEX)
             self._backend_pid = connection.backend_pid

@@ -10,6 +10,8 @@ import numpy as np
 
 from dashtop.history.compaction import ROLLUP_COLUMNS
 from dashtop.history.schema import TIERS, VERSION, decompress, decompress_times
+from dashtop.history.usage import TABLE_NAMES as USAGE_TABLE_NAMES
+from dashtop.history.usage import list_columns
 from dashtop.model.metric import Severity
 
 if TYPE_CHECKING:
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 
 MAX_ID = 2**62
 TEXT, INTEGER, BLOB, NUMBER, NULL = str, int, bytes, (int, float), type(None)
+
+
+def _list_usage_types(table: str) -> Iterator[Any]:
+    kinds = {"TEXT": (TEXT,), "BIGINT": (INTEGER,), "DOUBLE PRECISION": NUMBER}
+    for _, kind, is_optional in list_columns(table):
+        yield (*kinds[kind], NULL) if is_optional else kinds[kind]
+
+
 _TYPES: dict[str, tuple[Any, ...]] = {
     "series": (INTEGER, TEXT, TEXT),
     "layout": (INTEGER, BLOB),
@@ -32,8 +42,11 @@ _TYPES: dict[str, tuple[Any, ...]] = {
         *((INTEGER, NULL), (INTEGER, NULL), (*NUMBER, NULL), TEXT),
     ),
     "gpu": (INTEGER, TEXT, INTEGER, TEXT, INTEGER),
+    **{table: (INTEGER, *_list_usage_types(table)) for table in USAGE_TABLE_NAMES},
 }
 """The columns of each table, the row's id first; tables that others refer to come before those."""
+_WITHOUT_ID = frozenset({"gpu", *USAGE_TABLE_NAMES})
+"""Tables whose rows have an implicit id."""
 
 
 class Salvaged(NamedTuple):
@@ -63,7 +76,7 @@ def salvage(damaged: Path, connection: Connection, application_id: int) -> Salva
 
 def _copy(source: sqlite3.Connection, target: Connection, table: str, checks: _Checks) -> int:
     types, check = _TYPES[table], checks.by_table.get(table)
-    columns = types[1:] if table == "gpu" else types  # its id is implicit
+    columns = types[1:] if table in _WITHOUT_ID else types
     insert = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
     count = 0
     for row in _read_rows(source, table):
@@ -76,7 +89,7 @@ def _copy(source: sqlite3.Connection, target: Connection, table: str, checks: _C
 
 def _read_rows(source: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows in ascending id. Behind a damaged page, go on at the next id that can be read."""
-    columns = "rowid, *" if table == "gpu" else "*"
+    columns = "rowid, *" if table in _WITHOUT_ID else "*"
     query = f"SELECT {columns} FROM {table} WHERE rowid >= ? ORDER BY rowid"  # noqa: S608
     first: int | None = 0
     while first is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from dashtop.history.events import EVENT_INDEX
+from dashtop.history.usage import USAGE_TABLES
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, TIER_RETENTION_MS, TIER_STEPS_MS
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def build_schema(*, key: str, integer: str, real: str, blob: str, layout_series:
     `key`: an id that the database assigns in ascending order; `layout_series`: what is unique of a layout.
     """
     tables = _TABLES.format(key=key, integer=integer, real=real, blob=blob, layout_series=layout_series)
-    return f"{tables}{GPU_TABLE}{EVENT_INDEX};"
+    return f"{tables}{GPU_TABLE}{EVENT_INDEX};{USAGE_TABLES}"
 
 
 def compress(numbers: NDArray[Number]) -> bytes:

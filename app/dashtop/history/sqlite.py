@@ -23,6 +23,7 @@ from dashtop.history.events import EVENT_INDEX
 from dashtop.history.lock import FileLock, is_at
 from dashtop.history.salvage import salvage
 from dashtop.history.schema import GPU_TABLE, VERSION, build_schema
+from dashtop.history.usage import USAGE_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -306,6 +307,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         _check(connection)
         connection.execute(GPU_TABLE)  # version 0.1 had none
         connection.execute(EVENT_INDEX)
+        connection.executescript(USAGE_TABLES)
     elif tables or application_id:
         raise IncompatibleDatabaseError("it is not a history of this version of dashtop")
     else:

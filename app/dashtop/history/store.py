@@ -16,9 +16,11 @@ from dashtop.history.events import read_events
 from dashtop.history.read_pool import ReadPool, ReadTimeoutError
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, align_buckets, concatenate
+from dashtop.history.usage import align, combine, drop_before, read_usage
 from dashtop.history.writer import WRITE_INTERVAL_MS, Writer
 from dashtop.model.ports import ReadStatus
 from dashtop.model.sample import ALL_EVENTS, Series, SeriesSet, StoredGpu, is_uuid
+from dashtop.model.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from dashtop.history.rollup import Readings
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Event, EventFilter, ProcessSpan, Sample, SeriesKey
+    from dashtop.model.usage import StoredUsage
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,8 @@ class HistoryStore:
         newest_ms = self._writer.database.newest_ms
         for sample in self._backlog:
             if sample.time_ms > newest_ms:
-                self._writer.put(self._encoder.encode(sample, *self._encoder.encode_values(sample)))
+                unwritten = replace(sample, usage=drop_before(sample.usage, newest_ms))
+                self._writer.put(self._encoder.encode(unwritten, *self._encoder.encode_values(unwritten)))
         self._backlog.clear()
 
     def query(
@@ -145,6 +149,12 @@ class HistoryStore:
         ]
         newest = {(span.gpu_uuid, span.pid, span.start_ms): span for span in (*written, *overlapping)}
         return tuple(sorted(newest.values(), key=lambda span: span.start_ms))
+
+    def usage(self, start_ms: int, end_ms: int) -> StoredUsage:
+        """Return the usage ledger; see the History port."""
+        pending = [(record.time_ms, record.usage) for record in self._writer.pending() if record.usage is not NO_USAGE]
+        written = self._read(lambda connection: read_usage(connection, start_ms, end_ms, pending))
+        return written or combine([records for _, records in pending], *align(start_ms, end_ms))
 
     def status_message(self) -> str | None:
         """Return a sentence about what fails with the history, or None; see the History port."""

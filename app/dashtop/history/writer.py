@@ -6,10 +6,12 @@ import logging
 import math
 import threading
 from collections import deque
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from dashtop.history.lock import DatabaseLockedError
+from dashtop.history.usage import drop_before
 from dashtop.model.metric import Severity
 from dashtop.model.sample import Event
 
@@ -224,7 +226,11 @@ class Writer:
         if self._is_locked_out:
             newest_ms = self.database.newest_ms
             with self._changed:
-                unwritten = (record for record in (*self._batch, *self._pending) if record.time_ms > newest_ms)
+                unwritten = (
+                    replace(record, usage=drop_before(record.usage, newest_ms))
+                    for record in (*self._batch, *self._pending)
+                    if record.time_ms > newest_ms
+                )
                 self._pending, self._batch = deque(unwritten, maxlen=MAX_PENDING), []
                 self._is_locked_out = False
         self._is_open = True

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SeriesSet,
         StoredGpu,
     )
+    from dashtop.model.usage import StoredUsage
 
 
 class GpuUtilization(NamedTuple):
@@ -383,6 +384,12 @@ class History(Protocol):
 
     def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
         """Return the process spans of one GPU, or of several, in [start_ms, end_ms), by start."""
+
+    def usage(self, start_ms: int, end_ms: int) -> StoredUsage:
+        """Return the sums of the usage ledger over the ten-minute buckets that overlap [start_ms, end_ms).
+
+        The range begins earlier, with a whole day, where only days are kept.
+        """
 
     def status_message(self) -> str | None:
         """Return a sentence that says why this process does not write or cannot read the history; None if all is well.

@@ -116,10 +116,11 @@ NO_USAGE: Final = UsageRecords()
 class StoredUsage:
     """The ledger of [start_ms, end_ms), whole buckets: a record for each process and GPU, and for each GPU.
 
-    `began_ms`: the first bucket that is stored at all; None: there is none.
+    `began_ms`: the first bucket that is stored at all; None: there is none. `is_cut`: there are more processes.
     """
 
     start_ms: int
     end_ms: int
     began_ms: int | None
+    is_cut: bool = False
     records: UsageRecords
