@@ -209,7 +209,7 @@ class PrometheusSource:
         if plan.gpus <= MAX_FLEET_GPUS:
             for dialect in plan.dialects:
                 for number, source in enumerate(dialect.sources[UTILIZATION]):
-                    is_recorded = plan.is_recorded(dialect)
+                    is_recorded = plan.is_recorded(dialect) and not source.matcher  # that of MIG instances is not
                     queries[dialect.name, "idle", str(number)] = builder.idle(dialect, source, is_recorded=is_recorded)
         hosts: list[tuple[tuple[str, ...], str, float]] = []
         for dialect in plan.dialects:
