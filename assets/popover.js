@@ -6,6 +6,7 @@
 
   const { parts } = window.dashtop;
   const HOVER_DELAY_MS = 300;
+  const HIDE_DELAY_MS = 200;
   const MARGIN_PX = 8;
   const CONTROLS = "button, a, input, select, summary, label";
   const GROUPS = ".panel, .toolbar, .brand";
@@ -66,13 +67,14 @@
     if (popover.isConnected) popover.hidePopover();
   }
 
+  // The pointer may move onto the popover, over what is between (WCAG 1.4.13).
   document.addEventListener("pointerover", (event) => {
     if (event.pointerType !== "mouse") return;
-    const element = tipOf(event.target);
-    if (element === anchor) return;
     clearTimeout(timer);
+    const element = tipOf(event.target);
+    if (popover.contains(event.target) || element === anchor) return;
     if (element) timer = setTimeout(() => show(element), HOVER_DELAY_MS);
-    else if (!isFocused()) hide();
+    else if (!isFocused()) timer = setTimeout(hide, HIDE_DELAY_MS);
   });
   // A control shows its own help, or that of the text in it.
   document.addEventListener("focusin", (event) => {
@@ -83,6 +85,7 @@
   });
   // A finger on the head of a column sorts by it, and explains it.
   document.addEventListener("click", (event) => {
+    if (popover.contains(event.target) && !window.getSelection().isCollapsed) return; // its text is being selected
     const element = tipOf(event.target);
     const control = event.target.closest(`${CONTROLS}, [data-open-gpu]`);
     if (element && (!control || (event.pointerType === "touch" && control.closest("th")))) show(element);

@@ -37,9 +37,10 @@ class AuditLog:
         self._lock = threading.Lock()
 
     def append(self, record: ActionRecord) -> None:
-        """Write a record to disk. Raise OSError, also if the file is a link or others may write to it."""
+        """Write a record, of a signal to the disk itself. Raise OSError, also if the file is a link or not private."""
         line = json.dumps(asdict(record)).encode() + b"\n"
-        path = self.path if record.outcome == SENT else self._refused
+        is_sent = record.outcome == SENT
+        path = self.path if is_sent else self._refused
         with self._lock:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _open_locked(path, self._max_bytes - len(line)) as descriptor:
@@ -47,7 +48,8 @@ class AuditLog:
                 if os.write(descriptor, line) != len(line):
                     os.ftruncate(descriptor, size)
                     raise OSError("the disk is full")
-                os.fsync(descriptor)
+                if is_sent:  # a flood of refusals would keep the disk busy
+                    os.fsync(descriptor)
 
     def check(self) -> None:
         """Raise OSError if records cannot be written."""
