@@ -21,6 +21,7 @@ from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
 from dashtop.demo import SceneSampler, build_past
+from dashtop.demo import build_runs as build_runs_of_demo
 from dashtop.model.action import ActionScope
 from dashtop.model.errors import SettingsError
 from dashtop.model.ports import Services, SystemClock
@@ -280,11 +281,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
         history.close()
 
     atexit.register(close)
-    past = None
-    if isinstance(readers.gpus, SimulatedGpuReader):
-        log.info("Simulating seven days of history; this takes about a third of a second per GPU.")
-        past = build_past(readers.gpus.gpus, clock.now_ms(), host_memory=_read_memory(readers.host))
-    history.start(past)
+    _start_history(readers, history, runs, clock)
     alerts.start()
     if isinstance(sampler, SceneSampler):
         for sample in sampler.rehearse():
@@ -354,6 +351,18 @@ def _build_actions(settings: Settings, folder: Path | None, latest: Latest, cloc
                 error.strerror or error,
             )
     return ActionService(scope, audit=audit, latest=latest, clock=clock)
+
+
+def _start_history(readers: Readers, history: HistoryStore, runs: RunService | NoRuns, clock: Clock) -> None:
+    """Start the history; that of simulated GPUs begins with simulated days and runs."""
+    if not isinstance(readers.gpus, SimulatedGpuReader):
+        history.start()
+        return
+    log.info("Simulating seven days of history; this takes about a third of a second per GPU.")
+    gpus, now_ms = readers.gpus.gpus, clock.now_ms()
+    history.start(build_past(gpus, now_ms, host_memory=_read_memory(readers.host)))
+    if isinstance(runs, RunService):
+        runs.add_simulated(build_runs_of_demo(gpus, history, now_ms))
 
 
 def _build_sampler(

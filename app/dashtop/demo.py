@@ -1,4 +1,4 @@
-"""The demo: seven days of history of its simulated GPUs and the host, and the scene that it plays."""
+"""The demo: seven days of history of its simulated GPUs and the host, its runs, and the scene that it plays."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dashtop.history.schema import TIERS
 from dashtop.metrics import GPU_METRICS
 from dashtop.model.errors import CollectionEndedError
 from dashtop.model.metric import GIB, Aggregation
+from dashtop.model.run import Run, RunMark, RunStatus
 from dashtop.model.sample import Host, Sample, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.sources.simulated.curves import HOUR_S, Noise
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.history.encoder import Record
-    from dashtop.model.ports import Clock, HostReader, MemoryUse
+    from dashtop.model.ports import Clock, History, HostReader, MemoryUse
+    from dashtop.model.sample import ProcessSpan
     from dashtop.sources.simulated.gpu import SimulatedGpu
     from dashtop.sources.simulated.reader import SimulatedGpuReader
     from dashtop.sources.simulated.scene import Scene
@@ -203,3 +205,58 @@ def encode_changes(gpu: SimulatedGpu, start_ms: int, end_ms: int) -> Iterator[Re
         sample = replace(sample, events=(*xids, *(detect_events(before, sample) if before is not None else ())))
         yield encoder.encode(sample, *encoder.encode_values(sample))
         before = sample
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+_RUN_SPAN_MS: Final = 2 * DAY_MS
+_RUNS_PER_GPU: Final = 2
+_MIN_RUN_MS: Final = 10 * MINUTE_MS
+_RUN_NAMES: Final = ("finetune", "pretrain", "ablation", "sweep", "distill", "eval")
+_RATES: Final = ("3e-4", "1e-4", "5e-5", "2e-5")
+_EPOCHS: Final = 8
+
+
+def build_runs(gpus: Sequence[SimulatedGpu], history: History, now_ms: int) -> list[tuple[Run, tuple[RunMark, ...]]]:
+    """Return invented runs of the simulated trainings (processes named python), with a mark after each epoch."""
+    found: list[tuple[Run, tuple[RunMark, ...]]] = []
+    for position, gpu in enumerate(gpus):
+        jobs: dict[int, list[ProcessSpan]] = {}
+        for span in history.processes(gpu.device.uuid, now_ms - _RUN_SPAN_MS, now_ms + 1):
+            if (span.info.name or "").startswith("python") and span.info.started_ms is not None:
+                jobs.setdefault(span.info.started_ms, []).append(span)
+        for started_ms in sorted(jobs)[-_RUNS_PER_GPU:]:
+            run = _build_run(jobs[started_ms], started_ms, now_ms, len(found), position)
+            if (run.end_ms or now_ms) - run.begin_ms >= _MIN_RUN_MS:
+                found.append((run, _build_marks(run, now_ms)))
+    return found
+
+
+def _build_run(spans: Sequence[ProcessSpan], started_ms: int, now_ms: int, number: int, position: int) -> Run:
+    end_ms = max(span.end_ms for span in spans)
+    is_running = end_ms >= now_ms - MINUTE_MS
+    first = spans[0]
+    return Run(
+        id=f"{0x51:02x}{number:06x}",
+        name=f"{_RUN_NAMES[position % len(_RUN_NAMES)]}-{number + 1}",
+        tags={"lr": _RATES[number % len(_RATES)], "seed": str(number)},
+        user=first.info.username,
+        pid=first.pid,
+        started_ms=started_ms,
+        begin_ms=started_ms,
+        end_ms=None if is_running else end_ms,
+        status=RunStatus.RUNNING if is_running else RunStatus.FAILED if number % 5 == 1 else RunStatus.FINISHED,
+        beat_ms=now_ms if is_running else end_ms,
+        is_local=True,
+        is_simulated=True,
+        gpus=(first.gpu_uuid,),
+        processes=tuple({(span.pid, span.info.started_ms): None for span in spans}),
+    )
+
+
+def _build_marks(run: Run, now_ms: int) -> tuple[RunMark, ...]:
+    length_ms = (run.end_ms or now_ms) - run.begin_ms
+    count = _EPOCHS if run.end_ms is not None else _EPOCHS // 2
+    return tuple(
+        RunMark(run.begin_ms + length_ms * epoch // (count + 1), f"epoch {epoch}") for epoch in range(1, count + 1)
+    )

@@ -21,6 +21,7 @@ PAGES = {
     "processes": "#panel-all-processes tbody tr",
     "events": "[data-timeline] .mark",
     "usage": ".heat-row",
+    "runs&run=51000000": ".run-report .run-table",
     "host": "#panel-host-cpu .core",
     "alerts": "#panel-silences",
 }

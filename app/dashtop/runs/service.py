@@ -14,7 +14,7 @@ from dashtop.model.sample import PROCESSES
 from dashtop.runs.report import START_TOLERANCE_MS, build_report, is_of_run, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dashtop.history.read_pool import ReadPool
     from dashtop.history.runs import RunStore
@@ -71,6 +71,12 @@ class RunService:
     def start(self) -> None:
         """Start the thread that follows the runs."""
         self._thread.start()
+
+    def add_simulated(self, runs: Iterable[tuple[Run, Sequence[RunMark]]]) -> None:
+        """Store invented runs with their marks."""
+        for run, marks in runs:
+            self._store.add(run)
+            self._store.add_marks(run.id, marks, run.beat_ms)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -206,8 +212,10 @@ class RunService:
             self._runs = tuple(changed.get(run.id, run) for run in runs)
 
     def _follow(self, run: Run) -> Run:
-        if run.status is not RunStatus.RUNNING or run.is_simulated:
+        if run.status is not RunStatus.RUNNING:
             return run
+        if run.is_simulated:
+            return self._find_simulated_end(run)
         return self._find_lost(run) or self._find_processes(run)
 
     def _find_lost(self, run: Run) -> Run | None:
@@ -222,6 +230,13 @@ class RunService:
         if now_ms - max(run.beat_ms, self._started_ms) > SILENCE_MS:
             return self._store.change(run.id, status=RunStatus.LOST, end_ms=max(run.beat_ms, run.begin_ms))
         return None
+
+    def _find_simulated_end(self, run: Run) -> Run:
+        """Return the run, which has finished if no simulated process of it is left."""
+        sample = self._latest.latest()
+        if sample is None or any(is_of_run(run, pid, started) for _, pid, started in _list_processes(sample)):
+            return run
+        return self._store.change(run.id, status=RunStatus.FINISHED, end_ms=sample.time_ms) or run
 
     def _was_running(self, run: Run) -> bool:
         return any(known.id == run.id and known.status is RunStatus.RUNNING for known in self._runs)

@@ -44,6 +44,7 @@ PAGES: Final = (
     Page(name="processes", title="Processes", sections=(Section.PROCESSES,)),
     Page(name="events", title="Events", sections=(Section.EVENTS,)),
     Page(name="alerts", title="Alerts", sections=(Section.ALERTS,), is_in_navigation=False),
+    Page(name="runs", title="Runs", sections=(Section.RUNS,)),
     Page(name="usage", title="Usage", sections=(Section.USAGE,)),
     Page(name="host", title="Host", sections=(Section.HOST,)),
 )

@@ -17,6 +17,7 @@ from dashtop.ui.panels import (
     host_page,
     overview,
     processes,
+    runs,
     usage,
 )
 from dashtop.ui.panels.base import Chart, ChartData, Panel, PanelContext, Section
@@ -46,6 +47,8 @@ PANELS: Final[tuple[Panel, ...]] = (
     events.TIMELINE,
     events.EVENTS,
     events.MEMORY,
+    runs.LIST,
+    runs.REPORT,
     usage.SUMMARY,
     usage.USERS,
     usage.GPUS,

@@ -36,6 +36,7 @@ class Section(Enum):
     ALL_GPUS = "all-gpus"
     PROCESSES = "processes"
     EVENTS = "events"
+    RUNS = "runs"
     USAGE = "usage"
     HOST = "host"
 
