@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from dashtop.alerts.events import build_event
+from dashtop.alerts.identity import build_id
 from dashtop.metrics import METRICS
 from dashtop.metrics.xid import XIDS
+from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity, Unit
 from dashtop.model.sample import (
     ALL_EVENTS,
@@ -276,6 +279,34 @@ def test_the_newest_five_events_are_read_every_five_seconds_for_all() -> None:
 def test_older_events_are_looked_for_if_there_are_few() -> None:
     history = WithEvents([event("xid", None, NOON_MS - 3 * DAY_MS, "old")])
     assert [each["text"] for each in overview_of(sample_of(idle()), history)["recent_events"]] == ["old"]
+
+
+def test_a_lost_gpu_is_listed_once_and_other_alerts_remain() -> None:
+    gpu = idle(2)
+
+    def alert_event(rule: str, number: int, state: AlertState) -> Event:
+        alert = Alert(
+            id=build_id(rule, gpu.device.uuid, ""),
+            rule=rule,
+            severity=Severity.CRITICAL,
+            state=state,
+            text=rule,
+            advice="",
+            pending_ms=NOON_MS,
+            since_ms=NOON_MS,
+            gpu_uuid=gpu.device.uuid,
+        )
+        return build_event(alert, NOON_MS - number * MINUTE_MS)
+
+    history = WithEvents(
+        [
+            event("gpu_lost", gpu, NOON_MS - 8 * MINUTE_MS, "lost"),
+            *(alert_event("gpu_lost", 7, state) for state in (AlertState.FIRING, AlertState.RESOLVED)),
+            alert_event("gpu_hot", 5, AlertState.FIRING),
+        ]
+    )
+    texts = [each["text"] for each in overview_of(sample_of(gpu), history)["recent_events"]]
+    assert texts == ["gpu_hot", "lost"]
 
 
 # --- chart ------------------------------------------------------------------------------------------------------------

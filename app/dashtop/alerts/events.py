@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dashtop.alerts.identity import build_id
 from dashtop.model.alert import Alert, AlertState
 from dashtop.model.metric import Severity
 from dashtop.model.sample import Event
@@ -30,5 +31,14 @@ def build_event(alert: Alert, time_ms: int) -> Event:
         text=f"{outcome}: {alert.text}" if has_ended else alert.text,
         advice="" if has_ended else alert.advice,
         gpu_uuid=alert.gpu_uuid,
-        code=int(alert.id[:_CODE_DIGITS], 16),
+        code=_find_code(alert.id),
     )
+
+
+def find_event_code(rule: str, gpu_uuid: str | None) -> int:
+    """Return the code of the events of the alert of a rule about a GPU, or about the host."""
+    return _find_code(build_id(rule, gpu_uuid, ""))
+
+
+def _find_code(alert_id: str) -> int:
+    return int(alert_id[:_CODE_DIGITS], 16)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from dashtop.alerts.events import find_event_code
 from dashtop.metrics import METRICS
 from dashtop.metrics.gpu_state import Condition, GpuCounts, count_gpus
 from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
-from dashtop.model.sample import EventFilter, Occupancy
+from dashtop.model.sample import ALERT_KINDS, EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
@@ -63,6 +64,8 @@ _FIRST_EVENTS: Final = {
 }
 _HOST_METRICS: Final = ("system.memory.used_percent", "system.swap.used_percent")
 _LATE_INTERVALS: Final = 3
+_RULES_WITH_EVENTS: Final = ("gpu_lost", "driver_silent")
+"""Alert rules whose beginning and end are events of their own."""
 
 
 def build_overview(context: PanelContext) -> dict[str, Json]:
@@ -354,8 +357,16 @@ def read_recent_events(context: PanelContext) -> list[Json]:
 def _read_newest_events(history: History, sample: Sample) -> list[Json]:
     devices = {gpu.device.uuid: gpu.device for gpu in sample.gpus}
     end_ms = sample.time_ms + 1
-    events = history.events(end_ms - _EVENTS_SPAN_MS, end_ms, EventFilter(limit=MAX_EVENTS))
-    return [_encode_event(event, devices.get(event.gpu_uuid or "")) for event in reversed(events)]
+    events = history.events(end_ms - _EVENTS_SPAN_MS, end_ms, EventFilter(limit=3 * MAX_EVENTS))
+    newest = [event for event in reversed(events) if not _is_reported_twice(event)][:MAX_EVENTS]
+    return [_encode_event(event, devices.get(event.gpu_uuid or "")) for event in newest]
+
+
+def _is_reported_twice(event: Event) -> bool:
+    """Return whether an event of an alert repeats an event of the GPU or driver itself."""
+    return event.kind in ALERT_KINDS and event.code in {
+        find_event_code(rule, event.gpu_uuid) for rule in _RULES_WITH_EVENTS
+    }
 
 
 def _encode_event(event: Event, device: Device | None) -> Json:
