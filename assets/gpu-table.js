@@ -99,10 +99,12 @@
     parts.mark(model, "tip", device.name);
     write(state, facts.label);
     parts.mark(state, "tip", facts.detail);
-    write(users, formatUsers(facts.users) || NONE);
-    parts.mark(users, "tip", facts.users.join(", "));
-    write(process, formatProcess(facts));
-    parts.mark(process, "tip", facts.process || "");
+    // Of a lost GPU those who held it last.
+    const { last_holder: last } = facts;
+    write(users, formatUsers(last && last.user ? [last.user] : facts.users) || NONE);
+    parts.mark(users, "tip", last ? `Held it last: ${last.user || "unknown"}` : facts.users.join(", "));
+    write(process, formatProcess(last || facts));
+    parts.mark(process, "tip", last ? `Used it last: ${last.process}` : facts.process || "");
     row.classList.toggle("is-unused", facts.process === null);
   }
 

@@ -28,14 +28,17 @@ from dashtop.model.sample import (
     GpuProcess,
     Occupancy,
     ProcessInfo,
+    ProcessSpan,
     Series,
     SeriesKey,
     SeriesSet,
 )
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.gpu_state import find_idle_spans, read_states
-from tests.builders import NOON_MS, make_device, make_gpu, make_sample
+from dashtop.ui.gpu_state import find_idle_spans, find_last_holders, read_states
+from dashtop.ui.overview_data import build_overview
+from dashtop.ui.panels.gpu_status import heading_data
+from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_sample
 from tests.ui.worlds import Recorded, make_context, world
 
 if TYPE_CHECKING:
@@ -398,3 +401,54 @@ def test_all_viewers_share_the_states_of_a_sample_and_one_query_a_minute() -> No
     next_minute = dataclasses.replace(context.sample, sequence=9, time_ms=NOON_MS + MINUTE_MS)
     read_states(dataclasses.replace(context, sample=next_minute))
     assert history.queries == 2
+
+
+# --- last holders -----------------------------------------------------------------------------------------------------
+
+
+class LostHistory(Recorded):
+    """A history of a GPU that was read last at `last_ms`, with processes as (pid, MiB, start and end before that)."""
+
+    spans: Sequence[tuple[int, int, int, int]] = ()
+
+    def processes(self, gpu_uuid: str | tuple[str, ...], start_ms: int, end_ms: int) -> tuple[ProcessSpan, ...]:
+        found = [
+            ProcessSpan(
+                gpu_uuid=str(gpu_uuid),
+                pid=pid,
+                start_ms=self.last_ms - begin * 1000,
+                end_ms=self.last_ms - end * 1000,
+                gpu_memory_bytes=size * 2**20,
+                peak_gpu_memory_bytes=None,
+                peak_sm_percent=None,
+                kind="C",
+                info=ProcessInfo(username=f"user{pid}", name="python"),
+            )
+            for pid, size, begin, end in self.spans
+        ]
+        return tuple(span for span in found if span.end_ms >= start_ms and span.start_ms < end_ms)
+
+
+@pytest.mark.parametrize("lost_ms", [0, 20 * MINUTE_MS, 3 * DAY_MS])
+def test_lost_gpu_was_held_by_the_processes_of_its_last_reading(lost_ms: int) -> None:
+    history = LostHistory(first_ms=NOON_MS - 6 * DAY_MS, last_ms=NOON_MS - lost_ms)
+    history.spans = ((1, 10, 9000, 5000), (2, 10, 5000, 0), (3, 40, 50, 10), (2, 20, 9000, 5001))
+    uuid = make_gpu().device.uuid
+    found = find_last_holders(history, [uuid], NOON_MS)
+    assert [span.pid for span in found[uuid]] == [3, 2]
+    history.spans = ((1, 10, 9000, 5000),)
+    assert find_last_holders(history, [uuid], NOON_MS) == {uuid: ()}, "it was free when it was lost"
+    assert find_last_holders(Recorded(first_ms=0, last_ms=0), [uuid], NOON_MS) == {}
+
+
+def test_last_holder_is_on_the_overview_and_in_the_head_of_the_gpu() -> None:
+    history = LostHistory(first_ms=NOON_MS - DAY_MS, last_ms=NOON_MS - 5 * MINUTE_MS)
+    history.spans = ((2, 10, 5000, 0), (3, 40, 50, 10))
+    gpu = lost(UnavailableReason.GPU_LOST)
+    services, _, _ = world()
+    sample = make_sample(gpus=(gpu,), time_ms=NOON_MS)
+    services = dataclasses.replace(services, latest=FixedSample(sample), history=history)
+    context = make_context(gpu, sample=sample, services=services)
+    (facts,) = build_overview(context)["gpu_facts"]
+    assert facts["last_holder"] == {"user": "user3", "process": "python", "process_count": 2}
+    assert heading_data(context)["texts"]["gpu.holder"] == "Last held by user3 · python · 1 more"

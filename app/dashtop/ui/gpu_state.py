@@ -10,6 +10,7 @@ from dashtop.metrics.gpu_state import (
     EVENT_REASONS,
     MAX_HELD_LOAD_PERCENT,
     MAX_IDLE_PEAK_PERCENT,
+    MEMORY_USED,
     SLOWDOWN_BITS,
     UTILIZATION,
     StateSpan,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History
-    from dashtop.model.sample import Sample, SeriesSet
+    from dashtop.model.sample import ProcessSpan, Sample, SeriesSet
     from dashtop.ui.panels.base import PanelContext
     from dashtop.ui.parts import RenderCache
 
@@ -42,6 +43,8 @@ class _Search(NamedTuple):
 
 # The last hour is in memory. Of the week before, a query reads the tier of 60 s.
 _SEARCHES: Final = (_Search(HOUR_MS, MINUTE_MS), _Search(7 * DAY_MS, 10 * MINUTE_MS))
+_SPAN_LAG_MS: Final = 15_000
+"""How much the stored end of a running process lags."""
 
 
 def classify_by_sample(cache: RenderCache, sample: Sample) -> dict[str, GpuState]:
@@ -68,6 +71,54 @@ def read_states(context: PanelContext) -> dict[str, GpuState]:
         return classify_gpus(sample, idle, throttled)
 
     return context.cache.get_or_create_for_sample(sample, "states", classify)
+
+
+def read_last_holders(context: PanelContext) -> dict[str, tuple[ProcessSpan, ...]]:
+    """Return by UUID which processes used each lost GPU when it was read last; the same for all viewers."""
+    sample = context.sample
+    lost = [gpu.device.uuid for gpu in sample.gpus if gpu.state is not None and gpu.state.is_lost]
+    if not lost:
+        return {}
+    minute = sample.time_ms // MINUTE_MS
+    key = f"last-holders|{minute}|{calculate_version(','.join(lost))}"
+    return context.cache.get_or_create(
+        key, lambda: find_last_holders(context.services.history, lost, (minute + 1) * MINUTE_MS)
+    )
+
+
+def find_last_holders(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, tuple[ProcessSpan, ...]]:
+    """Return by UUID the processes on GPUs at their last reading of a week, those with most memory first.
+
+    The readings say when that was, and not the event of the loss, which dashtop reports anew when it starts.
+    """
+    found: dict[str, tuple[ProcessSpan, ...]] = {}
+    missing = list(uuids)
+    for search in _SEARCHES:
+        if not missing:
+            break
+        keys = [SeriesKey(metric, uuid) for uuid in missing for metric in (UTILIZATION, MEMORY_USED)]
+        end_ms = -(-now_ms // search.step_ms) * search.step_ms
+        data = history.query(keys, end_ms - search.span_ms, end_ms, search.step_ms)
+        last_ms: dict[str, int] = {}
+        for series in data.series:
+            known, uuid = np.flatnonzero(np.isfinite(series.mean)), series.key.gpu_uuid or ""
+            if len(known):
+                last_ms[uuid] = max(last_ms.get(uuid, 0), data.start_ms + int(known[-1]) * data.step_ms)
+        found |= {uuid: _read_holders(history, uuid, start_ms, data.step_ms) for uuid, start_ms in last_ms.items()}
+        missing = [uuid for uuid in missing if uuid not in last_ms]
+    return found
+
+
+def _read_holders(history: History, uuid: str, start_ms: int, step_ms: int) -> tuple[ProcessSpan, ...]:
+    """Return the processes that were the last on a GPU in a bucket of its readings."""
+    spans = [
+        span
+        for span in history.processes(uuid, start_ms - _SPAN_LAG_MS, start_ms + step_ms)
+        if span.end_ms >= start_ms - _SPAN_LAG_MS
+    ]
+    last_ms = max((span.end_ms for span in spans), default=0)
+    last = {span.pid: span for span in spans if span.end_ms >= last_ms - _SPAN_LAG_MS}
+    return tuple(sorted(last.values(), key=lambda span: (-(span.gpu_memory_bytes or 0), span.pid)))
 
 
 def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:

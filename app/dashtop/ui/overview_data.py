@@ -17,7 +17,7 @@ from dashtop.model.sample import ALERT_KINDS, EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
-from dashtop.ui.gpu_state import classify_by_sample, read_states
+from dashtop.ui.gpu_state import classify_by_sample, read_last_holders, read_states
 from dashtop.ui.parts import Table, calculate_version
 from dashtop.ui.snapshot import find_level
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History
-    from dashtop.model.sample import Device, Event, Gpu, Sample
+    from dashtop.model.sample import Device, Event, Gpu, ProcessSpan, Sample
     from dashtop.ui.panels.base import PanelContext
 
 Json = Any
@@ -76,11 +76,14 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
         states = read_states(context)
         problems = list_problems(context, states, _find_problem_starts(context, states))
         starts = {problem["gpu"]: problem["since"] for problem in reversed(problems)}
+        last_holders = read_last_holders(context)
         return {
             "problems": problems,
             "totals": [build_totals(sample, states)],
             "gpu_facts": [
-                _build_facts(gpu, states, sample, problem_since_ms=starts.get(gpu.device.index)) for gpu in sample.gpus
+                _build_facts(gpu, states, sample, problem_since_ms=starts.get(gpu.device.index))
+                | {"last_holder": _describe_last_holder(last_holders.get(gpu.device.uuid, ()))}
+                for gpu in sample.gpus
             ],
             "gpu_rows": [_build_row(gpu) for gpu in sample.gpus],
         }
@@ -331,6 +334,18 @@ def _build_facts(gpu: Gpu, states: Mapping[str, GpuState], sample: Sample, *, pr
         "memory_level": find_level(METRICS[MEMORY_PERCENT].thresholds_for(gpu.device), gpu.values.get(MEMORY_PERCENT)),
         "temperature_level": _find_temperature_level(gpu),
         "missing": missing,
+    }
+
+
+def _describe_last_holder(spans: Sequence[ProcessSpan]) -> Json:
+    """Return user and process that held most of a lost GPU, and how many there were; None if there was none."""
+    if not spans:
+        return None
+    info = spans[0].info
+    return {
+        "user": info.username,
+        "process": sanitize_text(info.name or f"pid {spans[0].pid}"),
+        "process_count": len(spans),
     }
 
 

@@ -19,19 +19,21 @@ from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
-from dashtop.ui.gpu_state import classify_by_sample, read_states
+from dashtop.ui.gpu_state import classify_by_sample, read_last_holders, read_states
 from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dash import Dash
     from dash.development.base_component import Component
     from flask import Response
 
     from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Gpu, Sample
+    from dashtop.model.sample import Gpu, ProcessSpan, Sample
     from dashtop.ui.panels.base import PanelContext
 
 
@@ -79,7 +81,8 @@ def heading_data(context: PanelContext) -> dict[str, Any]:
     texts = {
         "gpu.state": describe_state(gpu, state),
         "gpu.condition": state.label,
-        "gpu.holder": describe_holder(gpu, context.sample.time_ms),
+        "gpu.holder": describe_holder(gpu, context.sample.time_ms)
+        or describe_last_holder(read_last_holders(context).get(gpu.device.uuid, ())),
         "gpu.throttle": throttle,
     }
     head = {
@@ -105,6 +108,16 @@ def describe_holder(gpu: Gpu, now_ms: int) -> str:
     if len(gpu.processes) > 1:
         parts.append(f"{len(gpu.processes) - 1} more")
     return " · ".join(part for part in parts if part)
+
+
+def describe_last_holder(spans: Sequence[ProcessSpan]) -> str:
+    """Return user and name of the process that held most memory of a lost GPU, and how many others there were."""
+    if not spans:
+        return ""
+    info = spans[0].info
+    others = f"{len(spans) - 1} more" if len(spans) > 1 else ""
+    parts = (info.username, info.name or f"pid {spans[0].pid}", others)
+    return f"Last held by {' · '.join(part for part in parts if part)}"
 
 
 def format_duration(span_ms: int) -> str:
