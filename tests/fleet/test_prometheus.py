@@ -454,3 +454,14 @@ def test_metric_that_no_exporter_has_is_said() -> None:
         )
     assert series.error is not None
     assert "No exporter of this fleet has gpu.nvlink.rx_mbps" in series.error.sentence
+
+
+def test_series_of_an_exporter_that_sends_percent_as_ratio_are_scaled() -> None:
+    replay = load_ranges()
+    with reading_from(replay) as source:
+        source.current(5.0)
+        source.history(FleetQuery(kind=SeriesKind.NODES, span_s=3600))
+    expression = replay.requests[-1]["query"]
+    name = "DCGM_FI_DEV_GPU_UTIL_RATIO"
+    assert f'{name}{{instance!~"gpu-c:9400"}} < 1e15)) * 100' in expression
+    assert f'{name}{{instance=~"gpu-c:9400"}} < 1e15)) * 1 ' in expression

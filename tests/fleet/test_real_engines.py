@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.parse
+import urllib.request
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +133,9 @@ def test_values_of_three_dashtops_equal_theirs(engine: str, dashtops: list[Runni
 
 
 def ask(dashtop: Running, path: str) -> Any:
-    separator = "&" if "?" in path else "?"
-    return dashtop.json(f"/api/v1/system{path}{separator}token={TOKEN}")
+    request = urllib.request.Request(f"{dashtop.url}api/v1/system{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
 
 
 def test_holders_and_free_gpus_are_those_of_the_dashtops(engine: str, dashtops: list[Running]) -> None:

@@ -20,10 +20,9 @@ from dashtop.model.fleet import FleetFailure, FleetRow, FleetSeries, SeriesKind
 from dashtop.model.text import sanitize_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dashtop.fleet.client import EngineClient, Matrix
-    from dashtop.fleet.dialects import Dialect, Source
     from dashtop.fleet.plan import Plan
     from dashtop.fleet.queries import QueryBuilder
     from dashtop.model.fleet import FleetError, FleetQuery
@@ -72,11 +71,13 @@ class HistoryReader:
         client: EngineClient,
         builder: QueryBuilder,
         plan: Plan,
+        *,
         nodes: Mapping[str, str],
+        percent_instances: Iterable[str],
         find_time: Callable[[], float],
     ) -> None:
         self._client, self._builder, self._plan, self._nodes = client, builder, plan, nodes
-        self._find_time = find_time
+        self._percent_instances, self._find_time = tuple(percent_instances), find_time
         self._notes: list[str] = []
         self._warnings: dict[str, None] = {}
 
@@ -127,18 +128,20 @@ class HistoryReader:
         }.get(query.kind)
         return build() if build is not None else self._build_metric(query)
 
-    def _list_sources(self, key: str) -> list[tuple[Dialect, Source]]:
-        return [(dialect, source) for dialect in self._plan.dialects for source in dialect.sources.get(key, ())]
+    def _scale(self, key: str, *matchers: str) -> str:
+        """Return the values of a metric in its unit; "" if no exporter has it."""
+        sources = [(dialect, source) for dialect in self._plan.dialects for source in dialect.sources.get(key, ())]
+        return self._builder.scaled(sources, self._percent_instances, *matchers)
 
     def _build_trend(self) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
         if self._has_rule(RULE_NODE):
             return f"100 * avg({self._builder.select(RULE_GPU)})", lambda _: "utilization", "%"
-        return f"avg({self._builder.utilization(self._list_sources(UTILIZATION))})", lambda _: "utilization", "%"
+        return f"avg({self._scale(UTILIZATION)})", lambda _: "utilization", "%"
 
     def _build_nodes(self) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
         if self._has_rule(RULE_NODE):
             return f"100 * max by (instance) ({self._builder.select(RULE_NODE)})", self._find_node, "%"
-        raw = self._builder.utilization(self._list_sources(UTILIZATION))
+        raw = self._scale(UTILIZATION)
         return f"avg by (instance) ({raw})", self._find_node, "%"
 
     def _build_held(self) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
@@ -153,16 +156,13 @@ class HistoryReader:
     def _build_power(self) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
         if self._has_rule(RULE_POWER):
             return f"sum(max by (instance) ({self._builder.select(RULE_POWER)}))", lambda _: "power", "W"
-        return f"sum({self._builder.utilization(self._list_sources(POWER))})", lambda _: "power", "W"
+        return f"sum({self._scale(POWER)})", lambda _: "power", "W"
 
     def _build_metric(self, query: FleetQuery) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
         instances = [instance for instance, node in self._nodes.items() if node == query.node]
         by_instance = match_any("instance", instances or [query.node])
-        parts = [
-            f"({self._builder.value(dialect, source, by_instance)}) * {source.factor:g}"
-            for dialect, source in self._list_sources(query.metric)
-        ]
-        if not parts:
+        expression = self._scale(query.metric, by_instance)
+        if not expression:
             raise fail(FleetFailure.BAD_QUERY, f"No exporter of this fleet has {query.metric}.")
         indices = {
             key: facts.index
@@ -180,7 +180,7 @@ class HistoryReader:
                     return f"GPU {index} · MIG {instance}" if instance else f"GPU {index}"
             return " ".join(value for label, value in labels.items() if label != "instance")
 
-        return " or ".join(parts), name, METRICS[query.metric].unit.symbol
+        return expression, name, METRICS[query.metric].unit.symbol
 
     def _find_node(self, labels: Mapping[str, str]) -> str:
         instance = labels.get("instance", "")

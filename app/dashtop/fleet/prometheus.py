@@ -278,7 +278,9 @@ class PrometheusSource:
         merged: dict[fleet_rows.Key, float] = {}
         for number, source in enumerate(sources):
             found = fleet_rows.index_values(answers[(*name, str(number))].rows, dialect.identity)
-            converted = fleet_rows.convert(found, source, self._percent_instances)
+            seen = set(self._percent_instances)  # another thread may read the old one
+            converted = fleet_rows.convert(found, source, seen)
+            self._percent_instances = seen
             merged = {**converted, **merged} if merged else converted
         return merged
 
@@ -313,7 +315,14 @@ class PrometheusSource:
         """Return series of the past, read by the engine's clock."""
         try:
             plan = self._plan or self._read_plan(LIVE_TIMEOUT_S)
-            reader = HistoryReader(self._client, self._builder, plan, self._nodes, self._find_engine_time)
+            reader = HistoryReader(
+                self._client,
+                self._builder,
+                plan,
+                nodes=self._nodes,
+                percent_instances=self._percent_instances,
+                find_time=self._find_engine_time,
+            )
             return reader.read(query)
         except RequestFailedError as error:
             return build_failed_series(error.error)

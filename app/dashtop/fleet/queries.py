@@ -164,12 +164,23 @@ class QueryBuilder:
         """Return the query for a value of node_exporter of each machine."""
         return f"max by (instance) ({self.fill(template)})"
 
-    def utilization(self, sources: Sequence[tuple[Dialect, Source]]) -> str:
-        """Return utilization in percent of the GPUs of several exporters; the first that has a GPU counts."""
-        return " or ".join(
-            f"({self.by(dialect)} ({self.select(source.metric, source.matcher)} < {SENTINEL}) * {source.factor:g})"
-            for dialect, source in sources
-        )
+    def scaled(
+        self, sources: Sequence[tuple[Dialect, Source]], percent_instances: Iterable[str] = (), *matchers: str
+    ) -> str:
+        """Return values in dashtop's unit of the GPUs of several exporters; the first that has a GPU counts.
+
+        `percent_instances` send 0 to 100 under names that say ratio.
+        """
+        parts = []
+        for dialect, source in sources:
+            wrong = match_any("instance", percent_instances) if source.may_be_percent and percent_instances else ""
+            if not wrong:
+                parts.append(f"({self.value(dialect, source, *matchers)}) * {source.factor:g}")
+                continue
+            right = wrong.replace("=~", "!~", 1)
+            parts.append(f"({self.value(dialect, source, right, *matchers)}) * {source.factor:g}")
+            parts.append(f"({self.value(dialect, source, wrong, *matchers)}) * {source.factor / 100:g}")
+        return " or ".join(parts)
 
     def is_held(self, dialect: Dialect, used: Source, total: Source) -> str:
         """Return the GPUs whose memory is in use."""
