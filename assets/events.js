@@ -10,7 +10,7 @@
   const withoutHover = window.matchMedia("(hover: none)");
   const FILTERS = ["event_gpu", "event_severity", "event_kind"];
   const MINUTE = 60_000;
-  const ROWS = { events: "Events", state: "State", alerts: "Alerts", xid: "XID", ecc: "ECC", remap: "Row remap", throttle: "Throttling", link: "Link" };
+  const ROWS = { events: "Events", state: "State", runs: "Runs", alerts: "Alerts", xid: "XID", ecc: "ECC", remap: "Row remap", throttle: "Throttling", link: "Link" };
   // In the order of the legend.
   const KINDS = {
     ok: "readable",
@@ -19,6 +19,7 @@
     silent: "does not respond",
     absent: "no reading",
     gap: "not recorded",
+    run: "run",
     "alert-critical": "alert, critical",
     "alert-warning": "alert, warning",
     "alert-info": "alert, info",

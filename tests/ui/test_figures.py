@@ -11,13 +11,15 @@ import pytest
 
 from dashtop.metrics import METRICS
 from dashtop.model.metric import Severity, Thresholds
+from dashtop.model.run import RunMark
 from dashtop.model.sample import Event, Series, SeriesKey, SeriesSet
 from dashtop.ui.charts import figures
 from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark, capacity_axis, message_figure, round_axis
 from dashtop.ui.charts.figures import Line, Notes
-from dashtop.ui.charts.notes import build_alert_bands, build_throttle_bands
+from dashtop.ui.charts.notes import build_alert_bands, build_run_bands, build_run_marks, build_throttle_bands
 from dashtop.ui.charts.resolution import TimeSpan
 from dashtop.ui.theme import DARK, LIGHT
+from tests.runs.builders import make_run
 
 START = 1_800_000_000_000
 NAN = float("nan")
@@ -255,4 +257,23 @@ def test_alerts_are_strips_from_their_beginning_to_their_end() -> None:
         (start, start + 2 * step, "alert 1", LIGHT.warning),
         (start + step, end, "alert 3", LIGHT.critical),
     ]
-    assert all(band.is_strip for band in bands)
+    assert all(band.strip == 0 for band in bands)
+
+
+def test_runs_are_strips_below_those_of_alerts_with_their_marks() -> None:
+    data = series_set(line("gpu.temperature", [50.0] * 6))
+    start, step = data.start_ms, data.step_ms
+    end = start + data.count * step
+    runs = [
+        make_run(1, begin_ms=start - step, end_ms=start + step, user="ada"),
+        make_run(2, begin_ms=start + 2 * step),
+        make_run(3, begin_ms=start - 9 * step, end_ms=start),
+        make_run(4, begin_ms=end + step),
+    ]
+    bands = build_run_bands(runs, data)
+    assert [(band.start_ms, band.end_ms, band.text, band.strip) for band in bands] == [
+        (start + 2 * step, end, "Run run 2", 1),
+        (start, start + step, "Run run 1 of ada", 1),
+    ]
+    marks = [(runs[0], (RunMark(start - 1, "before"), RunMark(start, "epoch 1"))), (runs[3], (RunMark(end, "after"),))]
+    assert build_run_marks(marks, data) == [Mark(start, "run 1: epoch 1")]

@@ -10,12 +10,14 @@ import pytest
 
 from dashtop.metrics.xid import ecc_event, xid_event
 from dashtop.model.metric import Severity
+from dashtop.model.run import RunStatus
 from dashtop.model.sample import Event, Series, SeriesKey
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui.charts.resolution import Window
 from dashtop.ui.health_timeline import EVENT_KINDS, MAX_SPANS, METRICS, GpuHistory, build_timeline
 from dashtop.ui.panels.events import KIND_TITLES
 from tests.builders import NOON_MS, make_gpu
+from tests.runs.builders import make_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -239,3 +241,16 @@ def test_every_kind_of_event_has_a_title_and_the_metrics_exist() -> None:
     assert set(KIND_TITLES) == set(ALL_KINDS)
     assert set(EVENT_KINDS) <= set(ALL_KINDS)
     assert set(METRICS) <= set(ALL_METRICS)
+
+
+def test_runs_have_a_row_and_following_ones_differ() -> None:
+    runs = [
+        make_run(2, begin_ms=NOON_MS + 40_000, status=RunStatus.RUNNING),
+        make_run(1, begin_ms=NOON_MS - 90_000, end_ms=NOON_MS + 40_000, status=RunStatus.FAILED, user="ada"),
+    ]
+    history = replace(make_history({"gpu.utilization.gpu": [1.0] * 10}), runs=runs)
+    assert spans_of(build(history), "runs") == [
+        (0, 4, "run", "Run run 1 of ada (failed).", ""),
+        (4, 10, "run-next", "Run run 2 (running).", ""),
+    ]
+    assert spans_of(build(replace(history, runs=())), "runs") == []

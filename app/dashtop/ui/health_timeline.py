@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dashtop.model.run import Run
     from dashtop.model.sample import Event, Gpu, Series
     from dashtop.ui.charts.resolution import Window
 
@@ -74,6 +75,7 @@ _REMAP: Final = ("", "remap-pending", "remap-failed")
 _THROTTLE: Final = ("", "throttle-cap", "throttle-soft", "throttle-hard")
 _LINK: Final = ("", "link-slow", "link-down")
 _ALERTS: Final = ("", "alert-info", "alert-warning", "alert-critical")
+_RUNS: Final = ("", "run", "run-next")
 _NOTES: Final = ("", "note-info", "note-warning", "note-critical")
 
 
@@ -91,6 +93,7 @@ class GpuHistory:
     events: Sequence[Event]
     state_events: Sequence[Event]
     gpu: Gpu | None = None
+    runs: Sequence[Run] = ()
 
     def get_value(self, metric: str) -> float | None:
         """Return the present value of a metric; None if there is none."""
@@ -185,6 +188,7 @@ def build_spans(row: Row, factor: int = 1) -> list[Span]:
 def _build_rows(gpu: GpuHistory, window: Window, is_recorded: Booleans, gap_text: str) -> list[Row]:
     return [
         _build_state(gpu, window, is_recorded, gap_text),
+        _build_runs(gpu, window),
         _build_event_row("alerts", _ALERTS, [event for event in gpu.events if event.kind == "alert_firing"], window),
         _build_event_row("xid", _XIDS, [event for event in gpu.events if event.kind == "xid"], window),
         _build_ecc(gpu, window),
@@ -285,6 +289,28 @@ def _describe_events(events: Sequence[Event]) -> tuple[str, str]:
 
 def _find_bucket(time_ms: int, window: Window) -> int:
     return min(max((time_ms - window.start_ms) // window.step_ms, 0), window.count - 1)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def _build_runs(gpu: GpuHistory, window: Window) -> Row:
+    """Return the runs that held the GPU. Two that follow each other have different kinds."""
+    codes = np.zeros(window.count, dtype=np.int64)
+    spans = [
+        (run, _find_bucket(run.begin_ms, window), _find_bucket((run.end_ms or window.end_ms) - 1, window) + 1)
+        for run in sorted(gpu.runs, key=lambda run: run.begin_ms)
+    ]
+    for number, (_, first, end) in enumerate(spans):
+        codes[first:end] = 1 + number % 2
+
+    def describe(first: int, end: int, _kind: str) -> tuple[str, str]:
+        found = [run for run, begin, over in spans if begin < end and over > first]
+        names = [f"{run.name}{f' of {run.user}' if run.user else ''} ({run.status.value})" for run in found]
+        more = f" and {len(names) - _MAX_TEXTS} more" if len(names) > _MAX_TEXTS else ""
+        return f"Run{'s' if len(names) > 1 else ''} {', '.join(names[:_MAX_TEXTS])}{more}.", ""
+
+    return Row("runs", _RUNS, codes, describe)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

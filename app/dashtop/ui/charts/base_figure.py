@@ -57,6 +57,7 @@ class ChartStyle:
 
 
 _STRIP_HEIGHT: Final = 0.035
+_STRIP_DISTANCE: Final = 0.045
 """Of a band that is a strip, as a share of the chart's height."""
 
 
@@ -71,13 +72,16 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A coloured span [start_ms, end_ms) of time, and its text. `is_strip`: only along the upper edge of the chart."""
+    """A coloured span [start_ms, end_ms) of time, and its text.
+
+    `strip`: only a strip, the first (0) or second (1) from the upper edge of the chart; None: the whole height.
+    """
 
     start_ms: int
     end_ms: int
     text: str
     colour: str
-    is_strip: bool = False
+    strip: int | None = None
 
 
 def base_figure(
@@ -238,15 +242,16 @@ def _time_range(data: SeriesSet, zoom: TimeSpan | None) -> list[int]:
 
 
 def _band_shape(band: Band) -> dict[str, Any]:
+    top = 1 - _STRIP_DISTANCE * (band.strip or 0)
     return {
         "type": "rect",
         "x0": band.start_ms,
         "x1": band.end_ms,
         "yref": "paper",
-        "y0": 1 - _STRIP_HEIGHT if band.is_strip else 0,
-        "y1": 1,
+        "y0": 0 if band.strip is None else top - _STRIP_HEIGHT,
+        "y1": top,
         "line": {"width": 0},
-        "fillcolor": with_alpha(band.colour, 0.45 if band.is_strip else 0.18),
+        "fillcolor": with_alpha(band.colour, 0.18 if band.strip is None else 0.45),
         "layer": "below",
     }
 

@@ -1,4 +1,4 @@
-"""What a chart shows beside its lines: ticks of events, spans of alerts and of throttle reasons. Pure functions."""
+"""What a chart shows beside its lines: ticks of events, spans of alerts, runs and throttle reasons. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dashtop.metrics.throttle_reasons import THROTTLE_REASONS
 from dashtop.model.metric import Severity
 from dashtop.model.sample import ALERT_KINDS
 from dashtop.ui.charts.base_figure import Band, Mark
+from dashtop.ui.theme import ACCENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dashtop.model.run import Run, RunMark
     from dashtop.model.sample import Event, ProcessSpan, Series, SeriesSet
     from dashtop.ui.theme import ChartTheme
 
@@ -27,6 +29,8 @@ EVENT_KINDS: Final = (
 
 MAX_MARKS: Final = 60
 MAX_ALERT_BANDS: Final = 60
+MAX_RUN_BANDS: Final = 40
+MAX_RUN_MARKS: Final = 40
 MIN_HOLDER_SHARE: Final = 0.1
 """Share of the memory of a GPU from which the start and the end of a process are ticks."""
 
@@ -89,12 +93,35 @@ def build_alert_bands(events: Iterable[Event], data: SeriesSet, theme: ChartThem
             firing[event.code] = event
     spans += [(event, end_ms) for event in firing.values()]
     bands = [
-        Band(max(event.time_ms, data.start_ms), min(end, end_ms), event.text, colours[event.severity], is_strip=True)
+        Band(max(event.time_ms, data.start_ms), min(end, end_ms), event.text, colours[event.severity], strip=0)
         for event, end in spans
         if end > data.start_ms and event.time_ms < end_ms
     ]
     longest = sorted(bands, key=lambda band: band.start_ms - band.end_ms)[:MAX_ALERT_BANDS]
     return sorted(longest, key=lambda band: band.start_ms)
+
+
+def build_run_bands(runs: Iterable[Run], data: SeriesSet) -> list[Band]:
+    """Return the spans of runs, as strips. One that is running lasts until the end of the chart."""
+    end_ms = data.start_ms + data.count * data.step_ms
+    bands = [
+        Band(max(run.begin_ms, data.start_ms), min(run.end_ms or end_ms, end_ms), _name_run(run), ACCENT, strip=1)
+        for run in runs
+    ]
+    shown = [band for band in bands if band.start_ms < band.end_ms]
+    return sorted(shown, key=lambda band: band.start_ms - band.end_ms)[:MAX_RUN_BANDS]
+
+
+def _name_run(run: Run) -> str:
+    return f"Run {run.name}{f' of {run.user}' if run.user else ''}"
+
+
+def build_run_marks(runs: Iterable[tuple[Run, Sequence[RunMark]]], data: SeriesSet) -> list[Mark]:
+    """Return the newest marks of runs within the chart, by time."""
+    end_ms = data.start_ms + data.count * data.step_ms
+    marks = [Mark(mark.time_ms, f"{run.name}: {mark.text}") for run, found in runs for mark in found]
+    shown = [mark for mark in marks if data.start_ms <= mark.time_ms < end_ms]
+    return sorted(shown, key=lambda mark: mark.time_ms)[-MAX_RUN_MARKS:]
 
 
 def build_throttle_bands(flags: Series | None, data: SeriesSet, theme: ChartTheme) -> list[Band]:

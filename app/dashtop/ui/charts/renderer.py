@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dashtop.alerts.events import build_event
+from dashtop.model.errors import RunsError
 from dashtop.model.sample import ALERT_KINDS, EventFilter
 from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.charts.notes import EVENT_KINDS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dashtop.model.ports import Services
+    from dashtop.model.run import Run, RunMark
     from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, SeriesKey, SeriesSet
     from dashtop.ui.panels import Chart
     from dashtop.ui.parts import RenderCache
@@ -31,6 +33,8 @@ _START_METRICS = ("system.cpu.usage_percent", "gpu.temperature", "gpu.memory.use
 _EVENTS = EventFilter(kinds=(*EVENT_KINDS, *ALERT_KINDS), limit=2_000)
 _EVENTS_INTERVAL_MS = 10_000
 _MAX_EVENTS = 500
+_MAX_RUNS = 40
+_MAX_MARKS = 200
 
 
 class View(NamedTuple):
@@ -143,7 +147,24 @@ class ChartRenderer:
             processes = history.processes(uuid, window.start_ms, window.end_ms)
             events = self._read_events(uuid, window)
         series = self._read(_list_series(charts, gpu, sample, options), window)
-        return ChartData(series=series, processes=processes, events=events, interval_ms=self._interval_ms)
+        runs = self._find_runs(window)
+        return ChartData(series=series, processes=processes, events=events, runs=runs, interval_ms=self._interval_ms)
+
+    def _find_runs(self, window: Window) -> tuple[tuple[Run, tuple[RunMark, ...]], ...]:
+        """Return the newest runs in a time range, with their newest marks, which are read every ten seconds at most."""
+        runs = [run for run in self._services.runs.recent() if run.gpus and run.begin_ms < window.end_ms]
+        shown = [run for run in runs if run.end_ms is None or run.end_ms > window.start_ms][:_MAX_RUNS]
+        marked = [run for run in shown if run.mark_count]
+        counts = ",".join(f"{run.id} {run.mark_count}" for run in marked)
+        key = f"marks|{window.end_ms // _EVENTS_INTERVAL_MS}|{counts}"
+        marks = self._cache.get_or_create(key, lambda: {run.id: self._read_marks(run) for run in marked})
+        return tuple((run, marks.get(run.id, ())) for run in shown)
+
+    def _read_marks(self, run: Run) -> tuple[RunMark, ...]:
+        try:
+            return self._services.runs.marks(run.id, _MAX_MARKS)
+        except RunsError:  # shown without them; the page of runs says why
+            return ()
 
     def _read_events(self, uuid: str, window: Window) -> tuple[Event, ...]:
         """Return the events of a GPU and of the host. They are read from the database, so at most every ten seconds."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
+    from dashtop.model.run import Run, RunMark
     from dashtop.model.sample import Event, Gpu, ProcessSpan, Sample, SeriesSet
     from dashtop.ui.charts.base_figure import ChartStyle, Figure
     from dashtop.ui.parts import Part, RenderCache
@@ -61,13 +62,14 @@ class PanelContext:
 class ChartData:
     """The data of a chart: series in equal buckets; processes and events of the selected GPU in the same time range.
 
-    A sample covers the `interval_ms` until the next one.
+    A sample covers the `interval_ms` until the next one. `runs`: those of all GPUs, each with its newest marks.
     """
 
     series: SeriesSet
     processes: tuple[ProcessSpan, ...]
     interval_ms: int
     events: tuple[Event, ...] = ()
+    runs: tuple[tuple[Run, tuple[RunMark, ...]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

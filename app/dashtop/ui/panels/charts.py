@@ -23,7 +23,13 @@ from dashtop.ui import ids
 from dashtop.ui.charts import figures, process_memory
 from dashtop.ui.charts.base_figure import message_figure
 from dashtop.ui.charts.figures import Line, Notes
-from dashtop.ui.charts.notes import build_alert_bands, build_marks, build_throttle_bands
+from dashtop.ui.charts.notes import (
+    build_alert_bands,
+    build_marks,
+    build_run_bands,
+    build_run_marks,
+    build_throttle_bands,
+)
 from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_window
 from dashtop.ui.components import attributes, card, icon, value
 from dashtop.ui.dash_internals import LazyGraph
@@ -230,7 +236,7 @@ def _draw(topic: Topic) -> Callable[[ChartData, Sample, Gpu | None, ChartStyle],
         if not lines:
             return message_figure(_explain(find_reason(sample, gpu, names), topic.title), style)
         has_gpu_line = any(line.metric.key.startswith("gpu.") for line in lines)
-        notes = _build_notes(data, gpu, style) if has_gpu_line else Notes()
+        notes = _build_notes(data, gpu if has_gpu_line else None, style)
         return _draw_lines(topic, data.series, lines, sample, gpu, style, notes)
 
     return draw
@@ -282,9 +288,14 @@ def _build_lines(data: SeriesSet, gpu: Gpu | None, names: Mapping[str, str]) -> 
 
 
 def _build_notes(data: ChartData, gpu: Gpu | None, style: ChartStyle) -> Notes:
+    """Return what a chart shows beside its lines: one of a GPU its events and runs, another one all runs."""
+    runs = [(run, marks) for run, marks in data.runs if gpu is None or gpu.device.uuid in run.gpus]
+    bands = build_run_bands((run for run, _ in runs), data.series)
+    marks = build_run_marks(runs, data.series)
     if gpu is None:
-        return Notes()
-    return Notes(marks=_build_marks(data, gpu), bands=build_alert_bands(data.events, data.series, style.theme))
+        return Notes(marks=marks, bands=bands)
+    alerts = build_alert_bands(data.events, data.series, style.theme)
+    return Notes(marks=[*_build_marks(data, gpu), *marks], bands=[*alerts, *bands])
 
 
 def _build_marks(data: ChartData, gpu: Gpu) -> list[Mark]:
@@ -355,7 +366,7 @@ def _draw_added(metric: Metric[Any]) -> Callable[[ChartData, Sample, Gpu | None,
         lines = _build_lines(data.series, gpu, topic.lines)
         if not lines:
             return message_figure(_explain(find_reason(sample, gpu, topic.lines), topic.title), style)
-        notes = _build_notes(data, gpu, style) if metric.key.startswith("gpu.") else Notes()
+        notes = _build_notes(data, gpu if metric.key.startswith("gpu.") else None, style)
         if lines[0].states:
             return figures.states(data.series, lines[0], style, notes)
         if metric.unit is Unit.CELSIUS or metric.kind is Kind.COUNTER or metric.unit.is_difference:

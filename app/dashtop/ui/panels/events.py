@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dashtop.model.ports import Services
+    from dashtop.model.run import Run
     from dashtop.model.sample import Event, Gpu, Sample, Series
     from dashtop.ui.panels.base import PanelContext
 
@@ -124,7 +125,8 @@ def timeline_parts(context: PanelContext) -> list[Part]:
     bounds = find_bounds(context)
     outages = context.services.history.read_status().version
     conditions = ",".join(f"{gpu.device.uuid} {gpu.state_text} {gpu.state_since_ms}" for gpu in context.sample.gpus)
-    moment = f"{window.start_ms}|{window.end_ms}|{window.step_ms}|{outages}|{conditions}"
+    runs = ",".join(f"{run.id} {run.end_ms} {run.gpus}" for run in _find_runs(context, window))
+    moment = f"{window.start_ms}|{window.end_ms}|{window.step_ms}|{outages}|{conditions}|{runs}"
     newest = context.cache.get_or_create(f"health-events|{bounds}|{moment}", lambda: _tag_events(context, bounds))
     version = calculate_version(f"{moment}|{newest}")
 
@@ -132,6 +134,15 @@ def timeline_parts(context: PanelContext) -> list[Part]:
         return context.cache.get_or_create(f"health|{version}", lambda: _build_timeline(context, window))
 
     return [Part("health_timeline", version, build)]
+
+
+def _find_runs(context: PanelContext, window: Window) -> list[Run]:
+    """Return the runs that held a GPU in the time range."""
+    return [
+        run
+        for run in context.services.runs.recent()
+        if run.gpus and run.begin_ms < window.end_ms and (run.end_ms is None or run.end_ms > window.start_ms)
+    ]
 
 
 def _tag_events(context: PanelContext, bounds: tuple[int, int]) -> str:
@@ -146,7 +157,7 @@ def _build_timeline(context: PanelContext, window: Window) -> dict[str, Any]:
     events = history.events(window.start_ms, window.end_ms, wanted)
     # From long before the range: what began there may last.
     states = history.events(window.start_ms - _STATE_EVENTS_MS, window.end_ms, changes)
-    gpus = read_stored_gpus(context)
+    gpus, runs = read_stored_gpus(context), _find_runs(context, window)
     present = {gpu.device.uuid: gpu for gpu in context.sample.gpus}
     absent = {event.gpu_uuid for event in events if event.gpu_uuid is not None} - set(present)
     host = [SeriesKey(metric) for metric in health_timeline.HOST_METRICS]
@@ -164,6 +175,7 @@ def _build_timeline(context: PanelContext, window: Window) -> dict[str, Any]:
                 events=[event for event in events if event.gpu_uuid == uuid],
                 state_events=[event for event in states if event.gpu_uuid in {uuid, None}],
                 gpu=present.get(uuid),
+                runs=[run for run in runs if uuid in run.gpus],
             )
         )
     notes = [event for event in events if event.gpu_uuid is None]
