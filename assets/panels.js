@@ -7,11 +7,11 @@
   const { make, fit } = parts;
   const MAX_BARS = 32;
 
-  // The cores by number; those that are missing are offline.
-  function listCores({ cores = [], core_ids: numbers }) {
+  // The cores by number; those that are missing are offline, and those above that the kernel lists as offline.
+  function listCores({ cores = [], core_ids: numbers, offline_cores: offline = [] }) {
     if (!numbers) return cores.map((percent, number) => ({ number, percent }));
     const percents = new Map(numbers.map((number, index) => [number, cores[index]]));
-    return Array.from({ length: Math.max(-1, ...numbers) + 1 }, (_, number) => ({ number, percent: percents.get(number) }));
+    return Array.from({ length: Math.max(-1, ...numbers, ...offline) + 1 }, (_, number) => ({ number, percent: percents.get(number) }));
   }
 
   // Few cores are bars, many are a heat map, which stays a few lines high. The page of the host has room for numbers.

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from tests.browser.conftest import BrowserTab
     from tests.processes import Running
 
-# Twelve cores, of which 1 and 5 to 6 are offline: the machine of the test has as many as it has.
+# Fourteen cores, of which 1, 5 to 6, and 12 to 13 are offline: the machine of the test has as many as it has.
 OFFLINE_CORES = """() => dashtop.painters.unshift(snapshot => {
   snapshot.core_ids = [0, 2, 3, 4, 7, 8, 9, 10, 11];
+  snapshot.offline_cores = [12, 13];
   snapshot.cores = snapshot.core_ids.map(number => 8 * number);
 })"""
 
@@ -27,10 +28,10 @@ def test_the_host_is_shown_without_a_gpu(without_gpu: Running, new_tab: Callable
     for chart in ("chart-host-cpu", "chart-host-load", "chart-host-ram", "chart-host-network", "chart-host-disk"):
         tab.wait_until(f"chart => ({POINTS})(chart) > 2", chart)
     tab.page.evaluate(OFFLINE_CORES)
-    tab.wait_until("() => document.querySelectorAll('#panel-host-cpu .core').length === 12")
-    assert tab.page.locator("#panel-host-cpu .is-offline").count() == 3
+    tab.wait_until("() => document.querySelectorAll('#panel-host-cpu .core').length === 14")
+    assert tab.page.locator("#panel-host-cpu .is-offline").count() == 5
     label = tab.page.locator("#panel-host-cpu .cores").get_attribute("aria-label") or ""
-    assert label == "CPU utilization of 9 cores, highest: core 11, 88 %, offline: 1, 5, 6"
+    assert label == "CPU utilization of 9 cores, highest: core 11, 88 %, offline: 1, 5, 6, 12, 13"
     assert tab.errors == []
 
 

@@ -163,6 +163,20 @@ class TestCpu:
         host.begin()
         assert dict(zip(host.core_ids(), host.per_core(), strict=True)) == {0: 0.0, 1: 0.0, 4: 100.0}
 
+    def test_cores_that_are_offline_are_those_that_the_machine_has(
+        self, machine: FakeMachine, host: PsutilHostReader
+    ) -> None:
+        machine.cores([0] * 8, [0] * 8, numbers=(0, 1))
+        host.begin()
+        assert host.offline_cores() == ()
+        folder = machine.sys / "devices/system/cpu"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "present").write_text("0-5\n")
+        (folder / "offline").write_text("3-127\n")
+        machine.cores([0] * 8, [0] * 8, [0] * 8, numbers=(0, 1, 2))
+        host.begin()
+        assert host.offline_cores() == (3, 4, 5)
+
     def test_another_core_online_restarts_rates(self, machine: FakeMachine, host: PsutilHostReader) -> None:
         machine.cores([0] * 8, [0] * 8, numbers=(0, 1))
         host.begin()

@@ -33,6 +33,14 @@ def test_cores_that_are_offline_are_named(online: tuple[int, ...], text: str) ->
     assert data["cores"] == [50] * len(online)
 
 
+def test_cores_above_the_highest_that_is_online_are_offline_if_the_kernel_says_so() -> None:
+    sample = make_sample()
+    sample = replace(sample, host=replace(sample.host, core_ids=(0, 1), offline_cores=(2, 3)))
+    data = host_page.cpu_data(make_context(sample=sample))
+    assert data["texts"] == {"cores.offline": "Offline: 2-3"}
+    assert (data["core_ids"], data["offline_cores"]) == ((0, 1), (2, 3))
+
+
 def test_the_page_shows_the_mounts_of_the_storage_panel() -> None:
     mount = Mount(mount_point="/data", filesystem="xfs", used_bytes=2**40, total_bytes=2**41, used_percent=50.0)
     context = make_context(sample=make_sample(mounts=(mount,)))

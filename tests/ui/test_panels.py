@@ -262,4 +262,8 @@ def test_mounts_and_cores() -> None:
     ]  # fmt: skip
     assert host.system_data(make_context(sample=sample)) == {"cores": [10, 20]}
     offline = dataclasses.replace(sample, host=dataclasses.replace(sample.host, core_ids=(0, 4)))
-    assert host.system_data(make_context(sample=offline)) == {"cores": [10, 20], "core_ids": (0, 4)}
+    assert host.system_data(make_context(sample=offline)) == {
+        "cores": [10, 20],
+        "core_ids": (0, 4),
+        "offline_cores": (),
+    }

@@ -86,6 +86,7 @@ class Sampler:
             unavailable=unavailable,
             per_core=self._host.per_core(),
             core_ids=self._host.core_ids(),
+            offline_cores=self._host.offline_cores(),
             mounts=self._host.mounts(),
         )
 

@@ -316,6 +316,9 @@ class HostReader(Protocol):
     def core_ids(self) -> tuple[int, ...]:
         """Number of each core in `per_core`; those of cores that are offline are missing."""
 
+    def offline_cores(self) -> tuple[int, ...]:
+        """Number of each core that is present and offline; empty if that is not known."""
+
     def mounts(self) -> tuple[Mount, ...]:
         """Mounted file systems that contain data."""
 

@@ -263,7 +263,8 @@ class Mount:
 class Host:
     """The machine at one moment. `values` has every key of the host table.
 
-    `per_core` is the use of each core in percent, `core_ids` its number: those of cores that are offline are missing.
+    `per_core` is the use of each core in percent, `core_ids` its number: those of cores that are offline are missing,
+    and are in `offline_cores` as far as the kernel says so.
     """
 
     values: Mapping[str, float | None]
@@ -271,6 +272,7 @@ class Host:
     per_core: tuple[float, ...]
     core_ids: tuple[int, ...]
     mounts: tuple[Mount, ...]
+    offline_cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

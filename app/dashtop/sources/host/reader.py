@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +12,7 @@ import psutil
 from dashtop.model.ports import LoadAverage, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.arc import ArcReader
-from dashtop.sources.host.cgroups import CgroupLimits
+from dashtop.sources.host.cgroups import CgroupLimits, parse_cpu_list
 from dashtop.sources.host.io_devices import TrafficReader, select_disks, select_interfaces
 from dashtop.sources.host.memory_pressure import MemoryPressureReader
 from dashtop.sources.host.mounts import MountReader, statvfs_directory
@@ -66,6 +67,8 @@ class PsutilHostReader:
         self._limits = CgroupLimits(proc=proc, sys=sys)
         self._arc = ArcReader(proc)
         self._pressure = MemoryPressureReader(proc)
+        self._online: tuple[int, ...] = ()
+        self._offline: tuple[int, ...] = ()
         self._tick_at = 0.0
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
@@ -172,6 +175,20 @@ class PsutilHostReader:
     def core_ids(self) -> tuple[int, ...]:
         """Return the kernel's number of each core in `per_core`; those of cores that are offline are missing."""
         return self._cpu.core_ids if self._cpu.per_core else ()
+
+    def offline_cores(self) -> tuple[int, ...]:
+        """Return the kernel's number of each core that is present and offline; read again when other cores are online.
+
+        The kernel's list of offline cores has those that the machine could have as well.
+        """
+        online = self._cpu.core_ids
+        if online != self._online:
+            self._online, self._offline = online, ()
+            folder = self._sys / "devices/system/cpu"
+            with suppress(OSError, ValueError):
+                offline, present = (parse_cpu_list((folder / name).read_text()) for name in ("offline", "present"))
+                self._offline = tuple(sorted((offline & present) - set(online)))
+        return self._offline
 
     def mounts(self) -> tuple[Mount, ...]:
         """Return the mounted file systems that contain data, with sizes a few seconds old at most."""

@@ -105,11 +105,14 @@ def _load_average() -> Component:
 
 
 def system_data(context: PanelContext) -> dict[str, Any]:
-    """Add `cores`: the utilization of each core in whole percent; `core_ids`: their numbers if some are offline."""
+    """Add `cores`: the utilization of each core in whole percent.
+
+    If some are offline, also `core_ids`: the numbers of the others, and `offline_cores`: those that the kernel lists.
+    """
     host = context.sample.host
     data: dict[str, Any] = {"cores": [round(core) for core in host.per_core]}
-    if host.core_ids != tuple(range(len(host.core_ids))):
-        data["core_ids"] = host.core_ids
+    if host.core_ids and (host.offline_cores or host.core_ids != tuple(range(len(host.core_ids)))):
+        data |= {"core_ids": host.core_ids, "offline_cores": host.offline_cores}
     return data
 
 

@@ -84,7 +84,8 @@ def storage_layout(_services: Services) -> Component:
 def cpu_data(context: PanelContext) -> dict[str, Any]:
     """Add the cores, and a text that names those that are offline."""
     numbers = context.sample.host.core_ids
-    offline = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
+    gaps = set(range(max(numbers, default=-1) + 1)) - set(numbers)
+    offline = sorted(gaps.union(context.sample.host.offline_cores if numbers else ()))
     text = f"Offline: {format_ranges(offline)}" if offline else ""
     return {**host.system_data(context), "texts": {"cores.offline": text}}
 
