@@ -90,7 +90,7 @@
   function drawFigures({ versions, charts, recorded }) {
     for (const [chart, version] of Object.entries(versions)) dashtop.storeDelta.setVersion(chart, version);
     draw(charts);
-    writeRecorded(recorded);
+    if (recorded !== undefined) writeRecorded(recorded); // figures of other data than the history have none
   }
 
   // Graphs become plots when plotly.js is loaded, which may be after the first figures.

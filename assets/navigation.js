@@ -21,7 +21,8 @@
   // The first page is about several GPUs. The server says which page to land on, unless it has not looked yet.
   function land(snapshot) {
     if (!root.dataset.landing) {
-      root.dataset.landing = snapshot.devices.length > 1 ? pages[0] : "gpus";
+      const withoutGpu = pages.includes("fleet") ? "fleet" : "gpus";
+      root.dataset.landing = snapshot.devices.length > 1 ? pages[0] : snapshot.devices.length ? "gpus" : withoutGpu;
       settings.applyView();
       dashtop.polling.requestNow();
     }

@@ -196,7 +196,11 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "--count", type=_parse_count, metavar="N", help="GPUs that a machine must have free (default 1)"
     )
     parser.add_argument(
-        "--memory", type=_parse_memory, metavar="GIB", dest="memory_gb", help="memory of each of them, at least"
+        "--memory",
+        type=_parse_memory,
+        metavar="GB",
+        dest="memory_gb",
+        help="memory of each of them, at least: 80 finds cards of 80 GB",
     )
     parser.add_argument("--name", metavar="TYPE", help="type of the GPUs, such as 'NVIDIA H100 80GB HBM3'")
     parser.add_argument("--json", action="store_true", help="print JSON, as /fleet/free of the API returns it")
@@ -214,7 +218,7 @@ def _parse_memory(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of GiB such as 40, not {text[:80]!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of GB such as 40, not {text[:80]!r}")
     return value
 
 

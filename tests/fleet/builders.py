@@ -116,6 +116,9 @@ class FixedFleet:
     def history(self, query: FleetQuery) -> FleetSeries:
         return make_series(query)
 
+    def peek_history(self, query: FleetQuery) -> FleetSeries | None:
+        return make_series(query)
+
     def close(self) -> None:
         self.is_closed = True
 

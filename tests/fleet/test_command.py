@@ -59,7 +59,7 @@ def test_json_is_that_of_the_api() -> None:
 
 
 def test_nothing_free_says_what_is() -> None:
-    with pytest.raises(FleetUnavailableError, match=r"has 2 free GPUs with 40 GiB\. Of 24 GPUs on 3 .* 3 are"):
+    with pytest.raises(FleetUnavailableError, match=r"has 2 free GPUs with 40 GB\. Of 24 GPUs on 3 .* 3 are"):
         find(FixedFleet(), count=2, memory_gb=40)
 
 
@@ -76,7 +76,7 @@ def test_failure_is_an_error_even_if_older_values_are_known() -> None:
         (["fleet", "free"], 2, "Name one with --fleet-url or --fleet-peers"),
         (["fleet"], 2, "the following arguments are required: view"),
         (["fleet", "free", "--count", "0"], 2, "must be a whole number from 1 to 64, not '0'"),
-        (["fleet", "free", "--memory", "much"], 2, "must be a number of GiB such as 40, not 'much'"),
+        (["fleet", "free", "--memory", "much"], 2, "must be a number of GB such as 40, not 'much'"),
         (["fleet", "free", "--fleet-url", "http://127.0.0.1:1"], 1, "cannot be reached"),
         (["fleet", "free", "--fleet-url", "http://x", "--fleet-cert", "/nowhere"], 2, "must be a file that exists"),
     ],

@@ -28,7 +28,7 @@ class FreeRequest:
 
     def describe(self) -> str:
         """Return it in words."""
-        size = f" with {self.memory_gb:g} GiB" if self.memory_gb > 0 else ""
+        size = f" with {self.memory_gb:g} GB" if self.memory_gb > 0 else ""
         return f"{self.count} free {self.name or 'GPU'}{'s' if self.count > 1 and not self.name else ''}{size}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ from dashtop.fleet import rows as fleet_rows
 from dashtop.fleet.client import LIVE_TIMEOUT_S, RequestFailedError, fail
 from dashtop.fleet.dialects import MEMORY_TOTAL, MEMORY_USED, POWER
 from dashtop.fleet.queries import RULE_GPU, RULE_HELD, RULE_NODE, RULE_POWER, RULE_USER, USER_SECONDS, match_any
+from dashtop.fleet.views import sort_naturally
 from dashtop.metrics import METRICS
 from dashtop.metrics.gpu_state import UTILIZATION
 from dashtop.model.fleet import FleetFailure, FleetRow, FleetSeries, SeriesKind
@@ -208,7 +208,7 @@ class HistoryReader:
             counts[row] = counts[row] + present
         rows = [
             FleetRow(row, np.where(counts[row] > 0, columns[row] / np.maximum(counts[row], 1), np.nan))
-            for row in sorted(columns, key=_sort_naturally)
+            for row in sorted(columns, key=sort_naturally)
         ]
         if len(rows) > MAX_NODE_ROWS:
             self._notes.append(f"{len(rows)} nodes: the first {MAX_NODE_ROWS} are shown.")
@@ -244,9 +244,3 @@ class HistoryReader:
             warnings=tuple(self._warnings),
             notes=tuple(self._notes),
         )
-
-
-def _sort_naturally(name: str) -> tuple[Any, ...]:
-    """Return a key that sorts gpu2 before gpu10."""
-    parts = re.split(r"(\d+)", name)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)

@@ -23,6 +23,7 @@ MAX_KEPT_SERIES: Final = 32
 MIN_SERIES_AGE_S: Final = 15.0
 FAILED_SERIES_AGE_S: Final = 15.0
 CLOSE_TIMEOUT_S: Final = 1.0
+MAX_BACKGROUND_READS: Final = 3
 
 STARTING: Final = FleetReading(error=FleetError(FleetFailure.STARTING, "Waiting for the first answer."))
 
@@ -46,6 +47,7 @@ class FleetPoller:
         self._series_lock = threading.Lock()
         self._series: dict[FleetQuery, tuple[float, FleetSeries]] = {}
         self._series_locks: dict[FleetQuery, threading.Lock] = {}
+        self._reading_series: set[FleetQuery] = set()
 
     def latest(self, wait_s: float = 0.0) -> FleetReading:
         """Return the last reading, and keep reading for the next minute. Wait for one that is not older than that."""
@@ -78,6 +80,24 @@ class FleetPoller:
                     del self._series[oldest]
                     self._series_locks.pop(oldest, None)
             return series
+
+    def peek_history(self, query: FleetQuery) -> FleetSeries | None:
+        """Return series of the past as they were read last, None before; have them read in the background if due."""
+        with self._series_lock:
+            kept = self._series.get(query)
+            is_due = kept is None or self._clock.monotonic() >= kept[0]
+            if is_due and query not in self._reading_series and len(self._reading_series) < MAX_BACKGROUND_READS:
+                thread = try_start_thread(self._read_series, query, name="dashtop-fleet-history")
+                if thread is not None:
+                    self._reading_series.add(query)
+        return None if kept is None else kept[1]
+
+    def _read_series(self, query: FleetQuery) -> None:
+        try:
+            self.history(query)
+        finally:
+            with self._series_lock:
+                self._reading_series.discard(query)
 
     def close(self) -> None:
         """Stop the thread and close the source."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dashtop.metrics import METRICS
 from dashtop.metrics.gpu_state import MAX_FREE_MEMORY_PERCENT, MAX_IDLE_LOAD_PERCENT, UTILIZATION
 from dashtop.model.fleet import FleetGpu, FleetNode, NodeState
-from dashtop.model.metric import Severity
+from dashtop.model.metric import GIB, Severity
 from dashtop.model.sample import Occupancy
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ def summarize(reading: FleetReading, wanted: FleetFilter = EVERYTHING) -> FleetS
 def find_free(
     gpus: Iterable[FleetGpu], *, count: int = 1, memory_gb: float = 0.0, wanted: FleetFilter = EVERYTHING
 ) -> list[FreeNode]:
-    """Return the nodes that have at least `count` free GPUs of at least `memory_gb` GiB each.
+    """Return the nodes that have at least `count` free GPUs of at least `memory_gb` each, in 10^9 bytes.
+
+    That is the size in a product's name: of the 80 GB of an H100, drivers report 79.6 GiB, which are 85.5 GB.
 
     Those come first that have the fewest GPUs left over, then those with the smallest memory: large nodes stay free for
     large jobs. A GPU whose memory is not reported is not offered if a size is requested.
@@ -129,7 +132,7 @@ def find_free(
     by_node: dict[str, list[FleetGpu]] = defaultdict(list)
     for gpu in gpus:
         is_wanted = gpu.occupancy is Occupancy.FREE and wanted.matches(gpu)
-        if is_wanted and (memory_gb <= 0 or gpu.values.get(MEMORY_TOTAL_GB, 0.0) >= memory_gb):
+        if is_wanted and (memory_gb <= 0 or _read_total_gb(gpu) >= memory_gb):
             by_node[gpu.node].append(gpu)
     found = [
         FreeNode(node, tuple(sorted(free, key=sort_key)))
@@ -139,9 +142,19 @@ def find_free(
     return sorted(found, key=lambda each: (len(each.gpus), each.memory_gb or 0.0, each.node))
 
 
+def _read_total_gb(gpu: FleetGpu) -> float:
+    return gpu.values.get(MEMORY_TOTAL_GB, 0.0) * GIB / 1e9
+
+
 def sort_key(gpu: FleetGpu) -> tuple[str, int, str, str]:
     """Return the place of a GPU in lists: by node, then index."""
     return gpu.node, gpu.index if gpu.index is not None else 1_000_000, gpu.uuid, gpu.mig_instance
+
+
+def sort_naturally(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a key that sorts gpu2 before gpu10."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def list_holders(gpus: Iterable[FleetGpu]) -> list[HolderTotal]:

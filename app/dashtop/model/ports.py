@@ -509,6 +509,12 @@ class Fleet(Protocol):
     def history(self, query: FleetQuery) -> FleetSeries:
         """Return series of the past; the same for all viewers until the next step begins."""
 
+    def peek_history(self, query: FleetQuery) -> FleetSeries | None:
+        """Return series of the past as they were read last, and have them read if they are due. Never waits.
+
+        None: they are being read for the first time.
+        """
+
     def close(self) -> None:
         """Stop reading."""
 

@@ -75,7 +75,8 @@ class PageUpdater:
         age_s = self._services.clock.monotonic() - newest.monotonic_s
         snapshot, parts = self._build_snapshot(context, interval_s, age_s)
         live = self._delta.encode(snapshot, request.versions, parts)
-        return live, self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
+        figures = self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
+        return live, _add_figures(figures, context)
 
     def _build_snapshot(
         self, context: PanelContext, interval_s: float, age_s: float
@@ -107,6 +108,25 @@ class PageUpdater:
             if panel.parts is not None:
                 parts |= {part.name: part for part in panel.parts(context)}
         return snapshot | {"texts": texts}, list(parts.values())
+
+
+def _add_figures(figures: dict[str, Any] | None, context: PanelContext) -> dict[str, Any] | None:
+    """Return the figures with those of other data than the history that the browser does not have."""
+    request = context.request
+    parts = [
+        part
+        for panel in PANELS
+        if panel.figures is not None and request.is_visible(panel.id)
+        for part in panel.figures(context)
+        if request.versions.get(part.name) != part.version
+    ]
+    if not parts:
+        return figures
+    known = figures or {"charts": {}, "versions": {}}
+    return known | {
+        "charts": known["charts"] | {part.name: part.build() for part in parts},
+        "versions": known["versions"] | {part.name: part.version for part in parts},
+    }
 
 
 def register_callbacks(app: Dash, services: Services, metrics: Sequence[Metric[Any]]) -> None:

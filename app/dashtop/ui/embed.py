@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EMBED_PATHS: Final = (*PAGE_PATHS, "embed", COMPACT_PATH)
 """What an embedded panel requests, below the prefix of the server's addresses."""
 
-_PREFIXES: Final = ("chart-", "panel-")
+_PREFIXES: Final = ("chart-", "panel-", "fleet-")
 _CHART_CARD_PREFIX: Final = "panel-chart-"
 _SPECIAL_PANELS: Final = {"compact": ids.COMPACT_STATUS, "compare": ids.COMPARE}
 _SPECIAL_TITLES: Final = {"compact": "Status bar", "compare": "All GPUs"}
@@ -61,6 +61,8 @@ _OF_ALL_GPUS: Final = frozenset(
         "panel-usage-gpus",
         "panel-usage-users",
         *(ids.CHART_CPU, ids.CHART_DISK, ids.CHART_RAM),
+        *(ids.FLEET_SUMMARY, ids.FLEET_GRID, ids.FLEET_FREE, ids.FLEET_HOLDERS, ids.FLEET_ATTENTION, ids.FLEET_NODES),
+        *(ids.FLEET_TREND, ids.FLEET_NODE, ids.CHART_FLEET_TREND, ids.CHART_FLEET_NODE),
     }
 )
 _SCRIPT: Final = "embed.js"

@@ -41,7 +41,7 @@ def build_layout(services: Services, interval_s: float, *, viewer: str | None = 
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip-link"),
-            _build_header(panels[Section.HEADER], panels[Section.BUTTONS]),
+            _build_header(services, panels[Section.HEADER], panels[Section.BUTTONS]),
             html.Main(
                 [
                     _build_error_banner(),
@@ -159,10 +159,10 @@ _FORMATS: Final = {
 _THEMES: Final = ("system", "light", "dark")
 
 
-def _build_header(status: Sequence[Component], buttons: Sequence[Component]) -> Component:
+def _build_header(services: Services, status: Sequence[Component], buttons: Sequence[Component]) -> Component:
     """Return the header with `status` in its middle, and `buttons` before those of the page."""
     return html.Header(
-        [_build_brand(), _build_live_indicator(), build_navigation(), *status, _build_buttons(buttons)],
+        [_build_brand(), _build_live_indicator(), build_navigation(services), *status, _build_buttons(buttons)],
         className="header",
     )
 

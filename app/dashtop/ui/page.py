@@ -18,7 +18,7 @@ from dashtop.ui.dash_internals import (
     refuse_unknown_paths,
 )
 from dashtop.ui.layout import build_layout
-from dashtop.ui.pages import PAGES, find_landing
+from dashtop.ui.pages import find_landing, list_pages
 from dashtop.ui.panels import PANELS
 from dashtop.ui.snapshot import select_metrics
 from dashtop.ui.time_zone import find_server_zone
@@ -57,7 +57,7 @@ SCRIPTS: Final = (
     "events.js",
     "alerts.js",
     "usage.js",
-    "runs.js",
+    "fleet.js",
     "popover.js",
     "view-request.js",
     "stored-page.js",
@@ -122,7 +122,7 @@ def create_dash(
     # Dash's annotations do not allow these two.
     untyped: dict[str, Any] = {"server": server, "update_title": None}
     app = RelativeDash(
-        build_root_attributes=lambda: {"data-landing": find_landing(services.latest.latest())},
+        build_root_attributes=lambda: {"data-landing": find_landing(services)},
         name="dashtop",
         title="dashtop",
         assets_folder=assets_folder,
@@ -142,7 +142,7 @@ def create_dash(
         "STYLES": Bundle("styles.css", folder, sorted(path.name for path in folder.glob("*.css"))),
     }
     bundles.register(server, made.values(), url_prefix=url_prefix)
-    app.index_string = _build_index(app, made)
+    app.index_string = _build_index(app, services, made)
     app.layout = lambda: build_static_tree(build_layout(services, interval_s, viewer=find_viewer()))
     # Assigning a layout sets this one too. Dash puts it into the HTML, where it is a second copy of what browsers load
     # as data; without it they check the callbacks against that.
@@ -158,7 +158,7 @@ def create_dash(
     return app
 
 
-def _build_index(app: Dash, made: Mapping[str, Bundle]) -> str:
+def _build_index(app: Dash, services: Services, made: Mapping[str, Bundle]) -> str:
     plotly_url = _asset_url(app, _PLOTLY)
     replacements = {
         **{name: app.config.requests_pathname_prefix + bundle.url for name, bundle in made.items()},
@@ -167,7 +167,7 @@ def _build_index(app: Dash, made: Mapping[str, Bundle]) -> str:
         "PLOTLY": plotly_url,
         "RANGES": " ".join(RANGES_MS),
         "RANGE": DEFAULT_RANGE,
-        "PAGES": " ".join(page.name for page in PAGES),
+        "PAGES": " ".join(page.name for page in list_pages(services)),
         "ZONE": find_server_zone(),
     }
     index = _INDEX

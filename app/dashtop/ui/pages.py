@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from dashtop.model.ports import Services
-    from dashtop.model.sample import Sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
     """A page: its name in the address (`?page=`), its title, and its sections. assets/controls.css has its icon.
 
-    `is_in_navigation`: False if another element links it (the bell in the header).
+    `is_in_navigation`: False if another element links it (the bell in the header). `needs_fleet`: there is no such page
+    where no fleet is configured.
     """
 
     name: str
     title: str
     sections: tuple[Section, ...]
     is_in_navigation: bool = True
+    needs_fleet: bool = False
 
 
 _GPU_SECTIONS: Final = (
@@ -47,6 +48,7 @@ PAGES: Final = (
     Page(name="runs", title="Runs", sections=(Section.RUNS,)),
     Page(name="usage", title="Usage", sections=(Section.USAGE,)),
     Page(name="host", title="Host", sections=(Section.HOST,)),
+    Page(name="fleet", title="Fleet", sections=(Section.FLEET,), needs_fleet=True),
 )
 
 # assets/time-span.js changes "Current" while the page shows the past.
@@ -55,17 +57,25 @@ _HEADINGS: Final = {Section.HISTORY: "Charts", Section.CURRENT: "Current", Secti
 _GRIDS: Final = {Section.HISTORY: "grid trends", Section.CURRENT: "grid value-row", Section.DETAILS: "grid cards"}
 
 
-def find_landing(sample: Sample | None) -> str:
-    """Return the page that an address without one shows: the first, or with one GPU its page.
+def list_pages(services: Services) -> tuple[Page, ...]:
+    """Return the pages that there are."""
+    return tuple(page for page in PAGES if services.fleet is not None or not page.needs_fleet)
+
+
+def find_landing(services: Services) -> str:
+    """Return the page that an address without one shows: the first, or with one GPU its page, or without any the fleet.
 
     "" if the number of GPUs is not known yet; then the browser decides (assets/navigation.js).
     """
+    sample = services.latest.latest()
     if sample is None or (sample.gpu_error is not None and sample.gpu_error.is_pending):
         return ""
+    if not sample.gpus and services.fleet is not None:
+        return "fleet"
     return PAGES[0].name if len(sample.gpus) > 1 else "gpus"
 
 
-def build_navigation() -> Component:
+def build_navigation(services: Services) -> Component:
     """Return the links to the pages. Scripts show a page without loading (assets/navigation.js)."""
     links = [
         html.A(
@@ -74,7 +84,7 @@ def build_navigation() -> Component:
             className="nav-item",
             **attributes(data_page_link=page.name),
         )
-        for page in PAGES
+        for page in list_pages(services)
         if page.is_in_navigation
     ]
     return html.Nav(links, className="navigation", **attributes(aria_label="Pages"))
@@ -83,7 +93,7 @@ def build_navigation() -> Component:
 def build_pages(services: Services) -> tuple[list[Component], dict[Section, list[Component]]]:
     """Return all pages, of which the browser shows one, and the panels by section."""
     panels = {section: [panel.layout(services) for panel in PANELS if panel.section is section] for section in Section}
-    return [_build_page(page, panels) for page in PAGES], panels
+    return [_build_page(page, panels) for page in list_pages(services)], panels
 
 
 def _build_page(page: Page, panels: Mapping[Section, Sequence[Component]]) -> Component:

@@ -9,6 +9,7 @@ from dashtop.ui.panels import (
     charts,
     diagnosis,
     events,
+    fleet,
     gauges,
     gpu_grid,
     gpu_status,
@@ -53,6 +54,7 @@ PANELS: Final[tuple[Panel, ...]] = (
     usage.USERS,
     usage.GPUS,
     *host_page.PANELS,
+    *fleet.PANELS,
 )
 CHARTS: Final[tuple[Chart, ...]] = tuple(chart for panel in PANELS for chart in panel.charts)
 

@@ -40,6 +40,7 @@ class Section(Enum):
     RUNS = "runs"
     USAGE = "usage"
     HOST = "host"
+    FLEET = "fleet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,8 @@ class Panel:
 
     A panel with an `id` adds data only while the browser shows the element with that id. `live_data` returns what
     changes with every sample; its key "texts" holds texts by the name in an element's `data-text`. `parts` are sent
-    only to browsers that do not have their version, and built only then: results of history queries.
+    only to browsers that do not have their version, and built only then: results of history queries. `figures` are
+    parts that are charts of other data than this machine's history, by the id of the chart.
     """
 
     section: Section
@@ -109,4 +111,5 @@ class Panel:
     live_data: Callable[[PanelContext], Mapping[str, Json]] | None = None
     parts: Callable[[PanelContext], Sequence[Part]] | None = None
     charts: tuple[Chart, ...] = ()
+    figures: Callable[[PanelContext], Sequence[Part]] | None = None
     register: Callable[[Dash, Services], None] | None = None

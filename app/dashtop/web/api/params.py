@@ -534,7 +534,13 @@ class FreeParams(Params):
     ] = 1
     memory_gb: Annotated[
         float,
-        Field(ge=0, le=10_000, allow_inf_nan=False, description="Memory of each GPU in GiB, at least.", examples=[40]),
+        Field(
+            ge=0,
+            le=10_000,
+            allow_inf_nan=False,
+            description="Memory of each GPU in GB (10^9 bytes), at least.",
+            examples=[40],
+        ),
     ] = 0.0
     name: Annotated[str | None, _NAME] = None
     node: Annotated[str | None, _NODE] = None
