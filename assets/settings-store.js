@@ -46,6 +46,7 @@
     charts: [matches(/^[a-z0-9._]{1,60}(,[a-z0-9._]{1,60}){0,11}$/), ""],
     details: [oneOf("open", "closed"), "closed"],
     bars: [oneOf("plain", "load"), "plain"],
+    run: [matches(/^[0-9a-f]{8,32}(,[0-9a-f]{8,32})?$/), ""],
     fleet_type: [matches(/^.{1,128}$/), ""],
     fleet_user: [matches(/^.{1,128}$/), ""],
     fleet_node: [matches(/^.{1,128}$/), ""],
@@ -57,13 +58,15 @@
   // A link names these even if they have their defaults: whoever opens it may have other settings.
   const ALWAYS_IN_ADDRESS = ["page", "view", "gpu", "range"];
   // Not kept in storage: where a visit begins does not depend on where the last one ended.
-  const ONLY_IN_ADDRESS = ["page", "from", "to", "sort", "lines", "process_search", "process_only", "event_gpu", "event_severity", "event_kind", "fleet_type", "fleet_user", "fleet_node", "fleet_page"];
+  const ONLY_IN_ADDRESS = ["page", "from", "to", "sort", "lines", "process_search", "process_only", "run", "event_gpu", "event_severity", "event_kind"]
+    .concat(["fleet_type", "fleet_user", "fleet_node", "fleet_page"]);
   // Not in the address: a link would make its reader somebody else.
   const NOT_IN_ADDRESS = ["me"];
   // Choices in panels, which the server needs to build their data.
-  const OPTIONS = ["charts", "metric", "event_gpu", "event_severity", "event_kind", "fleet_type", "fleet_user", "fleet_node", "fleet_page", "fleet_count", "fleet_memory"];
+  const OPTIONS = ["charts", "metric", "event_gpu", "event_severity", "event_kind"]
+    .concat(["fleet_type", "fleet_user", "fleet_node", "fleet_page", "fleet_count", "fleet_memory"]);
   // A change of these is a step that the browser's Back button takes back.
-  const STEPS = ["page", "view", "gpu", "range", "from", "to"];
+  const STEPS = ["page", "view", "gpu", "range", "from", "to", "run"];
 
   // An iframe shows what its address says, and does not change the settings of its viewer.
   const embedded = root.dataset.embed !== undefined;

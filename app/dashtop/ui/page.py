@@ -57,6 +57,7 @@ SCRIPTS: Final = (
     "events.js",
     "alerts.js",
     "usage.js",
+    "runs.js",
     "fleet.js",
     "popover.js",
     "view-request.js",
