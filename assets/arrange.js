@@ -7,7 +7,7 @@
   const { panelOrder, painters, settings } = dashtop;
   const { make, write } = dashtop.parts;
   const root = document.documentElement;
-  const PANELS = ".page-gpus section .grid > .panel[id^='panel-']:not(.is-added)";
+  const PANELS = ".page-gpus section .grid > .panel[id^='panel-']";
   const EDGE_PX = 80; // a panel dragged so near to an edge of the window scrolls the page
   const SCROLL_PX = 12; // per frame
   const STEPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
@@ -52,6 +52,19 @@
     say(`${titleOf(panel)}: place ${shown.indexOf(panel.id) + 1} of ${shown.length}`);
   }
 
+  // A chart that the user has added is removed instead of hidden.
+  const removeButtonOf = (panel) => panel.querySelector(".remove-chart");
+
+  function removeChart(panel) {
+    const title = titleOf(panel);
+    const shown = shownBeside(panel);
+    const next = document.getElementById(shown[shown.indexOf(panel.id) + 1] || shown[shown.indexOf(panel.id) - 1]);
+    const { key } = removeButtonOf(panel).dataset;
+    settings.set({ charts: settings.list("charts").filter((each) => each !== key).join() });
+    say(`${title} is removed`);
+    if (next) next.querySelector(".drag-handle").focus();
+  }
+
   function toggleHidden(panel) {
     const hides = !panelOrder.isHidden(panel.id);
     panelOrder.setHidden(panel.id, hides);
@@ -90,8 +103,9 @@
       const isHidden = panelOrder.isHidden(panel.id);
       panel.classList.toggle("is-hidden-panel", isHidden);
       const button = panel.querySelector(".arrange-hide");
-      write(button, isHidden ? "Show" : "Hide");
-      button.ariaLabel = `${isHidden ? "Show" : "Hide"} ${titleOf(panel)}`;
+      const text = removeButtonOf(panel) ? "Remove" : isHidden ? "Show" : "Hide";
+      write(button, text);
+      button.ariaLabel = `${text} ${titleOf(panel)}`;
     }
   }
 
@@ -190,7 +204,7 @@
     const button = cover && event.target.closest("button");
     if (!button) return;
     if (button.dataset.step) moveBy(cover.parentElement, Number(button.dataset.step));
-    if (button.matches(".arrange-hide")) toggleHidden(cover.parentElement);
+    if (button.matches(".arrange-hide")) (removeButtonOf(cover.parentElement) ? removeChart : toggleHidden)(cover.parentElement);
   });
 
   document.addEventListener("keydown", (event) => {

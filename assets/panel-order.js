@@ -23,12 +23,13 @@
     return [...ids].sort((one, other) => place(one) - place(other));
   }
 
-  // Moves a panel to a place among the panels of its section, whose ids are `ids`.
+  // Moves a panel to a place among the panels of its section, whose ids are `ids`. Others, such as charts that the user
+  // has added, which the settings dialog does not list, keep their places.
   function move(id, ids, to) {
     const names = sort(ids).filter((each) => each !== id);
     names.splice(Math.max(0, to), 0, id);
-    const others = settings.list("order").filter((each) => !names.includes(each));
-    settings.set({ order: [...others, ...names].join() });
+    const moved = settings.list("order").map((each) => (ids.includes(each) ? names.shift() : each));
+    settings.set({ order: [...moved, ...names].join() });
   }
 
   const isHidden = (id) => settings.list("hidden").includes(id);

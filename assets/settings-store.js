@@ -15,7 +15,7 @@
   // A moment in epoch milliseconds, before the year 10000.
   const isMoment = (value) => /^\d{1,15}$/.test(value) && Number(value) < 253_402_300_800_000;
   const isNameList = matches(/^[a-z_]{1,40}(,[a-z_]{1,40}){0,40}$/);
-  const isIdList = matches(/^[a-z0-9-]{1,40}(,[a-z0-9-]{1,40}){0,40}$/);
+  const isIdList = matches(/^[a-z0-9-]{1,64}(,[a-z0-9-]{1,64}){0,60}$/);
 
   // Each setting: which texts are valid, and its default; "" leaves the choice to the server. Lists are joined by commas.
   const FIELDS = {

@@ -204,6 +204,31 @@ def test_any_metric_can_be_charted(demo: Running, new_tab: Callable[..., Browser
     assert re.search(r"P\d", tab.text(f"#panel-{added[1:]} .readout-value"))
     tab.page.reload()
     tab.wait_until(f"() => document.querySelector('{added} .js-plotly-plot')?.calcdata?.at(-1)?.length > 1")
+    # It can be arranged as the others can; the settings dialog, which does not list it, leaves it in its place.
+    tab.page.click("#arrange-button")
+    panel = f"panel-{added[1:]}"
+    order = """() => [...document.querySelectorAll('.trends > .panel')].filter(each => each.offsetParent)
+      .sort((a, b) => getComputedStyle(a).order - getComputedStyle(b).order).map(({ id }) => id)"""
+    before = tab.page.evaluate(order)
+    tab.page.focus(f"#{panel} .drag-handle")
+    for _ in range(2):
+        tab.page.keyboard.press("ArrowLeft")
+    moved = tab.page.evaluate(order)
+    assert moved.index(panel) == before.index(panel) - 2
+    tab.page.evaluate("ids => dashtop.panelOrder.move(ids[0], ids, 1)", [each for each in moved if each != panel])
+    assert tab.page.evaluate(order) == [moved[1], moved[0], *moved[2:]]
+    tab.page.keyboard.press("Escape")
+    tab.page.reload()
+    tab.wait_until("panel => document.getElementById(panel)", panel)
+    assert tab.page.evaluate(order) == [moved[1], moved[0], *moved[2:]]
+    tab.page.click("#arrange-button")
+    assert tab.text(f"#{panel} .arrange-hide") == "Remove"
+    tab.page.click(f"#{panel} .arrange-hide")
+    assert tab.page.locator(added).count() == 0
+    assert tab.page.evaluate("document.activeElement.className") == "drag-handle"
+    tab.page.click("[data-arrange-done]")
+    # Without arranging it has a button of its own.
+    tab.page.evaluate("dashtop.settings.set({charts: 'gpu.performance_state', order: ''})")
     tab.page.get_by_role("button", name="Remove Performance state").click()
     assert tab.page.locator(added).count() == 0
     assert "charts=" not in tab.page.url
