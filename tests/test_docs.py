@@ -25,7 +25,7 @@ OTHER_PROGRAMS_OPTIONS = {  # gunicorn's, docker's and those of dashtop's subcom
     *("--user", "--now", "--http-socket", "--module", "--enable-threads", "--preload"),
     *("--gpus", "--pid", "--build", "--detach", "--name", "--publish", "--tag", "--volume"),
     *("--help", "--print-completion", "--json", "--range", "--start", "--end", "--step", "--metrics", "--format"),
-    *("--gpu", "--layout", "--verify", "--record", "--count", "--memory"),
+    *("--gpu", "--layout", "--verify", "--record", "--count", "--memory", "--by"),
 }
 
 document = pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)

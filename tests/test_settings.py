@@ -324,6 +324,8 @@ def test_invalid_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> N
 
 
 EXAMPLES = {
+    "price-kwh": "0.31",
+    "price-gpu-hour": "2",
     "public-url": '"https://gpu1.example/dashtop/"',
     "host": '"10.0.0.1"',
     "port": "9000",

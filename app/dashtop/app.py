@@ -251,7 +251,14 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     )
     fleet = build_fleet(settings, clock)
     services = Services(
-        latest=latest, history=history, alerts=alerts, clock=clock, runs=runs, fleet=fleet, actions=actions
+        latest=latest,
+        history=history,
+        alerts=alerts,
+        clock=clock,
+        runs=runs,
+        fleet=fleet,
+        actions=actions,
+        prices=settings.prices,
     )
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix

@@ -23,6 +23,7 @@ from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, OutputError, SettingsError
 from dashtop.output import format_json, prepare_streams, write_output
 from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, describe_demo, load, options
+from dashtop.usage.command import add_options as add_usage_options
 from dashtop.version import __version__
 
 if TYPE_CHECKING:
@@ -190,6 +191,21 @@ def export(settings: Settings, **request: Any) -> None:
         history.close()
 
 
+def usage(settings: Settings, **request: Any) -> None:
+    """Print who has used the GPUs. Needs no server, and does not disturb one that runs."""
+    from dashtop.app import open_history  # noqa: PLC0415
+    from dashtop.model.ports import SystemClock  # noqa: PLC0415
+    from dashtop.usage import command  # noqa: PLC0415
+
+    clock = SystemClock()
+    history = open_history(settings, clock)
+    try:
+        text = command.run(command.Request(**request), history, clock, settings.prices)
+    finally:
+        history.close()
+    write_output(text)
+
+
 def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("view", choices=("free",), help="free: machines with free GPUs")
     parser.add_argument(
@@ -266,6 +282,12 @@ COMMANDS: dict[str, Command] = {
         "write stored history to a file",
         settings=("config", "demo", "data_dir", "history_url"),
         add_options=add_export_options,
+    ),
+    "usage": Command(
+        usage,
+        "print hours and energy of GPUs by user, container, Slurm job, process or GPU",
+        settings=("config", "demo", "data_dir", "history_url", "price_kwh", "price_gpu_hour"),
+        add_options=add_usage_options,
     ),
     "fleet": Command(
         fleet,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from dashtop.collector.events import detect_events
 from dashtop.collector.sampler import Sampler
 from dashtop.history.compaction import find_aggregation
-from dashtop.history.encoder import SampleEncoder
+from dashtop.history.encoder import NO_SERIES, Record, SampleEncoder
 from dashtop.history.past import Past
 from dashtop.history.rollup import Readings
 from dashtop.history.schema import TIERS
@@ -22,17 +24,18 @@ from dashtop.model.metric import GIB, Aggregation
 from dashtop.model.run import Run, RunMark, RunStatus
 from dashtop.model.sample import Host, Sample, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from dashtop.model.usage import BUCKET_MS, UsageRecords
 from dashtop.sources.simulated.curves import HOUR_S, Noise
 from dashtop.sources.simulated.scene import ScenePlayer
+from dashtop.usage.ledger import UsageLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from dashtop.history.encoder import Record
     from dashtop.model.ports import Clock, History, HostReader, MemoryUse
-    from dashtop.model.sample import ProcessSpan
+    from dashtop.model.sample import Gpu, ProcessSpan
     from dashtop.sources.simulated.gpu import SimulatedGpu
     from dashtop.sources.simulated.reader import SimulatedGpuReader
     from dashtop.sources.simulated.scene import Scene
@@ -85,7 +88,10 @@ def build_past(gpus: Sequence[SimulatedGpu], now_ms: int, *, host_memory: Memory
     return Past(
         keys=[key for source in sources for key in source.keys],
         blocks=_read_blocks(sources, now_ms) if sources else (),
-        records=(record for gpu in gpus for record in encode_changes(gpu, start_ms, now_ms)),
+        records=chain(
+            (record for gpu in gpus for record in encode_changes(gpu, start_ms, now_ms)),
+            measure_usage(gpus, start_ms, now_ms),
+        ),
         end_ms=now_ms,
     )
 
@@ -184,6 +190,43 @@ class SceneSampler(Sampler):
         super().close()
 
 
+def measure_usage(gpus: Sequence[SimulatedGpu], start_ms: int, end_ms: int) -> Iterator[Record]:
+    """Yield a record with the usage of each GPU, together with its MIG instances.
+
+    The GPUs are read in steps of an hour, in the last day in steps of ten minutes: 0.1 s of CPU for each GPU.
+    """
+    groups: dict[str, list[SimulatedGpu]] = defaultdict(list)
+    for gpu in gpus:
+        groups[gpu.device.mig_parent_uuid or gpu.device.uuid].append(gpu)
+    for group in groups.values():
+        ledger = UsageLedger(interval_s=HOUR_MS / SECOND_MS)
+        changes = {time_ms for gpu in group for time_ms in gpu.changes(start_ms, end_ms)}
+        last_day_ms = (end_ms - DAY_MS) // HOUR_MS * HOUR_MS
+        hours, buckets = range(start_ms, last_day_ms, HOUR_MS), range(last_day_ms, end_ms, BUCKET_MS)
+        times_ms = sorted({*hours, *buckets, *changes, *(time_ms - SECOND_MS for time_ms in changes), end_ms - 1})
+        found = [
+            ledger.update(_build_sample(tuple(gpu.read(time_ms) for gpu in group), time_ms)) for time_ms in times_ms
+        ]
+        usage = UsageRecords(
+            tuple(each for records in found for each in records.processes),
+            tuple(each for records in found for each in records.gpus),
+        )
+        yield Record(time_ms=end_ms - 1, layout=NO_SERIES, values=b"", events=(), spans=(), usage=usage)
+
+
+def _build_sample(gpus: tuple[Gpu, ...], time_ms: int) -> Sample:
+    return Sample(
+        sequence=0,
+        time_ms=time_ms,
+        monotonic_s=time_ms / SECOND_MS,
+        host=Host(values={}, unavailable={}, per_core=(), core_ids=(), mounts=()),
+        gpus=gpus,
+        gpu_error=None,
+        gpu_age_s=0.0,
+        simulated=True,
+    )
+
+
 def encode_changes(gpu: SimulatedGpu, start_ms: int, end_ms: int) -> Iterator[Record]:
     """Yield records with the events and process spans of one GPU, as the collector writes them."""
     changes = gpu.changes(start_ms, end_ms)
@@ -191,16 +234,7 @@ def encode_changes(gpu: SimulatedGpu, start_ms: int, end_ms: int) -> Iterator[Re
     encoder = SampleEncoder()
     before: Sample | None = None
     for time_ms in times_ms:
-        sample = Sample(
-            sequence=0,
-            time_ms=time_ms,
-            monotonic_s=0.0,
-            host=Host(values={}, unavailable={}, per_core=(), core_ids=(), mounts=()),
-            gpus=(gpu.read(time_ms),),
-            gpu_error=None,
-            gpu_age_s=0.0,
-            simulated=True,
-        )
+        sample = _build_sample((gpu.read(time_ms),), time_ms)
         xids = gpu.xids(before.time_ms, time_ms) if before is not None else ()
         sample = replace(sample, events=(*xids, *(detect_events(before, sample) if before is not None else ())))
         yield encoder.encode(sample, *encoder.encode_values(sample))

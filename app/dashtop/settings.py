@@ -37,6 +37,7 @@ from dashtop.fleet.queries import parse_matchers
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.action import ActionScope
 from dashtop.model.errors import SettingsError
+from dashtop.model.usage import Prices
 from dashtop.sources.simulated.scenes import SCENES
 
 if TYPE_CHECKING:
@@ -411,6 +412,27 @@ class Settings(BaseSettings):
         Option(flag="--keep-mb", metavar="MB"),
     ] = 4000
 
+    price_kwh: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1_000_000,
+            validation_alias=AliasChoices("DASHTOP_PRICE_KWH"),
+            description="price of a kWh, in any currency: the usage then has costs",
+        ),
+        Option(flag="--price-kwh", metavar="PRICE"),
+    ] = None
+    price_gpu_hour: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1_000_000,
+            validation_alias=AliasChoices("DASHTOP_PRICE_GPU_HOUR"),
+            description="price of an hour of a GPU, which users who hold it at the same time share",
+        ),
+        Option(flag="--price-gpu-hour", metavar="PRICE"),
+    ] = None
+
     fleet_url: Annotated[
         str | None,
         Field(
@@ -554,6 +576,11 @@ class Settings(BaseSettings):
         if value is not None and info.data.get("auth") is False:
             raise ValueError("has no effect with --no-auth")
         return value
+
+    @property
+    def prices(self) -> Prices:
+        """The prices of energy and of GPUs."""
+        return Prices(self.price_kwh, self.price_gpu_hour)
 
     @classmethod
     def settings_customise_sources(

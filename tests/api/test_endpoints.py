@@ -27,7 +27,7 @@ GPU_PATHS = (*SINGLE_GPU_PATHS, "/gpu-list", "/gpu-metrics/all", "/processes")
 JSON_ENDPOINTS = [endpoint for endpoint in ENDPOINTS if endpoint.response is not None]
 FLEET = {"/fleet", "/fleet/free"}
 WITHOUT_SAMPLES = {
-    *("/actions", "/alerts/rules", "/services", "/silences", "/watches", "/runs", "/runs/{run_id}/report"),
+    *("/actions", "/alerts/rules", "/services", "/silences", "/watches", "/runs", "/runs/{run_id}/report", "/usage"),
     *FLEET,
 }
 OF_SAMPLES = [each for each in ENDPOINTS if each.method == "GET" and each.path not in WITHOUT_SAMPLES]

@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -49,6 +49,9 @@ class Layout:
     scopes: tuple[str | None, ...]
     metrics: tuple[tuple[str, ...], ...]
     gpus: tuple[StoredGpu, ...]
+
+
+NO_SERIES: Final = Layout((), (), (), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from dashtop.model.action import NoActions
 from dashtop.model.run import NoRuns
 from dashtop.model.sample import ALL_EVENTS
+from dashtop.model.usage import NO_PRICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         SeriesSet,
         StoredGpu,
     )
-    from dashtop.model.usage import StoredUsage
+    from dashtop.model.usage import Prices, StoredUsage
 
 
 class GpuUtilization(NamedTuple):
@@ -606,7 +607,7 @@ class SystemClock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """Collector, history, alerts, runs, actions and clock of one dashtop. `fleet` None: it shows no fleet."""
+    """Collector, history, alerts, runs, actions, clock and prices of one dashtop. `fleet` None: it shows no fleet."""
 
     latest: Latest
     history: History
@@ -615,3 +616,4 @@ class Services:
     fleet: Fleet | None = None
     runs: Runs = field(default_factory=NoRuns)
     actions: Actions = field(default_factory=NoActions)
+    prices: Prices = NO_PRICES

@@ -124,3 +124,13 @@ class StoredUsage:
     began_ms: int | None
     is_cut: bool = False
     records: UsageRecords
+
+
+class Prices(NamedTuple):
+    """Prices in any currency; None: not given. `gpu_hour`: of an hour in which one owner alone held a GPU."""
+
+    kwh: float | None = None
+    gpu_hour: float | None = None
+
+
+NO_PRICES: Final = Prices()

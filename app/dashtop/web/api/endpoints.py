@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashtop.export.table import FORMATS
-from dashtop.web.api import actions, alerts, fleet, handlers, runs, schemas, sse
+from dashtop.usage.report import CSV_TYPE
+from dashtop.web.api import actions, alerts, fleet, handlers, runs, schemas, sse, usage
 from dashtop.web.api.params import (
     AckBody,
     AlertParams,
@@ -33,6 +34,7 @@ from dashtop.web.api.params import (
     SilenceParams,
     StreamParams,
     TimeRangeParams,
+    UsageParams,
     WatchBody,
     WatchParams,
 )
@@ -178,6 +180,14 @@ ENDPOINTS = (
         params=ProcessHistoryParams,
         response=list[schemas.ProcessSpan],
         errors=ONE_GPU_ERRORS,
+    ),
+    Endpoint(
+        path="/usage",
+        summary="Hours and energy of GPUs by user, container, Slurm job, process or GPU, in buckets of ten minutes.",
+        handler=usage.get_usage,
+        params=UsageParams,
+        response=schemas.Usage,
+        media_types=(JSON, CSV_TYPE),
     ),
     Endpoint(
         path="/events",

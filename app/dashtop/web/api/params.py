@@ -300,6 +300,15 @@ class EventsParams(TimeRangeParams):
         )
 
 
+class UsageParams(TimeRangeParams):
+    """Select a time range and what the rows are."""
+
+    by: Annotated[
+        Literal["user", "container", "slurm_job", "process", "gpu"], Field(description="What the rows are.")
+    ] = "user"
+    format: Annotated[Literal["json", "csv"], Field(description="csv: only the rows, as a file.")] = "json"
+
+
 class ProcessHistoryParams(TimeRangeParams, GpuParams):
     """Select a GPU and a time range."""
 

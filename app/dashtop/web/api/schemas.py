@@ -14,6 +14,7 @@ from dashtop.metrics import GPU_METRICS, HOST_METRICS
 from dashtop.model.action import SENT, Refusal
 from dashtop.model.metric import Severity, Unit
 from dashtop.model.sample import ProcessInfo
+from dashtop.usage.summary import ENERGY_KINDS, GROUPINGS
 from dashtop.web.api.serializers import WHOLE
 
 if TYPE_CHECKING:
@@ -421,6 +422,69 @@ class ProcessSpan(_Process):
     end: int = Field(description="End; up to 15 s old while the process runs.", json_schema_extra=EPOCH_MS)
     peak_gpu_memory_mb: float | None = Field(ge=0, examples=[8192.0], json_schema_extra=MIB)
     peak_sm_percent: Percent
+
+
+HOURS: dict[str, Any] = {"x-unit": "h"}
+KWH: dict[str, Any] = {"x-unit": "kWh"}
+Hours = Annotated[float | None, Field(ge=0, examples=[12.5], json_schema_extra=HOURS)]
+Kwh = Annotated[float | None, Field(ge=0, examples=[3.2], json_schema_extra=KWH)]
+Share = Annotated[float, Field(ge=0, le=1, examples=[0.97])]
+
+
+class UsageRow(ResponseBody):
+    """What one user, container, Slurm job, process or GPU has used; null: not known, or not applicable."""
+
+    key: str = Field(
+        description="User, container, job, process with its PID, or UUID of the GPU. In parentheses: (unknown), (none),"
+        " (outside this container), and (shared): energy that cannot be split.",
+        examples=["ada"],
+    )
+    held_h: float = Field(ge=0, description="A compute process held a GPU.", json_schema_extra=HOURS)
+    shared_h: float = Field(
+        ge=0,
+        description="Held time divided by the owners at the time: the sum is the time in which GPUs were held.",
+        json_schema_extra=HOURS,
+    )
+    busy_h: Hours = Field(description="Time × load: SM utilization, or that of the GPU for its only owner.")
+    idle_h: Hours = Field(description="Held at a load of at most 1 %.")
+    active_kwh: Kwh = Field(description="Board energy as the driver reports it, beyond the base power.")
+    base_kwh: Kwh = Field(description="Part of the energy that GPUs take without a process; null: not known yet.")
+    cost: float | None = Field(ge=0, description="With --price-kwh or --price-gpu-hour.", examples=[4.2])
+    energy_kind: str | None = Field(
+        description="counter: the driver's counter; integrated: power × time; mixed: both; estimated_share: several"
+        " owners held a GPU, and its energy is split by their load.",
+        json_schema_extra={"enum": [*ENERGY_KINDS, None]},
+    )
+    known: Share = Field(description="Share of the held time whose load is known; of a GPU: of the measured time.")
+    gpus: list[str] = Field(description="UUIDs of its GPUs.", examples=[[A_UUID]])
+    processes: int = Field(ge=0, description="Compute processes.", examples=[3])
+    mean_memory_gb: float | None = Field(ge=0, description="Device memory, mean.", json_schema_extra=GIB)
+    pid: int | None = Field(description="Of a process.", examples=[4711])
+    started: int | None = Field(description="When a process started.", json_schema_extra=EPOCH_MS)
+    user: str | None = Field(description="User of a process.", examples=["ada"])
+    gpu_id: int | None = Field(description="Index of a GPU.", examples=[0])
+    gpu_name: str | None = Field(description="Model of a GPU.", examples=["NVIDIA H100 80GB HBM3"])
+    coverage: Share | None = Field(description="Share of the window in which a GPU was read.")
+    free_h: Hours = Field(description="A GPU without a compute process.")
+    energy_kwh: Kwh = Field(description="All energy of a GPU.")
+    thermal_h: Hours = Field(description="A GPU throttled by temperature.")
+    hw_h: Hours = Field(description="A GPU throttled by the hardware: slowdown or power brake.")
+    power_cap_h: Hours = Field(description="A GPU at its power limit.")
+
+
+class Usage(ResponseBody):
+    """Usage of the GPUs of this machine in whole buckets of ten minutes, or of days where only these are kept."""
+
+    by: str = Field(description="What the rows are.", json_schema_extra={"enum": [*GROUPINGS]})
+    start: int = Field(description="Start of the first bucket.", json_schema_extra=EPOCH_MS)
+    end: int = Field(description="End of the last bucket, or now.", json_schema_extra=EPOCH_MS)
+    began: int | None = Field(description="Since when usage is recorded.", json_schema_extra=EPOCH_MS)
+    coverage: Share = Field(description="Share of the window in which GPUs were read.")
+    rows: list[UsageRow] = Field(description="By held time, the longest first; GPUs by index.")
+    energy_kwh: Kwh = Field(description="Board energy of all GPUs as the driver reports it.")
+    unattributed_kwh: Kwh = Field(description="The part of it while no process held a GPU.")
+    is_cut: bool = Field(description="There are more processes than were read.")
+    incomplete: str | None = Field(description="Why the history could not be read; null: it is complete.")
 
 
 class Run(ResponseBody):
