@@ -29,6 +29,7 @@ FULL = ProcessInfo(
     slurm_job="812",
     kubernetes_pod="74ba62da",
     environment="llm",
+    notebook="train.ipynb",
     started_ms=5,
     foreign=True,
 )

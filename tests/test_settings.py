@@ -329,6 +329,8 @@ EXAMPLES = {
     "public-url": '"https://gpu1.example/dashtop/"',
     "host": '"10.0.0.1"',
     "port": "9000",
+    "notebook-names": "true",
+    "jupyter": '"http://127.0.0.1:8888/?token=abc"',
     "interval": "2",
     "no-gpu": "true",
     "demo": "3",
@@ -373,6 +375,7 @@ NEEDED = {
     "allow-actions": "action-token = 'long-action-token'\n",
     "auth-header": "trusted-proxies = 1\n",
     "demo-scene": "demo = true\n",
+    "jupyter": "notebook-names = true\n",
     "token-file": "token = 'long-enough-token'\n",
     "fleet-token-file": "fleet-token = 'fleet-token'\n",
 }

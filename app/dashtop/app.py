@@ -30,6 +30,7 @@ from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import Unavailable
 from dashtop.runs.service import RunService
 from dashtop.settings import assets_dir
+from dashtop.sources.host.notebooks import JupyterSessions, NotebookFinder
 from dashtop.sources.host.process_tree import HostProcessTree
 from dashtop.sources.host.reader import PsutilHostReader, read_boot_id
 from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log
@@ -92,7 +93,14 @@ def build_readers(settings: Settings, clock: Clock) -> Readers:
         gpus = SimulatedGpuReader(settings.demo, clock=clock)
     elif settings.gpu:
         gpus = KernelLogReader(SubprocessGpuReader(clock=clock), open_kernel_log(KERNEL_LOG), clock=clock)
-    return Readers(host=PsutilHostReader(clock=clock), gpus=gpus)
+    return Readers(host=PsutilHostReader(clock=clock, notebooks=_build_notebooks(settings, clock)), gpus=gpus)
+
+
+def _build_notebooks(settings: Settings, clock: Clock) -> NotebookFinder | None:
+    if not settings.notebook_names:
+        return None
+    sessions = JupyterSessions(settings.jupyter, clock=clock) if settings.jupyter is not None else None
+    return NotebookFinder(sessions=sessions)
 
 
 def build_sampler(settings: Settings) -> Sampler:

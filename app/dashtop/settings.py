@@ -391,6 +391,28 @@ class Settings(BaseSettings):
         Option(flag="--history-url", metavar="URL", is_secret=True),
         AfterValidator(validate_database_url),
     ] = None
+    notebook_names: Annotated[
+        bool,
+        Field(
+            validation_alias=AliasChoices("DASHTOP_NOTEBOOK_NAMES"),
+            description="show and store the name of the Jupyter notebook that a process on a GPU belongs to",
+        ),
+        Option(flag="--notebook-names", flag_value="true"),
+    ] = False
+    jupyter: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            validation_alias=AliasChoices("DASHTOP_JUPYTER"),
+            description="Jupyter server that knows the notebooks of other users' kernels, with ?token=TOKEN; needs"
+            " --notebook-names",
+        ),
+        Option(flag="--jupyter", metavar="URL", is_secret=True),
+        _check(
+            r"https?://[\w.:\[\]-]+(/[\w.~@%/-]*)?(\?token=[\w.~-]{1,500})?",
+            "must be an address such as http://127.0.0.1:8888/?token=TOKEN",
+        ),
+    ] = None
     keep_days: Annotated[
         int,
         Field(
@@ -552,6 +574,13 @@ class Settings(BaseSettings):
     def _require_different_names(cls, value: tuple[Channel, ...]) -> tuple[Channel, ...]:
         if len({channel.name for channel in value}) < len(value):
             raise ValueError("two channels have the same name")
+        return value
+
+    @field_validator("jupyter")
+    @classmethod
+    def _require_notebook_names(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not info.data.get("notebook_names"):
+            raise ValueError("needs --notebook-names")
         return value
 
     @field_validator("demo_scene")

@@ -54,6 +54,7 @@ def test_process_has_every_field() -> None:
         "slurm_job": "42",
         "kubernetes_pod": "74ba62da-1a3d-11e7-bb11-080027cb0e22",
         "environment": "train",
+        "notebook": None,
         "foreign": False,
     }
 

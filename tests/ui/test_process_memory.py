@@ -121,6 +121,8 @@ def test_context_of_a_process() -> None:
     where = {"container": "3f2a", "container_runtime": "docker", "slurm_job": "812"}
     (layer,) = layers_of([span(1, 0, 60, 8, **where)], [8] * 6)
     assert layer.details == "pid 1, docker 3f2a, Slurm job 812"
+    in_notebook = span(1, 0, 60, 8, notebook="train.ipynb", environment="llm")
+    assert describe_context(in_notebook) == "notebook train.ipynb, env llm"
     assert describe_context(span(1, 0, 60, 8, foreign=True)) == "outside this container"
     (unnamed,) = layers_of([span(1, 0, 60, 8, name=None, username=None)], [8] * 6)
     assert (unnamed.name, unnamed.details) == ("pid 1", "")

@@ -82,6 +82,9 @@ class ProcessInfo:
     slurm_job: str | None = _info("slurm_job", "Id of the Slurm job.")
     kubernetes_pod: str | None = _info("kubernetes_pod", "UID of the Kubernetes pod.")
     environment: str | None = _info("environment", "Name of the conda or venv environment.")
+    notebook: str | None = _info(
+        "notebook", "Name of the notebook whose kernel the process is, or is started by (--notebook-names)."
+    )
     started_ms: int | None = _info("started", "When the process started, in ms since 1970.")
     foreign: bool = _info("foreign", "The pid belongs to another pid namespace: nothing is known of it.", default=False)
 

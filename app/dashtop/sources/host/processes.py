@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import Clock
     from dashtop.model.sample import GpuProcess
+    from dashtop.sources.host.notebooks import Kernel, NotebookFinder
 
 USER_LOOKUP_TIMEOUT_S = 0.02
 MAX_USERS = 1_000
@@ -150,6 +151,7 @@ class _Process:
     started_ms: int
     is_foreign: bool
     uid: int | None = None
+    kernel: Kernel | None = None
     info: ProcessInfo | None = None
     comm: bytes = b""
     cpu_ticks: int
@@ -169,7 +171,8 @@ class ProcessReader:
 
     `/proc/<pid>/stat` is read without psutil: it has name, CPU time, memory and start at once, in a quarter of the
     time, and a reused pid is noticed at every reading. User, container and job are read once per process, and again if
-    it changes its name (exec). `boot_clock`: seconds since boot, in which /proc counts.
+    it changes its name (exec). `boot_clock`: seconds since boot, in which /proc counts. `notebooks` None: notebooks are
+    not looked for.
     """
 
     def __init__(
@@ -180,9 +183,11 @@ class ProcessReader:
         sys: Path = Path("/sys"),
         boot_clock: Callable[[], float] = _read_boot_clock,
         get_user: Callable[[int], str | None] | None = None,
+        notebooks: NotebookFinder | None = None,
     ) -> None:
         self._clock = clock
         self._proc = str(proc)
+        self._notebooks = notebooks
         self._boot_clock = boot_clock
         self._get_user = get_user or UserNames().get
         self._namespace = PidNamespace(proc=proc, clock=clock)
@@ -272,9 +277,18 @@ class ProcessReader:
                 environment=parse_environment_name(self._read_file(pid, "environ", _MAX_ENVIRON_BYTES)),
                 started_ms=process.started_ms,
             )
+            process.kernel = self._notebooks.find_kernel(pid) if self._notebooks is not None else None
+        if self._notebooks is not None and process.kernel is not None:
+            self._update_notebook(process, process.info, self._notebooks.find_name(process.kernel))
         if process.info.username is None and process.uid is not None:
             user = self._get_user(process.uid)
             process.info = replace(process.info, username=user) if user is not None else process.info
+
+    @staticmethod
+    def _update_notebook(process: _Process, info: ProcessInfo, name: str | None) -> None:
+        """Note the name of the notebook, which can change. A kernel that has ended has no name any more."""
+        if name is not None and name != info.notebook:
+            process.info = replace(info, notebook=name)
 
     def _read_name(self, pid: int, comm: bytes) -> str | None:
         """Return the program's name. One that the kernel has cut is completed from the command line."""

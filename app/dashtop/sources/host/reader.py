@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dashtop.model.ports import ByteRates, Clock
     from dashtop.model.sample import GpuProcess, Mount
+    from dashtop.sources.host.notebooks import NotebookFinder
 
 ResultT = TypeVar("ResultT")
 
@@ -58,7 +59,9 @@ class PsutilHostReader:
         proc: Path = Path("/proc"),
         sys: Path = Path("/sys"),
         statvfs: Callable[[str], os.statvfs_result] = statvfs_directory,
+        notebooks: NotebookFinder | None = None,
     ) -> None:
+        """`notebooks` None: the notebooks of processes are not looked for."""
         self._clock = clock
         self._proc, self._sys = proc, sys
         self._cpu = _CpuTimes(proc / "stat")
@@ -72,7 +75,7 @@ class PsutilHostReader:
         self._tick_at = 0.0
         self._memory: MemoryUse | None = None
         self._swap: MemoryUse | None = None
-        self._processes = ProcessReader(clock=clock, proc=proc, sys=sys)
+        self._processes = ProcessReader(clock=clock, proc=proc, sys=sys, notebooks=notebooks)
         self._mounts = MountReader(clock=clock, proc=proc, statvfs=statvfs)
 
     def begin(self) -> None:

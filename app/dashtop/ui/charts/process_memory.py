@@ -55,11 +55,12 @@ class Layer:
 
 
 def describe_context(process: GpuProcess | ProcessSpan) -> str:
-    """Return what a process runs in, as far as it is known: container, pod, Slurm job, environment."""
+    """Return what a process runs in, as far as it is known: notebook, container, pod, Slurm job, environment."""
     info = process.info
     if info.foreign:
         return "outside this container"
     contexts = (
+        ("notebook", info.notebook),
         (info.container_runtime or "container", info.container),
         ("pod", info.kubernetes_pod),
         ("Slurm job", info.slurm_job),

@@ -145,7 +145,7 @@ _CONTEXT: Final = Field(
     "context",
     lambda row: describe_context(row.process),
     "Container / job",
-    "Container, pod, Slurm job or environment",
+    "Notebook, container, pod, Slurm job or environment",
 )
 _PID: Final = Field("pid", attrgetter("process.pid"), "PID", "Process ID")
 _STARTED: Final = attrgetter("process.info.started_ms")
