@@ -183,6 +183,13 @@ def test_states_are_recognised_within_two_ticks(
         for width in (1440, 390):
             tab.page.set_viewport_size({"width": width, "height": 844})
             assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        # On its page the error is cut before the buttons of the header leave the window.
+        tab.page.set_viewport_size({"width": 1440, "height": 844})
+        tab.page.evaluate("() => dashtop.settings.set({ page: 'gpus', view: 'single' })")
+        tab.page.locator(".compact-error", has_text="The GPU has fallen off the bus").wait_for()
+        last = tab.page.locator(".header .icons > *").last.bounding_box()
+        assert last is not None
+        assert last["x"] + last["width"] <= 1440
         assert tab.errors == []
 
 
