@@ -31,13 +31,15 @@
   let subject = null; // {process, signal}
   let token = ""; // of this tab; nowhere else
   let timer = null;
+  let enabled = null;
 
   // --- what is allowed ----------------------------------------------------------------------------------------
 
   const app = () => document.querySelector(".app").dataset;
   // A page that frames this one could lead clicks to its buttons.
   const isFramed = () => window.top !== window.self || Boolean(document.documentElement.dataset.embed);
-  const isEnabled = () => Boolean(app().actions) && !isFramed();
+  // Asked for each row of a table, and the same until the page is loaded again.
+  const isEnabled = () => (enabled ??= Boolean(app().actions) && !isFramed());
 
   // Why nothing can be done to a process; "" if something can.
   function describeObstacle(process) {
