@@ -261,30 +261,40 @@
 
   // --- tables ---------------------------------------------------------------------------------------------------
 
-  // Rows are lists of cells: a text, or {text, tip, numeric, node, build}.
+  // Rows are lists of cells: a text, or {text, tip, numeric, node, mark, build, key}. `build` fills a cell; it is called
+  // again when its `key` changes. Elements are kept, since a table that is built anew costs ten times as much.
   function paintTable(name, rows, emptyText, note = "") {
     const body = document.querySelector(`[data-fleet-table="${name}"]`);
-    body.replaceChildren();
-    for (const row of rows) {
-      const line = make("tr", "", body);
-      row.forEach((content, position) => {
-        const { text, tip, numeric, node, build, mark } = typeof content === "string" ? { text: content } : content;
-        const element = make(position ? "td" : "th", numeric ? "numeric" : "", line);
-        if (!position) element.scope = "row";
-        if (node) {
-          const button = make("button", "link-button", element, text);
-          button.type = "button";
-          button.dataset.fleetNodeName = node;
-        } else if (text) element.textContent = text;
-        if (tip) element.dataset.tip = tip;
-        if (mark) element.dataset.severity = mark;
-        if (text === NONE) element.classList.add("unknown");
-        if (build) build(element);
-      });
-    }
+    fit(body, rows.length, (parent) => make("tr", "", parent));
+    rows.forEach((row, at) => {
+      const line = body.children[at];
+      row.forEach((content, position) => paintCell(line, position, typeof content === "string" ? { text: content } : content));
+    });
     body.parentElement.hidden = rows.length === 0;
     write(document.querySelector(`[data-fleet-table-empty="${name}"]`), rows.length ? "" : emptyText);
     write(document.querySelector(`[data-fleet-table-note="${name}"]`), note);
+  }
+
+  function paintCell(line, position, { text = "", tip = "", numeric, node, mark = "", build, key }) {
+    let element = line.children[position];
+    if (!element) {
+      element = make(position ? "td" : "th", numeric ? "numeric" : "", line);
+      if (!position) element.scope = "row";
+    }
+    parts.mark(element, "tip", tip);
+    parts.mark(element, "severity", mark);
+    element.classList.toggle("unknown", text === NONE);
+    if (build) {
+      if (element.dataset.key === key) return;
+      element.dataset.key = key;
+      element.replaceChildren();
+      build(element);
+    } else if (node) {
+      const button = element.firstElementChild || make("button", "link-button", element);
+      button.type = "button";
+      parts.mark(button, "fleetNodeName", node);
+      write(button, text);
+    } else write(element, text);
   }
 
   const number = (text, tip) => ({ text: String(text), numeric: true, tip });
@@ -303,7 +313,7 @@
       number(gpus.length, `GPU ${gpus.join(", ")}`),
       number(size(memory)),
       types.join(", "),
-      { build: (element) => addCopyButton(element, devices) },
+      { build: (element) => addCopyButton(element, devices), key: devices || "" },
     ]);
     const more = fleet.free_nodes - rows.length;
     const isFiltered = settings.get("fleet_count") || settings.get("fleet_memory") || settings.get("fleet_type");
@@ -371,31 +381,28 @@
     return texts.join(", ") || "none";
   }
 
-  function addStrip(element, strips, name) {
-    const values = strips && strips.rows[name] ? decode(strips.rows[name]) : null;
-    if (!values) {
-      element.textContent = strips ? "" : "…";
-      return;
-    }
+  function addStrip(element, text, { start, step }) {
+    if (!text) return;
+    const values = decode(text);
     const canvas = make("canvas", "fleet-strip", element);
     canvas.width = values.length;
     canvas.height = STRIP_HEIGHT_PX;
     canvas.role = "img";
     const known = [...values].filter((value) => value !== UNKNOWN);
-    const mean = known.length ? Math.round(known.reduce((sum, value) => sum + value, 0) / known.length) : null;
-    canvas.setAttribute("aria-label", mean === null ? "no values in the last 24 h" : `mean of the last 24 h: ${mean} %`);
-    canvas.dataset.tip = `${times.span(strips.start, strips.start + values.length * strips.step)}: mean ${mean === null ? NONE : `${mean} %`}`;
+    const mean = known.length ? `${Math.round(known.reduce((sum, value) => sum + value, 0) / known.length)} %` : NONE;
+    canvas.setAttribute("aria-label", `mean of the last 24 h: ${mean}`);
+    canvas.dataset.tip = `${times.span(start, start + values.length * step)}: mean ${mean}`;
     const pen = canvas.getContext("2d");
     pen.fillStyle = readColours().busy;
     values.forEach((value, at) => {
-      if (value === UNKNOWN) return;
-      const height = Math.max(1, (value / 100) * STRIP_HEIGHT_PX);
+      const height = value === UNKNOWN ? 0 : Math.max(1, (value / 100) * STRIP_HEIGHT_PX);
       pen.fillRect(at, STRIP_HEIGHT_PX - height, 1, height);
     });
   }
 
-  function paintNodes({ fleet_nodes: nodes, fleet }) {
+  function paintNodes({ fleet_nodes: nodes, fleet_strips: found, fleet }) {
     if (!nodes) return;
+    const strips = found || { rows: {} };
     const rows = nodes.rows.map(([name, state, reason, age, , exporter, numbers, types, load, [used, total], celsius, power]) => [
       { text: name, node: name, tip: [types.join(", "), exporter].filter(Boolean).join(" · ") },
       { text: NODE_TEXTS[state], tip: [reason, age === null ? "" : `values ${formatAge(age)} old`].filter(Boolean).join(", "), mark: state === "down" || state === "stale" ? "critical" : "" },
@@ -404,9 +411,11 @@
       number(used === null ? NONE : `${size(used)} / ${size(total)}`),
       number(degrees(celsius)),
       number(watts(power)),
-      { build: (element) => addStrip(element, fleet.has_history ? nodes.strips : { rows: {} }, name) },
+      {
+        build: (element) => addStrip(element, strips.rows[name], strips),
+        key: [name, strips.start, dashtop.theme.current(), times.zone(), Boolean(strips.rows[name])].join(),
+      },
     ]);
-    const strips = nodes.strips || {};
     const notes = [strips.error && `Last 24 h: ${strips.error}`, ...(strips.notes || []), !fleet.has_history && "Other dashtops are read live: their history is on their own pages."];
     paintTable("nodes", rows, fleet.error || "No node.", notes.filter(Boolean).join(" "));
     find("pager").hidden = nodes.pages < 2;
@@ -449,7 +458,7 @@
     const { fleet } = snapshot;
     if (!fleet || ![...document.querySelectorAll(PANELS)].some(dashtop.viewRequest.isShown)) return;
     paintAge(snapshot);
-    const state = { fleet, grid: snapshot.fleet_grid, cells: snapshot.fleet_cells, nodes: snapshot.fleet_nodes, node: snapshot.fleet_node, hours: snapshot.fleet_hours };
+    const state = { fleet, grid: snapshot.fleet_grid, cells: snapshot.fleet_cells, nodes: snapshot.fleet_nodes, strips: snapshot.fleet_strips, node: snapshot.fleet_node, hours: snapshot.fleet_hours };
     const key = [times.zone(), settings.get("memory"), settings.get("temperature"), settings.get("fleet_node"), dashtop.theme.current(), find("canvas").parentElement.clientWidth].join();
     const isNew = (name) => !data || data[name] !== state[name] || drawnFor !== key;
     const changed = Object.fromEntries(Object.keys(state).map((name) => [name, isNew(name)]));
@@ -464,7 +473,7 @@
       cells = decode(snapshot.fleet_cells);
       drawGrid();
     }
-    if (changed.nodes) paintNodes(snapshot);
+    if (changed.nodes || changed.strips) paintNodes(snapshot);
     if (changed.node) paintNode(snapshot);
   }
 

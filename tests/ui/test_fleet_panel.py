@@ -108,7 +108,7 @@ def test_chosen_node_has_its_gpus_and_their_history() -> None:
 def test_hours_and_the_last_day_come_from_the_engine() -> None:
     parts = build(make(FixedFleet()))
     assert parts["fleet_hours"]["rows"] == [["ada", 100.0], ["grace", 50.0], ["linus", 33.3]]
-    strip = base64.b64decode(parts["fleet_nodes"]["strips"]["rows"]["gpu0001"])
+    strip = base64.b64decode(parts["fleet_strips"]["rows"]["gpu0001"])
     assert (strip[0], strip[-1]) == (0, 100)
     (trend,) = fleet.build_trend(make(FixedFleet()))
     assert trend.build()["layout"]["yaxis"]["range"] == [0, 103]
@@ -125,7 +125,7 @@ class SlowHistory(FixedFleet):
 def test_history_that_is_not_known_yet_or_fails_is_said() -> None:
     parts = build(make(SlowHistory()))
     assert parts["fleet_hours"] is None
-    assert parts["fleet_nodes"]["strips"] is None
+    assert parts["fleet_strips"] is None
     (trend,) = fleet.build_trend(make(SlowHistory()))
     assert "Reading the history" in str(trend.build())
     error = FleetError(FleetFailure.TIMEOUT, "No answer within 30 s.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dashtop.metrics import METRICS
 from dashtop.metrics.gpu_state import MAX_FREE_MEMORY_PERCENT, MAX_IDLE_LOAD_PERCENT, UTILIZATION
 from dashtop.model.fleet import FleetGpu, FleetNode, NodeState
-from dashtop.model.metric import GIB, Severity
+from dashtop.model.metric import GIB
 from dashtop.model.sample import Occupancy
 
 if TYPE_CHECKING:
@@ -199,11 +199,10 @@ def list_hot(gpus: Iterable[FleetGpu], limit: int = 20) -> list[FleetGpu]:
     thresholds = METRICS[TEMPERATURE].thresholds
     if thresholds is None:
         return []
-    hot = [
-        gpu
-        for gpu in gpus
-        if thresholds.severity(gpu.values.get(TEMPERATURE, 0.0)) in {Severity.WARNING, Severity.CRITICAL}
-    ]
+    least = min((each for each in (thresholds.warning, thresholds.critical) if each is not None), default=None)
+    if least is None:
+        return []
+    hot = [gpu for gpu in gpus if gpu.values.get(TEMPERATURE, 0.0) >= least]
     return sorted(hot, key=lambda gpu: (-gpu.values[TEMPERATURE], sort_key(gpu)))[:limit]
 
 

@@ -80,7 +80,8 @@ def build_fleet_parts(context: PanelContext) -> list[Part]:
     def get(name: str) -> Json:
         return context.cache.get_or_create(key, select)[name]
 
-    grid = get("grid_version")
+    # A key of its own: what is large is copied only to be sent.
+    grid = context.cache.get_or_create(f"{key}|grid", lambda: calculate_version(repr(get("grid"))))
     return [
         Part("fleet", calculate_version(key), lambda: get("fleet")),
         Part("fleet_grid", grid, lambda: get("grid")),
@@ -95,15 +96,19 @@ def _build_details(context: PanelContext, fleet: Fleet, reading: FleetReading, c
     hours = fleet.peek_history(HOURS_QUERY) if fleet.engine.has_history else None
 
     def list_nodes() -> dict[str, Json]:
-        return _build_nodes(reading, choice, strips)
+        return _build_nodes(reading, choice)
 
-    key_of_nodes = f"{key}|{choice.page}|{_identify(strips)}"
+    def get_nodes() -> dict[str, Json]:
+        return context.cache.get_or_create(f"{key}|{choice.page}|nodes", list_nodes)
+
+    def build_strips() -> Json:
+        return _build_strips(strips, [row[0] for row in get_nodes()["rows"]])
+
+    # Not of the reading: the nodes of a page change less often.
+    key_of_strips = f"{_identify(strips)}|{choice.wanted}|{choice.page}|{len(reading.nodes)}|strips"
     return [
-        Part(
-            "fleet_nodes",
-            calculate_version(key_of_nodes),
-            lambda: context.cache.get_or_create(key_of_nodes, list_nodes),
-        ),
+        Part("fleet_nodes", calculate_version(f"{key}|{choice.page}"), get_nodes),
+        Part("fleet_strips", calculate_version(key_of_strips), build_strips),
         Part(
             "fleet_node",
             calculate_version(f"{key}|{choice.node}|node"),
@@ -124,7 +129,8 @@ def _build_selection(fleet: Fleet, reading: FleetReading, choice: Choice) -> dic
     wanted = choice.wanted
     gpus = views.filter_gpus(reading.gpus, wanted)
     free = views.find_free(gpus, count=choice.count, memory_gb=choice.memory_gb)
-    holders = views.list_holders(gpus)
+    everyone = views.list_holders(reading.gpus)
+    holders = everyone if wanted == views.EVERYTHING else views.list_holders(gpus)
     idle = views.list_idle_held(gpus)
     hot = views.list_hot(gpus)
     down = views.list_down(reading.nodes)
@@ -144,7 +150,7 @@ def _build_selection(fleet: Fleet, reading: FleetReading, choice: Choice) -> dic
             "notes": list(reading.notes),
             "summary": summary._asdict(),
             "types": views.list_names(reading.gpus),
-            "users": [each.name for each in views.list_holders(reading.gpus)][:MAX_ROWS],
+            "users": [each.name for each in everyone][:MAX_ROWS],
             "free": [_build_free(each) for each in free[:MAX_ROWS]],
             "free_nodes": len(free),
             "holders": [
@@ -159,7 +165,6 @@ def _build_selection(fleet: Fleet, reading: FleetReading, choice: Choice) -> dic
             "down_count": len(down),
         },
         "grid": grid,
-        "grid_version": calculate_version(repr(grid)),
         "cells": cells,
     }
 
@@ -209,31 +214,42 @@ def _build_grid(reading: FleetReading, wanted: FleetFilter) -> tuple[list[Json],
     groups = views.group_by_node(reading.gpus[:MAX_GRID_GPUS])
     is_down = {node.name: node.state is not NodeState.UP for node in reading.nodes}
     names = sorted({*groups, *is_down}, key=views.sort_naturally)
-    grid = []
-    cells = np.full((sum(map(len, groups.values())), 4), UNKNOWN, np.uint8)
-    position = 0
+    grid: list[Json] = []
+    ordered: list[FleetGpu] = []
     for name in names:
         gpus = groups.get(name, [])
         labels = [_label(gpu) for gpu in gpus]
         plain = [str(number) for number in range(len(gpus))]
         grid.append([name, int(is_down.get(name, False)), len(gpus) if labels == plain else labels])
-        for gpu in gpus:
-            cells[position] = _encode_cell(gpu, is_wanted=wanted.matches(gpu))
-            position += 1
-    return grid, base64.b64encode(cells.tobytes()).decode()
+        ordered += gpus
+    return grid, base64.b64encode(_encode_cells(ordered, wanted)).decode()
 
 
-def _encode_cell(gpu: FleetGpu, *, is_wanted: bool) -> tuple[int, int, int, int]:
-    """Return state, utilization, memory (both percent) and °C of a GPU."""
-    if not is_wanted or gpu.occupancy not in STATES:
-        return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
-    values = gpu.values
-    shown = (values.get(UTILIZATION), views.find_memory_percent(values), values.get(views.TEMPERATURE))
-    load, memory, temperature = (UNKNOWN if each is None else min(max(round(each), 0), 254) for each in shown)
-    return STATES.index(gpu.occupancy), load, memory, temperature
+def _encode_cells(gpus: Sequence[FleetGpu], wanted: FleetFilter) -> bytes:
+    """Return state, utilization, memory (both percent) and °C of each GPU, a byte each."""
+    nan = float("nan")
+    values = np.array(
+        [
+            (
+                gpu.values.get(UTILIZATION, nan),
+                gpu.values.get(views.MEMORY_USED_GB, nan),
+                gpu.values.get(views.MEMORY_TOTAL_GB, nan),
+                gpu.values.get(views.TEMPERATURE, nan),
+            )
+            for gpu in gpus
+        ]
+    ).reshape(-1, 4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shown = np.column_stack((values[:, 0], 100.0 * values[:, 1] / values[:, 2], values[:, 3]))
+    cells = np.full((len(gpus), 4), UNKNOWN, np.uint8)
+    cells[:, 1:] = np.where(np.isfinite(shown), np.clip(np.nan_to_num(shown).round(), 0, 254), UNKNOWN)
+    states = {state: position for position, state in enumerate(STATES)}
+    cells[:, 0] = [states.get(gpu.occupancy, UNKNOWN) if wanted.matches(gpu) else UNKNOWN for gpu in gpus]
+    cells[cells[:, 0] == UNKNOWN] = UNKNOWN
+    return cells.tobytes()
 
 
-def _build_nodes(reading: FleetReading, choice: Choice, strips: FleetSeries | None) -> dict[str, Json]:
+def _build_nodes(reading: FleetReading, choice: Choice) -> dict[str, Json]:
     """Return a page of nodes, in the order of their names."""
     groups = views.group_by_node(views.filter_gpus(reading.gpus, choice.wanted))
     by_name = {node.name: node for node in reading.nodes}
@@ -247,7 +263,6 @@ def _build_nodes(reading: FleetReading, choice: Choice, strips: FleetSeries | No
         "page": page,
         "pages": last + 1,
         "rows": [_build_node_row(name, by_name.get(name), groups.get(name, [])) for name in shown],
-        "strips": _build_strips(strips, shown),
     }
 
 
