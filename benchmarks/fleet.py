@@ -100,9 +100,9 @@ class Fleet:
             out.write("# TYPE dashtop:node_gpu_utilization:avg5m gauge\n")
             for node in range(self.nodes):
                 labels = f'{{instance="gpu{node:04}:8050",job="dashtop"}}'
-                for moment in range(now - 86_400, now, 60):
+                for moment in range(now - 86_400, now, 120):
                     out.write(
-                        f"dashtop:node_gpu_utilization:avg5m{labels} {(node + moment // 60) % 100 / 100} {moment}\n"
+                        f"dashtop:node_gpu_utilization:avg5m{labels} {(node + moment // 120) % 100 / 100} {moment}\n"
                     )
             out.write("# TYPE dashtop:gpu_utilization:avg5m gauge\n")
             for labels, load, _ in self.gpus:
@@ -177,7 +177,10 @@ def engine(name: str, exposition: str, past: Path | None) -> Iterator[str]:
         if past is not None and name == "prometheus":
             started = time.monotonic()
             subprocess.run(
-                [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(past), str(data)],
+                [
+                    *(program("promtool"), "tsdb", "create-blocks-from", "--max-block-duration=768h"),
+                    *("openmetrics", str(past), str(data)),  # it reads the file once for each block
+                ],
                 check=True,
                 stdout=subprocess.DEVNULL,
             )
@@ -201,10 +204,12 @@ def engine(name: str, exposition: str, past: Path | None) -> Iterator[str]:
             [program(name), *commands[name]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
         )
         try:
-            yield f"http://{listen}"
+            url = f"http://{listen}"
+            eventually(lambda: urllib.request.urlopen(f"{url}/api/v1/query?query=1", timeout=5).status == 200, 60, 0.2)
+            yield url
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def measure(source: FleetSource, count: int) -> tuple[list[float], list[float], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,18 @@ from dashtop.settings import options
 from tests.fleet.builders import FixedFleet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dashtop.model.fleet import FleetGpu
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for option in options().values():
         for name in option.env:
             monkeypatch.delenv(name, raising=False)
+    yield
+    logging.getLogger("dashtop.fleet.poller").setLevel(logging.NOTSET)
 
 
 def find(fleet: FixedFleet, *, as_json: bool = False, **request: object) -> str:

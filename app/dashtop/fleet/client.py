@@ -27,7 +27,7 @@ LIVE_TIMEOUT_S: Final = 10.0
 HISTORY_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 MAX_CONNECTIONS: Final = 4
-CHUNK_BYTES: Final = 2**14
+CHUNK_BYTES: Final = 2**16
 MAX_QUOTED_LENGTH: Final = 200
 MAX_RETRY_AFTER_S: Final = 600.0
 
@@ -138,12 +138,26 @@ def _describe(error: Exception) -> str:
     return sanitize_text(text or type(cause).__name__, MAX_QUOTED_LENGTH)
 
 
-class Vector(NamedTuple):
-    """The answer to an instant query. `rows`: labels and value, only finite values. `time_s`: by the engine's clock."""
+Series = dict[str, Any]
+"""One series of an answer: `metric` has its labels, `value` time and value as text."""
 
-    rows: list[tuple[dict[str, str], float]]
+
+class Vector(NamedTuple):
+    """The answer to an instant query. `series`: as the engine sends them. `time_s`: by the engine's clock."""
+
+    series: list[Series]
     time_s: float | None
     warnings: tuple[str, ...]
+
+    @property
+    def rows(self) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series whose value is finite."""
+        return [(each["metric"], float(each["value"][1])) for each in self.series if is_finite(each["value"][1])]
+
+
+def is_finite(text: str) -> bool:
+    """Return whether the text of a value is a number: not NaN, +Inf or -Inf, the only ones that end in a letter."""
+    return text[-1] <= "9"
 
 
 class Matrix(NamedTuple):
@@ -224,17 +238,12 @@ class EngineClient:
         data, warnings = self._ask("query", {"query": expression}, timeout_s)
         try:
             if data["resultType"] in {"scalar", "string"}:
-                time_s, text = data["result"]
-                return Vector([({}, float(text))], float(time_s), warnings)
-            rows, newest = [], None
-            for series in data["result"]:
-                time_s, text = series["value"]
-                newest = time_s if newest is None or time_s > newest else newest
-                value = float(text)
-                if math.isfinite(value):
-                    rows.append((series["metric"], value))
-            return Vector(rows, float(newest) if newest is not None else None, warnings)
-        except (KeyError, TypeError, ValueError) as error:
+                return Vector([{"metric": {}, "value": data["result"]}], float(data["result"][0]), warnings)
+            series = data["result"]
+            if series:  # all have the time of the evaluation
+                _check_series(series[0])
+            return Vector(series, float(series[0]["value"][0]) if series else None, warnings)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise self._unreadable(error) from None
 
     def query_range(self, expression: str, start_s: float, end_s: float, step_s: int) -> Matrix:
@@ -271,6 +280,12 @@ class EngineClient:
 
     def _unreadable(self, error: Exception) -> RequestFailedError:
         return fail(FleetFailure.BAD_ANSWER, f"The answer of {self.url} cannot be read ({type(error).__name__}).")
+
+
+def _check_series(series: Series) -> None:
+    """Raise KeyError, TypeError, ValueError or IndexError unless it is a series with a value."""
+    series["metric"].items()
+    float(series["value"][1])
 
 
 def parse_json(data: bytes) -> object:

@@ -67,9 +67,10 @@ class Dialect:
     """The metrics of one exporter. `identity`: the labels that, with `instance`, identify a GPU or MIG instance.
 
     `probe`: exists where the exporter runs. `facts`: has the labels of each GPU; "": the probe has them. Labels are
-    tried in order. `free`, `lost`, `split`: conditions that select the GPUs on which work can start, that cannot be
-    read, and that have MIG instances in their place. `has_rules`: docs/fleet has recording rules for these names.
-    `has_page`: it is a dashtop, so that `instance` is the address of a page. `host`: values of the machine.
+    tried in order. `free`: the metric that says whether work can start on a GPU. `taken`, `lost`, `split`: conditions
+    that select the GPUs that are idle and not free, that cannot be read, and that have MIG instances in their place.
+    `has_rules`: docs/fleet has recording rules for these names. `has_page`: it is a dashtop, so that `instance` is the
+    address of a page. `host`: values of the machine.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Dialect:
     mig_label: str = ""
     facts: str = ""
     free: str = ""
+    taken: str = ""
     lost: str = ""
     split: str = ""
     has_rules: bool = False
@@ -113,7 +115,8 @@ DASHTOP: Final = Dialect(
         SM_CLOCK: (Source("dashtop_gpu_sm_clock_hertz", _HERTZ),),
         TENSOR: (Source("dashtop_gpu_tensor_activity_ratio", _RATIO),),
     },
-    free="dashtop_gpu_free@ == 1",
+    free="dashtop_gpu_free",
+    taken="dashtop_gpu_free@ == 0 unless dashtop_gpu_utilization_ratio@ > 0.01",
     lost="dashtop_gpu_up@ == 0",
     split="dashtop_gpu_mig_mode@ == 1",
     has_rules=True,

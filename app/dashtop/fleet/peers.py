@@ -45,6 +45,8 @@ DEADLINE_S: Final = 3.0
 """How long one peer may take for one request."""
 STRAGGLER_S: Final = 0.1
 """A round ends when no peer has answered for this long after the first; those that are late are in the next round."""
+FIRST_STRAGGLER_S: Final = 1.0
+"""The same in the first round, whose peers have no earlier values to be shown."""
 MAX_ANSWER_BYTES: Final = 8 * 2**20
 WORKERS: Final = 8
 PROBERS: Final = 2
@@ -115,8 +117,9 @@ class PeersSource:
     def current(self, timeout_s: float) -> FleetReading:
         """Return the newest values of each peer. Peers that are late or hang are not waited for."""
         now_s = self._clock.monotonic()
+        is_first = all(peer.host is None for peer in self._peers)
         rounds = [future for future in map(self._start, self._peers) if future is not None]
-        self._wait(rounds, min(timeout_s, DEADLINE_S))
+        self._wait(rounds, min(timeout_s, DEADLINE_S), FIRST_STRAGGLER_S if is_first else STRAGGLER_S)
         return self._build(now_s)
 
     def _start(self, peer: _Peer) -> Future[None] | None:
@@ -133,13 +136,13 @@ class PeersSource:
         return peer.pending if peer.failures == 0 else None
 
     @staticmethod
-    def _wait(futures: Sequence[Future[None]], timeout_s: float) -> None:
+    def _wait(futures: Sequence[Future[None]], timeout_s: float, straggler_s: float) -> None:
         pending, patience_s = set(futures), timeout_s
         while pending:
             done, pending = wait(pending, patience_s, FIRST_COMPLETED)
             if not done:
                 return
-            patience_s = STRAGGLER_S
+            patience_s = straggler_s
 
     def _ask(self, peer: _Peer) -> None:
         try:

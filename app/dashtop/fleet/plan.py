@@ -20,6 +20,8 @@ class Plan:
     jobs: dict[str, set[str]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     rules: dict[str, set[str]] = field(default_factory=dict)
+    free: set[str] = field(default_factory=set)
+    """Metrics that say whether GPUs are free."""
     has_node_exporter: bool = False
     has_user_seconds: bool = False
     vanished: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ FACTS_INTERVAL_S: Final = 300.0
 """Exporters, names and sizes of GPUs, vanished nodes; at once if a GPU appears that is not known."""
 MIN_FACTS_INTERVAL_S: Final = 30.0
 SLOW_INTERVAL_S: Final = 60.0
-"""GPUs that have been idle for an hour, and values of the machines."""
+"""Holders, GPUs that have been idle for an hour, and values of the machines."""
 
 
 Queries = dict[tuple[str, ...], str]
@@ -106,7 +106,7 @@ class PrometheusSource:
         notes: list[str] = []
         if self._plan is None or now_s - self._facts_s >= FACTS_INTERVAL_S:
             self._plan = self._read_plan(timeout_s)
-            self._facts_s = now_s
+            self._facts_s, self._slow_s = now_s, -math.inf
         plan = self._plan
         if now_s - self._slow_s >= SLOW_INTERVAL_S:
             self._read_slow(plan, timeout_s, notes)
@@ -160,6 +160,8 @@ class PrometheusSource:
             if (dialect := by_probe.get(name)) is not None:
                 plan.jobs.setdefault(dialect.name, set()).add(job)
                 plan.counts[dialect.name] = plan.counts.get(dialect.name, 0) + int(count)
+            elif any(name == dialect.free for dialect in DIALECTS):
+                plan.free.add(name)
             elif name == NODE_EXPORTER_PROBE:
                 plan.has_node_exporter = True
             elif name == USER_SECONDS:
@@ -196,10 +198,11 @@ class PrometheusSource:
             readings.facts = fleet_rows.build_facts(facts, dialect, names)
             total = dialect.sources[MEMORY_TOTAL][0]
             readings.total = fleet_rows.convert(
-                fleet_rows.index_values(answers[dialect.name, "total"].rows, dialect.identity), total, set()
+                fleet_rows.index_values(answers[dialect.name, "total"].series, dialect.identity), total, set()
             )
+            readings.split = fleet_rows.find_parents(readings.facts)
             if dialect.split:
-                readings.split = _find_keys(answers[dialect.name, "split"], dialect)
+                readings.split |= _find_keys(answers[dialect.name, "split"], dialect)
         self._nodes = {**self._nodes, **nodes}  # another thread may read the old one
 
     def _read_slow(self, plan: Plan, timeout_s: float, notes: list[str]) -> None:
@@ -211,26 +214,37 @@ class PrometheusSource:
                 for number, source in enumerate(dialect.sources[UTILIZATION]):
                     is_recorded = plan.is_recorded(dialect) and not source.matcher  # that of MIG instances is not
                     queries[dialect.name, "idle", str(number)] = builder.idle(dialect, source, is_recorded=is_recorded)
-        hosts: list[tuple[tuple[str, ...], str, float]] = []
-        for dialect in plan.dialects:
-            for key, source in dialect.host.items():
-                queries["host", dialect.name, key] = builder.host(source)
-                hosts.append((("host", dialect.name, key), key, source.factor))
-        if plan.has_node_exporter:
-            for key, template in NODE_EXPORTER_HOST.items():
-                queries["host", "node_exporter", key] = builder.node_exporter(template)
-                hosts.append((("host", "node_exporter", key), key, 1.0))
+                if dialect.holders is not None:
+                    queries[dialect.name, "holders"] = builder.holders(dialect, dialect.holders)
+        hosts = self._list_host_values(plan)
+        queries.update({("host", *name): expression for name, (expression, _) in hosts.items()})
         try:
             answers = self._ask_all(queries, timeout_s)
         except RequestFailedError as error:
-            notes.append(f"GPUs that are held but idle, and values of the machines, are not up to date: {error}")
+            notes.append(
+                f"Holders, GPUs that are held but idle, and values of the machines are not up to date: {error}"
+            )
             return
         for dialect in plan.dialects:
             idle = [
                 _find_keys(answer, dialect) for name, answer in answers.items() if name[:2] == (dialect.name, "idle")
             ]
-            plan.exporters[dialect.name].idle = frozenset().union(*idle)
-        self._host = [(key, answers[name].rows, factor) for name, key, factor in hosts]
+            readings = plan.exporters[dialect.name]
+            readings.idle = frozenset().union(*idle)
+            if (held := answers.get((dialect.name, "holders"))) is not None and dialect.holders is not None:
+                readings.holders = fleet_rows.build_holders(held.rows, dialect, dialect.holders)
+        self._host = [(name[1], answers[("host", *name)].rows, factor) for name, (_, factor) in hosts.items()]
+
+    def _list_host_values(self, plan: Plan) -> dict[tuple[str, str], tuple[str, float]]:
+        """Return query and factor of the values of machines, by exporter and metric key."""
+        found = {}
+        for dialect in plan.dialects:
+            for key, source in dialect.host.items():
+                found[dialect.name, key] = self._builder.host(source), source.factor
+        if plan.has_node_exporter:
+            for key, template in NODE_EXPORTER_HOST.items():
+                found["node_exporter", key] = self._builder.node_exporter(template), 1.0
+        return found
 
     def _ask_live(self, plan: Plan, timeout_s: float, *, with_gpus: bool) -> Answers:
         builder = self._builder
@@ -244,11 +258,10 @@ class PrometheusSource:
                     queries[dialect.name, key, str(number)] = builder.value(dialect, source)
             for number, source in enumerate(dialect.sources[UTILIZATION]):
                 queries[dialect.name, "peak", str(number)] = builder.peak(dialect, source)
-            for name in ("free", "lost"):
-                if condition := getattr(dialect, name):
-                    queries[dialect.name, name] = builder.condition(dialect, condition)
-            if dialect.holders is not None:
-                queries[dialect.name, "holders"] = builder.holders(dialect, dialect.holders)
+            if dialect.free in plan.free:
+                queries[dialect.name, "taken"] = builder.condition(dialect, dialect.taken)
+            if dialect.lost:
+                queries[dialect.name, "lost"] = builder.condition(dialect, dialect.lost)
         return self._ask_all(queries, timeout_s)
 
     def _fill(self, plan: Plan, dialect: Dialect, answers: Answers) -> bool:
@@ -258,12 +271,10 @@ class PrometheusSource:
             key: self._merge(answers, (dialect.name, key), dialect, dialect.sources.get(key, ())) for key in LIVE_KEYS
         }
         readings.peak = self._merge(answers, (dialect.name, "peak"), dialect, dialect.sources[UTILIZATION])
-        if dialect.free:
-            readings.free = _find_keys(answers[dialect.name, "free"], dialect)
+        if dialect.free in plan.free:
+            readings.taken = _find_keys(answers[dialect.name, "taken"], dialect)
+        if dialect.lost:
             readings.lost = _find_keys(answers[dialect.name, "lost"], dialect)
-        if dialect.holders is not None:
-            found = answers[dialect.name, "holders"].rows
-            readings.holders = fleet_rows.build_holders(found, dialect, dialect.holders)
         readings.age_s = {labels.get("instance", ""): age for labels, age in answers[dialect.name, "age"].rows}
         return not readings.values[UTILIZATION].keys() <= readings.facts.keys()
 
@@ -277,7 +288,7 @@ class PrometheusSource:
         """Return the values of one key, from the first source that has a GPU."""
         merged: dict[fleet_rows.Key, float] = {}
         for number, source in enumerate(sources):
-            found = fleet_rows.index_values(answers[(*name, str(number))].rows, dialect.identity)
+            found = fleet_rows.index_values(answers[(*name, str(number))].series, dialect.identity)
             seen = set(self._percent_instances)  # another thread may read the old one
             converted = fleet_rows.convert(found, source, seen)
             self._percent_instances = seen

@@ -6,7 +6,12 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from dashtop.fleet.dialects import DIALECTS, NODE_EXPORTER_PROBE, NODE_LABELS
-from dashtop.metrics.gpu_state import MAX_FREE_MEMORY_PERCENT, MAX_HELD_LOAD_PERCENT, MAX_IDLE_PEAK_PERCENT
+from dashtop.metrics.gpu_state import (
+    MAX_FREE_MEMORY_PERCENT,
+    MAX_HELD_LOAD_PERCENT,
+    MAX_IDLE_LOAD_PERCENT,
+    MAX_IDLE_PEAK_PERCENT,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,7 +83,8 @@ class QueryBuilder:
 
     def discover(self) -> str:
         """Return the query for exporters and recording rules that exist, by job."""
-        names = [*(dialect.probe for dialect in DIALECTS), NODE_EXPORTER_PROBE, USER_SECONDS, *RULES]
+        free = [dialect.free for dialect in DIALECTS if dialect.free]
+        names = [*(dialect.probe for dialect in DIALECTS), *free, NODE_EXPORTER_PROBE, USER_SECONDS, *RULES]
         return f"count by (__name__, job) ({self.select('', match_any('__name__', names))})"
 
     def facts(self, dialect: Dialect) -> str:
@@ -112,8 +118,14 @@ class QueryBuilder:
         return f"{function} by (instance, {', '.join(dialect.identity)})"
 
     def peak(self, dialect: Dialect, source: Source) -> str:
-        """Return the query for the highest value of the last two minutes."""
-        return self._over_time(dialect, source, PEAK_RANGE)
+        """Return the query for the highest value of the last two minutes, of the GPUs that are idle now.
+
+        Of those that compute now it does not matter, and half as many series are sent.
+        """
+        limit = f"{MAX_IDLE_LOAD_PERCENT / source.factor:g}"
+        return (
+            f"{self._over_time(dialect, source, PEAK_RANGE)} > {limit} unless {self.value(dialect, source)} > {limit}"
+        )
 
     def _over_time(self, dialect: Dialect, source: Source, span: str) -> str:
         selector = self.select(source.metric, source.matcher)

@@ -22,7 +22,8 @@ MEMORY_USED_GB: Final = "gpu.memory.used_gb"
 MEMORY_TOTAL_GB: Final = "gpu.memory.total_gb"
 TEMPERATURE: Final = "gpu.temperature"
 POWER: Final = "gpu.power.current_watts"
-HOT_KEYS: Final = (TEMPERATURE,)
+MAX_INDEX: Final = 1_000_000
+"""GPUs whose index is not known come last."""
 COUNTED: Final = frozenset({Occupancy.FREE, Occupancy.IDLE_HELD, Occupancy.BUSY, Occupancy.UNAVAILABLE})
 
 
@@ -148,7 +149,7 @@ def _read_total_gb(gpu: FleetGpu) -> float:
 
 def sort_key(gpu: FleetGpu) -> tuple[str, int, str, str]:
     """Return the place of a GPU in lists: by node, then index."""
-    return gpu.node, gpu.index if gpu.index is not None else 1_000_000, gpu.uuid, gpu.mig_instance
+    return gpu.node, gpu.index if gpu.index is not None else MAX_INDEX, gpu.uuid, gpu.mig_instance
 
 
 def sort_naturally(name: str) -> tuple[tuple[int, int, str], ...]:

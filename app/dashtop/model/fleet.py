@@ -1,6 +1,6 @@
 """The records of a fleet: GPUs and nodes of several machines at one moment, and series of their past.
 
-All are frozen: viewers share a reading without a lock. Values have dashtop's metric keys and units, whatever exporter
+None is changed: viewers share a reading without a lock. Values have dashtop's metric keys and units, whatever exporter
 they come from. Nothing of a fleet is stored.
 """
 
@@ -38,15 +38,15 @@ class FleetHolder(NamedTuple):
     memory_gb: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class FleetGpu:
-    """One GPU, or MIG instance, of one node.
+    """One GPU, or MIG instance, of one node. Not frozen, which takes four times as long, but never changed.
 
     `uuid`: in lower case and without its prefix, since some exporters drop it; "" if the exporter has none.
     `device_id`: the UUID as CUDA takes it (GPU-… or MIG-…), "" if it is not known.
     `mig_instance`: number of the GPU instance, "" for a whole GPU. `values`: by metric key, in the metric's unit; what
-    is missing is in `unavailable` with its reason. `peak_percent`: highest utilization of the last two minutes.
-    `age_s`: age of the values when they were read.
+    is missing is in `unavailable` with its reason. `peak_percent`: the utilization; of a GPU that is idle now, the
+    highest of the last two minutes. `age_s`: age of the values when they were read.
     """
 
     node: str
