@@ -10,7 +10,9 @@
   const HOUR_MS = 60 * MINUTE_MS;
   const DAY_MS = 24 * HOUR_MS;
   const MAX_SILENCE_MS = 30 * DAY_MS;
-  const AROUND_MS = 15 * MINUTE_MS; // what "At that time" shows before and after it
+  // What "At that time" shows: charts of half an hour, and the values of its end, when the fault is still there.
+  const BEFORE_MS = 29 * MINUTE_MS;
+  const AFTER_MS = MINUTE_MS;
   const REQUEST_TIMEOUT_MS = 5000;
   const SILENCES = { "Silence 1 h": HOUR_MS, "Silence 8 h": 8 * HOUR_MS };
   const find = (name) => document.querySelector(`[data-${name}]`);
@@ -46,8 +48,8 @@
 
   // The address of the page that shows a GPU, or without one the host, around a moment.
   function addressAt(ms, device) {
-    const to = Math.min(ms + AROUND_MS, Date.now());
-    const span = `from=${Math.round(ms - AROUND_MS)}&to=${Math.round(to)}`;
+    const to = Math.min(ms + AFTER_MS, Date.now());
+    const span = `from=${Math.round(ms - BEFORE_MS)}&to=${Math.round(to)}`;
     return device ? `?page=gpus&view=single&gpu=${device.uuid}&${span}` : `?page=host&${span}`;
   }
 
@@ -90,7 +92,7 @@
     show.dataset.role = "gpu";
     const seen = addButton(buttons, "Acknowledge", () => send("POST", `alerts/${alertOf(item).id}/ack`, { by: viewer() }));
     seen.dataset.role = "seen";
-    make("a", "btn btn-sm btn-light", buttons, "At that time").dataset.tip = "Show values and charts around the moment when it fired";
+    make("a", "btn btn-sm btn-light", buttons, "At that time").dataset.tip = "Show the values when it fired, and the charts of the half hour before";
     for (const [text, ms] of Object.entries(SILENCES)) addButton(buttons, text, () => addSilence(alertOf(item), Date.now() + ms)).dataset.role = "silence";
     const until = addButton(buttons, "Silence until…", () => openUntil(item));
     until.dataset.role = "silence";
@@ -180,7 +182,7 @@
 
   function buildLogRow(body) {
     const row = make("tr", "", body);
-    make("a", "", make("td", "", row)).dataset.tip = "Show values and charts around this moment";
+    make("a", "", make("td", "", row)).dataset.tip = "Show the values of this moment, and the charts of the half hour before";
     make("span", "severity", make("td", "", row));
     make("td", "", row);
   }

@@ -35,7 +35,7 @@ from dashtop.ui.overview_data import LIVE_METRICS, TOTAL_COLUMNS, build_overview
 from dashtop.ui.panels.overview import CHART, COLUMNS
 from dashtop.ui.parts import DeltaEncoder
 from dashtop.ui.theme import LIGHT
-from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_sample
+from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_sample
 from tests.ui.test_gpu_state import Loads, held, idle, lost, split_gpu
 from tests.ui.worlds import Recorded, make_context, world
 
@@ -144,6 +144,20 @@ def test_a_problem_that_has_just_begun_has_its_time_at_once() -> None:
     began = dataclasses.replace(context.sample, sequence=2, events=(event("throttle_begin", gpu, NOON_MS),))
     (problem,) = build_overview(dataclasses.replace(context, sample=began))["problems"]
     assert problem["since"] == NOON_MS
+
+
+def test_unhealthy_memory_does_not_begin_with_dashtop() -> None:
+    sick = idle(4, gpu__remapped_rows__pending=1.0)
+    restarted = NOON_MS - MINUTE_MS
+    context = context_of(sample_of(sick), WithEvents([event("reset_pending", sick, restarted)]))
+    assert build_overview(context)["problems"][0]["since"] == restarted
+    alerts = make_alerts()
+    context = dataclasses.replace(context, services=dataclasses.replace(context.services, alerts=alerts))
+    alerts.update(make_sample(1, time_ms=NOON_MS - DAY_MS, gpus=(sick,)))
+    again = dataclasses.replace(context, sample=dataclasses.replace(context.sample, sequence=2))
+    assert build_overview(again)["problems"][0]["since"] == NOON_MS - DAY_MS, "the alert goes on over a restart"
+    past = dataclasses.replace(again, is_past=True, sample=dataclasses.replace(context.sample, sequence=3))
+    assert build_overview(past)["problems"][0]["since"] == restarted, "alerts are of the present"
 
 
 def test_throttling_does_not_begin_with_dashtop() -> None:

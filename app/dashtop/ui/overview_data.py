@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dashtop.metrics.gpu_state import GpuState
+    from dashtop.model.alert import Alert
     from dashtop.model.ports import History
     from dashtop.model.sample import Device, Event, Gpu, ProcessSpan, Sample
     from dashtop.ui.panels.base import PanelContext
@@ -59,6 +60,12 @@ _SEVERITIES: Final = (Severity.CRITICAL, Severity.WARNING)
 _FIRST_EVENTS: Final = {
     Condition.THROTTLED: ("throttle_begin",),
     Condition.UNHEALTHY: ("reset_pending", "remap_failed", "ecc"),
+    Condition.LOST: ("gpu_lost",),
+    Condition.NOT_RESPONDING: ("gpu_lost",),
+}
+# The alerts about them.
+_ALERT_RULES: Final = {
+    Condition.UNHEALTHY: ("remap_pending", "pages_pending", "remap_failed", "ecc_uncorrected"),
     Condition.LOST: ("gpu_lost",),
     Condition.NOT_RESPONDING: ("gpu_lost",),
 }
@@ -220,7 +227,19 @@ def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) 
         key, lambda: _read_problem_starts(context.services.history, wanted, sample.time_ms)
     )
     # What began with this sample is not in the history yet.
-    return starts | _find_starts(sample.events, wanted)
+    starts = starts | _find_starts(sample.events, wanted)
+    return starts if context.is_past else _extend_by_alerts(starts, context.services.alerts.current(), wanted)
+
+
+def _extend_by_alerts(starts: Mapping[str, int], alerts: Sequence[Alert], wanted: Sequence[str]) -> dict[str, int]:
+    """Return the starts, earlier where an alert knows it: events are written anew when dashtop starts, alerts go on."""
+    extended = dict(starts)
+    for alert in alerts:
+        for condition, rules in _ALERT_RULES.items():
+            name = f"{alert.gpu_uuid} {condition.name}"
+            if alert.rule in rules and name in wanted:
+                extended[name] = min(extended.get(name, alert.pending_ms), alert.pending_ms)
+    return extended
 
 
 def _read_problem_starts(history: History, wanted: Sequence[str], now_ms: int) -> dict[str, int]:
