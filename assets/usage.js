@@ -113,21 +113,43 @@
   // A cell: its text, what a CSV file has in its place, and an explanation.
   const cell = (text, value = text, title = "") => ({ text, value, title });
 
-  function buildUserRow(user, hours) {
-    const partly = user.utilized !== null && user.known < 0.995 ? `The utilization of ${formatShare(user.known)} of the held time is known.` : "";
-    const peak = user.peak_gib === null ? UNKNOWN : units.format(user.peak_gib, "GiB");
-    const attribution = user.utilized === null ? UNKNOWN : user.is_estimated ? "shared (estimate)" : "sole user";
+  const TITLES = { user: "User", container: "Container", slurm_job: "Slurm job", process: "Process" };
+  const KINDS = {
+    counter: "The driver's energy counter.",
+    integrated: "Power × time: the driver has no energy counter.",
+    mixed: "The driver's energy counter, and power × time where there is none.",
+    estimated_share: "Estimated share: several owners held a GPU at the same time; its energy is split by their load.",
+  };
+  // What stands for a name is sent in parentheses.
+  const NAMES = { "(unknown)": "Unknown user", "(outside this container)": "Outside this container", "(none)": "None", "(shared)": "Shared, not split" };
+  const NAME_TIPS = {
+    "(shared)": "Energy of a GPU with MIG instances, or of several owners whose load the driver does not report.",
+  };
+
+  function buildGroupRow(row, { hours, energy, cost }) {
+    const partly = row.utilized !== null && row.known < 0.995 ? `The load of ${formatShare(row.known)} of the held time is known.` : "";
+    const isShared = row.name === "(shared)"; // it has energy only
+    const number = (value, digits, title = "") => (isShared && value === null ? cell("", null) : cell(format(value, digits), value, title));
+    const attribution = isShared ? "" : row.utilized === null ? UNKNOWN : row.is_estimated ? "shared (estimate)" : "sole user";
+    const noBase = row.active_kwh !== null && row.base_kwh === null ? "Not known until a GPU was without a process for ten minutes: active energy includes it." : "";
+    const mark = row.energy_kind === "integrated" || row.energy_kind === "mixed" ? " *" : "";
     return [
-      cell(user.user),
-      cell(user.gpus.map((gpu) => gpu.replace(/^GPU /, "")).join(", ")),
-      cell(String(user.processes), user.processes),
-      cell(format(user.held, hours), user.held),
-      cell(`${format(user.utilized, hours)}${partly ? " *" : ""}`, user.utilized, user.utilized === null ? "The driver reports no utilization of what the user held." : partly),
-      cell(format(user.idle, hours), user.idle),
-      cell(peak, user.peak_gib),
+      cell(NAMES[row.name] || row.name, NAMES[row.name] || row.name, NAME_TIPS[row.name] || (row.user ? `User: ${NAMES[row.user] || row.user}` : "")),
+      cell(row.gpus.map((gpu) => gpu.replace(/^GPU /, "")).join(", ")),
+      isShared ? cell("", null) : cell(String(row.processes), row.processes),
+      isShared ? cell("", null) : cell(format(row.held, hours), row.held),
+      isShared ? cell("", null) : cell(format(row.shared, hours), row.shared, row.shared === null ? "Not calculated for times before the usage ledger." : ""),
+      number(row.utilized, hours, row.utilized === null ? "The driver reports no load of what was held." : partly),
+      number(row.idle, hours),
+      row.peak_gib === null ? cell(isShared ? "" : UNKNOWN, null) : cell(units.format(row.peak_gib, "GiB"), row.peak_gib),
+      cell(`${format(row.active_kwh, energy)}${mark}`, row.active_kwh, KINDS[row.energy_kind] || ""),
+      cell(isShared && row.base_kwh === null ? "" : format(row.base_kwh, energy), row.base_kwh, noBase),
+      ...(hasCost() ? [cell(format(row.cost, cost), row.cost)] : []),
       cell(attribution),
     ];
   }
+
+  const hasCost = () => [...document.querySelectorAll('[data-usage-table="users"] thead th')].some((head) => head.textContent === "Cost");
 
   function buildGpuRow(gpu, hours, energy) {
     const source = gpu.kwh === null ? "no energy or power is reported" : gpu.is_counted ? "energy counter" : "power × time";
@@ -135,14 +157,16 @@
       cell(gpu.gpu, gpu.gpu, gpu.name),
       ...[gpu.held, gpu.utilized, gpu.idle, gpu.free].map((value) => cell(format(value, hours), value, value === null ? gpu.note : "")),
       cell(formatShare(gpu.coverage), gpu.coverage),
+      cell(format(gpu.throttled, hours), gpu.throttled),
       cell(`${format(gpu.kwh, energy)}${gpu.kwh !== null && !gpu.is_counted ? " *" : ""}`, gpu.kwh, source),
     ];
   }
 
   function buildGpuTotals(gpus, hours, energy) {
     const totals = ["held", "utilized", "idle", "free"].map((name) => sum(gpus.map((gpu) => gpu[name])));
-    const kwh = sum(gpus.map((gpu) => gpu.kwh));
-    return [cell("Total"), ...totals.map((value) => cell(format(value, hours), value)), cell("", ""), cell(format(kwh, energy), kwh)];
+    const [throttled, kwh] = ["throttled", "kwh"].map((name) => sum(gpus.map((gpu) => gpu[name])));
+    const hoursOf = (value) => cell(format(value, hours), value);
+    return [cell("Total"), ...totals.map(hoursOf), cell("", ""), hoursOf(throttled), cell(format(kwh, energy), kwh)];
   }
 
   function paintTable(name, rows, totals, emptyText, notes) {
@@ -168,18 +192,26 @@
     write(document.querySelector(`[data-usage-table-note="${name}"]`), notes.filter(Boolean).join(" "));
   }
 
-  function paintTables({ users, gpus }) {
-    const hours = chooseDigits([...users, ...gpus].map(({ held, free }) => Math.max(held, free || 0)), 2);
-    const energy = chooseDigits(gpus.map(({ kwh }) => kwh), 3);
-    const hasPartly = users.some(({ utilized, known }) => utilized !== null && known < 0.995);
-    paintTable("users", users.map((user) => buildUserRow(user, hours)), null, `No compute process ${timeline.describePeriod()}.`, [
-      users.some(({ is_estimated }) => is_estimated) && "Shared (estimate): several users held a GPU at the same time; its utilization is split by the time that each held it.",
-      hasPartly && "* The utilization of a part of the held time is not known.",
+  function paintTables({ rows, gpus, has_ledger: hasLedger, left_out: leftOut, unattributed_kwh: unattributed }) {
+    const by = document.querySelector("[data-usage-by]").value;
+    const groups = rows[by];
+    const hours = chooseDigits([...rows.user, ...gpus].map(({ held, free }) => Math.max(held, free || 0)), 2);
+    const energy = chooseDigits([...gpus.map(({ kwh }) => kwh), ...groups.map(({ active_kwh }) => active_kwh)], 3);
+    const digits = { hours, energy: Math.max(2, energy), cost: chooseDigits(groups.map(({ cost }) => cost), 2) };
+    document.querySelector('[data-usage-table="users"] thead th').textContent = TITLES[by];
+    paintTable("users", groups.map((row) => buildGroupRow(row, digits)), null, `No compute process ${timeline.describePeriod()}.`, [
+      groups.some(({ is_estimated }) => is_estimated) &&
+        (hasLedger
+          ? "Shared (estimate): several owners held a GPU at the same time; the load is that of each process, the energy is split by it."
+          : "Shared (estimate): several users held a GPU at the same time; its utilization is split by the time that each held it."),
+      groups.some(({ utilized, known }) => utilized !== null && known < 0.995) && "The load of a part of the held time is not known.",
+      unattributed !== null && `${format(unattributed, digits.energy)} kWh were used while no process held a GPU.`,
+      by === "process" && leftOut > 0 && `${leftOut} more processes are left out: download them from the API.`,
     ]);
     const noted = gpus.filter(({ note }) => note).map(({ gpu, note }) => `${gpu}: ${note}.`);
     paintTable("gpus", gpus.map((gpu) => buildGpuRow(gpu, hours, energy)), gpus.length > 1 ? buildGpuTotals(gpus, hours, energy) : null, `No GPU was read ${timeline.describePeriod()}.`, [
       gpus.some(({ kwh }) => kwh !== null) && "Energy: board energy as the driver reports it.",
-      gpus.some(({ kwh, is_counted }) => kwh !== null && !is_counted) && "* Power × time: the driver has no energy counter.",
+      [...gpus, ...groups].some(({ kwh, is_counted, energy_kind }) => (kwh && !is_counted) || energy_kind === "integrated" || energy_kind === "mixed") && "* Power × time: the driver has no energy counter.",
       ...noted,
     ]);
   }
@@ -194,7 +226,17 @@
     if (value !== UNKNOWN) make("span", "total", number, ` ${unit}`);
   }
 
-  function paintTotals({ start, end, coverage, gpus, error, is_cut: isCut }) {
+  const MIN_LEDGER_MS = 3000000; // as in usage_data.py
+
+  function describeSource({ has_ledger: hasLedger, began, end, start }) {
+    if (hasLedger) return "";
+    if (end - start < MIN_LEDGER_MS) return "Calculated from the stored samples: the period is shorter than an hour.";
+    return began === null
+      ? "Calculated from the stored samples: the usage ledger begins within a minute."
+      : `Calculated from the stored samples: the usage ledger began ${times.date(began)} ${times.minutes(began)}.`;
+  }
+
+  function paintTotals({ start, end, coverage, gpus, error, is_cut: isCut, ...source }) {
     const host = document.querySelector(".host-name").textContent;
     const period = `${times.date(start)} ${times.minutes(start)} – ${times.date(end)} ${times.minutes(end)}, ${times.zoneName()}`;
     write(document.querySelector("[data-usage-period]"), `${host} · ${period} · measured ${formatShare(coverage)} of the window`);
@@ -210,7 +252,7 @@
     addTotal(list, measured < gpus.length ? `Energy (${measured} of ${gpus.length} GPUs)` : "Energy", format(total("kwh"), chooseDigits([total("kwh")], 3)), "kWh", "Board energy as the driver reports it");
     list.hidden = gpus.length === 0;
     write(document.querySelector("[data-usage-empty]"), gpus.length ? "" : `No GPU was read ${timeline.describePeriod()}.`);
-    write(document.querySelector("[data-usage-note]"), [error, isCut && "The period has more process records than are read at once: the oldest are missing."].filter(Boolean).join(" "));
+    write(document.querySelector("[data-usage-note]"), [error, gpus.length > 0 && describeSource({ start, end, ...source }), isCut && "The period has more process records than are read at once: the oldest are missing."].filter(Boolean).join(" "));
   }
 
   function paint(snapshot) {
@@ -243,10 +285,15 @@
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new window.Blob([`${text}\r\n`], { type: "text/csv" }));
     const day = (ms) => times.toWall(ms).slice(0, 16).replace(/[-:]/g, "").replace(" ", "T");
-    link.download = `dashtop-usage-${name}-${document.querySelector(".host-name").textContent}-${day(drawn.start)}-${day(drawn.end)}.csv`;
+    const title = name === "users" ? document.querySelector("[data-usage-by]").value.replace("user", "users") : name;
+    link.download = `dashtop-usage-${title}-${document.querySelector(".host-name").textContent}-${day(drawn.start)}-${day(drawn.end)}.csv`;
     link.click();
     URL.revokeObjectURL(link.href);
   }
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-usage-by]") && drawn) paintTables(drawn);
+  });
 
   document.addEventListener("click", (event) => {
     const csv = event.target.closest("[data-usage-csv]");

@@ -6,6 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -42,8 +44,20 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     assert download.value.suggested_filename.startswith("dashtop-usage-users-")
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert [row["User"] for row in rows] == users
-    assert all(0 < float(row["Utilized (GPU-h)"]) <= float(row["Held (GPU-h)"]) <= 8 * 24 for row in rows)
+    assert all(0 < float(row["Utilized (GPU-h)"]) <= float(row["Held (GPU-h)"]) <= 8 * 24.2 for row in rows)
     assert {row["Attribution"] for row in rows} <= {"sole user", "shared (estimate)"}
+    assert all(0 < float(row["Active energy (kWh)"]) < 24.2 * 8 for row in rows)
+    assert sum(float(row["Shared (GPU-h)"]) for row in rows) == pytest.approx(held, rel=0.01), "the ledger's sums agree"
+    assert "Calculated" not in tab.text("[data-usage-note]")
+    for by, title, cell in (
+        ("slurm_job", "Slurm job", "4711"),
+        ("container", "Container", "None"),
+        ("process", "Process", ""),
+    ):
+        tab.page.select_option("[data-usage-by]", by)
+        assert tab.text("[data-usage-table=users] thead th") == title
+        assert cell in " ".join(tab.page.evaluate(USERS))
+    assert len(tab.page.evaluate(USERS)) > 10
     tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "light"
     tab.page.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -11,7 +11,9 @@ import pytest
 from dashtop.model.ports import Services
 from dashtop.model.sample import PROCESSES, GpuProcess, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.model.usage import NO_USAGE, Prices
 from dashtop.ui.panels import usage
+from dashtop.usage.ledger import UsageLedger
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.ui.worlds import make_context
@@ -42,6 +44,61 @@ def make_world(*gpus: Gpu, first_s: int = 0, step_s: int = 1) -> tuple[Services,
     return Services(latest=FixedSample(sample), history=history, alerts=make_alerts(), clock=clock), sample
 
 
+def make_measured_world(*gpus: Gpu, minutes: int = 70, ledger_from: int = 0) -> tuple[Services, Sample]:
+    """So many minutes of these GPUs, a sample every ten seconds; the ledger measures from minute `ledger_from` on."""
+    history, ledger = make_history(), UsageLedger(interval_s=10.0)
+    sample = make_sample()
+    for step in range(6 * minutes):
+        time_ms = NOON_MS + 10_000 * step
+        sample = make_sample(step, time_ms=time_ms, gpus=gpus, host={"system.cpu.usage_percent": 1.0})
+        sample = replace(sample, monotonic_s=10.0 * step)
+        records = ledger.update(sample) if step >= 6 * ledger_from else NO_USAGE
+        history.append(replace(sample, usage=records))
+    sample = replace(sample, time_ms=NOON_MS + 60_000 * minutes)
+    services = Services(
+        latest=FixedSample(sample),
+        history=history,
+        alerts=make_alerts(),
+        clock=FakeClock(now_ms=sample.time_ms),
+        prices=Prices(kwh=0.5),
+    )
+    return services, sample
+
+
+def test_hours_and_energy_of_an_hour_are_those_of_the_ledger() -> None:
+    loads = (replace(make_process(1), sm_percent=60.0), replace(make_process(2, "grace"), sm_percent=20.0))
+    gpu = make_gpu(0, values=VALUES, processes=loads)
+    body = build(make(make_measured_world(gpu), range="1h"))
+    assert (body["has_ledger"], body["began"]) == (True, NOON_MS)
+    assert (body["start"], body["end"]) == (NOON_MS + 600_000, NOON_MS + 70 * 60_000), "whole buckets"
+    ada, grace = body["rows"]["user"]
+    hour = pytest.approx(1.0, rel=0.02)
+    assert (ada["held"], ada["shared"], ada["utilized"]) == (
+        hour,
+        pytest.approx(0.5, rel=0.02),
+        pytest.approx(0.6, rel=0.02),
+    )
+    assert (ada["active_kwh"], grace["active_kwh"]) == pytest.approx((0.27, 0.09), rel=0.02)
+    assert (ada["base_kwh"], ada["energy_kind"], ada["is_estimated"]) == (None, "estimated_share", True)
+    assert ada["cost"] == pytest.approx(0.5 * ada["active_kwh"], rel=0.01)
+    assert ada["peak_gib"] == 1.0, "of the history"
+    (row,) = body["gpus"]
+    assert (row["held"], row["free"], row["kwh"], row["coverage"]) == (hour, 0.0, pytest.approx(0.36, rel=0.02), hour)
+    assert [each["name"] for each in body["rows"]["process"]] == ["<b>train</b> 1", "<b>train</b> 2"]
+    assert [each["name"] for each in body["rows"]["container"]] == ["(none)"]
+
+
+def test_times_before_the_ledger_are_calculated() -> None:
+    gpu = make_gpu(0, values=VALUES, processes=(make_process(1),))
+    world = make_measured_world(gpu, ledger_from=30)
+    body = build(make(world, range="1h"))
+    assert body["has_ledger"] is False
+    assert body["began"] == NOON_MS + 30 * 60_000
+    (ada,) = body["rows"]["user"]
+    assert (ada["held"], ada["shared"]) == (pytest.approx(1.0, rel=0.02), None)
+    assert [each["name"] for each in body["rows"]["process"]] == ["<b>train</b> 1"]
+
+
 def make(world: tuple[Services, Sample], **request: Any) -> PanelContext:
     services, sample = world
     return make_context(sample=sample, services=services, **{"range": "5m", **request})
@@ -65,12 +122,12 @@ def test_users_gpus_energy_and_coverage_of_a_range() -> None:
     assert (body["start"], body["end"]) == (NOON_MS, NOON_MS + 300_000)
     assert (body["coverage"], body["error"], body["is_cut"]) == (1.0, None, False)
     hours = pytest.approx(300 / 3600, abs=1e-3)
-    assert [(user["user"], user["gpus"], user["is_estimated"]) for user in body["users"]] == [
+    assert [(user["name"], user["gpus"], user["is_estimated"]) for user in body["rows"]["user"]] == [
         ("ada", ["GPU 0"], True),
         ("grace", ["GPU 0"], True),
     ]
-    assert body["users"][0]["held"] == hours
-    assert body["users"][0]["peak_gib"] == 1.0
+    assert body["rows"]["user"][0]["held"] == hours
+    assert body["rows"]["user"][0]["peak_gib"] == 1.0
     first, second = body["gpus"]
     assert (first["held"], first["free"], second["held"], second["free"]) == (hours, 0.0, 0.0, hours)
     assert (first["kwh"], first["is_counted"]) == (pytest.approx(0.03), False)
@@ -149,4 +206,4 @@ def test_usage_is_calculated_anew_after_a_part_of_the_range() -> None:
 
 def test_without_a_gpu_there_is_nothing_to_list() -> None:
     body = build(make(make_world()))
-    assert (body["users"], body["gpus"], body["heat"]["rows"], body["coverage"]) == ([], [], [], 1.0)
+    assert (body["rows"]["user"], body["gpus"], body["heat"]["rows"], body["coverage"]) == ([], [], [], 1.0)

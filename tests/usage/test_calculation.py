@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from dashtop.model.sample import GpuProcess, ProcessInfo, ProcessSpan
+from dashtop.model.usage import FOREIGN, UNKNOWN
 from dashtop.usage.calculation import (
-    OUTSIDE,
-    UNKNOWN_USER,
     Buckets,
     Energy,
     GpuRecord,
@@ -85,8 +84,8 @@ def hours_of(usage: Usage) -> dict[str, tuple[float, float | None, float | None,
         return None if value is None else round(value, 3)
 
     return {
-        user.user: (round(user.held_h, 3), round_up(user.utilized_h), round_up(user.idle_h), user.is_estimated)
-        for user in usage.users
+        user.key[0]: (round(user.held_h, 3), round_up(user.utilized_h), round_up(user.idle_h), user.is_estimated)
+        for user in usage.groups
     }
 
 
@@ -131,7 +130,7 @@ def test_a_process_that_spans_the_edges_counts_within_the_window() -> None:
     usage = calculate(record(100.0, span(-600, 30), span(110, 500, pid=2, user="grace")))
     assert hours_of(usage) == {"ada": (0.5, 0.5, 0.0, False), "grace": (0.167, 0.167, 0.0, False)}
     outside = calculate(record(100.0, span(-600, -10), span(130, 500, pid=2)))
-    assert outside.users == ()
+    assert outside.groups == ()
 
 
 def test_a_process_within_one_bucket_counts_exactly() -> None:
@@ -147,22 +146,22 @@ def test_several_processes_of_a_user_hold_a_gpu_once_and_several_gpus_each() -> 
         record(100.0, span(0, 120, pid=3, gpu="GPU-1"), uuid="GPU-1"),
     )
     assert hours_of(usage) == {"ada": (3.5, 2.75, 0.0, False)}
-    assert usage.users[0].gpus == ["GPU-0", "GPU-1"]
-    assert len(usage.users[0].processes) == 3
+    assert usage.groups[0].gpus == ["GPU-0", "GPU-1"]
+    assert len(usage.groups[0].processes) == 3
 
 
 def test_a_shared_gpu_is_split_by_held_time_and_said_to_be_estimated() -> None:
     usage = calculate(record(80.0, span(0, 120), span(60, 120, pid=2, user="grace")))
     assert hours_of(usage) == {"ada": (2.0, 1.2, 0.0, True), "grace": (1.0, 0.4, 0.0, True)}
-    assert sum(user.utilized_h or 0.0 for user in usage.users) == pytest.approx(usage.gpus[0].utilized_h)
+    assert sum(user.utilized_h or 0.0 for user in usage.groups) == pytest.approx(usage.gpus[0].utilized_h)
     assert usage.gpus[0].held_h == pytest.approx(2.0), "a GPU is held once"
 
 
 def test_users_after_each_other_in_one_bucket_share_it_but_not_the_others() -> None:
     usage = calculate(record(100.0, span(0, 64), span(64, 120, pid=2, user="grace")))
-    held = {user.user: (round(user.held_h, 3), round(user.utilized_h or 0, 3)) for user in usage.users}
+    held = {user.key[0]: (round(user.held_h, 3), round(user.utilized_h or 0, 3)) for user in usage.groups}
     assert held == {"ada": (1.067, 1.067), "grace": (0.933, 0.933)}
-    assert not any(user.is_estimated for user in usage.users)
+    assert not any(user.is_estimated for user in usage.groups)
 
 
 def test_gaps_count_for_nothing() -> None:
@@ -241,7 +240,7 @@ def test_a_reused_pid_is_another_process() -> None:
     spans = span(0, 30), span(30, 60, started=2000, user="grace"), span(60, 90, started=3000)
     usage = calculate(record(100.0, *spans))
     assert hours_of(usage) == {"ada": (1.0, 1.0, 0.0, False), "grace": (0.5, 0.5, 0.0, False)}
-    assert {user.user: len(user.processes) for user in usage.users} == {"ada": 2, "grace": 1}
+    assert {user.key[0]: len(user.processes) for user in usage.groups} == {"ada": 2, "grace": 1}
 
 
 def test_a_running_process_holds_its_gpu_until_the_end_of_the_window() -> None:
@@ -269,7 +268,7 @@ def test_graphics_processes_hold_nothing_and_mps_clients_do() -> None:
 
 def test_users_that_are_not_known_have_a_name() -> None:
     usage = calculate(record(0.0, span(0, 60, user=None), span(60, 90, user=None, pid=2, foreign=True)))
-    assert [user.user for user in usage.users] == [UNKNOWN_USER, OUTSIDE]
+    assert [user.key[0] for user in usage.groups] == [UNKNOWN, FOREIGN]
 
 
 def test_mig_instances_have_held_hours_but_no_utilized_ones() -> None:
@@ -278,7 +277,7 @@ def test_mig_instances_have_held_hours_but_no_utilized_ones() -> None:
     assert hours_of(usage) == {"ada": (1.0, None, None, False)}
     (gpu,) = usage.gpus
     assert (gpu.held_h, gpu.utilized_h, gpu.idle_h, gpu.free_h) == (1.0, None, None, 1.0)
-    both = calculate(instance, record(100.0, span(0, 60, gpu="GPU-1"), uuid="GPU-1")).users[0]
+    both = calculate(instance, record(100.0, span(0, 60, gpu="GPU-1"), uuid="GPU-1")).groups[0]
     assert (both.held_h, both.known_h, both.utilized_h) == (2.0, 1.0, 1.0)
 
 
@@ -302,8 +301,8 @@ def test_the_peak_is_of_all_processes_at_one_time() -> None:
         record(0.0, span(0, 60, peak=3 * GIB), span(60, 120, peak=5 * GIB), span(30, 70, pid=2, peak=2 * GIB)),
         record(0.0, span(65, 66, pid=3, peak=GIB, gpu="GPU-1"), uuid="GPU-1"),
     )
-    assert usage.users[0].peak_bytes == 8 * GIB
-    assert calculate(record(0.0, span(0, 60, peak=None))).users[0].peak_bytes is None
+    assert usage.groups[0].peak_bytes == 8 * GIB
+    assert calculate(record(0.0, span(0, 60, peak=None))).groups[0].peak_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -327,4 +326,4 @@ def test_cover_is_the_share_of_each_bucket(spans: list[tuple[float, float]], exp
 
 def test_no_gpu_has_no_usage() -> None:
     usage = calculate()
-    assert (usage.gpus, usage.users) == ((), ())
+    assert (usage.gpus, usage.groups) == ((), ())

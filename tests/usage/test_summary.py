@@ -83,7 +83,7 @@ def test_hours_energy_and_its_kind_of_users() -> None:
     assert (grace.energy_kind, grace.known, grace.base_kwh) == ("estimated_share", 0.5, None)
     assert (shared.active_kwh, shared.busy_h, shared.energy_kind, shared.processes) == (3, None, "mixed", 0)
     _, _, unread = summary("gpu").rows
-    assert (unread.gpu_id, unread.busy_h, unread.free_h) == (None, None, 0)
+    assert (unread.gpu_id, unread.busy_h, unread.free_h) == (None, None, None), "its processes are not listed"
 
 
 def test_cost_is_that_of_energy_and_shared_time_and_null_without_prices() -> None:

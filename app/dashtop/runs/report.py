@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dashtop.model.ports import History
     from dashtop.model.run import Run
     from dashtop.model.sample import Gpu, ProcessSpan, Series
-    from dashtop.usage.calculation import Interval
+    from dashtop.usage.calculation import GroupKey, Interval
 
     Floats = NDArray[np.float64]
 
@@ -239,9 +239,9 @@ class _GpuReading:
         self._step_s = window.buckets.step_ms / SECOND_MS
         self._covering = window.covering
         self._held = measure_cover(own, window.buckets)
-        covers: dict[str, list[Interval]] = defaultdict(list)
+        covers: dict[GroupKey, list[Interval]] = defaultdict(list)
         for interval in others:
-            covers[interval.user].append(interval)
+            covers[interval.key].append(interval)
         self._held_by_others = sum(
             (measure_cover(each, window.buckets) for each in covers.values()), np.zeros(window.buckets.count)
         )

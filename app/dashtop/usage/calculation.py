@@ -1,5 +1,6 @@
 """GPU-hours, energy and peaks of memory from process spans and readings in equal buckets. Pure functions.
 
+The heat map and the peaks of the usage page come from here, and the hours of times before the usage ledger began.
 A GPU is held while a compute process uses it, else free; idle while it is held at a utilization of at most
 MAX_IDLE_PERCENT; and utilized for time × utilization: half an hour at 50 % is a quarter of an hour. The utilization is
 that of the whole GPU. It belongs to the only user who holds the GPU; of several each has the share of the time that
@@ -9,11 +10,16 @@ they hold it, an estimate. Times without a reading count for nothing.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+
+from dashtop.model.usage import UNKNOWN
+from dashtop.usage.ledger import MAX_IDLE_PERCENT, is_holding, name_owner
+from dashtop.usage.summary import name_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,19 +30,52 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-MAX_IDLE_PERCENT: Final = 1.0
-UNKNOWN_USER: Final = "Unknown user"
-OUTSIDE: Final = "Outside this container"
 
 _HOUR_MS: Final = 3_600_000.0
-# Compute processes and clients of MPS. A desktop does not hold a GPU.
-_HOLDING_KINDS: Final = frozenset({"C", "M"})
 # The longest time that a reading covers: twice the widest roll-up of finer ranges and the longest usual interval.
 _MAX_COVER_MS: Final = 120_000
 # The readings before and after one that say how far apart readings are there.
 _NEIGHBOURS: Final = 5
 # A bucket counts as shared if users held the GPU at the same time for this share of it: times are rounded.
 _MIN_OVERLAP: Final = 0.01
+
+
+GroupKey = tuple[str, int]
+"""Name of a group; for a process also when it started, else 0."""
+FindKey = Callable[["ProcessSpan"], GroupKey]
+
+
+def name_user(span: ProcessSpan) -> GroupKey:
+    """Return the key of a span's user."""
+    return name_owner(span.info), 0
+
+
+def choose_key(by: str) -> FindKey:
+    """Return what finds the key of a span for one of the groupings of the usage summary, except GPUs."""
+
+    def find(span: ProcessSpan) -> GroupKey:
+        info = span.info
+        name = name_group(
+            by,
+            owner=name_owner(info),
+            container=info.container or "",
+            slurm_job=info.slurm_job or "",
+            process=f"{info.name or UNKNOWN} {span.pid}",
+        )
+        return name, (info.started_ms or 0) if by == "process" else 0
+
+    return find
+
+
+def find_peaks(
+    records: Sequence[GpuRecord], buckets: Buckets, interval_ms: int, find_key: FindKey
+) -> dict[GroupKey, int | None]:
+    """Return the most memory that all processes of each group held at the same time, in bytes."""
+    memory: dict[GroupKey, list[Interval]] = defaultdict(list)
+    for record in records:
+        for interval in find_intervals(record.processes or (), record.running, buckets, interval_ms, find_key):
+            memory[interval.key].append(interval)
+    return {key: find_peak(intervals) for key, intervals in memory.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +139,16 @@ class GpuUsage:
 
 
 @dataclass(kw_only=True, slots=True)
-class UserUsage:
-    """Hours of one user over all GPUs. `utilized_h`, `idle_h` None: no utilization is known of what they held.
+class GroupUsage:
+    """Hours of one user, container, Slurm job or process over all GPUs.
+
+    `utilized_h`, `idle_h` None: no utilization is known of what they held.
 
     `known_h`: held time whose utilization is known. `is_estimated`: others held a GPU at the same time.
     `peak_bytes`: most memory of all processes together; None: no size is known.
     """
 
-    user: str
+    key: GroupKey
     held_h: float = 0.0
     known_h: float = 0.0
     utilized_h: float | None = None
@@ -122,7 +163,7 @@ class UserUsage:
 class Interval:
     """A time [start_ms, end_ms) in which one process held a GPU, with its peak of memory."""
 
-    user: str
+    key: GroupKey
     process: tuple[int, int | str | None]
     start_ms: int
     end_ms: int
@@ -131,36 +172,41 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage of all GPUs; users by held time, the longest first."""
+    """The usage of all GPUs; groups by held time, the longest first."""
 
     gpus: tuple[GpuUsage, ...]
-    users: tuple[UserUsage, ...]
+    groups: tuple[GroupUsage, ...]
 
 
-def calculate_usage(records: Sequence[GpuRecord], buckets: Buckets, interval_ms: int) -> Usage:
-    """Return the usage by GPU and by user. A sample covers the `interval_ms` until the next one."""
-    users: dict[str, UserUsage] = {}
-    memory: dict[str, list[Interval]] = defaultdict(list)
+def calculate_usage(
+    records: Sequence[GpuRecord], buckets: Buckets, interval_ms: int, find_key: FindKey = name_user
+) -> Usage:
+    """Return the usage by GPU and by user, or what else `find_key` tells of a span.
+
+    A sample covers the `interval_ms` until the next one.
+    """
+    users: dict[GroupKey, GroupUsage] = {}
+    memory: dict[GroupKey, list[Interval]] = defaultdict(list)
     gpus = []
     for record in records:
-        intervals = find_intervals(record.processes or (), record.running, buckets, interval_ms)
-        by_user: dict[str, list[Interval]] = defaultdict(list)
+        intervals = find_intervals(record.processes or (), record.running, buckets, interval_ms, find_key)
+        by_user: dict[GroupKey, list[Interval]] = defaultdict(list)
         for interval in intervals:
-            by_user[interval.user].append(interval)
-            memory[interval.user].append(interval)
+            by_user[interval.key].append(interval)
+            memory[interval.key].append(interval)
         held = {user: measure_cover(own, buckets) * record.is_recorded for user, own in by_user.items()}
         held_by_any = measure_cover(intervals, buckets) * record.is_recorded
         held_by_all = sum(held.values(), np.zeros(buckets.count))
         gpus.append(_calculate_gpu(record, held_by_any, buckets))
         for user, cover in held.items():
-            usage = users.setdefault(user, UserUsage(user=user))
+            usage = users.setdefault(user, GroupUsage(key=user))
             usage.gpus.append(record.uuid)
             usage.processes |= {interval.process for interval in by_user[user]}
             usage.is_estimated |= _is_shared(cover, held_by_all - held_by_any, record.utilization)
             _add_hours(usage, cover, held_by_all, record.utilization, buckets.step_ms / _HOUR_MS)
     for user, usage in users.items():
         usage.peak_bytes = find_peak(memory[user])
-    return Usage(tuple(gpus), tuple(sorted(users.values(), key=lambda each: (-each.held_h, each.user))))
+    return Usage(tuple(gpus), tuple(sorted(users.values(), key=lambda each: (-each.held_h, each.key))))
 
 
 def find_covering(is_recorded: NDArray[np.bool_], step_ms: int) -> NDArray[np.int64]:
@@ -202,7 +248,11 @@ def fill_distances(record: GpuRecord, step_ms: int) -> GpuRecord:
 
 
 def find_intervals(
-    spans: Iterable[ProcessSpan], running: Iterable[GpuProcess], buckets: Buckets, interval_ms: int
+    spans: Iterable[ProcessSpan],
+    running: Iterable[GpuProcess],
+    buckets: Buckets,
+    interval_ms: int,
+    find_key: FindKey = name_user,
 ) -> list[Interval]:
     """Return when compute processes held a GPU, within the buckets.
 
@@ -212,7 +262,7 @@ def find_intervals(
     """
     by_pid: dict[int, list[ProcessSpan]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: span.start_ms):
-        if _HOLDING_KINDS & set(span.kind.split("+")):
+        if is_holding(span.kind):
             by_pid[span.pid].append(span)
     started = {process.pid: process.info.started_ms for process in running}
     intervals = []
@@ -224,14 +274,8 @@ def find_intervals(
             start_ms, end_ms = max(span.start_ms, buckets.start_ms), min(end_ms, buckets.end_ms)
             if start_ms < end_ms:
                 process = pid, span.info.started_ms if span.info.started_ms is not None else span.info.name
-                intervals.append(Interval(_name_user(span), process, start_ms, end_ms, span.peak_gpu_memory_bytes))
+                intervals.append(Interval(find_key(span), process, start_ms, end_ms, span.peak_gpu_memory_bytes))
     return intervals
-
-
-def _name_user(span: ProcessSpan) -> str:
-    if span.info.foreign:
-        return OUTSIDE
-    return span.info.username or UNKNOWN_USER
 
 
 def measure_cover(intervals: Iterable[Interval], buckets: Buckets) -> Floats:
@@ -317,7 +361,7 @@ def _is_shared(held: Floats, overlap: Floats, utilization: Floats) -> bool:
     return bool(((held > _MIN_OVERLAP) & (overlap > _MIN_OVERLAP) & np.isfinite(utilization)).any())
 
 
-def _add_hours(usage: UserUsage, held: Floats, held_by_all: Floats, utilization: Floats, hours: float) -> None:
+def _add_hours(usage: GroupUsage, held: Floats, held_by_all: Floats, utilization: Floats, hours: float) -> None:
     """Add what a user held of one GPU. `held_by_all`: the sum over all users. `hours`: length of a bucket."""
     is_known = np.isfinite(utilization) & (held > 0)
     load = np.where(is_known, utilization, 0.0)

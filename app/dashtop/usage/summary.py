@@ -42,7 +42,7 @@ class UsageRow:
     `held_h`: a compute process held a GPU; `shared_h`: this divided by the owners at the time, which adds up to the
     time in which GPUs were held; `busy_h`: time × load; `idle_h`: held at no load. `known`: share of the held time
     whose load is known. `active_kwh`: energy beyond the base power; `base_kwh`: part of the base; None: not known, and
-    then part of the active energy. `energy_kind`: one of ENERGY_KINDS.
+    then part of the active energy. `energy_kind`: one of ENERGY_KINDS. `is_shared`: other owners held a GPU meanwhile.
     """
 
     key: str
@@ -54,6 +54,7 @@ class UsageRow:
     base_kwh: float | None
     cost: float | None
     energy_kind: str | None
+    is_shared: bool = False
     known: float = 1.0
     gpus: tuple[str, ...] = ()
     processes: int = 0
@@ -129,12 +130,21 @@ def _find_group(record: ProcessUsage, by: str) -> tuple[object, ...]:
     return (_name_group(record, by),)
 
 
+def name_group(by: str, *, owner: str, container: str, slurm_job: str, process: str) -> str:
+    """Return the key of a process for one of GROUPINGS, except GPUs."""
+    return {"user": owner, "container": container, "slurm_job": slurm_job, "process": process}[by] or NONE
+
+
 def _name_group(record: ProcessUsage, by: str) -> str:
     if record.owner == SHARED:
         return SHARED
-    if by == "process":
-        return f"{record.name or UNKNOWN} {record.pid}"
-    return {"user": record.owner, "container": record.container, "slurm_job": record.slurm_job}[by] or NONE
+    return name_group(
+        by,
+        owner=record.owner,
+        container=record.container,
+        slurm_job=record.slurm_job,
+        process=f"{record.name or UNKNOWN} {record.pid}",
+    )
 
 
 def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUsage], prices: Prices) -> UsageRow:
@@ -145,6 +155,7 @@ def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUs
     active, base = _sum(each.active_mj for each in records), _sum(each.base_mj for each in records)
     memory = _sum(each.memory_byte_ms for each in records)
     uuids = tuple(dict.fromkeys(each.gpu_uuid for each in records))
+    is_shared = _is_shared(records)
     is_one = by == "process" and first.owner != SHARED
     return UsageRow(
         key=_name_group(first, by),
@@ -155,9 +166,8 @@ def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUs
         active_kwh=_to_kwh(active),
         base_kwh=_to_kwh(base),
         cost=_calculate_cost(shared_ms, active, base, prices),
-        energy_kind=_find_kind(
-            active, (totals[uuid] for uuid in uuids if uuid in totals), is_shared=_is_shared(records)
-        ),
+        energy_kind=_find_kind(active, (totals[uuid] for uuid in uuids if uuid in totals), is_shared=is_shared),
+        is_shared=is_shared,
         known=known_ms / own_ms if own_ms else 0.0,
         gpus=uuids,
         processes=len({(each.pid, each.started_ms) for each in records if each.owner != SHARED}),
@@ -194,7 +204,7 @@ def _build_gpu_row(
         gpu_id=gpu.index if gpu is not None else None,
         gpu_name=gpu.name if gpu is not None else None,
         coverage=min(1.0, total.seen_ms / span_ms),
-        free_h=total.free_ms / HOUR_MS,
+        free_h=total.free_ms / HOUR_MS if total.unlisted_ms < (1 - _MIN_PART) * total.seen_ms else None,
         energy_kwh=_to_kwh(total.energy_mj),
         thermal_h=total.thermal_ms / HOUR_MS,
         hw_h=total.hw_ms / HOUR_MS,

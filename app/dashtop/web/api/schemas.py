@@ -455,6 +455,7 @@ class UsageRow(ResponseBody):
         " owners held a GPU, and its energy is split by their load.",
         json_schema_extra={"enum": [*ENERGY_KINDS, None]},
     )
+    is_shared: bool = Field(description="Other owners held a GPU at the same time.")
     known: Share = Field(description="Share of the held time whose load is known; of a GPU: of the measured time.")
     gpus: list[str] = Field(description="UUIDs of its GPUs.", examples=[[A_UUID]])
     processes: int = Field(ge=0, description="Compute processes.", examples=[3])
