@@ -87,6 +87,7 @@ class Fleet:
             instance = f'instance="gpu{node:04}:8050"'
             lines.append(
                 f'up{{{instance},job="dashtop"}} {int(node % 100 != 99)}\n'
+                f"dashtop_sample_age_seconds{{{instance}}} 0.5\n"
                 f"dashtop_load1{{{instance}}} {8 * draw():.2f}\n"
                 f"dashtop_cpu_utilization_ratio{{{instance}}} {draw():.3f}\n"
                 f"dashtop_memory_used_ratio{{{instance}}} {draw():.3f}\n"

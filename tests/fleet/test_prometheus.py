@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dashtop.fleet.client import MAX_ANSWER_BYTES, Credentials, EngineClient, RequestFailedError
+from dashtop.fleet.collection import CollectionPause
 from dashtop.fleet.prometheus import PrometheusSource
 from dashtop.fleet.queries import QueryBuilder, match_any, parse_matchers, quote
 from dashtop.model.fleet import FleetFailure, FleetQuery, NodeState, SeriesKind
@@ -465,3 +467,19 @@ def test_series_of_an_exporter_that_sends_percent_as_ratio_are_scaled() -> None:
     name = "DCGM_FI_DEV_GPU_UTIL_RATIO"
     assert f'{name}{{instance!~"gpu-c:9400"}} < 1e15)) * 100' in expression
     assert f'{name}{{instance=~"gpu-c:9400"}} < 1e15)) * 1 ' in expression
+
+
+def test_search_for_cyclic_garbage_goes_on_after_the_last_pause() -> None:
+    collection = CollectionPause()
+    with collection.pause():
+        with collection.pause():
+            assert not gc.isenabled()
+        assert not gc.isenabled(), "another thread is still at it"
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with collection.pause():
+            pass
+        assert not gc.isenabled(), "it was off before"
+    finally:
+        gc.enable()

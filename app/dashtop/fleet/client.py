@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 import orjson
 import urllib3
 
+from dashtop.fleet.collection import CollectionPause
 from dashtop.model.errors import DashtopError
 from dashtop.model.fleet import FleetError, FleetFailure
 from dashtop.model.text import sanitize_text
@@ -227,6 +228,7 @@ class EngineClient:
         host = parts.netloc.rpartition("@")[2]
         self.url = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         """The base URL without a password."""
+        self.collection = CollectionPause()
         self._http = HttpClient(credentials, max_connections=MAX_CONNECTIONS)
 
     def close(self) -> None:
@@ -260,7 +262,8 @@ class EngineClient:
         form["timeout"] = f"{max(1, math.ceil(timeout_s))}s"
         url = f"{self.url}/api/v1/{name}"
         status, headers, data = self._http.request("POST", url, timeout_s=timeout_s, form=form, basic=self._basic)
-        body = parse_json(data)
+        with self.collection.pause():
+            body = parse_json(data)
         if status != HTTPStatus.OK or not isinstance(body, dict) or body.get("status") != "success":
             raise self._find_failure(status, headers, body, form["query"])
         warnings = body.get("warnings")

@@ -66,11 +66,11 @@ class Holders(NamedTuple):
 class Dialect:
     """The metrics of one exporter. `identity`: the labels that, with `instance`, identify a GPU or MIG instance.
 
-    `probe`: exists where the exporter runs. `facts`: has the labels of each GPU; "": the probe has them. Labels are
-    tried in order. `free`: the metric that says whether work can start on a GPU. `taken`, `lost`, `split`: conditions
-    that select the GPUs that are idle and not free, that cannot be read, and that have MIG instances in their place.
-    `has_rules`: docs/fleet has recording rules for these names. `has_page`: it is a dashtop, so that `instance` is the
-    address of a page. `host`: values of the machine.
+    `probe`: exists where the exporter runs. `facts`: has the labels of each GPU. `heartbeat`: one series of each
+    machine. "" in both: the probe. Labels are tried in order. `free`: the metric that says whether work can start on a
+    GPU. `taken`, `lost`, `split`: conditions that select the GPUs that are idle and not free, that cannot be read, and
+    that have MIG instances in their place. `has_rules`: docs/fleet has recording rules for these names. `has_page`: it
+    is a dashtop, so that `instance` is the address of a page. `host`: values of the machine.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Dialect:
     name_labels: tuple[str, ...] = ("name",)
     mig_label: str = ""
     facts: str = ""
+    heartbeat: str = ""
     free: str = ""
     taken: str = ""
     lost: str = ""
@@ -105,6 +106,7 @@ DASHTOP: Final = Dialect(
     name="dashtop",
     title="dashtop",
     probe="dashtop_gpu_up",
+    heartbeat="dashtop_sample_age_seconds",
     sources={
         UTILIZATION: (Source("dashtop_gpu_utilization_ratio", _RATIO),),
         MEMORY_USED: (Source("dashtop_gpu_memory_used_bytes", _BYTES),),

@@ -117,7 +117,8 @@ class PrometheusSource:
                 f"{plan.gpus} GPUs: more than {MAX_FLEET_GPUS} are not read one by one. Restrict --fleet-select."
             )
         answers = self._ask_live(plan, timeout_s, with_gpus=not is_too_large)
-        unknown = [] if is_too_large else [self._fill(plan, dialect, answers) for dialect in plan.dialects]
+        with self._client.collection.pause():
+            unknown = [] if is_too_large else [self._fill(plan, dialect, answers) for dialect in plan.dialects]
         if any(unknown) and now_s - self._facts_s >= MIN_FACTS_INTERVAL_S:
             self._plan = plan = self._read_plan(timeout_s)
             self._facts_s = self._slow_s = now_s
@@ -125,7 +126,8 @@ class PrometheusSource:
             answers = self._ask_live(plan, timeout_s, with_gpus=not is_too_large)
             for dialect in plan.dialects:
                 self._fill(plan, dialect, answers)
-        return self._build(plan, answers, notes, now_s)
+        with self._client.collection.pause():
+            return self._build(plan, answers, notes, now_s)
 
     def _ask_all(self, queries: Queries, timeout_s: float) -> Answers:
         """Return the answers to several queries, of which a few are asked at a time. Raises RequestFailedError."""

@@ -144,7 +144,7 @@ class QueryBuilder:
 
     def age(self, dialect: Dialect) -> str:
         """Return the query for the age of the newest sample of each instance, in seconds."""
-        return f"min by (instance) (time() - timestamp({self.select(dialect.probe)}))"
+        return f"min by (instance) (time() - timestamp({self.select(dialect.heartbeat or dialect.probe)}))"
 
     def idle(self, dialect: Dialect, source: Source, *, is_recorded: bool) -> str:
         """Return the query for the GPUs that have not computed in the last hour.
