@@ -16,7 +16,7 @@ import pytest
 
 import dashtop
 from dashtop.client import sender
-from dashtop.client.environment import find_rank, find_root_pid, find_server, read_start_ms
+from dashtop.client.environment import find_rank, find_root_pid, find_server, find_user, read_start_ms
 from dashtop.client.report import format_duration, format_report
 from dashtop.client.sender import MAX_MARKS, MAX_OPEN_RUNS
 from dashtop.sources.host.process_tree import HostProcessTree
@@ -25,6 +25,8 @@ from tests.processes import environment, eventually, find_free_ports, refuse_thr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.fake_nvml.fixtures import WorldFactory
 
 RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "LOCAL_RANK")
 
@@ -417,3 +419,51 @@ def test_a_killed_training_is_lost(real: Any) -> None:
         assert (find_run(real, "killed")["status"], find_run(real, "killed")["pid"]) == ("running", process.pid)
         process.kill()
     eventually(lambda: find_run(real, "killed")["status"] == "lost")
+
+
+HOLDER = """
+import subprocess, sys, dashtop
+with dashtop.run("training") as run:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    print(child.pid, flush=True)
+    input()  # until the test has seen the child on the GPU
+    run.mark("seen")
+    child.communicate(b"\\n")
+print(run.report().to_dict()["run"]["id"], flush=True)
+"""
+
+
+def test_the_gpus_of_the_children_of_a_training(nvml_world: WorldFactory) -> None:
+    world = nvml_world("h100x8").save()
+    with running("--no-persist", env=world.env()) as server:
+
+        def find_report() -> Any:
+            (run,) = server.json("/api/v1/system/runs")
+            return server.json(f"/api/v1/system/runs/{run['id']}/report")["report"]
+
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER],
+            env={**environment(), "DASHTOP_URL": server.url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        eventually(lambda: server.json("/api/v1/system/runs"))
+        held = [{"pid": pid, "type": "C", "used_memory": 3 * 2**30, "sm_util": 50}]
+        other = [{"pid": os.getpid(), "type": "C", "used_memory": 2**30}]
+        world.set(2, "processes", held).set(5, "processes", held).set(4, "processes", other).save()
+        gpus = eventually(lambda: server.json("/api/v1/system/gpu-list"), 20)
+        uuids = [gpus[index]["uuid"] for index in (2, 5)]
+        eventually(lambda: sorted(server.json("/api/v1/system/runs")[0]["gpu_uuids"]) == sorted(uuids), 20)
+        # A process counts from the first sample that has it until the last one.
+        eventually(lambda: len(find_report()["gpus"]) == 2, 20)
+        process.communicate("\n", timeout=60)
+        run = server.json("/api/v1/system/runs")[0]
+        assert (run["status"], run["marks"], run["user"]) == ("finished", 1, find_user())
+        report = find_report()
+    assert [gpu["gpu_id"] for gpu in report["gpus"]] == [2, 5]
+    assert {gpu["peak_gpu_memory_mb"] for gpu in report["gpus"]} == {3 * 1024}
+    assert all(gpu["mean_utilization"] is not None and gpu["held_s"] > 0 for gpu in report["gpus"])
+    assert {gpu["energy_kind"] for gpu in report["gpus"]} <= {"counter", "integrated"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dashtop.model.metric import Severity
 from dashtop.model.run import RunStatus
-from dashtop.model.sample import Event, GpuProcess
+from dashtop.model.sample import PROCESSES, Event, GpuProcess, ProcessInfo
+from dashtop.model.unavailable import UnavailableReason
 from dashtop.runs.report import build_report, summarize
 from tests.builders import NOON_MS, make_gpu, make_history, make_sample
 from tests.runs.builders import STARTED_MS, make_process, make_run
@@ -38,7 +40,7 @@ def fill(history: HistoryStore, seconds: int, build: Callable[[int], tuple[Gpu, 
         history.append(sample)
 
 
-def report_of(history: HistoryStore, gpus: tuple[Gpu, ...] = (), **changes: Any) -> dict[str, Any]:
+def report_of(history: HistoryStore, *, gpus: tuple[Gpu, ...] = (), **changes: Any) -> dict[str, Any]:
     facts = {
         "is_local": True,
         "gpus": (UUID,),
@@ -131,12 +133,23 @@ def test_gaps_reduce_coverage(history: HistoryStore) -> None:
 
 
 def test_a_run_without_a_gpu_and_one_without_readings(history: HistoryStore) -> None:
-    report = report_of(history, gpus=())
+    report = report_of(history)
     assert report["gpus"] == []
     assert report["unavailable"]["gpus"] == "no process of this run has held a GPU"
     assert report["host"] == {"peak_memory_gb": None, "mean_cpu_percent": None}
     assert report["unavailable"]["host.mean_cpu_percent"] == "not recorded in this time"
     assert (report["coverage"], summarize(report)["energy_wh"]) == (0.0, None)
+
+
+def test_gpus_are_not_known_where_processes_are_not(history: HistoryStore) -> None:
+    foreign = GpuProcess(pid=5, kind="C", gpu_memory_bytes=1, info=ProcessInfo(foreign=True))
+    for gpus, reason in (
+        ((make_gpu(0, processes=(foreign,)), make_gpu(1)), "another pid namespace"),
+        ((replace(make_gpu(0), unavailable={PROCESSES: UnavailableReason.NO_PERMISSION}),), "are not known"),
+    ):
+        report = report_of(history, gpus=gpus)
+        assert report["gpus"] is None
+        assert reason in report["unavailable"]["gpus"]
 
 
 def test_a_process_with_the_same_pid_and_another_start_is_not_of_the_run(history: HistoryStore) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dashtop.metrics.diagnosis import Load, Span, diagnose
 from dashtop.model.metric import MIB
-from dashtop.model.sample import EventFilter, GpuProcess, ProcessInfo, SeriesKey
+from dashtop.model.sample import PROCESSES, EventFilter, GpuProcess, SeriesKey
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.usage.calculation import Buckets, find_covering, find_intervals, find_peak, measure_cover
 
@@ -39,6 +39,7 @@ MAX_EVENTS: Final = 200
 _MAX_IDLE_PERCENT: Final = 1.0
 _MIN_DIAGNOSIS_MS: Final = MINUTE_MS
 _IDLE_SHARE: Final = 0.9
+_MIN_SHARED_INTERVALS: Final = 2.0
 _LOW_PERCENT, _HIGH_PERCENT = 10.0, 80.0
 _MAX_BURST_STEP_MS: Final = 10 * SECOND_MS
 
@@ -57,15 +58,26 @@ FOREIGN: Final = (
     " known"
 )
 NOT_HELD: Final = "no process of this run has held a GPU"
+OTHER_PIDS: Final = (
+    "the driver reports processes by pids of another pid namespace, so that those of this run are not known among them"
+)
+NOT_LISTED: Final = "the processes of the GPUs are not known"
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """The buckets of a run, the part of each that belongs to it (0 to 1), and the bucket whose reading covers each."""
+    """The buckets of a run, the part of each that belongs to it (0 to 1), and the bucket whose reading covers each.
+
+    `interval_ms`: between two samples. `is_recent`: it ended so recently that the ends of its processes need not be
+    written yet.
+    """
 
     buckets: Buckets
     weight: Floats
     covering: NDArray[np.int64]
+    end_ms: int
+    interval_ms: int
+    is_recent: bool
 
     def spread(self, values: NDArray[np.float32]) -> Floats:
         """Return values with each reading in all buckets that it covers, NaN elsewhere."""
@@ -79,20 +91,23 @@ def build_report(run: Run, history: History, gpus: Sequence[Gpu], *, interval_ms
     host = history.query(_HOST, run.begin_ms, end_ms, step_ms)
     buckets = Buckets(host.start_ms, host.step_ms, host.count)
     known = np.isfinite(np.array([series.mean for series in host.series])).any(axis=0)
-    window = _Window(buckets, _measure_weight(run.begin_ms, end_ms, buckets), find_covering(known, step_ms))
+    weight = _measure_weight(run.begin_ms, end_ms, buckets)
+    is_recent = now_ms - end_ms < SPAN_LAG_MS
+    window = _Window(buckets, weight, find_covering(known, step_ms), end_ms, interval_ms, is_recent)
     covered = float((window.weight * (window.covering >= 0)).sum())
     cpu, ram, iowait = (series for series in host.series)
     missing: dict[str, str] = {}
     means = {_CPU: _mean(window.spread(cpu.mean), window.weight), _IOWAIT: _mean(iowait.mean, window.weight)}
-    found = _build_gpus(run, history, gpus, window, end_ms, interval_ms, means) if run.is_local else None
+    found = _build_gpus(run, history, gpus, window, means) if run.is_local else None
+    reason = NOT_HELD if run.is_local else FOREIGN
+    if run.is_local and not found and (unknown := _explain_no_gpu(gpus)):
+        found, reason = None, unknown
     peak = _highest(ram, window.weight)
     for name, value in (("host.mean_cpu_percent", means[_CPU]), ("host.peak_memory_gb", peak)):
         if value is None:
             missing[name] = NOT_RECORDED
-    if found is None:
-        missing["gpus"] = FOREIGN
-    elif not found:
-        missing["gpus"] = NOT_HELD
+    if not found:
+        missing["gpus"] = reason
     return {
         "duration_s": round((end_ms - run.begin_ms) / 1000, 3),
         "coverage": round(min(1.0, covered / max(float(window.weight.sum()), 1e-9)), 4),
@@ -100,6 +115,14 @@ def build_report(run: Run, history: History, gpus: Sequence[Gpu], *, interval_ms
         "host": {"peak_memory_gb": _round(peak), "mean_cpu_percent": _round(means[_CPU])},
         "unavailable": missing,
     }
+
+
+def _explain_no_gpu(gpus: Sequence[Gpu]) -> str:
+    """Return why the GPUs of a run cannot be known; "" if they can, so that it has none."""
+    if any(process.info.foreign for gpu in gpus for process in gpu.processes):
+        return OTHER_PIDS
+    is_unlisted = bool(gpus) and all(PROCESSES in gpu.unavailable for gpu in gpus)
+    return NOT_LISTED if is_unlisted else ""
 
 
 def summarize(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,13 +158,11 @@ def _measure_weight(begin_ms: int, end_ms: int, buckets: Buckets) -> Floats:
 # --- GPUs -----------------------------------------------------------------------------------------------------------
 
 
-def _build_gpus(  # noqa: PLR0917 - what is read, and of which time
+def _build_gpus(
     run: Run,
     history: History,
     present: Sequence[Gpu],
     window: _Window,
-    end_ms: int,
-    interval_ms: int,
     host: Mapping[str, float | None],
 ) -> list[dict[str, Any]]:
     """Return a report for each GPU that a process of the run held, by index."""
@@ -152,11 +173,11 @@ def _build_gpus(  # noqa: PLR0917 - what is read, and of which time
     if not uuids:
         return []
     spans: dict[str, list[ProcessSpan]] = defaultdict(list)
-    for span in history.processes(uuids, run.begin_ms, end_ms):
+    for span in history.processes(uuids, run.begin_ms, window.end_ms):
         spans[span.gpu_uuid].append(span)
     events = [
         event
-        for event in history.events(run.begin_ms, end_ms, EventFilter(kinds=_EVENT_KINDS))
+        for event in history.events(run.begin_ms, window.end_ms, EventFilter(kinds=_EVENT_KINDS))
         if event.gpu_uuid in uuids
     ]
     buckets = window.buckets
@@ -169,7 +190,7 @@ def _build_gpus(  # noqa: PLR0917 - what is read, and of which time
     series = {each.key: each for each in data.series}
     reports = []
     for uuid in sorted(uuids, key=lambda each: (stored[each][0] is None, stored[each][0], each)):
-        own, others = _split(run, spans[uuid], window, end_ms, interval_ms)
+        own, others = _split(run, spans[uuid], now.get(uuid), window)
         if not own:
             continue
         reading = _GpuReading(
@@ -202,21 +223,24 @@ def _count_xids(codes: Iterable[int | None]) -> list[dict[str, int]]:
 
 
 def _split(
-    run: Run, spans: Sequence[ProcessSpan], window: _Window, end_ms: int, interval_ms: int
+    run: Run, spans: Sequence[ProcessSpan], gpu: Gpu | None, window: _Window
 ) -> tuple[list[Interval], list[Interval]]:
     """Return when processes of the run held a GPU, and when others did, within the run."""
+    running = list(gpu.processes if gpu is not None else ())
     own = [span for span in spans if is_of_run(run, span.pid, span.info.started_ms)]
     others = [span for span in spans if not is_of_run(run, span.pid, span.info.started_ms)]
+    if window.is_recent and run.end_ms is not None:
+        # They ended with the run, as far as is known.
+        running += [
+            GpuProcess(pid=span.pid, kind=span.kind, gpu_memory_bytes=None, info=span.info)
+            for span in own
+            if span.end_ms >= window.end_ms - SPAN_LAG_MS
+        ]
     found = []
     for each in (own, others):
-        running = [
-            GpuProcess(pid=span.pid, kind="C", gpu_memory_bytes=None, info=ProcessInfo(started_ms=span.info.started_ms))
-            for span in each
-            if span.end_ms >= end_ms - SPAN_LAG_MS
-        ]
-        intervals = find_intervals(each, running, window.buckets, interval_ms)
         clipped = [
-            replace(one, start_ms=max(one.start_ms, run.begin_ms), end_ms=min(one.end_ms, end_ms)) for one in intervals
+            replace(one, start_ms=max(one.start_ms, run.begin_ms), end_ms=min(one.end_ms, window.end_ms))
+            for one in find_intervals(each, running, window.buckets, window.interval_ms)
         ]
         found.append([one for one in clipped if one.start_ms < one.end_ms])
     return found[0], found[1]
@@ -237,6 +261,7 @@ class _GpuReading:
         self._gpu = gpu
         self._own = own
         self._step_s = window.buckets.step_ms / SECOND_MS
+        self._interval_s = window.interval_ms / SECOND_MS
         self._covering = window.covering
         self._held = measure_cover(own, window.buckets)
         covers: dict[GroupKey, list[Interval]] = defaultdict(list)
@@ -309,7 +334,9 @@ class _GpuReading:
             used, kind = np.nan_to_num(power) * self._step_s / 3600, "integrated"
         else:
             return None, None
-        is_shared = bool(((self._held > 0.01) & (self._held_by_others > 0.01)).any())  # noqa: PLR2004 - times are rounded
+        # A process counts until the sample after its last one: one that others follow overlaps with them for as long.
+        overlap_s = float(np.minimum(self._held, self._held_by_others).sum()) * self._step_s
+        is_shared = overlap_s > _MIN_SHARED_INTERVALS * self._interval_s
         share = self._held / np.maximum(self._held + self._held_by_others, 1.0)
         return float((used * (share if is_shared else self._held)).sum()), "estimated_share" if is_shared else kind
 
