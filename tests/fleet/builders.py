@@ -91,6 +91,8 @@ def make_series(query: FleetQuery, nodes: int = 3) -> FleetSeries:
     if query.kind is SeriesKind.USERS:
         rows = tuple(FleetRow(user, np.array([100.0 / (rank + 1)])) for rank, user in enumerate(USERS))
         return FleetSeries(times_ms=np.array([NOON_MS]), rows=rows, step_s=query.span_s, unit="h")
+    if query.kind is SeriesKind.LAST_SEEN:
+        return FleetSeries(times_ms=np.array([NOON_MS]), rows=(FleetRow(query.node, np.array([120.0])),), unit="s")
     step_s = max(60, query.span_s // query.points)
     count = query.span_s // step_s + 1
     times = NOON_MS + (np.arange(count, dtype=np.int64) - count + 1) * step_s * 1000

@@ -181,6 +181,10 @@ def test_gpus_of_a_machine_that_dies_leave() -> None:
             assert time.monotonic() - started < 40
             states = {node.instance: node.state for node in source.current(5.0).nodes}
             assert states == {targets[0]: NodeState.UP, targets[1]: NodeState.DOWN}
+            for target, latest_s in ((targets[0], 61), (targets[1], 130)):
+                node = next(each.name for each in source.current(5.0).nodes if each.instance == target)
+                seen = source.history(FleetQuery(kind=SeriesKind.LAST_SEEN, span_s=86_400, node=node))
+                assert 0 <= seen.rows[0].values[0] <= latest_s
             source.close()
 
 

@@ -85,6 +85,8 @@ class HistoryReader:
         """Return the series. Raises RequestFailedError."""
         if query.kind is SeriesKind.USERS:
             return self._read_users(query.span_s)
+        if query.kind is SeriesKind.LAST_SEEN:
+            return self._read_last_seen(query.node)
         expression, name, unit = self._build(query)
         rule = {SeriesKind.TREND: RULE_NODE, SeriesKind.NODES: RULE_NODE, SeriesKind.HELD: RULE_HELD}.get(
             query.kind, RULE_POWER if query.kind is SeriesKind.POWER else ""
@@ -159,8 +161,7 @@ class HistoryReader:
         return f"sum({self._scale(POWER)})", lambda _: "power", "W"
 
     def _build_metric(self, query: FleetQuery) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
-        instances = [instance for instance, node in self._nodes.items() if node == query.node]
-        by_instance = match_any("instance", instances or [query.node])
+        by_instance = self._match_node(query.node)
         expression = self._scale(query.metric, by_instance)
         if not expression:
             raise fail(FleetFailure.BAD_QUERY, f"No exporter of this fleet has {query.metric}.")
@@ -181,6 +182,20 @@ class HistoryReader:
             return " ".join(value for label, value in labels.items() if label != "instance")
 
         return expression, name, METRICS[query.metric].unit.symbol
+
+    def _match_node(self, node: str) -> str:
+        instances = [instance for instance, name in self._nodes.items() if name == node]
+        return match_any("instance", instances or [node])
+
+    def _read_last_seen(self, node: str) -> FleetSeries:
+        answer = self._client.query(self._builder.last_seen(self._match_node(node)))
+        end_s = answer.time_s if answer.time_s is not None else self._find_time()
+        return FleetSeries(
+            times_ms=np.array([round(end_s * 1000)], np.int64),
+            rows=tuple(FleetRow(node, np.array([value])) for _, value in answer.rows),
+            unit="s",
+            warnings=answer.warnings,
+        )
 
     def _find_node(self, labels: Mapping[str, str]) -> str:
         instance = labels.get("instance", "")

@@ -168,6 +168,10 @@ class QueryBuilder:
             f" unless on (instance) count by (instance) ({self.select('up')})"
         )
 
+    def last_seen(self, by_instance: str) -> str:
+        """Return the query for the seconds since some instances were up, within the last day."""
+        return f"min(time() - max_over_time(timestamp({self.select('up', by_instance)} == 1)[1d:1m]))"
+
     def host(self, source: Source) -> str:
         """Return the query for a value of each machine, in the exporter's unit."""
         return f"max by (instance) ({self.select(source.metric)})"

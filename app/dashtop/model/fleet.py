@@ -182,11 +182,13 @@ class SeriesKind(Enum):
     """GPU-hours of each user in the time range: a row with one value for each."""
     METRIC = "metric"
     """One metric of the GPUs of one node: a row for each GPU."""
+    LAST_SEEN = "last_seen"
+    """Seconds since one node was up, to the minute: a row with one value; none if that was more than a day ago."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetQuery:
-    """What to read of the past. `span_s` ends now. `node` and `metric` are for SeriesKind.METRIC."""
+    """What to read of the past. `span_s` ends now. `node` is for METRIC and LAST_SEEN, `metric` for METRIC."""
 
     kind: SeriesKind
     span_s: int
