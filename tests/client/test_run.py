@@ -433,6 +433,7 @@ print(run.report().to_dict()["run"]["id"], flush=True)
 """
 
 
+@pytest.mark.long
 def test_the_gpus_of_the_children_of_a_training(nvml_world: WorldFactory) -> None:
     world = nvml_world("h100x8").save()
     with running("--no-persist", env=world.env()) as server:

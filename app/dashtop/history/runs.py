@@ -10,6 +10,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,10 @@ MAX_TOTAL_MARKS: Final = 500_000
 """Marks of all runs together: 50 MB. The marks of the oldest runs are deleted."""
 KEPT_MS: Final = 730 * DAY_MS
 BUSY_TIMEOUT_S: Final = 1.0
+SETTLED_NS: Final = 1_000_000_000
+"""A file that was changed longer ago shows the next change in its time."""
+
+_FileState = tuple[tuple[int, int], ...]
 
 _SCHEMA: Final = f"""
 CREATE TABLE run (
@@ -63,6 +68,7 @@ class RunStore:
     def __init__(self, folder: Path | None) -> None:
         self._path = folder / FILE if folder is not None else None
         self._lock = threading.RLock()
+        self._recent: tuple[_FileState, int, tuple[Run, ...]] | None = None
         self._memory: sqlite3.Connection | None = None
         if self._path is None:
             self._memory = _connect(":memory:")
@@ -70,11 +76,35 @@ class RunStore:
 
     def read_recent(self, limit: int) -> tuple[Run, ...]:
         """Return the newest runs, and all that are running, the newest first."""
+        state = self._read_state()
+        if self._recent is not None and state is not None and self._recent[:2] == (state, limit):
+            return self._recent[2]
         is_newest = "id IN (SELECT id FROM run ORDER BY begin_ms DESC LIMIT ?)"
         query = f"{_SELECT} WHERE status = 'running' OR {is_newest} ORDER BY begin_ms DESC, id"
         with self._open() as connection:
             rows = connection.execute(query, (limit,)).fetchall()
-        return tuple(_to_run(row) for row in rows)
+        runs = tuple(_to_run(row) for row in rows)
+        self._recent = (state, limit, runs) if state is not None else None
+        return runs
+
+    def _read_state(self) -> _FileState | None:
+        """Return what differs after the next change; None if that is not certain, since the last one was just now.
+
+        The times of files are a few milliseconds coarse.
+        """
+        if self._path is None:
+            return ((self._memory.total_changes, 0),) if self._memory is not None else None
+        found = []
+        for suffix in ("", "-wal"):
+            try:
+                status = self._path.with_name(self._path.name + suffix).stat()
+            except OSError:
+                found.append((0, 0))
+                continue
+            if abs(time.time_ns() - status.st_mtime_ns) < SETTLED_NS:
+                return None
+            found.append((status.st_mtime_ns, status.st_size))
+        return tuple(found)
 
     def find(self, run_id: str) -> Run | None:
         """Return the run with this id."""

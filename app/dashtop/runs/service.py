@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from dashtop.model.errors import RunsError
 from dashtop.model.run import SILENCE_MS, Run, RunStatus
@@ -203,7 +203,9 @@ class RunService:
         """Read the runs again. The process that writes the history also finds their processes and ends lost runs."""
         runs = self._store.read_recent(MAX_SHOWN)
         if self._is_writer():
-            runs = tuple(self._follow(run) for run in runs)
+            sample = self._latest.latest() if any(run.status is RunStatus.RUNNING for run in runs) else None
+            processes = _list_processes(sample, self._tree) if sample is not None else []
+            runs = tuple(self._follow(run, processes) for run in runs)
             self._store_report(runs)
         with self._lock:
             newest = {run.id: run for run in runs}
@@ -211,12 +213,12 @@ class RunService:
             changed = {run.id: run for run in self._runs if run.beat_ms > newest.get(run.id, run).beat_ms}
             self._runs = tuple(changed.get(run.id, run) for run in runs)
 
-    def _follow(self, run: Run) -> Run:
+    def _follow(self, run: Run, processes: Sequence[_Process]) -> Run:
         if run.status is not RunStatus.RUNNING:
             return run
         if run.is_simulated:
-            return self._find_simulated_end(run)
-        return self._find_lost(run) or self._find_processes(run)
+            return self._find_simulated_end(run, processes)
+        return self._find_lost(run) or self._find_processes(run, processes)
 
     def _find_lost(self, run: Run) -> Run | None:
         """Return the run as lost if its process has ended, or nothing was heard of it for long; else None."""
@@ -231,31 +233,29 @@ class RunService:
             return self._store.change(run.id, status=RunStatus.LOST, end_ms=max(run.beat_ms, run.begin_ms))
         return None
 
-    def _find_simulated_end(self, run: Run) -> Run:
+    def _find_simulated_end(self, run: Run, processes: Sequence[_Process]) -> Run:
         """Return the run, which has finished if no simulated process of it is left."""
-        sample = self._latest.latest()
-        if sample is None or any(is_of_run(run, pid, started) for _, pid, started in _list_processes(sample)):
+        if not processes or any(is_of_run(run, process.pid, process.started_ms) for process in processes):
             return run
-        return self._store.change(run.id, status=RunStatus.FINISHED, end_ms=sample.time_ms) or run
+        return self._store.change(run.id, status=RunStatus.FINISHED, end_ms=self._clock.now_ms()) or run
 
     def _was_running(self, run: Run) -> bool:
         return any(known.id == run.id and known.status is RunStatus.RUNNING for known in self._runs)
 
-    def _find_processes(self, run: Run) -> Run:
+    def _find_processes(self, run: Run, processes: Sequence[_Process]) -> Run:
         """Return the run with the processes of its tree that hold a GPU now."""
-        sample = self._latest.latest()
-        if not run.is_local or sample is None:
+        if not run.is_local:
             return run
-        gpus, processes = dict.fromkeys(run.gpus), dict.fromkeys(run.processes)
-        for uuid, pid, started_ms in _list_processes(sample):
-            is_known = is_of_run(run, pid, started_ms)
-            if is_known or pid == run.pid or run.pid in self._tree.ancestors(pid):
-                gpus[uuid] = None
-                if not is_known and len(processes) < MAX_PROCESSES:
-                    processes[pid, started_ms] = None
-        if len(gpus) == len(run.gpus) and len(processes) == len(run.processes):
+        gpus, known = dict.fromkeys(run.gpus), dict.fromkeys(run.processes)
+        for process in processes:
+            is_known = is_of_run(run, process.pid, process.started_ms)
+            if is_known or run.pid in process.line:
+                gpus[process.gpu_uuid] = None
+                if not is_known and len(known) < MAX_PROCESSES:
+                    known[process.pid, process.started_ms] = None
+        if len(gpus) == len(run.gpus) and len(known) == len(run.processes):
             return run
-        return self._store.change(run.id, gpus=tuple(gpus), processes=tuple(processes)) or run
+        return self._store.change(run.id, gpus=tuple(gpus), processes=tuple(known)) or run
 
     def _store_report(self, runs: Sequence[Run]) -> None:
         """Store the report of one run that has ended, if the history answers."""
@@ -268,12 +268,23 @@ class RunService:
             self._store.put_report(run.id, report, **summarize(report))
 
 
-def _list_processes(sample: Sample) -> list[tuple[str, int, int | None]]:
-    """Return GPU, pid and start time of each GPU process that is known on this machine."""
-    return [
+class _Process(NamedTuple):
+    """A process on a GPU. `line`: its pid and those of its parents."""
+
+    gpu_uuid: str
+    pid: int
+    started_ms: int | None
+    line: tuple[int, ...]
+
+
+def _list_processes(sample: Sample, tree: ProcessTree) -> list[_Process]:
+    """Return the processes on GPUs that are known on this machine."""
+    found = [
         (gpu.device.uuid, process.pid, process.info.started_ms)
         for gpu in sample.gpus
         if PROCESSES not in gpu.unavailable
         for process in gpu.processes
         if not process.info.foreign
     ]
+    lines = {} if sample.simulated else {pid: tree.ancestors(pid) for pid in {pid for _, pid, _ in found}}
+    return [_Process(uuid, pid, started_ms, (pid, *lines.get(pid, ()))) for uuid, pid, started_ms in found]
