@@ -72,6 +72,19 @@ def test_a_run_is_lost_when_its_process_is_gone() -> None:
     assert (ended.status, ended.end_ms) == (RunStatus.FINISHED, NOON_MS + 3_000)
 
 
+def test_a_run_that_ends_while_its_process_is_looked_at_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world()
+    world.tree.started = {100: STARTED_MS}
+    world.service.add(make_run(pid=100, started_ms=STARTED_MS))
+
+    def end(_pid: int) -> None:
+        world.service.update("00000001", RunStatus.FINISHED, None)
+
+    monkeypatch.setattr(world.tree, "start_ms", end)
+    world.service.follow()
+    assert world.get().status is RunStatus.FINISHED
+
+
 def test_a_silent_run_is_lost_and_goes_on_with_the_next_heartbeat() -> None:
     world = make_world()
     world.service.add(make_run())

@@ -123,12 +123,15 @@ class RunStore:
             _put(connection, run)
         return run
 
-    def change(self, run_id: str, **changes: Any) -> Run | None:
-        """Set fields of a run and return it; None if there is none. A report is deleted with `has_report` False."""
+    def change(self, run_id: str, *, only_running: bool = False, **changes: Any) -> Run | None:
+        """Set fields of a run and return it; None if there is none. A report is deleted with `has_report` False.
+
+        `only_running`: return it as it is if it has ended, as its client can say while others look at its process.
+        """
         with self._open(is_writing=True) as connection:
             known = _find(connection, run_id)
-            if known is None:
-                return None
+            if known is None or (only_running and known.status is not RunStatus.RUNNING):
+                return known
             run = replace(known, **changes)
             _put(connection, run)
             if known.has_report and not run.has_report:

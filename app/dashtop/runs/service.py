@@ -228,16 +228,22 @@ class RunService:
             if started_ms is None or abs(started_ms - run.started_ms) > START_TOLERANCE_MS:
                 # It ended since the last look at it, or while dashtop did not run.
                 end_ms = now_ms if self._was_running(run) else run.beat_ms
-                return self._store.change(run.id, status=RunStatus.LOST, end_ms=max(end_ms, run.begin_ms))
+                return self._store.change(
+                    run.id, only_running=True, status=RunStatus.LOST, end_ms=max(end_ms, run.begin_ms)
+                )
         if now_ms - max(run.beat_ms, self._started_ms) > SILENCE_MS:
-            return self._store.change(run.id, status=RunStatus.LOST, end_ms=max(run.beat_ms, run.begin_ms))
+            return self._store.change(
+                run.id, only_running=True, status=RunStatus.LOST, end_ms=max(run.beat_ms, run.begin_ms)
+            )
         return None
 
     def _find_simulated_end(self, run: Run, processes: Sequence[_Process]) -> Run:
         """Return the run, which has finished if no simulated process of it is left."""
         if not processes or any(is_of_run(run, process.pid, process.started_ms) for process in processes):
             return run
-        return self._store.change(run.id, status=RunStatus.FINISHED, end_ms=self._clock.now_ms()) or run
+        return (
+            self._store.change(run.id, only_running=True, status=RunStatus.FINISHED, end_ms=self._clock.now_ms()) or run
+        )
 
     def _was_running(self, run: Run) -> bool:
         return any(known.id == run.id and known.status is RunStatus.RUNNING for known in self._runs)
