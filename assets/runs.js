@@ -76,7 +76,7 @@
     mark(state.firstElementChild, "tip", run.state === "lost" ? "Its process has ended, or was silent for 90 s, without saying so" : null);
     write(began, times.moment(run.begin));
     write(duration, formatDuration(((run.end === null ? now : run.end) - run.begin) / 1000));
-    if (run.gpus === null) setCell(gpus, UNKNOWN, "Its process is not known on this machine: it runs in a container or elsewhere");
+    if (run.gpus === null) setCell(gpus, UNKNOWN, "Its process is not known on this machine: it runs on another one, or in a container that dashtop cannot look into");
     else setCell(gpus, run.gpus.length ? run.gpus.map(shortGpu).join(", ") : "none", run.gpus.join(", "));
     const pending = run.end === null ? "Known once the run has ended; its report has the value until now" : "";
     setCell(memory, formatSize(run.peak_gib), run.peak_gib === null ? pending : "");

@@ -150,7 +150,7 @@ def build_runs(settings: Settings, history: HistoryStore, latest: LatestSample, 
         history=history,
         latest=latest,
         clock=clock,
-        tree=HostProcessTree(),
+        tree=HostProcessTree(boot_id=read_boot_id()),
         is_writer=lambda: history.is_writer,
     )
 

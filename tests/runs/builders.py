@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dashtop.history.read_pool import ReadPool
 from dashtop.history.runs import RunStore
-from dashtop.model.run import Run
+from dashtop.model.run import START_TOLERANCE_MS, Run
 from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.runs.service import RunService
 from tests.builders import NOON_MS, FixedSample, make_history, make_sample
@@ -27,6 +27,10 @@ class FakeTree:
 
     started: dict[int, int] = field(default_factory=dict)
     parents: dict[int, int] = field(default_factory=dict)
+
+    def find(self, pid: int, started_ms: int, _boot_id: str | None) -> int | None:
+        start_ms = self.started.get(pid)
+        return pid if start_ms is not None and abs(start_ms - started_ms) <= START_TOLERANCE_MS else None
 
     def start_ms(self, pid: int) -> int | None:
         return self.started.get(pid)

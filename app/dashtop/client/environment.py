@@ -71,6 +71,15 @@ def find_server(url: str | None, token: str | None) -> Server:
     return Server(base, token or in_url or os.environ.get("DASHTOP_TOKEN") or None)
 
 
+def read_boot_id() -> str | None:
+    """Return what identifies this machine since it was started, also in a container; None where there is no /proc."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+            return file.read(64).strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def find_user() -> str | None:
     """Return the name of the user of this process; None if it has none."""
     try:

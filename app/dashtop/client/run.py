@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from dashtop.client import sender
-from dashtop.client.environment import find_rank, find_root_pid, find_server, find_user, read_start_ms
+from dashtop.client.environment import find_rank, find_root_pid, find_server, find_user, read_boot_id, read_start_ms
 from dashtop.client.report import RunReport
 from dashtop.client.sender import MAX_MARKS, RunState
 
@@ -133,6 +133,7 @@ def _build_body(name: str, tags: Mapping[str, object] | None, pid: int | None) -
         "pid": pid,
         "started_ms": read_start_ms(pid),
         "tags": {_to_text(key, MAX_TAG_NAME_CHARS): _to_text(value, MAX_TEXT_CHARS) for key, value in pairs},
+        "boot_id": read_boot_id(),
         "user": find_user(),
         "begin": _now_ms(),
     }

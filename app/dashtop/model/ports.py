@@ -532,10 +532,10 @@ class Runs(Protocol):
     def find(self, run_id: str) -> Run | None:
         """Return the run with this id; None if there is none."""
 
-    def add(self, run: Run) -> Run | None:
+    def add(self, run: Run, boot_id: str | None = None) -> Run | None:
         """Store a run and return it with what is known of its process; None if too many are running.
 
-        The run that has this id already is returned as it is.
+        The run that has this id already is returned as it is. `boot_id`: that of the machine that its client is on.
         """
 
     def update(self, run_id: str, status: RunStatus | None, end_ms: int | None) -> Run | None:
@@ -553,6 +553,12 @@ class Runs(Protocol):
 
 class ProcessTree(Protocol):
     """The processes of this machine and their parents."""
+
+    def find(self, pid: int, started_ms: int, boot_id: str | None) -> int | None:
+        """Return the pid here of a process of this machine, also of one in a container; None if it is not known.
+
+        `boot_id`: that of the machine which the process is on. Without it containers are not searched.
+        """
 
     def start_ms(self, pid: int) -> int | None:
         """Return when a process started, epoch milliseconds; None if there is none with this pid."""

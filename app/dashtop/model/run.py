@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 RUN_ID_PATTERN: Final = r"^[0-9a-f]{8,32}$"
 MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_MARK_CHARS = 100, 200, 200
 MAX_TAGS: Final = 20
+START_TOLERANCE_MS: Final = 2_000
+"""The start time of a process is calculated from two clocks. No pid is used again so soon."""
 MAX_MARKS: Final = 10_000
 """Marks of one run. Further ones are not kept."""
 MAX_MARKS_PER_REQUEST: Final = 2_000
@@ -109,7 +111,7 @@ class NoRuns:
         """Raise RunsError."""
         raise RunsError(self._reason)
 
-    def add(self, run: Run) -> NoReturn:  # noqa: ARG002
+    def add(self, run: Run, boot_id: str | None = None) -> NoReturn:  # noqa: ARG002
         """Raise RunsError."""
         raise RunsError(self._reason)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dashtop.metrics.diagnosis import Load, Span, diagnose
 from dashtop.model.metric import MIB
+from dashtop.model.run import START_TOLERANCE_MS
 from dashtop.model.sample import PROCESSES, EventFilter, GpuProcess, SeriesKey
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.usage.calculation import Buckets, find_covering, find_intervals, find_peak, measure_cover
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 MAX_BUCKETS: Final = 4_000
 SPAN_LAG_MS: Final = 20_000
 """The end of a process span is written up to 15 s late."""
-START_TOLERANCE_MS: Final = 2_000
-"""The start time of a process is calculated from two clocks. No pid is used again so soon."""
 MAX_EVENTS: Final = 200
 _MAX_IDLE_PERCENT: Final = 1.0
 _MIN_DIAGNOSIS_MS: Final = MINUTE_MS
@@ -54,8 +53,8 @@ _EVENT_KINDS: Final = ("xid", "alert_firing")
 
 NOT_RECORDED: Final = "not recorded in this time"
 FOREIGN: Final = (
-    "the process is not known on this machine: it runs in a container or on another machine, so that its GPUs are not"
-    " known"
+    "the process is not known on this machine: it runs on another one, or in a container that dashtop cannot look into,"
+    " so that its GPUs are not known"
 )
 NOT_HELD: Final = "no process of this run has held a GPU"
 OTHER_PIDS: Final = (

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from dashtop.model.errors import RunsError
-from dashtop.model.run import SILENCE_MS, Run, RunStatus
+from dashtop.model.run import SILENCE_MS, START_TOLERANCE_MS, Run, RunStatus
 from dashtop.model.sample import PROCESSES
-from dashtop.runs.report import START_TOLERANCE_MS, build_report, is_of_run, summarize
+from dashtop.runs.report import build_report, is_of_run, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,9 +94,9 @@ class RunService:
         """Return the run with this id; see the Runs port."""
         return self._run(lambda: self._store.find(run_id))
 
-    def add(self, run: Run) -> Run | None:
+    def add(self, run: Run, boot_id: str | None = None) -> Run | None:
         """Store a run; see the Runs port."""
-        return self._publish(self._run(lambda: self._store.add(self._identify(run))))
+        return self._publish(self._run(lambda: self._store.add(self._identify(run, boot_id))))
 
     def update(self, run_id: str, status: RunStatus | None, end_ms: int | None) -> Run | None:
         """Note a heartbeat or the end of a run; see the Runs port. One that was taken for lost goes on."""
@@ -175,14 +175,14 @@ class RunService:
                 self._runs = tuple(sorted([run, *others], key=lambda each: -each.begin_ms))
         return run
 
-    def _identify(self, run: Run) -> Run:
+    def _identify(self, run: Run, boot_id: str | None) -> Run:
         """Return the run with what this machine knows of its process."""
         if run.is_simulated or run.pid is None or run.started_ms is None:
             return run
-        started_ms = self._tree.start_ms(run.pid)
-        if started_ms is None or abs(started_ms - run.started_ms) > START_TOLERANCE_MS:
+        pid = self._tree.find(run.pid, run.started_ms, boot_id)
+        if pid is None:
             return run
-        return replace(run, is_local=True, started_ms=started_ms, user=self._tree.user(run.pid) or run.user)
+        return replace(run, is_local=True, pid=pid, user=self._tree.user(pid) or run.user)
 
     # --- following ----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dashtop.model.run import START_TOLERANCE_MS
 from dashtop.sources.host.processes import UserNames
 
 if TYPE_CHECKING:
@@ -26,10 +27,49 @@ class _Stat(NamedTuple):
 class HostProcessTree:
     """Implements the ProcessTree port. `proc` is where /proc is mounted."""
 
-    def __init__(self, *, proc: Path = Path("/proc"), get_user: Callable[[int], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        proc: Path = Path("/proc"),
+        get_user: Callable[[int], str | None] | None = None,
+        boot_id: str | None = None,
+    ) -> None:
+        """`boot_id`: that of this machine."""
         self._proc = proc
+        self._boot_id = boot_id
         self._get_user = get_user or UserNames().get
         self._ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
+
+    def find(self, pid: int, started_ms: int, boot_id: str | None) -> int | None:
+        """Return the pid here of a process, also of one in a container; see the ProcessTree port.
+
+        The kernel says which pid a process has in its own namespace (NSpid in proc_pid_status(5)). It is the one only
+        if no other process with that pid in a namespace began within the same two seconds.
+        """
+        if boot_id is not None and boot_id != self._boot_id:
+            return None
+        found = self.start_ms(pid)
+        if found is not None and abs(found - started_ms) <= START_TOLERANCE_MS:
+            return pid
+        nested = self._list_nested(pid) if boot_id is not None else []
+        close = [each for each in nested if abs((self.start_ms(each) or 0) - started_ms) <= START_TOLERANCE_MS]
+        return close[0] if len(close) == 1 else None
+
+    def _list_nested(self, pid: int) -> list[int]:
+        """Return the processes that have a pid in a namespace of their own."""
+        wanted = str(pid).encode()
+        found = []
+        for entry in self._proc.iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                status = (entry / "status").read_bytes()
+            except OSError:  # it has ended
+                continue
+            pids = status.partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
+            if len(pids) > 1 and pids[-1] == wanted:
+                found.append(int(entry.name))
+        return found
 
     def start_ms(self, pid: int) -> int | None:
         """Return when a process started, epoch milliseconds; None if there is none with this pid."""

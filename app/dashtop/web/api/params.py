@@ -488,6 +488,14 @@ class RunBody(Body):
         dict[Annotated[str, Field(max_length=MAX_NAME_CHARS)], Annotated[str, Field(max_length=MAX_TAG_CHARS)]],
         Field(max_length=MAX_TAGS, description="Names and values to tell runs apart by.", examples=[{"lr": "3e-4"}]),
     ] = {}
+    boot_id: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f-]{36}$",
+            description="/proc/sys/kernel/random/boot_id: says which machine it runs on, so that a process in a"
+            " container is found.",
+        ),
+    ] = None
     user: Annotated[_Name | None, Field(description="Who runs it, if the process is not known on this machine.")] = None
     begin: Annotated[_Moment | None, Field(description="When it began; default: now.")] = None
     id: Annotated[_RunId | None, Field(description="Chosen by the client, which can so repeat the request.")] = None

@@ -51,7 +51,7 @@ def add_run(context: Context, _params: object, body: RunBody) -> Response:
         beat_ms=now_ms,
     )
     try:
-        stored = context.services.runs.add(run)
+        stored = context.services.runs.add(run, body.boot_id)
     except RunsError as error:
         _refuse(error)
     if stored is None:

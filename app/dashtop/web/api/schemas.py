@@ -495,7 +495,7 @@ class Run(ResponseBody):
     name: str = Field(examples=["resnet-a"])
     tags: dict[str, str] = Field(examples=[{"lr": "3e-4"}])
     user: str | None = Field(description="Owner of the process, or what the client says.", examples=["ada"])
-    pid: int | None = Field(description="Its process, as its client knows it.", examples=[4711])
+    pid: int | None = Field(description="Its process: its pid on this machine, if it is known here.", examples=[4711])
     started_ms: int | None = Field(description="When that process started.", json_schema_extra=EPOCH_MS)
     begin: int = Field(description="When it began.", json_schema_extra=EPOCH_MS)
     end: int | None = Field(description="null: it is running.", json_schema_extra=EPOCH_MS)
