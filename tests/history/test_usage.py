@@ -10,7 +10,8 @@ import pytest
 from dashtop.history import usage as usage_module
 from dashtop.history.sqlite import FILE, set_aside
 from dashtop.model.timerange import DAY_MS, HOUR_MS
-from dashtop.model.usage import BUCKET_MS, GpuUsage, ProcessUsage, UsageRecords
+from dashtop.model.usage import BUCKET_MS, NO_PRICES, GpuUsage, ProcessUsage, UsageRecords
+from dashtop.usage.summary import summarize
 from tests.builders import make_device, make_history, make_sample, wait_until_written
 from tests.processes import eventually
 
@@ -121,6 +122,31 @@ def test_rows_beyond_the_limit_are_deleted_the_oldest_first(storage: Storage, mo
     kept = storage.query_sql(f"SELECT pid FROM usage WHERE width_ms = {BUCKET_MS} ORDER BY pid")
     assert len(kept) <= 7
     assert kept[-1] == (9,)
+    history.close()
+
+
+def test_processes_that_are_not_listed_are_added_up(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = storage.history()
+    for day in range(3):
+        for pid in range(1, 9):
+            owner = "ada" if pid % 2 else "grace"
+            start_ms = MIDNIGHT_MS + day * DAY_MS + pid * BUCKET_MS
+            write(history, record(start_ms, pid=pid, owner=owner, held_ms=1000.0 * pid))
+    wait_until_written(history)
+    start_ms, end_ms = MIDNIGHT_MS + 3 * BUCKET_MS, MIDNIGHT_MS + 2 * DAY_MS + 5 * BUCKET_MS
+    whole = history.usage(start_ms, end_ms)
+    monkeypatch.setattr(usage_module, "MAX_RESULTS", 3)
+    cut = history.usage(start_ms, end_ms)
+    assert (whole.is_cut, cut.is_cut) == (False, True)
+    assert len(cut.records.processes) < len(whole.records.processes) + 2
+    for by in ("user", "slurm_job", "container"):
+        sums = [
+            {row.key: round(row.held_h, 6) for row in summarize(usage, by, now_ms=end_ms, prices=NO_PRICES).rows}
+            for usage in (whole, cut)
+        ]
+        assert sums[0] == sums[1], by
+    rows = summarize(cut, "process", now_ms=end_ms, prices=NO_PRICES).rows
+    assert "(others)" in {row.key for row in rows}
     history.close()
 
 

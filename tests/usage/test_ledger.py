@@ -196,6 +196,12 @@ def test_energy_is_the_difference_of_the_counter_and_goes_on_where_it_is_reset()
         for each in ledger.update(make_sample(second, gpus=(gpu(process(), power=7.0, counter=0.5),))).gpus
     ]
     assert after.integrated_mj == after.energy_mj, "power × time where the counter was reset"
+    jumped = [
+        each
+        for second in range(650, 700)
+        for each in ledger.update(make_sample(second, gpus=(gpu(process(), power=7.0, counter=9e9),))).gpus
+    ]
+    assert jumped[0].integrated_mj == jumped[0].energy_mj, "power × time where the counter jumped"
 
 
 def test_gaps_are_not_measured_beyond_two_intervals() -> None:

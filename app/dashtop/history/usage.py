@@ -6,7 +6,8 @@ failed write counts a time twice. Ten-minute buckets are kept for 90 days, days 
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections import defaultdict
+from dataclasses import fields
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,6 +15,7 @@ from dashtop.model.usage import (
     BUCKET_MS,
     DAILY_MS,
     NO_USAGE,
+    OTHERS,
     GpuUsage,
     ProcessUsage,
     StoredUsage,
@@ -22,7 +24,7 @@ from dashtop.model.usage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dashtop.history.database import Connection
 
@@ -32,8 +34,8 @@ MAX_ROWS: Final = 1_000_000
 """Rows of processes kept of each width: a machine can start thousands of processes a day."""
 _BYTES_PER_ROW: Final = 1_000
 """One row of each width for so much of the size limit of the history: they take a third of it at most."""
-MAX_RESULTS: Final = 100_000
-"""Processes in one result, those that held GPUs the longest."""
+MAX_RESULTS: Final = 5_000
+"""Processes in one result; the others are added up: records of 50 000 would take two seconds."""
 
 # `gpu_uuid` of the records is `gpu` here, as in the other tables. Sums are DOUBLE PRECISION: byte × ms of a day exceed
 # 64 bits. Days are rows with `width_ms` of a day.
@@ -41,6 +43,8 @@ _TABLES: Final[dict[type[ProcessUsage | GpuUsage], tuple[str, tuple[str, ...]]]]
     ProcessUsage: ("usage", ("width_ms", "bucket_ms", "gpu", "pid", "started_ms")),
     GpuUsage: ("gpu_usage", ("width_ms", "bucket_ms", "gpu")),
 }
+_ANY_WIDTH_MS: Final = 2**62
+"""One bucket for all times."""
 _FACTS: Final = ("owner", "container", "slurm_job", "pod", "name")
 RecordT = TypeVar("RecordT", ProcessUsage, GpuUsage)
 
@@ -93,22 +97,23 @@ _UPSERTS: Final = {record: _build_upsert(record) for record in _TABLES}
 def add_usage(connection: Connection, records: Iterable[UsageRecords]) -> None:
     """Add records to their buckets and days, in the caller's transaction."""
     found = list(records)
-    rows = [row for each in merge(each for part in found for each in part.processes) for row in _list_rows(each)]
+    processes = merge((each for part in found for each in part.processes), BUCKET_MS)
+    rows = [row for each in processes for row in _list_rows(each)]
     if rows:
         connection.executemany(_UPSERTS[ProcessUsage], rows)
-    rows = [row for each in merge(each for part in found for each in part.gpus) for row in _list_rows(each)]
+    gpus = merge((each for part in found for each in part.gpus), BUCKET_MS)
+    rows = [row for each in gpus for row in _list_rows(each)]
     if rows:
         connection.executemany(_UPSERTS[GpuUsage], rows)
 
 
-def merge(records: Iterable[RecordT]) -> list[RecordT]:
-    """Return the records added up by bucket, GPU and process; `start_ms` is that of the bucket."""
+def merge(records: Iterable[RecordT], width_ms: int) -> list[RecordT]:
+    """Return the records added up by bucket, GPU and process; `start_ms` is that of the first one."""
     merged: dict[tuple[object, ...], RecordT] = {}
     for record in records:
-        bucket_ms = record.start_ms // BUCKET_MS * BUCKET_MS
-        key = (bucket_ms, record.gpu_uuid, _get_process(record))
+        key = (record.start_ms // width_ms, record.gpu_uuid, _get_process(record))
         known = merged.get(key)
-        merged[key] = replace(record, start_ms=bucket_ms) if known is None else _add(known, record)
+        merged[key] = record if known is None else _add(known, record)
     return list(merged.values())
 
 
@@ -158,14 +163,14 @@ def read_usage(
     newest_ms = _read_newest_ms(connection)
     unwritten = [records for time_ms, records in pending if time_ms > newest_ms]
     ranges = list(_split(start_ms, end_ms))
-    processes = [row for each in ranges for row in _read(connection, ProcessUsage, each)]
+    processes = list(_read_processes(connection, ranges))
     gpus = [row for each in ranges for row in _read(connection, GpuUsage, each)]
     return combine(
         [*unwritten, UsageRecords(tuple(processes), tuple(gpus))],
         start_ms,
         end_ms,
         began_ms=began_ms,
-        is_cut=len(processes) >= MAX_RESULTS,
+        is_cut=any(row.name == OTHERS and row.started_ms < 0 for row in processes),
     )
 
 
@@ -188,12 +193,11 @@ def combine(
     records: Iterable[UsageRecords], start_ms: int, end_ms: int, *, began_ms: int | None = None, is_cut: bool = False
 ) -> StoredUsage:
     """Return the sums of the records in [start_ms, end_ms) by process and GPU."""
+    """Return the sums of the records in [start_ms, end_ms) by process and GPU."""
     found = list(records)
-    processes = [
-        replace(row, start_ms=0) for each in found for row in each.processes if start_ms <= row.start_ms < end_ms
-    ]
-    gpus = [replace(row, start_ms=0) for each in found for row in each.gpus if start_ms <= row.start_ms < end_ms]
-    sums = UsageRecords(tuple(merge(processes)), tuple(merge(gpus)))
+    processes = (row for each in found for row in each.processes if start_ms <= row.start_ms < end_ms)
+    gpus = (row for each in found for row in each.gpus if start_ms <= row.start_ms < end_ms)
+    sums = UsageRecords(tuple(merge(processes, _ANY_WIDTH_MS)), tuple(merge(gpus, _ANY_WIDTH_MS)))
     return StoredUsage(start_ms=start_ms, end_ms=end_ms, began_ms=began_ms, is_cut=is_cut, records=sums)
 
 
@@ -221,19 +225,68 @@ def _split(start_ms: int, end_ms: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _read(connection: Connection, record: type[RecordT], buckets: tuple[int, int, int]) -> Iterator[RecordT]:
-    """Yield the sums of a range of buckets."""
-    table, keys = _TABLES[record][0], list(_TABLES[record][1][2:])
-    facts, sums = list(_list_facts(record)), list(list_sums(record))
-    columns = keys + [f"max({name})" for name in facts] + [f"sum({name})" for name in sums]
+    """Yield the sums of a range of buckets: of the processes, MAX_RESULTS that held GPUs the longest."""
+    keys, facts, sums = list(_TABLES[record][1][2:]), list(_list_facts(record)), list(list_sums(record))
+    columns = keys + [f"max({name})" for name in facts]
     order = f" ORDER BY sum(held_ms) DESC LIMIT {MAX_RESULTS}" if record is ProcessUsage else ""
-    rows = connection.execute(
-        f"SELECT {', '.join(columns)} FROM {table} WHERE width_ms = ? AND bucket_ms >= ? AND bucket_ms < ?"  # noqa: S608 - constants
-        f" GROUP BY {', '.join(keys)}{order}",
+    names = list(chain(("gpu_uuid",), keys[1:], facts, sums))
+    for row in _select_sums(connection, record, columns, keys, buckets, order):
+        yield record(start_ms=buckets[1], **dict(zip(names, row, strict=True)))
+
+
+def _select_sums(  # noqa: PLR0917 - the parts of one query
+    connection: Connection,
+    record: type[ProcessUsage | GpuUsage],
+    columns: Sequence[str],
+    keys: Sequence[str],
+    buckets: tuple[int, int, int],
+    order: str = "",
+) -> list[Any]:
+    """Return the columns and the sums of the rows of each key."""
+    selected = [*columns, *(f"sum({name})" for name in list_sums(record))]
+    return connection.execute(
+        f"SELECT {', '.join(selected)} FROM {_TABLES[record][0]}"  # noqa: S608 - constants
+        f" WHERE width_ms = ? AND bucket_ms >= ? AND bucket_ms < ? GROUP BY {', '.join(keys)}{order}",
         buckets,
     ).fetchall()
-    names = list(chain(("gpu_uuid",), keys[1:], facts, sums))
-    for row in rows:
-        yield record(start_ms=buckets[1], **dict(zip(names, row, strict=True)))
+
+
+def _read_processes(connection: Connection, ranges: Sequence[tuple[int, int, int]]) -> Iterator[ProcessUsage]:
+    """Yield the sums of the processes; those that are not listed are one record for each owner, container and job.
+
+    Such a record has the name OTHERS, and a negative number that tells it from others in place of its start.
+    """
+    numbers: dict[tuple[str, ...], int] = {}
+    for buckets in ranges:
+        listed = list(_read(connection, ProcessUsage, buckets))
+        yield from listed
+        if len(listed) < MAX_RESULTS:
+            continue
+        sums: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0] * len(list_sums(ProcessUsage)))
+        for row in listed:
+            known = sums[row.gpu_uuid, row.owner, row.container, row.slurm_job]
+            for position, name in enumerate(list_sums(ProcessUsage)):
+                known[position] += getattr(row, name) or 0.0
+        keys = ["gpu", "owner", "container", "slurm_job"]
+        for gpu, owner, container, slurm_job, *totals in _select_sums(connection, ProcessUsage, keys, keys, buckets):
+            key = (gpu, owner, container, slurm_job)
+            rest = [
+                None if total is None else max(0.0, total - listed_sum)
+                for total, listed_sum in zip(totals, sums[key], strict=True)
+            ]
+            if any(rest):
+                yield ProcessUsage(
+                    start_ms=buckets[1],
+                    gpu_uuid=gpu,
+                    pid=0,
+                    started_ms=numbers.setdefault(key, -1 - len(numbers)),
+                    owner=owner,
+                    container=container,
+                    slurm_job=slurm_job,
+                    pod="",
+                    name=OTHERS,
+                    **dict(zip(list_sums(ProcessUsage), rest, strict=True)),  # type: ignore[arg-type]
+                )
 
 
 def prune_usage(connection: Connection, *, kept_ms: int, max_bytes: int) -> None:

@@ -116,7 +116,8 @@ NO_USAGE: Final = UsageRecords()
 class StoredUsage:
     """The ledger of [start_ms, end_ms), whole buckets: a record for each process and GPU, and for each GPU.
 
-    `began_ms`: the first bucket that is stored at all; None: there is none. `is_cut`: there are more processes.
+    `began_ms`: the first bucket that is stored at all; None: there is none. `is_cut`: short processes are added up in
+    records with the name OTHERS.
     """
 
     start_ms: int

@@ -52,6 +52,8 @@ _MAX_BASE_MS: Final = 6 * 3_600_000.0
 """Older readings of the base power lose weight beyond this."""
 _BASE_HISTORY_MS: Final = 7 * DAY_MS
 _MAX_BASES: Final = 256
+_MAX_WATTS: Final = 20_000.0
+"""Energy of a higher power cannot be true: the counter has jumped."""
 _MJ_PER_WH: Final = 3_600_000.0
 _HOLDING_KINDS: Final = frozenset({"C", "M"})
 _THERMAL_BITS: Final = 0x20 | 0x40
@@ -318,7 +320,9 @@ class _GpuLedger:
         if counter is not None and previous is not None and counter >= previous:
             # Energy of a gap in which nothing was measured counts for nobody.
             part = min(1.0, period.seen / max(1000 * (now_s - begin_s), 1.0))
-            energy, is_counted = (counter - previous) * _MJ_PER_WH * part, True
+            counted = (counter - previous) * _MJ_PER_WH * part
+            if counted <= _MAX_WATTS * period.seen:
+                energy, is_counted = counted, True
         processes, unattributed = self._attribute(period, energy)
         if energy is not None and not (period.held or period.unlisted):
             self._add_base(period.seen, energy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dashtop.model.timerange import HOUR_MS
-from dashtop.model.usage import SHARED, UNKNOWN
+from dashtop.model.usage import OTHERS, SHARED, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -126,7 +126,7 @@ def _find_group(record: ProcessUsage, by: str) -> tuple[object, ...]:
     if record.owner == SHARED:
         return (SHARED,)
     if by == "process":
-        return record.pid, record.started_ms, record.owner
+        return (OTHERS,) if _is_rest(record) else (record.pid, record.started_ms, record.owner)
     return (_name_group(record, by),)
 
 
@@ -143,8 +143,13 @@ def _name_group(record: ProcessUsage, by: str) -> str:
         owner=record.owner,
         container=record.container,
         slurm_job=record.slurm_job,
-        process=f"{record.name or UNKNOWN} {record.pid}",
+        process=OTHERS if _is_rest(record) else f"{record.name or UNKNOWN} {record.pid}",
     )
+
+
+def _is_rest(record: ProcessUsage) -> bool:
+    """Return whether a record is that of the processes that are not listed."""
+    return record.pid == 0 and record.name == OTHERS
 
 
 def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUsage], prices: Prices) -> UsageRow:
@@ -156,7 +161,7 @@ def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUs
     memory = _sum(each.memory_byte_ms for each in records)
     uuids = tuple(dict.fromkeys(each.gpu_uuid for each in records))
     is_shared = _is_shared(records)
-    is_one = by == "process" and first.owner != SHARED
+    is_one = by == "process" and first.owner != SHARED and not _is_rest(first)
     return UsageRow(
         key=_name_group(first, by),
         held_h=held_ms / HOUR_MS,
