@@ -144,7 +144,8 @@ def test_holders_and_free_gpus_are_those_of_the_dashtops(engine: str, dashtops: 
     by_node = views.group_by_node(reading.gpus)
     for dashtop in dashtops:
         for gpu, each in zip(by_node[find_address(dashtop)], ask(dashtop, "/gpu-metrics/all"), strict=True):
-            assert {holder.name for holder in gpu.holders} == set(each["holders"]), (gpu.node, gpu.index)
+            # Those of /metrics have compute processes: a desktop holds no GPU.
+            assert {holder.name for holder in gpu.holders} <= set(each["holders"]), (gpu.node, gpu.index)
             assert (gpu.occupancy is Occupancy.FREE) == (each["occupancy"] == "free"), (gpu.node, gpu.index)
     source.close()
 

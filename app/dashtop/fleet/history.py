@@ -110,7 +110,7 @@ class HistoryReader:
         return self._client.query_range(expression, axis.start_s, axis.end_s, axis.step_s)
 
     def _has_rule(self, rule: str) -> bool:
-        return rule in self._plan.rules
+        return rule in self._plan.rules if rule == RULE_USER else self._plan.has_rule(rule)
 
     def _limit_span(self, span_s: int) -> int:
         if self._plan.gpus <= MAX_RAW_GPUS or span_s <= MAX_RAW_SPAN_S:
@@ -132,7 +132,8 @@ class HistoryReader:
 
     def _scale(self, key: str, *matchers: str) -> str:
         """Return the values of a metric in its unit; "" if no exporter has it."""
-        sources = [(dialect, source) for dialect in self._plan.dialects for source in dialect.sources.get(key, ())]
+        dialects = self._plan.dialects if matchers else self._plan.counted
+        sources = [(dialect, source) for dialect in dialects for source in dialect.sources.get(key, ())]
         return self._builder.scaled(sources, self._percent_instances, *matchers)
 
     def _build_trend(self) -> tuple[str, Callable[[Mapping[str, str]], str], str]:
@@ -151,7 +152,7 @@ class HistoryReader:
             return f"sum(max by (instance) ({self._builder.select(RULE_HELD)}))", lambda _: "held", ""
         held = " or ".join(
             self._builder.is_held(dialect, dialect.sources[MEMORY_USED][0], dialect.sources[MEMORY_TOTAL][0])
-            for dialect in self._plan.dialects
+            for dialect in self._plan.counted
         )
         return f"count({held})", lambda _: "held", ""
 

@@ -26,8 +26,12 @@ class Plan:
     has_user_seconds: bool = False
     vanished: tuple[str, ...] = ()
     exporters: dict[str, Readings] = field(default_factory=dict)
+    covered: set[str] = field(default_factory=set)
+    """Exporters all of whose GPUs others report: series of the past leave them out, so that no GPU counts twice."""
     redundant: set[str] = field(default_factory=set)
-    """Exporters all of whose GPUs another one reports."""
+    """Exporters that add no value either: they are not read."""
+    is_built: bool = False
+    """Whether both are known."""
 
     @property
     def gpus(self) -> int:
@@ -43,6 +47,16 @@ class Plan:
     def dialects(self) -> list[Dialect]:
         """The exporters to read, by priority."""
         return [each for each in DIALECTS if each.name in self.exporters and each.name not in self.redundant]
+
+    @property
+    def counted(self) -> list[Dialect]:
+        """The exporters that series of the past are made of."""
+        return [each for each in self.dialects if each.name not in self.covered]
+
+    def has_rule(self, rule: str) -> bool:
+        """Return whether a recording rule has the GPUs of every exporter."""
+        jobs = self.rules.get(rule, set())
+        return all(each.has_rules and self.jobs[each.name] <= jobs for each in self.counted)
 
     def is_recorded(self, dialect: Dialect) -> bool:
         """Whether every job of an exporter has the recording rules."""

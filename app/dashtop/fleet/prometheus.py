@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from dashtop.fleet import rows as fleet_rows
 from dashtop.fleet.client import LIVE_TIMEOUT_S, EngineClient, RequestFailedError, fail
@@ -37,7 +37,7 @@ from dashtop.model.fleet import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dashtop.fleet.client import Credentials, Vector
     from dashtop.fleet.dialects import Dialect, Source
@@ -54,8 +54,21 @@ SLOW_INTERVAL_S: Final = 60.0
 """Holders, GPUs that have been idle for an hour, and values of the machines."""
 
 
-Queries = dict[tuple[str, ...], str]
-Answers = dict[tuple[str, ...], "Vector"]
+Name = tuple[str, ...]
+Queries = dict[Name, str]
+Answers = dict[Name, "Vector"]
+
+
+class _Column(NamedTuple):
+    """The values of an answer by identity of the GPU. Compared with a Vector, 8,000 GPUs take a tenth of the memory."""
+
+    values: dict[fleet_rows.Key, float]
+    time_s: float | None
+    warnings: tuple[str, ...]
+
+
+Columns = dict[Name, _Column]
+AnswerT = TypeVar("AnswerT", "Vector", _Column)
 
 
 class PrometheusSource:
@@ -116,26 +129,49 @@ class PrometheusSource:
             notes.append(
                 f"{plan.gpus} GPUs: more than {MAX_FLEET_GPUS} are not read one by one. Restrict --fleet-select."
             )
-        answers = self._ask_live(plan, timeout_s, with_gpus=not is_too_large)
-        with self._client.collection.pause():
-            unknown = [] if is_too_large else [self._fill(plan, dialect, answers) for dialect in plan.dialects]
-        if any(unknown) and now_s - self._facts_s >= MIN_FACTS_INTERVAL_S:
+        answers, columns, has_unknown = self._read_live(plan, timeout_s, with_gpus=not is_too_large)
+        if has_unknown and now_s - self._facts_s >= MIN_FACTS_INTERVAL_S:
             self._plan = plan = self._read_plan(timeout_s)
             self._facts_s = self._slow_s = now_s
             self._read_slow(plan, timeout_s, notes)
-            answers = self._ask_live(plan, timeout_s, with_gpus=not is_too_large)
-            for dialect in plan.dialects:
-                self._fill(plan, dialect, answers)
+            answers, columns, _ = self._read_live(plan, timeout_s, with_gpus=not is_too_large)
         with self._client.collection.pause():
-            return self._build(plan, answers, notes, now_s)
+            return self._build(plan, answers, columns, notes)
+
+    def _read_live(self, plan: Plan, timeout_s: float, *, with_gpus: bool) -> tuple[Answers, Columns, bool]:
+        """Read what every refresh reads. Return also whether there are GPUs without facts."""
+        columns = self._ask_columns(self._list_columns(plan), timeout_s) if with_gpus else {}
+        answers = self._ask_all(self._list_live(plan), timeout_s)
+        if not with_gpus:
+            return answers, columns, False
+        with self._client.collection.pause():
+            unknown = [self._fill(plan, dialect, answers, columns) for dialect in plan.dialects]
+        return answers, columns, any(unknown)
 
     def _ask_all(self, queries: Queries, timeout_s: float) -> Answers:
         """Return the answers to several queries, of which a few are asked at a time. Raises RequestFailedError."""
-        try:
-            futures = {
-                name: self._pool.submit(partial(self._client.query, expression, timeout_s=timeout_s))
+        return self._run_all(
+            {
+                name: partial(self._client.query, expression, timeout_s=timeout_s)
                 for name, expression in queries.items()
-            }
+            },
+            timeout_s,
+        )
+
+    def _ask_columns(self, queries: dict[Name, tuple[Dialect, str]], timeout_s: float) -> Columns:
+        """Return values by identity. The threads of the queries index them, so that few answers are held at a time."""
+
+        def ask(dialect: Dialect, expression: str) -> _Column:
+            answer = self._client.query(expression, timeout_s=timeout_s)
+            with self._client.collection.pause():
+                values = fleet_rows.index_values(answer.series, dialect.identity)
+            return _Column(values, answer.time_s, answer.warnings)
+
+        return self._run_all({name: partial(ask, *query) for name, query in queries.items()}, timeout_s)
+
+    def _run_all(self, calls: Mapping[Name, Callable[[], AnswerT]], timeout_s: float) -> dict[Name, AnswerT]:
+        try:
+            futures = {name: self._pool.submit(call) for name, call in calls.items()}
         except RuntimeError:  # no further thread is allowed, or the pool is closed
             raise fail(FleetFailure.UNREACHABLE, "dashtop can start no thread for its queries.") from None
         end_s = time.monotonic() + QUERY_WAVES * timeout_s
@@ -248,66 +284,66 @@ class PrometheusSource:
                 found["node_exporter", key] = self._builder.node_exporter(template), 1.0
         return found
 
-    def _ask_live(self, plan: Plan, timeout_s: float, *, with_gpus: bool) -> Answers:
+    def _list_live(self, plan: Plan) -> Queries:
         builder = self._builder
         queries: Queries = {("up",): builder.up(plan.all_jobs)}
         for dialect in plan.dialects:
             queries[dialect.name, "age"] = builder.age(dialect)
-            if not with_gpus:
-                continue
+        return queries
+
+    def _list_columns(self, plan: Plan) -> dict[Name, tuple[Dialect, str]]:
+        builder = self._builder
+        queries: dict[Name, tuple[Dialect, str]] = {}
+        for dialect in plan.dialects:
             for key in LIVE_KEYS:
                 for number, source in enumerate(dialect.sources.get(key, ())):
-                    queries[dialect.name, key, str(number)] = builder.value(dialect, source)
+                    queries[dialect.name, key, str(number)] = dialect, builder.value(dialect, source)
             for number, source in enumerate(dialect.sources[UTILIZATION]):
-                queries[dialect.name, "peak", str(number)] = builder.peak(dialect, source)
+                queries[dialect.name, "peak", str(number)] = dialect, builder.peak(dialect, source)
             if dialect.free in plan.free:
-                queries[dialect.name, "taken"] = builder.condition(dialect, dialect.taken)
+                queries[dialect.name, "taken"] = dialect, builder.condition(dialect, dialect.taken)
             if dialect.lost:
-                queries[dialect.name, "lost"] = builder.condition(dialect, dialect.lost)
-        return self._ask_all(queries, timeout_s)
+                queries[dialect.name, "lost"] = dialect, builder.condition(dialect, dialect.lost)
+        return queries
 
-    def _fill(self, plan: Plan, dialect: Dialect, answers: Answers) -> bool:
+    def _fill(self, plan: Plan, dialect: Dialect, answers: Answers, columns: Columns) -> bool:
         """Fill in the readings of an exporter. Return whether there are GPUs without facts."""
         readings = plan.exporters[dialect.name]
         readings.values = {
-            key: self._merge(answers, (dialect.name, key), dialect, dialect.sources.get(key, ())) for key in LIVE_KEYS
+            key: self._merge(columns, (dialect.name, key), dialect.sources.get(key, ())) for key in LIVE_KEYS
         }
-        readings.peak = self._merge(answers, (dialect.name, "peak"), dialect, dialect.sources[UTILIZATION])
+        readings.peak = self._merge(columns, (dialect.name, "peak"), dialect.sources[UTILIZATION])
         if dialect.free in plan.free:
-            readings.taken = _find_keys(answers[dialect.name, "taken"], dialect)
+            readings.taken = frozenset(columns[dialect.name, "taken"].values)
         if dialect.lost:
-            readings.lost = _find_keys(answers[dialect.name, "lost"], dialect)
+            readings.lost = frozenset(columns[dialect.name, "lost"].values)
         readings.age_s = {labels.get("instance", ""): age for labels, age in answers[dialect.name, "age"].rows}
         return not readings.values[UTILIZATION].keys() <= readings.facts.keys()
 
-    def _merge(
-        self,
-        answers: Answers,
-        name: tuple[str, ...],
-        dialect: Dialect,
-        sources: Iterable[Source],
-    ) -> dict[fleet_rows.Key, float]:
+    def _merge(self, columns: Columns, name: Name, sources: Iterable[Source]) -> dict[fleet_rows.Key, float]:
         """Return the values of one key, from the first source that has a GPU."""
         merged: dict[fleet_rows.Key, float] = {}
         for number, source in enumerate(sources):
-            found = fleet_rows.index_values(answers[(*name, str(number))].series, dialect.identity)
             seen = set(self._percent_instances)  # another thread may read the old one
-            converted = fleet_rows.convert(found, source, seen)
+            converted = fleet_rows.convert(columns[(*name, str(number))].values, source, seen)
             self._percent_instances = seen
             merged = {**converted, **merged} if merged else converted
         return merged
 
-    def _build(self, plan: Plan, answers: Answers, notes: list[str], now_s: float) -> FleetReading:
+    def _build(self, plan: Plan, answers: Answers, columns: Columns, notes: list[str]) -> FleetReading:
         table, ages = GpuTable(), {}
         for dialect in plan.dialects:
             readings = plan.exporters[dialect.name]
-            is_useful = table.add(readings)
-            if not is_useful and readings.facts and self._facts_s == now_s:
-                plan.redundant.add(dialect.name)
+            added, is_useful = table.add(readings)
+            if readings.facts and not plan.is_built:
+                plan.covered |= {dialect.name} if not added else set()
+                plan.redundant |= {dialect.name} if not is_useful else set()
             ages.update({labels.get("instance", ""): age for labels, age in answers[dialect.name, "age"].rows})
+        plan.is_built = True
         nodes = {**self._nodes, **table.nodes}
-        times = [answer.time_s for answer in answers.values() if answer.time_s is not None]
-        warnings = dict.fromkeys(text for answer in answers.values() for text in answer.warnings)
+        asked: list[Vector | _Column] = [*answers.values(), *columns.values()]
+        times = [answer.time_s for answer in asked if answer.time_s is not None]
+        warnings = dict.fromkeys(text for answer in asked for text in answer.warnings)
         return FleetReading(
             as_of_ms=round(max(times) * 1000) if times else self._clock.now_ms(),
             received_s=self._clock.monotonic(),

@@ -72,9 +72,9 @@ class Readings:
     holders: dict[Key, tuple[FleetHolder, ...]] = field(default_factory=dict)
     age_s: dict[str, float] = field(default_factory=dict)
 
-    def find_present(self) -> set[Key]:
+    def find_present(self) -> frozenset[Key]:
         """Return the GPUs that are there now; facts of those that have gone are kept for a while."""
-        return set().union(self.lost, self.taken or (), self.split, *self.values.values())
+        return frozenset().union(self.lost, self.taken or (), self.split, *self.values.values())
 
 
 def index_values(series: list[Series], identity: Sequence[str]) -> dict[Key, float]:
@@ -236,13 +236,17 @@ class GpuTable:
         self.nodes: dict[str, str] = {}
         """Node of each instance. An exporter whose GPUs are known from another is on the node of that one."""
 
-    def add(self, readings: Readings) -> bool:
-        """Add the GPUs of one exporter, those of higher priority first. Return whether it has something new."""
+    def add(self, readings: Readings) -> tuple[int, bool]:
+        """Add the GPUs of one exporter, those of higher priority first.
+
+        Return how many were not known yet, and whether there is something new of any.
+        """
         known = _Index(self._gpus, self._origins) if self._gpus else None
-        build, present = _GpuBuilder(readings), readings.find_present()
-        is_useful = False
+        build, utilization = _GpuBuilder(readings), readings.values.get(UTILIZATION, {})
+        others = readings.find_present() if utilization.keys() != readings.facts.keys() else frozenset()
+        added, is_useful = 0, False
         for key, facts in readings.facts.items():
-            if key not in present:
+            if key not in utilization and key not in others:
                 continue
             gpu = build(key, facts)
             position = known.find(facts) if known is not None else None
@@ -250,12 +254,12 @@ class GpuTable:
                 self.nodes[facts.instance] = self._gpus[position].node
                 is_useful = self._merge(position, gpu, key in readings.idle) or is_useful
             elif known is None or not known.has_parent(facts):
-                is_useful = True
+                added += 1
                 self.nodes.setdefault(facts.instance, facts.node)
                 self._gpus.append(gpu)
                 self._origins.append((readings, key))
-        self._exporters += is_useful
-        return is_useful
+        self._exporters += added > 0
+        return added, is_useful or added > 0
 
     def build(self) -> tuple[FleetGpu, ...]:
         """Return the GPUs, by node and index. Those of one exporter are in this order already."""
@@ -319,11 +323,16 @@ class _GpuBuilder:
     def __init__(self, readings: Readings) -> None:
         self._readings = readings
         self._columns = [*readings.values.items(), (MEMORY_TOTAL, readings.total)]
+        self._getters = [(name, column.get) for name, column in self._columns]
         self._reasons: dict[tuple[str, ...], dict[str, str]] = {}
 
     def __call__(self, key: Key, facts: GpuFacts) -> FleetGpu:
         readings = self._readings
-        values = {name: column[key] for name, column in self._columns if key in column}
+        values = {}
+        for name, get in self._getters:
+            value = get(key)
+            if value is not None:
+                values[name] = value
         peak = readings.peak.get(key)
         if peak is None:
             peak = values.get(UTILIZATION)
@@ -356,9 +365,9 @@ class _GpuBuilder:
 def _find_occupancy(
     readings: Readings, key: Key, values: Mapping[str, float], peak: float | None, *, is_held: bool, is_idle: bool
 ) -> Occupancy:
-    if key in readings.split:
+    if readings.split and key in readings.split:
         return Occupancy.SPLIT
-    if key in readings.lost:
+    if readings.lost and key in readings.lost:
         return Occupancy.UNAVAILABLE
     is_free = key not in readings.taken if readings.taken is not None else None
     if is_free and (peak is None or peak <= MAX_IDLE_LOAD_PERCENT):
