@@ -180,6 +180,7 @@ def test_names_of_dcgm_exporter_4_9_use_base_units() -> None:
     assert only(found, "DCGM_FI_PROF_PCIE_TX_BYTES") == 3e6, "not renamed"
     ((labels, _),) = found["DCGM_FI_DEV_GPU_UTIL_RATIO"].items()
     assert dict(labels)["DCGM_FI_SYSTEM_DRIVER_VERSION"] == "535.183.01"
+    assert {"hostname"} == {"hostname", "Hostname"} & set(dict(labels))
     full = samples(make_client(make_full_sample()), "?names=dcgm49")
     expected = {RENAMED.get(name, (name, 1.0))[0] for name, _, _ in DCGM_NAMES}
     assert {name for name in full if name.startswith("DCGM")} == expected | {

@@ -28,8 +28,9 @@ HERTZ_PER_MEGAHERTZ = 1e6
 JOULES_PER_WATT_HOUR = 3600.0
 MILLIJOULES_PER_WATT_HOUR = 3_600_000.0
 PERCENT_TO_RATIO = 0.01
-LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName", "Hostname")
-DRIVER_LABEL, RENAMED_DRIVER_LABEL = "DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"
+_COMMON_LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName")
+LABELS = (*_COMMON_LABELS, "Hostname", "DCGM_FI_DRIVER_VERSION")
+RENAMED_LABELS = (*_COMMON_LABELS, "hostname", "DCGM_FI_SYSTEM_DRIVER_VERSION")
 
 # DCGM's name up to dcgm-exporter 4.8, metric key, factor from the metric's unit to DCGM's.
 NAMES = (
@@ -101,7 +102,7 @@ FREE, RENAMED_FREE, RENAMED_TOTAL = "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_FREE_
 def build_families(sample: Sample | None, *, is_renamed: bool = False) -> Iterator[Family]:
     """Yield the families that dcgm-exporter would serve for this sample. `is_renamed`: with the names of its 4.9."""
     gpus = sample.gpus if sample is not None else ()
-    names = (*LABELS, RENAMED_DRIVER_LABEL if is_renamed else DRIVER_LABEL)
+    names = RENAMED_LABELS if is_renamed else LABELS
     rows = [
         (*RENAMED.get(name, (name, factor)), key) if is_renamed else (name, factor, key) for name, key, factor in NAMES
     ]
