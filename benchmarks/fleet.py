@@ -48,6 +48,8 @@ REFRESHES = 8
 VIEWERS = 20
 VIEW_S = 45.0
 GIB = 2**30
+AHEAD_S = 900
+"""The past goes on this long, as rules that are evaluated meanwhile would."""
 # The project's own limits.
 WALL_LIMIT_S, CPU_LIMIT_MS, RSS_LIMIT_MB, ROUND_LIMIT_MS = 1.0, 150.0, 200.0, 100.0
 
@@ -101,17 +103,17 @@ class Fleet:
             out.write("# TYPE dashtop:node_gpu_utilization:avg5m gauge\n")
             for node in range(self.nodes):
                 labels = f'{{instance="gpu{node:04}:8050",job="dashtop"}}'
-                for moment in range(now - 86_400, now, 120):
+                for moment in range(now - 86_400, now + AHEAD_S, 120):
                     out.write(
                         f"dashtop:node_gpu_utilization:avg5m{labels} {(node + moment // 120) % 100 / 100} {moment}\n"
                     )
             out.write("# TYPE dashtop:gpu_utilization:avg5m gauge\n")
             for labels, load, _ in self.gpus:
-                for moment in range(now - 3600, now, 60):
+                for moment in range(now - 3600, now + AHEAD_S, 60):
                     out.write(f'dashtop:gpu_utilization:avg5m{{{labels},job="dashtop"}} {load} {moment}\n')
             out.write("# TYPE dashtop:user_gpu_seconds:rate5m gauge\n")
             for user in range(USERS):
-                for moment in range(now - 30 * 86_400, now, 300):
+                for moment in range(now - 30 * 86_400, now + AHEAD_S, 60 * 5):
                     out.write(f'dashtop:user_gpu_seconds:rate5m{{user="user{user:02}"}} {user / 4} {moment}\n')
             out.write("# EOF\n")
 
@@ -279,7 +281,7 @@ def measure_viewers(url: str, *, has_counter: bool) -> None:
     """Print the memory of a dashtop that shows the fleet, and the queries of one viewer and of many."""
     with running("--no-gpu", "--no-persist", "--fleet-url", url, "--rate-limit", "1000/second") as dashtop:
         before = read_rss_mb(dashtop.process.pid)
-        body = dashtop.json("/api/v1/system/fleet/free?count=4")
+        body = eventually(lambda: dashtop.json("/api/v1/system/fleet/free?count=4"), 60, 1.0)
         print(f"memory of dashtop: {before:.0f} MB before it shows the fleet, ", end="")
         counts = []
         for viewers in (1, VIEWERS):

@@ -121,16 +121,19 @@ def scraping(name: str, jobs: Sequence[dict[str, Any]], rules: Path | None = Non
 
 
 @contextmanager
-def scraping_expositions(name: str, rules: Path | None = None) -> Iterator[str]:
-    """Run an engine that scrapes the recorded expositions as TARGETS says."""
+def scraping_expositions(name: str, rules: Path | None = None, job: str | None = None) -> Iterator[str]:
+    """Run an engine that scrapes the recorded expositions as TARGETS says, or those of one job."""
     with serving(_Expositions) as url:
         address = url.removeprefix("http://")
         jobs: dict[str, dict[str, Any]] = {}
-        for number, (instance, (job, exposition, labels)) in enumerate(TARGETS.items()):
-            jobs[f"{job}-{number}"] = {
-                "job_name": f"{job}-{number}",
+        for number, (instance, (its_job, exposition, labels)) in enumerate(TARGETS.items()):
+            if job not in {None, its_job}:
+                continue
+            added = {"instance": instance, "job": its_job, **labels}
+            jobs[f"{its_job}-{number}"] = {
+                "job_name": f"{its_job}-{number}",
                 "metrics_path": f"/{exposition}",
-                "static_configs": [{"targets": [address], "labels": {"instance": instance, "job": job, **labels}}],
+                "static_configs": [{"targets": [address], "labels": added}],
             }
         with scraping(name, list(jobs.values()), rules) as engine:
             yield engine

@@ -52,6 +52,8 @@ WORKERS: Final = 8
 PROBERS: Final = 2
 """Threads for peers that have failed, so that those that hang do not keep the others waiting."""
 BACKOFF_S: Final = (3.0, 6.0, 15.0, 30.0)
+HOST_INTERVAL_S: Final = 15.0
+"""How often the values of the machines are read, which takes as many requests as the GPUs."""
 KEEP_S: Final = 15.0
 """How long the last values of a peer that has failed are shown, with their age."""
 DEFAULT_INTERVAL_S: Final = 3.0
@@ -73,6 +75,7 @@ class _Peer:
     host: Mapping[str, float] | None = None
     note: str = ""
     received_s: float = -math.inf
+    host_s: float = -math.inf
     error: FleetError | None = None
     failures: int = 0
     due_s: float = -math.inf
@@ -147,7 +150,9 @@ class PeersSource:
     def _ask(self, peer: _Peer) -> None:
         try:
             gpus, note = self._read_gpus(peer)
-            host = self._read_host(peer)
+            now_s, host, host_s = self._clock.monotonic(), peer.host, peer.host_s
+            if host is None or now_s - host_s >= HOST_INTERVAL_S:
+                host, host_s = self._read_host(peer), now_s
         except RequestFailedError as error:
             with self._lock:
                 peer.error, peer.pending = error.error, None
@@ -156,7 +161,7 @@ class PeersSource:
             return
         with self._lock:
             peer.gpus, peer.host, peer.note, peer.error, peer.failures = gpus, host, note, None, 0
-            peer.received_s, peer.pending = self._clock.monotonic(), None
+            peer.received_s, peer.host_s, peer.pending = self._clock.monotonic(), host_s, None
 
     def _read_gpus(self, peer: _Peer) -> tuple[tuple[FleetGpu, ...], str]:
         """Return the GPUs, and why there are none."""
