@@ -29,6 +29,11 @@ ADA = GpuProcess(pid=7, kind="C", gpu_memory_bytes=2**30, info=ProcessInfo(name=
 SECONDS = 1201
 
 
+@pytest.fixture(scope="module")
+def client() -> FlaskClient:
+    return make_client()
+
+
 def make_client(prices: Prices = NO_PRICES) -> FlaskClient:
     """Return a client of a dashtop that has measured twenty minutes of one process."""
     history, ledger = make_history(starts=False), UsageLedger(interval_s=1.0)
@@ -75,8 +80,8 @@ def test_usage_by_each_grouping() -> None:
     assert get_usage(client, f"start={NOON_MS - 7_200_000}&end={NOON_MS - 3_600_000}")["rows"] == []
 
 
-def test_usage_as_csv() -> None:
-    response = make_client().get("/api/v1/system/usage?range=1h&format=csv")
+def test_usage_as_csv(client: FlaskClient) -> None:
+    response = client.get("/api/v1/system/usage?range=1h&format=csv")
     assert response.content_type == "text/csv; charset=utf-8"
     assert "dashtop-usage-user-" in response.headers["Content-Disposition"]
     (row,) = csv.DictReader(io.StringIO(response.text))
@@ -85,5 +90,5 @@ def test_usage_as_csv() -> None:
 
 
 @pytest.mark.parametrize("query", ["by=nobody", "format=xml", "range=0h"])
-def test_malformed_parameters_are_422(query: str) -> None:
-    assert make_client().get(f"/api/v1/system/usage?{query}").status_code == 422
+def test_malformed_parameters_are_422(query: str, client: FlaskClient) -> None:
+    assert client.get(f"/api/v1/system/usage?{query}").status_code == 422

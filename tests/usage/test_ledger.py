@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -281,7 +282,7 @@ def test_records_stay_within_their_bucket() -> None:
 
 # --- a simulated day --------------------------------------------------------------------------------------------------
 
-INTERVAL_S = 30
+INTERVAL_S = 40
 DAY_S = 86_400
 EMPTY = make_sample()
 
@@ -429,7 +430,10 @@ def observe(truth: Truth, gpus: tuple[Gpu, ...], machine: Machine, second: int, 
                 truth.groups[kind, name] += elapsed_ms
 
 
-@settings(max_examples=3, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+EXAMPLES = 25 if os.environ.get("ALL_TESTS") else 2
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
 @given(st.integers(0, 2**32))
 def test_sums_of_a_day_equal_wall_time_and_the_energy_counter(seed: int) -> None:
     truth, records = simulate(seed)
