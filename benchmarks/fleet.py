@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -119,12 +120,13 @@ class Fleet:
 
 
 def serve_exposition(nodes: int) -> None:
-    """Serve the series of all nodes; the address is printed."""
+    """Serve the series of all nodes, in turn with four sets of values; the address is printed."""
     fleet = Fleet(nodes)
+    bodies = cycle([fleet.write() for _ in range(4)])
 
     class Handler(_Quiet):
         def do_GET(self) -> None:  # noqa: N802
-            self.send(200, fleet.write(), "text/plain; version=0.0.4")
+            self.send(200, next(bodies), "text/plain; version=0.0.4")
 
     with serving(Handler) as url:
         print(url, flush=True)
