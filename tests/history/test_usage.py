@@ -157,6 +157,10 @@ def test_a_database_without_the_ledger_gets_its_tables(storage: Storage) -> None
     history.close()
     for table in ("usage", "gpu_usage"):
         storage.query_sql(f"DROP TABLE {table}")
+    reader = storage.history(starts=False)
+    empty = reader.usage(MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS)
+    assert (empty.began_ms, empty.records.processes, reader.read_status().error) == (None, (), None)
+    reader.close()
     history = storage.history()
     write(history, record(MIDNIGHT_MS + HOUR_MS))
     wait_until_written(history)

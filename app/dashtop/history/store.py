@@ -153,7 +153,8 @@ class HistoryStore:
     def usage(self, start_ms: int, end_ms: int) -> StoredUsage:
         """Return the usage ledger; see the History port."""
         pending = [(record.time_ms, record.usage) for record in self._writer.pending() if record.usage is not NO_USAGE]
-        written = self._read(lambda connection: read_usage(connection, start_ms, end_ms, pending))
+        # A history of an older version has no ledger until it is opened for writing.
+        written = self._read(lambda connection: read_usage(connection, start_ms, end_ms, pending), reports_damage=False)
         return written or combine([records for _, records in pending], *align(start_ms, end_ms))
 
     def status_message(self) -> str | None:
