@@ -141,7 +141,7 @@ def test_processes_that_are_not_listed_are_added_up(storage: Storage, monkeypatc
     assert len(cut.records.processes) < len(whole.records.processes) + 2
     for by in ("user", "slurm_job", "container"):
         sums = [
-            {row.key: round(row.held_h, 6) for row in summarize(usage, by, now_ms=end_ms, prices=NO_PRICES).rows}
+            {row.key: round(row.held_h or 0.0, 6) for row in summarize(usage, by, now_ms=end_ms, prices=NO_PRICES).rows}
             for usage in (whole, cut)
         ]
         assert sums[0] == sums[1], by

@@ -182,14 +182,13 @@ def _encode_row(row: UsageRow, peak_bytes: int | None, labels: Labels) -> dict[s
 def _encode_gpu_row(uuid: str, row: UsageRow | None, labels: Labels) -> dict[str, Any]:
     """Return a row of the table of GPUs; without processes that could be listed, hours are null."""
     label, name = labels.get(uuid, (uuid, ""))
-    is_listed = row is not None and row.free_h is not None
     return {
         "uuid": uuid,
         "gpu": label,
         "name": name,
-        "held": _round(row.held_h) if row is not None and is_listed else None,
+        "held": _round(row.held_h) if row is not None else None,
         "utilized": _round(row.busy_h) if row is not None else None,
-        "idle": _round(row.idle_h) if row is not None and is_listed else None,
+        "idle": _round(row.idle_h) if row is not None else None,
         "free": _round(row.free_h) if row is not None else None,
         "coverage": round(row.coverage or 0.0, 4) if row is not None else 0.0,
         "kwh": _round(row.energy_kwh) if row is not None else None,

@@ -46,8 +46,8 @@ class UsageRow:
     """
 
     key: str
-    held_h: float
-    shared_h: float
+    held_h: float | None
+    shared_h: float | None
     busy_h: float | None
     idle_h: float | None
     active_kwh: float | None
@@ -108,7 +108,7 @@ def summarize(
         for record in usage.records.processes:
             groups[_find_group(record, by)].append(record)
         rows = [_build_row(records, by, by_uuid, prices) for records in groups.values()]
-        rows.sort(key=lambda row: (-row.held_h, row.key))
+        rows.sort(key=lambda row: (-(row.held_h or 0.0), row.key))
     return UsageSummary(
         by=by,
         start_ms=usage.start_ms,
@@ -193,12 +193,14 @@ def _build_gpu_row(
 ) -> UsageRow:
     records = [each for each in usage.records.processes if each.gpu_uuid == total.gpu_uuid]
     active, base = _sum(each.active_mj for each in records), _sum(each.base_mj for each in records)
+    is_listed = total.unlisted_ms < (1 - _MIN_PART) * total.seen_ms
+    held_h = total.held_ms / HOUR_MS if is_listed else None
     return UsageRow(
         key=total.gpu_uuid,
-        held_h=total.held_ms / HOUR_MS,
-        shared_h=total.held_ms / HOUR_MS,
+        held_h=held_h,
+        shared_h=held_h,
         busy_h=total.busy_ms / HOUR_MS if total.known_ms else None,
-        idle_h=total.idle_ms / HOUR_MS if total.known_ms else None,
+        idle_h=total.idle_ms / HOUR_MS if is_listed and total.known_ms else None,
         active_kwh=_to_kwh(active),
         base_kwh=_to_kwh(base),
         cost=_calculate_cost(total.held_ms, active if active is not None else 0.0, base, prices),
@@ -209,7 +211,7 @@ def _build_gpu_row(
         gpu_id=gpu.index if gpu is not None else None,
         gpu_name=gpu.name if gpu is not None else None,
         coverage=min(1.0, total.seen_ms / span_ms),
-        free_h=total.free_ms / HOUR_MS if total.unlisted_ms < (1 - _MIN_PART) * total.seen_ms else None,
+        free_h=total.free_ms / HOUR_MS if is_listed else None,
         energy_kwh=_to_kwh(total.energy_mj),
         thermal_h=total.thermal_ms / HOUR_MS,
         hw_h=total.hw_ms / HOUR_MS,

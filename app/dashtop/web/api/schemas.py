@@ -439,11 +439,9 @@ class UsageRow(ResponseBody):
         " (outside this container), and (shared): energy that cannot be split.",
         examples=["ada"],
     )
-    held_h: float = Field(ge=0, description="A compute process held a GPU.", json_schema_extra=HOURS)
-    shared_h: float = Field(
-        ge=0,
-        description="Held time divided by the owners at the time: the sum is the time in which GPUs were held.",
-        json_schema_extra=HOURS,
+    held_h: Hours = Field(description="A compute process held a GPU; null of a GPU whose processes are not known.")
+    shared_h: Hours = Field(
+        description="Held time divided by the owners at the time: the sum is the time in which GPUs were held."
     )
     busy_h: Hours = Field(description="Time × load: SM utilization, or that of the GPU for its only owner.")
     idle_h: Hours = Field(description="Held at a load of at most 1 %.")
