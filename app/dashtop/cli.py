@@ -22,7 +22,8 @@ from dashtop.export.command import add_options as add_export_options
 from dashtop.history.postgresql_url import mask_passwords
 from dashtop.model.errors import DashtopError, OutputError, SettingsError
 from dashtop.output import format_json, prepare_streams, write_output
-from dashtop.settings import DEFAULT_DEMO_GPUS, Settings, describe_demo, load, options
+from dashtop.setting_values import DEFAULT_DEMO_GPUS
+from dashtop.settings import Settings, describe_demo, load, options
 from dashtop.usage.command import add_options as add_usage_options
 from dashtop.version import __version__
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import unquote
 
 from platformdirs import user_config_path
 from pydantic import (
@@ -32,21 +31,36 @@ from pydantic_settings import (
 
 from dashtop.alerts.channels import Channel  # noqa: TC001 - pydantic evaluates it
 from dashtop.alerts.overrides import RuleOverride, parse_overrides
-from dashtop.fleet.addresses import MAX_PEERS, parse_address
+from dashtop.fleet.addresses import MAX_PEERS
 from dashtop.fleet.queries import parse_matchers
 from dashtop.history.postgresql_url import validate_database_url
 from dashtop.model.action import ActionScope
 from dashtop.model.errors import SettingsError
 from dashtop.model.usage import Prices
-from dashtop.sources.simulated.scenes import SCENES
+from dashtop.setting_values import (
+    CREDENTIAL,
+    CREDENTIAL_REQUIREMENT,
+    DEFAULT_DEMO_GPUS,
+    FRAME_ANCESTOR,
+    TOKEN,
+    Option,
+    check_demo,
+    check_headers,
+    check_pattern,
+    check_peers,
+    check_scene,
+    normalize_prefix,
+    parse_demo,
+    read_peers,
+    split_headers,
+    split_list,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
 
-DEFAULT_DEMO_GPUS: Final = 4
-MAX_DEMO_GPUS: Final = 64
 CONFIG_FILE: Final = "config.toml"
 MAX_QUOTED_LENGTH: Final = 80
 MAX_TOKEN_FILE_BYTES: Final = 1024
@@ -57,115 +71,6 @@ MAX_FLEET_TOKEN_FILE_BYTES: Final = 8192
 _OTHER_VARIABLES: Final = re.compile(r"DASHTOP_(PROXY_URL|URL|SERVICE_\w+|PORT_\d+_\w+)", re.ASCII)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Option:
-    """How a setting is given on the command line."""
-
-    flag: str
-    metavar: str | None = None
-    flag_value: str | None = None
-    """Value of the setting if the flag is given without one; None: the flag needs a value."""
-    has_optional_value: bool = False
-    is_secret: bool = False
-    """Error messages do not repeat the value."""
-    help: str = ""
-    env: tuple[str, ...] = ()
-    """Environment variables; the first that is set counts. Both are filled in by `options`."""
-
-
-def _normalize_prefix(value: object) -> object:
-    return f"/{unquote(value).strip('/')}/".replace("//", "/") if isinstance(value, str) else value
-
-
-def _split(value: object) -> object:
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-def _parse_demo(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    words = dict.fromkeys(("true", "on", "yes"), DEFAULT_DEMO_GPUS) | dict.fromkeys(("false", "off", "no"), 0)
-    if value.lower() in words:
-        return words[value.lower()]
-    is_number = re.fullmatch(r"[+-]?\d+", value, re.ASCII) is not None
-    return int(value) if is_number else Path(value)
-
-
-def _check_demo(value: int | Path) -> int | Path:
-    """Raise ValueError unless it is a number of GPUs, or a file that exists."""
-    is_valid = os.access(value, os.R_OK) if isinstance(value, Path) else 0 <= value <= MAX_DEMO_GPUS
-    if not is_valid:
-        raise ValueError(
-            f"must be a whole number from 0 to {MAX_DEMO_GPUS}, or a file that `dashtop doctor --record` wrote"
-        )
-    return value
-
-
-def _check_scene(value: str | None) -> str | None:
-    """Raise ValueError unless there is a scene of this name."""
-    if value is not None and value not in SCENES:
-        close = get_close_matches(value, SCENES, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"must be the name of an alert rule, or not- and such a name{hint}")
-    return value
-
-
-def _check(pattern: str, requirement: str) -> AfterValidator:
-    """Return a validator for strings, or None, that match the pattern. Its message is the written `requirement`."""
-    compiled = re.compile(pattern, re.ASCII)
-
-    def validate(value: str | None) -> str | None:
-        if value is not None and compiled.fullmatch(value) is None:
-            raise ValueError(requirement)
-        return value
-
-    return AfterValidator(validate)
-
-
-def _read_peers(value: object) -> object:
-    """Return the addresses in a list, or in a file whose name follows @, without comments."""
-    if not isinstance(value, str) or not value.startswith("@"):
-        return _split(value)
-    try:
-        lines = Path(value[1:]).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ValueError(f"the file cannot be read ({reason})") from error
-    return tuple(address for line in lines for address in line.partition("#")[0].replace(",", " ").split())
-
-
-def _check_peers(value: tuple[str, ...]) -> tuple[str, ...]:
-    for address in value:
-        parse_address(address)
-    if len(value) > MAX_PEERS:
-        raise ValueError(f"must be at most {MAX_PEERS} addresses; more machines need Prometheus and --fleet-url")
-    if len({parse_address(address) for address in value}) < len(value):
-        raise ValueError("an address is given twice")
-    return value
-
-
-def _split_headers(value: object) -> object:
-    return tuple(each.strip() for each in value.split(";") if each.strip()) if isinstance(value, str) else value
-
-
-def _check_headers(value: tuple[str, ...]) -> tuple[str, ...]:
-    for each in value:
-        if re.fullmatch(r"[A-Za-z0-9-]{1,100}:[ \t]*[\x20-\x7e]{1,4096}", each) is None:
-            raise ValueError("must be headers such as X-Scope-OrgID: lab, separated by semicolons")
-    return value
-
-
-_HOST: Final = r"[\w.*-]+|\[[0-9A-Fa-f:.]+\]"
-_CREDENTIAL: Final = r"[\w.~+/=-]{16,200}"
-_CREDENTIAL_REQUIREMENT: Final = "must have 16 to 200 characters, each a letter, a digit or one of . _ ~ + / = -"
-_TOKEN: Final = _check(_CREDENTIAL, _CREDENTIAL_REQUIREMENT)
-_FRAME_ANCESTOR: Final = _check(
-    rf"'self'|'none'|\*|[a-z][a-z0-9+.-]*:(//({_HOST})(:(\d+|\*))?)?",
-    "must be origins such as https://portal.example (other than ASCII names as xn--…), schemes such as"
-    " vscode-webview:, 'self' or 'none'",
-)
 
 
 class Settings(BaseSettings):
@@ -189,7 +94,7 @@ class Settings(BaseSettings):
         str,
         Field(validation_alias=AliasChoices("DASHTOP_HOST"), description="address to listen on"),
         Option(flag="--host", metavar="ADDRESS"),
-        _check(r".+", "must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"),
+        check_pattern(r".+", "must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"),
     ] = "127.0.0.1"
     port: Annotated[
         int,
@@ -219,8 +124,8 @@ class Settings(BaseSettings):
     ] = True
     demo: Annotated[
         int | Path,
-        BeforeValidator(_parse_demo),
-        AfterValidator(_check_demo),
+        BeforeValidator(parse_demo),
+        AfterValidator(check_demo),
         Field(
             validation_alias=AliasChoices("DASHTOP_DEMO"),
             description=f"show N simulated GPUs ({DEFAULT_DEMO_GPUS} if N is left out), or those of a file that"
@@ -230,7 +135,7 @@ class Settings(BaseSettings):
     ] = 0
     demo_scene: Annotated[
         str | None,
-        AfterValidator(_check_scene),
+        AfterValidator(check_scene),
         Field(
             validation_alias=AliasChoices("DASHTOP_DEMO_SCENE"),
             description="show a fault in the demo, by the name of its alert rule; not-NAME shows a false alarm of it",
@@ -240,13 +145,13 @@ class Settings(BaseSettings):
 
     url_prefix: Annotated[
         str,
-        BeforeValidator(_normalize_prefix),
+        BeforeValidator(normalize_prefix),
         Field(
             validation_alias=AliasChoices("DASHTOP_URL_PREFIX", "JUPYTERHUB_SERVICE_PREFIX"),
             description="path below which a proxy serves dashtop, such as /gpu/",
         ),
         Option(flag="--url-prefix", metavar="PATH"),
-        _check(r"/([\w.~@+-]+/)*", "must be a path of letters, digits and . _ ~ @ + - such as /tools/gpu/"),
+        check_pattern(r"/([\w.~@+-]+/)*", "must be a path of letters, digits and . _ ~ @ + - such as /tools/gpu/"),
     ] = "/"
     token: Annotated[
         str | None,
@@ -256,7 +161,7 @@ class Settings(BaseSettings):
             description="access token; generated and printed if others can connect, directly or through a proxy",
         ),
         Option(flag="--token", metavar="TOKEN", is_secret=True),
-        _TOKEN,
+        TOKEN,
     ] = None
     token_file: Annotated[
         Path | None,
@@ -279,7 +184,7 @@ class Settings(BaseSettings):
             description="token that opens the pages under /embed only, for portals",
         ),
         Option(flag="--embed-token", metavar="TOKEN", is_secret=True),
-        _TOKEN,
+        TOKEN,
     ] = None
     allow_actions: Annotated[
         ActionScope,
@@ -299,7 +204,7 @@ class Settings(BaseSettings):
             " list of processes, unlike one in the environment or a file",
         ),
         Option(flag="--action-token", metavar="TOKEN", is_secret=True),
-        _TOKEN,
+        TOKEN,
     ] = None
     action_token_file: Annotated[
         Path | None,
@@ -310,9 +215,9 @@ class Settings(BaseSettings):
         Option(flag="--action-token-file", metavar="FILE"),
     ] = None
     frame_ancestors: Annotated[
-        tuple[Annotated[str, BeforeValidator(lambda value: str(value).rstrip("/")), _FRAME_ANCESTOR], ...],
+        tuple[Annotated[str, BeforeValidator(lambda value: str(value).rstrip("/")), FRAME_ANCESTOR], ...],
         NoDecode,
-        BeforeValidator(_split),
+        BeforeValidator(split_list),
         Field(
             validation_alias=AliasChoices("DASHTOP_FRAME_ANCESTORS"),
             description="origins that may embed the pages, such as https://portal.example; without it, its own"
@@ -327,12 +232,14 @@ class Settings(BaseSettings):
             description="address under which people open the page, for links in notices of alerts",
         ),
         Option(flag="--public-url", metavar="URL"),
-        _check(r"https?://[\w.:\[\]-]+(/[\w.~/-]*)?", "must be an address such as https://gpu1.example/dashtop/"),
+        check_pattern(
+            r"https?://[\w.:\[\]-]+(/[\w.~/-]*)?", "must be an address such as https://gpu1.example/dashtop/"
+        ),
     ] = None
     allowed_hosts: Annotated[
-        tuple[Annotated[str, _check(r"[\w.:-]+", "must be host names such as gpu1.example")], ...],
+        tuple[Annotated[str, check_pattern(r"[\w.:-]+", "must be host names such as gpu1.example")], ...],
         NoDecode,
-        BeforeValidator(_split),
+        BeforeValidator(split_list),
         Field(
             validation_alias=AliasChoices("DASHTOP_ALLOWED_HOSTS"),
             description="further names that browsers may reach the server by; clients with a token may use any",
@@ -356,13 +263,15 @@ class Settings(BaseSettings):
             description="header in which a trusted proxy names the user, to show and log; needs --trusted-proxies",
         ),
         Option(flag="--auth-header", metavar="NAME"),
-        _check(r"[A-Za-z][A-Za-z0-9-]{0,60}", "must be the name of a header, such as X-Forwarded-User"),
+        check_pattern(r"[A-Za-z][A-Za-z0-9-]{0,60}", "must be the name of a header, such as X-Forwarded-User"),
     ] = None
     rate_limit: Annotated[
         str,
         Field(validation_alias=AliasChoices("DASHTOP_RATE_LIMIT"), description="API requests allowed to each client"),
         Option(flag="--rate-limit", metavar="N/second"),
-        _check(r"[1-9]\d{0,6}/(second|minute|hour)", "must be a number per second, minute or hour, such as 10/second"),
+        check_pattern(
+            r"[1-9]\d{0,6}/(second|minute|hour)", "must be a number per second, minute or hour, such as 10/second"
+        ),
     ] = "10/second"
 
     data_dir: Annotated[
@@ -408,7 +317,7 @@ class Settings(BaseSettings):
             " --notebook-names",
         ),
         Option(flag="--jupyter", metavar="URL", is_secret=True),
-        _check(
+        check_pattern(
             r"https?://[\w.:\[\]-]+(/[\w.~@%/-]*)?(\?token=[\w.~-]{1,500})?",
             "must be an address such as http://127.0.0.1:8888/?token=TOKEN",
         ),
@@ -464,7 +373,7 @@ class Settings(BaseSettings):
             " may have a path and USER:PASSWORD@",
         ),
         Option(flag="--fleet-url", metavar="URL", is_secret=True),
-        _check(
+        check_pattern(
             r"https?://([^\s/@]+@)?[\w.:\[\]-]+(/[\w.~%/-]*)?",
             "must be the base address of an engine such as http://prometheus:9090 or https://mimir.example/prometheus",
         ),
@@ -472,8 +381,8 @@ class Settings(BaseSettings):
     fleet_peers: Annotated[
         tuple[str, ...],
         NoDecode,
-        BeforeValidator(_read_peers),
-        AfterValidator(_check_peers),
+        BeforeValidator(read_peers),
+        AfterValidator(check_peers),
         Field(
             validation_alias=AliasChoices("DASHTOP_FLEET_PEERS"),
             description=f"show the machines of other dashtops, at most {MAX_PEERS}: gpu1,gpu2:8050,https://gpu3.example,"
@@ -489,7 +398,7 @@ class Settings(BaseSettings):
             description="access token of the engine or of the other dashtops",
         ),
         Option(flag="--fleet-token", metavar="TOKEN", is_secret=True),
-        _check(r"[\x21-\x7e]{1,4096}", "must have 1 to 4096 visible ASCII characters"),
+        check_pattern(r"[\x21-\x7e]{1,4096}", "must have 1 to 4096 visible ASCII characters"),
     ] = None
     fleet_token_file: Annotated[
         Path | None,
@@ -502,8 +411,8 @@ class Settings(BaseSettings):
     fleet_headers: Annotated[
         tuple[str, ...],
         NoDecode,
-        BeforeValidator(_split_headers),
-        AfterValidator(_check_headers),
+        BeforeValidator(split_headers),
+        AfterValidator(check_headers),
         Field(
             repr=False,
             validation_alias=AliasChoices("DASHTOP_FLEET_HEADERS"),
@@ -536,7 +445,7 @@ class Settings(BaseSettings):
             description="label that names the machine; without it node, nodename, Hostname, or the host of instance",
         ),
         Option(flag="--fleet-node-label", metavar="LABEL"),
-        _check(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of a label, such as node"),
+        check_pattern(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of a label, such as node"),
     ] = None
     fleet_interval: Annotated[
         float | None,
@@ -713,8 +622,8 @@ def _read_fleet_token(path: Path) -> str:
 
 def _read_token(flag: str, path: Path) -> str:
     token = _read_secret(path, flag, MAX_TOKEN_FILE_BYTES)
-    if re.fullmatch(_CREDENTIAL, token, re.ASCII) is None:
-        raise SettingsError(f"{flag} {path}: the token {_CREDENTIAL_REQUIREMENT}.")
+    if re.fullmatch(CREDENTIAL, token, re.ASCII) is None:
+        raise SettingsError(f"{flag} {path}: the token {CREDENTIAL_REQUIREMENT}.")
     return token
 
 
