@@ -49,8 +49,6 @@ REFRESHES = 8
 VIEWERS = 20
 VIEW_S = 45.0
 GIB = 2**30
-AHEAD_S = 900
-"""The past goes on this long, as rules that are evaluated meanwhile would."""
 # The project's own limits.
 WALL_LIMIT_S, CPU_LIMIT_MS, RSS_LIMIT_MB, ROUND_LIMIT_MS = 1.0, 150.0, 200.0, 100.0
 
@@ -99,22 +97,22 @@ class Fleet:
 
     def write_past(self, file: Path) -> None:
         """Write the past of the recording rules as OpenMetrics: a day of nodes, an hour of GPUs, a month of users."""
-        now = int(time.time()) // 60 * 60 - 60
+        now = int(time.time()) // 60 * 60 - 60  # Prometheus takes no samples before the end of a block
         with file.open("w") as out:
             out.write("# TYPE dashtop:node_gpu_utilization:avg5m gauge\n")
             for node in range(self.nodes):
                 labels = f'{{instance="gpu{node:04}:8050",job="dashtop"}}'
-                for moment in range(now - 86_400, now + AHEAD_S, 120):
+                for moment in range(now - 86_400, now + 1, 120):
                     out.write(
                         f"dashtop:node_gpu_utilization:avg5m{labels} {(node + moment // 120) % 100 / 100} {moment}\n"
                     )
             out.write("# TYPE dashtop:gpu_utilization:avg5m gauge\n")
             for labels, load, _ in self.gpus:
-                for moment in range(now - 3600, now + AHEAD_S, 60):
+                for moment in range(now - 3600, now + 1, 60):
                     out.write(f'dashtop:gpu_utilization:avg5m{{{labels},job="dashtop"}} {load} {moment}\n')
             out.write("# TYPE dashtop:user_gpu_seconds:rate5m gauge\n")
             for user in range(USERS):
-                for moment in range(now - 30 * 86_400, now + AHEAD_S, 60 * 5):
+                for moment in range(now - 30 * 86_400, now + 1, 60 * 5):
                     out.write(f'dashtop:user_gpu_seconds:rate5m{{user="user{user:02}"}} {user / 4} {moment}\n')
             out.write("# EOF\n")
 

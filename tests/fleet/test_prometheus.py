@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from dashtop.fleet.client import MAX_ANSWER_BYTES, Credentials, EngineClient, RequestFailedError
 from dashtop.fleet.collection import CollectionPause
+from dashtop.fleet.history import _Axis, _place
 from dashtop.fleet.prometheus import PrometheusSource
 from dashtop.fleet.queries import QueryBuilder, match_any, parse_matchers, quote
 from dashtop.model.fleet import FleetFailure, FleetQuery, NodeState, SeriesKind
@@ -486,3 +488,12 @@ def test_search_for_cyclic_garbage_goes_on_after_the_last_pause() -> None:
         assert not gc.isenabled(), "it was off before"
     finally:
         gc.enable()
+
+
+def test_series_with_gaps_and_values_outside_are_placed_by_their_time() -> None:
+    axis = _Axis(0, 240, 60)
+    complete = [(moment, str(moment)) for moment in (0.0, 60.0, 120.0, 180.0, 240.0)]
+    assert _place(complete, axis).tolist() == [0, 60, 120, 180, 240]
+    assert [str(value) for value in _place([complete[1], complete[3]], axis)] == ["nan", "60.0", "nan", "180.0", "nan"]
+    assert [str(value) for value in _place([(-60.0, "1"), (0.0, "NaN"), (300.0, "1")], axis)] == ["nan"] * 5
+    assert np.isnan(_place([], axis)).all()
