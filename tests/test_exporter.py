@@ -16,7 +16,7 @@ from dashtop.metrics import ALL_METRICS, GPU_METRICS
 from dashtop.model.ports import Services
 from dashtop.model.sample import CollectorRun, GpuProcess, Mount, ProcessInfo
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.usage.ledger import MAX_USERS
+from dashtop.usage.holders import MAX_USERS
 from dashtop.web.prometheus import exporter
 from dashtop.web.prometheus.dcgm import NAMES as DCGM_NAMES
 from dashtop.web.prometheus.dcgm import RENAMED

@@ -26,7 +26,8 @@ from dashtop.model.usage import (
     UsageRecords,
     list_sums,
 )
-from dashtop.usage.ledger import ENERGY, MAX_USERS, POWER, UsageLedger, find_loads
+from dashtop.usage.holders import MAX_USERS, find_loads
+from dashtop.usage.ledger import ENERGY, POWER, UsageLedger
 from tests.builders import NOON_MS, make_device, make_gpu, make_sample
 
 GIB = 2**30

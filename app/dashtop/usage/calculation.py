@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from dashtop.model.usage import UNKNOWN
-from dashtop.usage.ledger import MAX_IDLE_PERCENT, is_holding, name_owner
+from dashtop.usage.holders import MAX_IDLE_PERCENT, is_holding, name_owner
 from dashtop.usage.summary import name_group
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ a GPU to the next, at most two intervals: longer gaps are not measured. Nothing 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -16,30 +14,17 @@ from dashtop.metrics.gpu_state import EVENT_REASONS, UTILIZATION
 from dashtop.model.sample import PROCESSES
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.model.usage import (
-    BUCKET_MS,
-    FOREIGN,
-    NO_USAGE,
-    OTHERS,
-    SHARED,
-    UNKNOWN,
-    GpuUsage,
-    ProcessUsage,
-    UsageRecords,
-)
+from dashtop.model.usage import BUCKET_MS, NO_USAGE, SHARED, GpuUsage, ProcessUsage, UsageRecords
+from dashtop.usage.holders import MAX_IDLE_PERCENT, Account, Holders, find_loads, is_holding, name_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from dashtop.model.sample import Gpu, GpuProcess, ProcessInfo, Sample
     from dashtop.model.usage import StoredUsage
 
 POWER: Final = "gpu.power.current_watts"
 ENERGY: Final = "gpu.energy.total_wh"
-MAX_IDLE_PERCENT: Final = 1.0
-"""A load up to here is none: drivers report 1 % of idle GPUs."""
-MAX_USERS: Final = 64
-"""Users with a total of their own; time series of Prometheus must not grow without limit."""
 
 _MIN_GAP_S: Final = 2.0
 """A gap up to here is measured however short the interval is."""
@@ -55,121 +40,9 @@ _MAX_BASES: Final = 256
 _MAX_WATTS: Final = 20_000.0
 """Energy of a higher power cannot be true: the counter has jumped."""
 _MJ_PER_WH: Final = 3_600_000.0
-_HOLDING_KINDS: Final = frozenset({"C", "M"})
 _THERMAL_BITS: Final = 0x20 | 0x40
 _HARDWARE_BITS: Final = 0x08 | 0x80
 _POWER_CAP_BIT: Final = 0x04
-
-
-@cache
-def is_holding(kind: str) -> bool:
-    """Return whether a process of this kind holds the GPU: compute processes and clients of MPS, but no desktop."""
-    return not _HOLDING_KINDS.isdisjoint(kind.split("+"))
-
-
-def name_owner(info: ProcessInfo) -> str:
-    """Return the user of a process; UNKNOWN or FOREIGN if it cannot be read."""
-    return FOREIGN if info.foreign else info.username or UNKNOWN
-
-
-def find_label(owner: str, totals: Mapping[str, tuple[float, float]]) -> str:
-    """Return the name under which an owner has a total: its own, as long as there are at most MAX_USERS of these."""
-    label = UNKNOWN if owner == FOREIGN else owner
-    own = len(totals) - (UNKNOWN in totals) - (OTHERS in totals)
-    return label if label == UNKNOWN or label in totals or own < MAX_USERS else OTHERS
-
-
-class _Account:
-    """What one process has used of a GPU in the present period. Loads in percent × ms."""
-
-    __slots__ = ("busy", "group_held", "group_idle", "held", "idle", "known", "memory", "owner", "process", "share")
-
-    def __init__(self, process: GpuProcess) -> None:
-        self.process = process
-        self.owner = name_owner(process.info)
-        self.held = self.share = self.known = self.busy = self.idle = 0.0
-        self.memory: float | None = None
-        # Of the owner, the container and the job, in this order.
-        self.group_held = [0.0, 0.0, 0.0]
-        self.group_idle = [0.0, 0.0, 0.0]
-
-
-class _Group:
-    """The holders of one owner, container or job. `kinds`: which of these. `idle`: time in which none had a load."""
-
-    __slots__ = ("idle", "kinds", "positions")
-
-    def __init__(self, kinds: Sequence[int], positions: Sequence[int]) -> None:
-        self.kinds, self.positions, self.idle = kinds, positions, 0.0
-
-
-class _Holders:
-    """The processes that hold a GPU, as long as they stay the same. `positions`: theirs among all processes of the GPU.
-
-    `owners`: the name of the total of each owner, and the positions of its processes among the holders.
-    """
-
-    __slots__ = ("accounts", "elapsed", "groups", "owners", "positions")
-
-    def __init__(
-        self, positions: Sequence[int], accounts: Sequence[_Account], totals: dict[str, tuple[float, float]]
-    ) -> None:
-        self.positions, self.accounts, self.elapsed = positions, accounts, 0.0
-        infos = [account.process.info for account in accounts]
-        by_owner = _group([account.owner for account in accounts])
-        self.owners = []
-        for owner, members in by_owner.items():
-            label = find_label(owner, totals)
-            totals.setdefault(label, (0.0, 0.0))
-            self.owners.append((label, members))
-        by_kind = (by_owner, _group([info.container for info in infos]), _group([info.slurm_job for info in infos]))
-        same: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
-        for kind, groups in enumerate(by_kind):
-            same[tuple(map(tuple, groups.values()))].append(kind)
-        self.groups = [_Group(kinds, positions) for groups, kinds in same.items() for positions in groups]
-
-    def add(self, processes: Sequence[GpuProcess], loads: Sequence[float | None], elapsed_ms: float) -> None:
-        """Add a time at these loads, in percent."""
-        self.elapsed += elapsed_ms
-        for position, account, load in zip(self.positions, self.accounts, loads, strict=True):
-            memory = processes[position].gpu_memory_bytes
-            if memory is not None:
-                account.memory = (account.memory or 0.0) + memory * elapsed_ms
-            if load is not None:
-                account.known += elapsed_ms
-                account.busy += load * elapsed_ms
-                if load <= MAX_IDLE_PERCENT:
-                    account.idle += elapsed_ms
-        for group in self.groups:
-            for position in group.positions:
-                load = loads[position]
-                if load is None or load > MAX_IDLE_PERCENT:
-                    break
-            else:
-                group.idle += elapsed_ms
-
-    def finish(self) -> None:
-        """Divide the time among the owners, that of an owner and of a group among its processes."""
-        elapsed_ms, accounts = self.elapsed, self.accounts
-        for account in accounts:
-            account.held += elapsed_ms
-        for _, positions in self.owners:
-            for position in positions:
-                accounts[position].share += elapsed_ms / len(self.owners) / len(positions)
-        for group in self.groups:
-            count = len(group.positions)
-            for position in group.positions:
-                for kind in group.kinds:
-                    accounts[position].group_held[kind] += elapsed_ms / count
-                    accounts[position].group_idle[kind] += group.idle / count
-
-
-def _group(names: Iterable[str | None]) -> dict[str, list[int]]:
-    """Return the positions of each name; that of none is empty."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for position, name in enumerate(names):
-        groups[name or ""].append(position)
-    return groups
 
 
 class _Period:
@@ -184,7 +57,7 @@ class _Period:
         self.start_ms = start_ms
         self.seen = self.held = self.unlisted = self.split_held = self.known = self.busy = self.idle = 0.0
         self.power = self.power_ms = self.thermal = self.hardware = self.power_cap = 0.0
-        self.accounts: dict[tuple[int, int | None], _Account] = {}
+        self.accounts: dict[tuple[int, int | None], Account] = {}
         self.can_split = True
 
 
@@ -208,7 +81,7 @@ class _GpuLedger:
         self._begin_counter = self._last_counter = counter
         self._period: _Period | None = None
         self._identity: list[tuple[int, str, ProcessInfo]] = []
-        self._holders: _Holders | None = None
+        self._holders: Holders | None = None
 
     def add(
         self, gpu: Gpu, elapsed_s: float, time_ms: int, now_s: float, *, is_split_held: bool
@@ -275,16 +148,16 @@ class _GpuLedger:
                 key = process.pid, process.info.started_ms
                 account = period.accounts.get(key)
                 if account is None:
-                    account = period.accounts[key] = _Account(process)
+                    account = period.accounts[key] = Account(process)
                 account.process, account.owner = process, name_owner(process.info)
                 positions.append(position)
                 accounts.append(account)
-        self._holders = _Holders(positions, accounts, self._totals) if accounts else None
+        self._holders = Holders(positions, accounts, self._totals) if accounts else None
 
     def _add_holders(
         self,
         period: _Period,
-        holders: _Holders,
+        holders: Holders,
         processes: Sequence[GpuProcess],
         load: float | None,
         elapsed_ms: float,
@@ -377,23 +250,6 @@ class _GpuLedger:
         return tuple(records), unattributed
 
 
-def find_loads(sms: Sequence[float | None], load: float | None, *, is_alone: bool) -> Sequence[float | None]:
-    """Return the load of each process that holds a GPU, in percent; None where it is not known.
-
-    `sms`: their SM utilizations, `load`: the utilization of the GPU, `is_alone`: they have one owner. The driver
-    reports no SM utilization of a process that did not compute: None is 0 if it does report another one, or if the GPU
-    has no load.
-    """
-    if len(sms) == 1:
-        return (load if load is not None else sms[0],)
-    if is_alone and load is not None:
-        total = sum([sm or 0.0 for sm in sms])
-        return [load * (sm or 0.0) / total for sm in sms] if total else [load / len(sms)] * len(sms)
-    if any([sm is not None for sm in sms]):  # noqa: C419 - twice as fast as a generator
-        return [sm or 0.0 for sm in sms]
-    return [0.0 if load is not None and load <= MAX_IDLE_PERCENT else None] * len(sms)
-
-
 def _add_throttling(period: _Period, flags: int, elapsed_ms: float) -> None:
     if flags & _THERMAL_BITS:
         period.thermal += elapsed_ms
@@ -404,7 +260,7 @@ def _add_throttling(period: _Period, flags: int, elapsed_ms: float) -> None:
 
 
 def _build_record(
-    uuid: str, period: _Period, account: _Account, active_mj: float | None, base_mj: float | None
+    uuid: str, period: _Period, account: Account, active_mj: float | None, base_mj: float | None
 ) -> ProcessUsage:
     process, info = account.process, account.process.info
     return ProcessUsage(

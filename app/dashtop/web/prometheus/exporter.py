@@ -18,7 +18,7 @@ from dashtop.metrics.gpu_state import find_occupancy
 from dashtop.model.metric import Kind
 from dashtop.model.sample import Occupancy
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.usage.ledger import find_label, is_holding, name_owner
+from dashtop.usage.holders import find_label, is_holding, name_owner
 from dashtop.version import __version__
 from dashtop.web.prometheus import dcgm
 
