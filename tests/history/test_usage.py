@@ -70,6 +70,15 @@ def test_records_are_added_up_by_bucket_and_read_pending_and_written(storage: St
     history.close()
 
 
+def test_what_is_not_written_is_read_from_memory(storage: Storage) -> None:
+    history = storage.history(starts=False)
+    assert history.usage(MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS).began_ms is None
+    write(history, record(MIDNIGHT_MS + BUCKET_MS + 5))
+    found = history.usage(MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS)
+    assert (found.began_ms, found.records.processes[0].held_ms) == (MIDNIGHT_MS + BUCKET_MS, 10_000)
+    history.close()
+
+
 def test_a_range_of_days_is_read_from_days_and_its_ends_from_buckets(storage: Storage) -> None:
     history = storage.history()
     times = [MIDNIGHT_MS + hours * HOUR_MS for hours in (1, 20, 30, 50, 70, 75)]

@@ -16,7 +16,7 @@ from dashtop.history.events import read_events
 from dashtop.history.read_pool import ReadPool, ReadTimeoutError
 from dashtop.history.ring import Ring
 from dashtop.history.rollup import aggregate, align_buckets, concatenate
-from dashtop.history.usage import align, combine, drop_before, read_usage
+from dashtop.history.usage import align, combine, drop_before, find_begin, read_usage
 from dashtop.history.writer import WRITE_INTERVAL_MS, Writer
 from dashtop.model.ports import ReadStatus
 from dashtop.model.sample import ALL_EVENTS, Series, SeriesSet, StoredGpu, is_uuid
@@ -155,7 +155,8 @@ class HistoryStore:
         pending = [(record.time_ms, record.usage) for record in self._writer.pending() if record.usage is not NO_USAGE]
         # A history of an older version has no ledger until it is opened for writing.
         written = self._read(lambda connection: read_usage(connection, start_ms, end_ms, pending), reports_damage=False)
-        return written or combine([records for _, records in pending], *align(start_ms, end_ms))
+        unwritten = [records for _, records in pending]
+        return written or combine(unwritten, *align(start_ms, end_ms), began_ms=find_begin(unwritten))
 
     def status_message(self) -> str | None:
         """Return a sentence about what fails with the history, or None; see the History port."""

@@ -169,7 +169,7 @@ def read_usage(
         [*unwritten, UsageRecords(tuple(processes), tuple(gpus))],
         start_ms,
         end_ms,
-        began_ms=began_ms,
+        began_ms=find_begin(unwritten, began_ms),
         is_cut=any(row.name == OTHERS and row.started_ms < 0 for row in processes),
     )
 
@@ -187,6 +187,13 @@ def drop_before(usage: UsageRecords, time_ms: int) -> UsageRecords:
 def align(start_ms: int, end_ms: int) -> tuple[int, int]:
     """Return start and end of the buckets that overlap a range."""
     return start_ms // BUCKET_MS * BUCKET_MS, -(-end_ms // BUCKET_MS) * BUCKET_MS
+
+
+def find_begin(unwritten: Iterable[UsageRecords], stored_ms: int | None = None) -> int | None:
+    """Return the first bucket that is stored or not written yet; None: there is none."""
+    times_ms = [row.start_ms for records in unwritten for row in records.gpus]
+    begins = [] if stored_ms is None else [stored_ms]
+    return min([*begins, *(time_ms // BUCKET_MS * BUCKET_MS for time_ms in times_ms)], default=None)
 
 
 def combine(
