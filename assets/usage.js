@@ -116,10 +116,11 @@
   const TITLES = { user: "User", container: "Container", slurm_job: "Slurm job", process: "Process" };
   const KINDS = {
     counter: "The driver's energy counter.",
-    integrated: "Power × time: the driver has no energy counter.",
-    mixed: "The driver's energy counter, and power × time where there is none.",
+    integrated: "Power × time: the driver reported no value of its energy counter.",
+    mixed: "The driver's energy counter, and power × time where it has no value.",
     estimated_share: "Estimated share: several owners held a GPU at the same time; its energy is split by their load.",
   };
+  const isIntegrated = ({ energy_kind: kind }) => kind === "integrated" || kind === "mixed";
   // What stands for a name is sent in parentheses.
   const NAMES = { "(unknown)": "Unknown user", "(outside this container)": "Outside this container", "(none)": "None", "(shared)": "Shared, not split" };
   const NAME_TIPS = {
@@ -132,7 +133,7 @@
     const number = (value, digits, title = "") => (isShared && value === null ? cell("", null) : cell(format(value, digits), value, title));
     const attribution = isShared ? "" : row.utilized === null ? UNKNOWN : row.is_estimated ? "shared (estimate)" : "sole user";
     const noBase = row.active_kwh !== null && row.base_kwh === null ? "Not known until a GPU was without a process for ten minutes: active energy includes it." : "";
-    const mark = row.energy_kind === "integrated" || row.energy_kind === "mixed" ? " *" : "";
+    const mark = isIntegrated(row) ? " *" : "";
     return [
       cell(NAMES[row.name] || row.name, NAMES[row.name] || row.name, NAME_TIPS[row.name] || (row.user ? `User: ${NAMES[row.user] || row.user}` : "")),
       cell(row.gpus.map((gpu) => gpu.replace(/^GPU /, "")).join(", ")),
@@ -152,13 +153,13 @@
   const hasCost = () => [...document.querySelectorAll('[data-usage-table="users"] thead th')].some((head) => head.textContent === "Cost");
 
   function buildGpuRow(gpu, hours, energy) {
-    const source = gpu.kwh === null ? "no energy or power is reported" : gpu.is_counted ? "energy counter" : "power × time";
+    const source = gpu.kwh === null ? "No energy or power is reported." : KINDS[gpu.energy_kind] || "";
     return [
       cell(gpu.gpu, gpu.gpu, gpu.name),
       ...[gpu.held, gpu.utilized, gpu.idle, gpu.free].map((value) => cell(format(value, hours), value, value === null ? gpu.note : "")),
       cell(formatShare(gpu.coverage), gpu.coverage),
       cell(format(gpu.throttled, hours), gpu.throttled),
-      cell(`${format(gpu.kwh, energy)}${gpu.kwh !== null && !gpu.is_counted ? " *" : ""}`, gpu.kwh, source),
+      cell(`${format(gpu.kwh, energy)}${isIntegrated(gpu) ? " *" : ""}`, gpu.kwh, source),
     ];
   }
 
@@ -211,7 +212,7 @@
     const noted = gpus.filter(({ note }) => note).map(({ gpu, note }) => `${gpu}: ${note}.`);
     paintTable("gpus", gpus.map((gpu) => buildGpuRow(gpu, hours, energy)), gpus.length > 1 ? buildGpuTotals(gpus, hours, energy) : null, `No GPU was read ${timeline.describePeriod()}.`, [
       gpus.some(({ kwh }) => kwh !== null) && "Energy: board energy as the driver reports it.",
-      [...gpus, ...groups].some(({ kwh, is_counted, energy_kind }) => (kwh && !is_counted) || energy_kind === "integrated" || energy_kind === "mixed") && "* Power × time: the driver has no energy counter.",
+      [...gpus, ...groups].some(isIntegrated) && "* Power × time, where the driver reported no value of its energy counter.",
       ...noted,
     ]);
   }

@@ -130,8 +130,8 @@ def test_users_gpus_energy_and_coverage_of_a_range() -> None:
     assert body["rows"]["user"][0]["peak_gib"] == 1.0
     first, second = body["gpus"]
     assert (first["held"], first["free"], second["held"], second["free"]) == (hours, 0.0, 0.0, hours)
-    assert (first["kwh"], first["is_counted"]) == (pytest.approx(0.03), False)
-    assert (second["kwh"], second["is_counted"]) == (0.0, True)
+    assert (first["kwh"], first["energy_kind"]) == (pytest.approx(0.03), "integrated")
+    assert (second["kwh"], second["energy_kind"]) == (0.0, "counter")
 
 
 def test_what_was_recorded_at_a_longer_interval_is_measured() -> None:

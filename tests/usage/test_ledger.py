@@ -206,6 +206,20 @@ def test_energy_is_the_difference_of_the_counter_and_goes_on_where_it_is_reset()
     assert jumped[0].integrated_mj == jumped[0].energy_mj, "power × time where the counter jumped"
 
 
+def test_only_the_time_before_the_first_value_of_the_counter_is_integrated() -> None:
+    ledger = UsageLedger(interval_s=1.0)
+    records = [
+        ledger.update(
+            make_sample(second, gpus=(gpu(process(), power=90.0, counter=5.0 + second / 36 if second else None),))
+        )
+        for second in range(121)
+    ]
+    _, gpus = sum_up(records)
+    (total,) = gpus.values()
+    assert total.integrated_mj == pytest.approx(90 * 1000), "the first second"
+    assert total.energy_mj == pytest.approx(90 * 1000 + 100 * (total.seen_ms - 1000)), "the counter's 100 W"
+
+
 def test_gaps_are_not_measured_beyond_two_intervals() -> None:
     ledger = UsageLedger(interval_s=1.0)
     one = (gpu(process()),)

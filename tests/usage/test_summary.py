@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,6 +85,16 @@ def test_hours_energy_and_its_kind_of_users() -> None:
     assert (shared.active_kwh, shared.busy_h, shared.energy_kind, shared.processes) == (3, None, "mixed", 0)
     _, _, unread = summary("gpu").rows
     assert (unread.gpu_id, unread.busy_h, unread.free_h) == (None, None, None), "its processes are not listed"
+
+
+@pytest.mark.parametrize(("part", "kind"), [(0.04, "counter"), (0.5, "mixed"), (0.96, "integrated")])
+def test_the_kind_of_energy_ignores_the_first_second_after_a_start(part: float, kind: str) -> None:
+    total = replace(GPUS[0], integrated_mj=part * KWH * 8)
+    usage = replace(USAGE, records=UsageRecords(processes=(), gpus=(total,)))
+    found = summarize(usage, "gpu", now_ms=round(20 * HOUR_MS), prices=NO_PRICES)
+    assert found.rows[0].energy_kind == kind
+    assert "the driver has no" not in report.to_table(found)
+    assert ("reported no value of its energy counter" in report.to_table(found)) == (kind != "counter")
 
 
 def test_cost_is_that_of_energy_and_shared_time_and_null_without_prices() -> None:

@@ -26,7 +26,7 @@ from dashtop.usage.calculation import (
     find_covering,
     find_peaks,
 )
-from dashtop.usage.summary import COUNTER, GROUPINGS, summarize
+from dashtop.usage.summary import COUNTER, GROUPINGS, INTEGRATED, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,7 +192,7 @@ def _encode_gpu_row(uuid: str, row: UsageRow | None, labels: Labels) -> dict[str
         "free": _round(row.free_h) if row is not None else None,
         "coverage": round(row.coverage or 0.0, 4) if row is not None else 0.0,
         "kwh": _round(row.energy_kwh) if row is not None else None,
-        "is_counted": row is not None and row.energy_kind == COUNTER,
+        "energy_kind": row.energy_kind if row is not None else None,
         "throttled": _round((row.thermal_h or 0.0) + (row.hw_h or 0.0)) if row is not None else None,
     }
 
@@ -282,7 +282,7 @@ def _encode_gpu(gpu: GpuUsage, labels: Labels, buckets: Buckets) -> dict[str, An
         "free": _round(gpu.free_h),
         "coverage": round(gpu.recorded_h * HOUR_MS / (buckets.end_ms - buckets.start_ms), 4),
         "kwh": None if gpu.energy is None else round(gpu.energy.watt_hours / 1000, 4),
-        "is_counted": gpu.energy is not None and gpu.energy.is_counted,
+        "energy_kind": None if gpu.energy is None else COUNTER if gpu.energy.is_counted else INTEGRATED,
         "throttled": None,
     }
 

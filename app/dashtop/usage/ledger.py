@@ -46,17 +46,22 @@ _POWER_CAP_BIT: Final = 0x04
 
 
 class _Period:
-    """The sums of one GPU since its last record. Loads in percent × ms, power in W × ms = mJ."""
+    """The sums of one GPU since its last record. Loads in percent × ms, power in W × ms = mJ.
+
+    `uncounted_ms`, `uncounted_power`: time and power × time before the first value of the energy counter.
+    """
 
     __slots__ = (
         *("start_ms", "seen", "held", "unlisted", "split_held", "known", "busy", "idle"),
         *("power", "power_ms", "thermal", "hardware", "power_cap", "accounts", "can_split"),
+        *("uncounted_ms", "uncounted_power"),
     )
 
     def __init__(self, start_ms: int) -> None:
         self.start_ms = start_ms
         self.seen = self.held = self.unlisted = self.split_held = self.known = self.busy = self.idle = 0.0
         self.power = self.power_ms = self.thermal = self.hardware = self.power_cap = 0.0
+        self.uncounted_ms = self.uncounted_power = 0.0
         self.accounts: dict[tuple[int, int | None], Account] = {}
         self.can_split = True
 
@@ -77,7 +82,7 @@ class _GpuLedger:
         self.seen_s = now_s
         self._uuid = uuid
         self._totals = totals
-        self._begin_s = now_s
+        self._begin_s = self._counter_s = now_s
         self._begin_counter = self._last_counter = counter
         self._period: _Period | None = None
         self._identity: list[tuple[int, str, ProcessInfo]] = []
@@ -97,6 +102,8 @@ class _GpuLedger:
         elif self._period is not None and begin_ms // BUCKET_MS != self._period.start_ms // BUCKET_MS:
             records.append(self.record(counter, now_s - elapsed_s))
         self._add(gpu, elapsed_ms, begin_ms, is_split_held=is_split_held)
+        if self._begin_counter is None and counter is not None:
+            self._begin_counting(counter, now_s)
         age_s, has_changed = now_s - self._begin_s, counter != self._last_counter
         self._last_counter = counter
         if age_s >= (_PERIOD_S if has_changed else _MAX_PERIOD_S):
@@ -104,6 +111,12 @@ class _GpuLedger:
         if len(records) < 2:  # noqa: PLR2004
             return records[0] if records else None
         return UsageRecords(*(tuple(chain.from_iterable(parts)) for parts in zip(*records, strict=True)))
+
+    def _begin_counting(self, counter: float, now_s: float) -> None:
+        """Note the first value of the counter, which the driver reports after the first reading of the GPU."""
+        self._begin_counter, self._counter_s = counter, now_s
+        if self._period is not None:
+            self._period.uncounted_ms, self._period.uncounted_power = self._period.seen, self._period.power
 
     def _add(self, gpu: Gpu, elapsed_ms: float, begin_ms: float, *, is_split_held: bool) -> None:
         period = self._period
@@ -182,20 +195,22 @@ class _GpuLedger:
     def record(self, counter: float | None, now_s: float) -> UsageRecords:
         """End the period and return its records. `counter`: the energy counter now, in Wh; None: not reported."""
         period = self._period
-        previous, begin_s = self._begin_counter, self._begin_s
-        self._begin_counter, self._begin_s, self._period = counter, now_s, None
+        previous, counter_s = self._begin_counter, self._counter_s
+        self._begin_counter, self._begin_s, self._counter_s, self._period = counter, now_s, now_s, None
         if period is None:
             return NO_USAGE
         if self._holders is not None:
             self._holders.finish()
             self._holders = None
-        energy, is_counted = period.power if period.power_ms else None, False
+        energy = integrated = period.power if period.power_ms else None
         if counter is not None and previous is not None and counter >= previous:
             # Energy of a gap in which nothing was measured counts for nobody.
-            part = min(1.0, period.seen / max(1000 * (now_s - begin_s), 1.0))
+            counted_ms = period.seen - period.uncounted_ms
+            part = min(1.0, counted_ms / max(1000 * (now_s - counter_s), 1.0))
             counted = (counter - previous) * _MJ_PER_WH * part
-            if counted <= _MAX_WATTS * period.seen:
-                energy, is_counted = counted, True
+            if counted <= _MAX_WATTS * counted_ms:
+                integrated = period.uncounted_power
+                energy = counted + integrated
         processes, unattributed = self._attribute(period, energy)
         if energy is not None and not (period.held or period.unlisted):
             self._add_base(period.seen, energy)
@@ -209,7 +224,7 @@ class _GpuLedger:
             busy_ms=period.busy / 100,
             idle_ms=period.idle,
             energy_mj=energy,
-            integrated_mj=None if energy is None else 0.0 if is_counted else energy,
+            integrated_mj=integrated,
             unattributed_mj=unattributed,
             thermal_ms=period.thermal,
             hw_ms=period.hardware,

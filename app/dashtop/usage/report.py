@@ -132,7 +132,7 @@ def _explain(summary: UsageSummary) -> Iterator[str]:
     if ESTIMATED in kinds:
         yield "* estimated share: several owners held a GPU at the same time; its energy is split by their load."
     if kinds & {INTEGRATED, MIXED}:
-        yield "Some energy is power × time: the driver has no energy counter."
+        yield "Some energy is power × time, where the driver reported no value of its energy counter."
     if any(row.active_kwh is not None and row.base_kwh is None and row.key != SHARED for row in summary.rows):
         yield "Where the base power is not known yet (10 minutes without a process), active energy includes it."
     if any(row.key == SHARED for row in summary.rows):

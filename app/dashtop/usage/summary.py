@@ -26,6 +26,8 @@ several owners who held a GPU at the same time."""
 _MJ_PER_KWH: Final = 3.6e9
 _MIN_PART: Final = 0.01
 """Shares of time and energy below this are those of the moments at which processes begin and end."""
+_MIN_KIND_PART: Final = 0.05
+"""A smaller share of energy does not make it mixed: the counter has no value for the first second after a start."""
 # The parts of a process in the time of its group.
 _HELD: Final = {
     "user": ("owner_held_ms", "owner_idle_ms"),
@@ -227,7 +229,7 @@ def _find_kind(energy_mj: float | None, totals: Iterable[GpuUsage], *, is_shared
     found = list(totals)
     energy = sum(total.energy_mj or 0.0 for total in found)
     part = sum(total.integrated_mj or 0.0 for total in found) / energy if energy else 0.0
-    return COUNTER if part < _MIN_PART else INTEGRATED if part > 1 - _MIN_PART else MIXED
+    return COUNTER if part < _MIN_KIND_PART else INTEGRATED if part > 1 - _MIN_KIND_PART else MIXED
 
 
 def _calculate_cost(shared_ms: float, active_mj: float | None, base_mj: float | None, prices: Prices) -> float | None:
