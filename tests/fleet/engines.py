@@ -186,7 +186,7 @@ def replaying(replay: Replay) -> Iterator[Replay]:
                 answer = {"status": "success", "data": replay.ask(form)}
                 if replay.warnings:
                     answer["warnings"] = list(replay.warnings)
-                packed = gzip.compress(json.dumps(answer).encode(), 1)
+                packed = gzip.compress(json.dumps(answer, separators=(",", ":")).encode(), 1)
                 self.send(200, packed, "application/json", Content_Encoding="gzip")
 
     with serving(Engine) as url:

@@ -15,20 +15,20 @@ from tests.processes import eventually
 def record(url: str) -> dict[str, Any]:
     """Return the answer to each query of one reading."""
     answers: dict[str, Any] = {}
-    ask = EngineClient._ask
+    send = EngineClient._send
 
     def keep(self: EngineClient, name: str, form: dict[str, str], timeout_s: float) -> Any:
-        data, warnings = ask(self, name, form, timeout_s)
-        answers[form["query"]] = data
-        return data, warnings
+        status, headers, data = send(self, name, form, timeout_s)
+        answers[form["query"]] = json.loads(data)["data"]
+        return status, headers, data
 
-    EngineClient._ask = keep  # type: ignore[method-assign]
+    EngineClient._send = keep  # type: ignore[method-assign]
     source = PrometheusSource(url, credentials=Credentials(), clock=SystemClock(), interval_s=15.0)
     try:
         reading = source.current(10.0)
     finally:
         source.close()
-        EngineClient._ask = ask  # type: ignore[method-assign]
+        EngineClient._send = send  # type: ignore[method-assign]
     assert reading.error is None, reading.error
     return answers
 

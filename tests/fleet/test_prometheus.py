@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dashtop.fleet.client import MAX_ANSWER_BYTES, Credentials, EngineClient, RequestFailedError
+from dashtop.fleet.client import MAX_ANSWER_BYTES, Credentials, EngineClient, RequestFailedError, scan_values
 from dashtop.fleet.collection import CollectionPause
 from dashtop.fleet.history import _Axis, _place
 from dashtop.fleet.prometheus import PrometheusSource
@@ -497,3 +497,31 @@ def test_series_with_gaps_and_values_outside_are_placed_by_their_time() -> None:
     assert [str(value) for value in _place([complete[1], complete[3]], axis)] == ["nan", "60.0", "nan", "180.0", "nan"]
     assert [str(value) for value in _place([(-60.0, "1"), (0.0, "NaN"), (300.0, "1")], axis)] == ["nan"] * 5
     assert np.isnan(_place([], axis)).all()
+
+
+def test_answers_are_scanned_like_they_are_parsed() -> None:
+    def write(series: str, more: str = "") -> bytes:
+        return f'{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}{more}}}'.encode()
+
+    labels = ("instance", "gpu", "GPU_I_ID")
+    two = (
+        '{"metric":{"GPU_I_ID":"2","gpu":"0","instance":"a:1"},"value":[1795990000.5,"12.5"]},'
+        '{"metric":{"gpu":"1","instance":"a:1"},"value":[1795990000.5,"NaN"]},'
+        '{"metric":{"gpu":"2","instance":"b:1"},"value":[1795990000.5,"1e+06"]}'
+    )
+    found = scan_values(write(two), labels)
+    assert found is not None
+    assert found.values == {("a:1", "0", "2"): 12.5, ("b:1", "2", ""): 1e6}
+    assert found.time_s == 1795990000.5
+    assert scan_values(write(two, ',"warnings":["partial"]'), labels) is None
+    assert scan_values(write(two.replace("a:1", "a\\u003c")), labels) is None
+    assert scan_values(write(two.replace('"gpu":"1"', '"gpu":"1","other":"x"')), labels) is None
+    assert scan_values(write(""), labels) is None
+    assert scan_values(b"<html>", labels) is None
+    pair = (
+        '{"metric":{"gpu":"1","instance":"a:1"},"value":[1,"2"]},'
+        '{"metric":{"gpu":"2","instance":"a:1"},"value":[1,"+Inf"]}'
+    )
+    found = scan_values(write(pair), ("instance", "gpu"))
+    assert found is not None
+    assert found.values == {("a:1", "1"): 2.0}

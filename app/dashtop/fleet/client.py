@@ -7,6 +7,7 @@ import math
 import re
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
@@ -20,7 +21,7 @@ from dashtop.model.fleet import FleetError, FleetFailure
 from dashtop.model.text import sanitize_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -156,6 +157,45 @@ class Vector(NamedTuple):
         return [(each["metric"], float(each["value"][1])) for each in self.series if is_finite(each["value"][1])]
 
 
+class Values(NamedTuple):
+    """The answer to an instant query by the values of some labels; only finite values."""
+
+    values: dict[tuple[str, ...], float]
+    time_s: float | None
+    warnings: tuple[str, ...]
+
+
+def scan_values(data: bytes, labels: Sequence[str]) -> Values | None:
+    """Return the values of an answer without creating objects for its JSON; None if it has anything unusual.
+
+    Prometheus and VictoriaMetrics write labels in order and without spaces. 8,000 series take 10 ms instead of 30.
+    """
+    if not data.startswith(_VECTOR_START) or b"\\" in data or b'"warnings"' in data:
+        return None
+    order = sorted(labels)
+    found = _build_pattern(tuple(order)).findall(data.decode("utf-8", "replace"))
+    if not found or len(found) != data.count(b'"metric":'):
+        return None
+    places = [order.index(label) for label in labels]
+    values: dict[tuple[str, ...], float]
+    if places == [1, 0]:  # instance and gpu, the usual labels
+        values = {(row[1], row[0]): float(row[3]) for row in found if row[3][-1] <= "9"}
+    else:
+        values = {tuple(row[place] for place in places): float(row[-1]) for row in found if is_finite(row[-1])}
+    return Values(values, float(found[0][-2]), ())
+
+
+_VECTOR_START: Final = b'{"status":"success",'
+
+
+@lru_cache(64)
+def _build_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
+    inside = "".join(rf'(?:"{re.escape(label)}":"([^"]*)",?)?' for label in labels)
+    return re.compile(
+        rf'\{{"metric":\{{{inside}\}},"value":\[([0-9.]+),"([+-]?[0-9.]+(?:e[+-]?[0-9]+)?|NaN|[+-]Inf)"\]\}}'
+    )
+
+
 def is_finite(text: str) -> bool:
     """Return whether the text of a value is a number: not NaN, +Inf or -Inf, the only ones that end in a letter."""
     return text[-1] <= "9"
@@ -237,7 +277,9 @@ class EngineClient:
 
     def query(self, expression: str, *, timeout_s: float = LIVE_TIMEOUT_S) -> Vector:
         """Return the present values. The engine's clock decides what is present, so no time is sent."""
-        data, warnings = self._ask("query", {"query": expression}, timeout_s)
+        return self._build_vector(*self._ask("query", {"query": expression}, timeout_s))
+
+    def _build_vector(self, data: Any, warnings: tuple[str, ...]) -> Vector:
         try:
             if data["resultType"] in {"scalar", "string"}:
                 return Vector([{"metric": {}, "value": data["result"]}], float(data["result"][0]), warnings)
@@ -247,6 +289,25 @@ class EngineClient:
             return Vector(series, float(series[0]["value"][0]) if series else None, warnings)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise self._unreadable(error) from None
+
+    def query_values(self, expression: str, labels: Sequence[str], *, timeout_s: float) -> Values:
+        """Return the present values by the values of some labels, which are all that the series have."""
+        form = {"query": expression}
+        status, headers, data = self._send("query", form, timeout_s)
+        with self.collection.pause():
+            found = scan_values(data, labels) if status == HTTPStatus.OK else None
+            if found is not None:
+                return found
+            answer = self._build_vector(*self._read(status, headers, data, form))
+            try:
+                values = {
+                    tuple(each["metric"].get(label, "") for label in labels): float(each["value"][1])
+                    for each in answer.series
+                    if is_finite(each["value"][1])
+                }
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise self._unreadable(error) from None
+        return Values(values, answer.time_s, answer.warnings)
 
     def query_range(self, expression: str, start_s: float, end_s: float, step_s: int) -> Matrix:
         """Return the values at each step from start to end, both by the engine's clock."""
@@ -259,9 +320,16 @@ class EngineClient:
 
     def _ask(self, name: str, form: dict[str, str], timeout_s: float) -> tuple[Any, tuple[str, ...]]:
         """Return the data and warnings of an answer."""
+        return self._read(*self._send(name, form, timeout_s), form)
+
+    def _send(self, name: str, form: dict[str, str], timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
         form["timeout"] = f"{max(1, math.ceil(timeout_s))}s"
         url = f"{self.url}/api/v1/{name}"
-        status, headers, data = self._http.request("POST", url, timeout_s=timeout_s, form=form, basic=self._basic)
+        return self._http.request("POST", url, timeout_s=timeout_s, form=form, basic=self._basic)
+
+    def _read(
+        self, status: int, headers: Mapping[str, str], data: bytes, form: Mapping[str, str]
+    ) -> tuple[Any, tuple[str, ...]]:
         with self.collection.pause():
             body = parse_json(data)
         if status != HTTPStatus.OK or not isinstance(body, dict) or body.get("status") != "success":

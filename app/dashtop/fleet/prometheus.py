@@ -7,10 +7,10 @@ import threading
 import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dashtop.fleet import rows as fleet_rows
-from dashtop.fleet.client import LIVE_TIMEOUT_S, EngineClient, RequestFailedError, fail
+from dashtop.fleet.client import LIVE_TIMEOUT_S, EngineClient, RequestFailedError, Values, fail
 from dashtop.fleet.dialects import (
     DIALECTS,
     LIVE_KEYS,
@@ -59,16 +59,8 @@ Queries = dict[Name, str]
 Answers = dict[Name, "Vector"]
 
 
-class _Column(NamedTuple):
-    """The values of an answer by identity of the GPU. Compared with a Vector, 8,000 GPUs take a tenth of the memory."""
-
-    values: dict[fleet_rows.Key, float]
-    time_s: float | None
-    warnings: tuple[str, ...]
-
-
-Columns = dict[Name, _Column]
-AnswerT = TypeVar("AnswerT", "Vector", _Column)
+Columns = dict[Name, Values]
+AnswerT = TypeVar("AnswerT", "Vector", Values)
 
 
 class PrometheusSource:
@@ -161,11 +153,8 @@ class PrometheusSource:
     def _ask_columns(self, queries: dict[Name, tuple[Dialect, str]], timeout_s: float) -> Columns:
         """Return values by identity. The threads of the queries index them, so that few answers are held at a time."""
 
-        def ask(dialect: Dialect, expression: str) -> _Column:
-            answer = self._client.query(expression, timeout_s=timeout_s)
-            with self._client.collection.pause():
-                values = fleet_rows.index_values(answer.series, dialect.identity)
-            return _Column(values, answer.time_s, answer.warnings)
+        def ask(dialect: Dialect, expression: str) -> Values:
+            return self._client.query_values(expression, ("instance", *dialect.identity), timeout_s=timeout_s)
 
         return self._run_all({name: partial(ask, *query) for name, query in queries.items()}, timeout_s)
 
@@ -341,7 +330,7 @@ class PrometheusSource:
             ages.update({labels.get("instance", ""): age for labels, age in answers[dialect.name, "age"].rows})
         plan.is_built = True
         nodes = {**self._nodes, **table.nodes}
-        asked: list[Vector | _Column] = [*answers.values(), *columns.values()]
+        asked: list[Vector | Values] = [*answers.values(), *columns.values()]
         times = [answer.time_s for answer in asked if answer.time_s is not None]
         warnings = dict.fromkeys(text for answer in asked for text in answer.warnings)
         return FleetReading(
