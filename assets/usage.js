@@ -118,7 +118,7 @@
     counter: "The driver's energy counter.",
     integrated: "Power × time: the driver reported no value of its energy counter.",
     mixed: "The driver's energy counter, and power × time where it has no value.",
-    estimated_share: "Estimated share: several owners held a GPU at the same time; its energy is split by their load.",
+    estimated_share: "Estimated share: others held a GPU at the same time; its energy is split by load.",
   };
   const isIntegrated = ({ energy_kind: kind }) => kind === "integrated" || kind === "mixed";
   // What stands for a name is sent in parentheses.
@@ -127,25 +127,28 @@
     "(shared)": "Energy of a GPU with MIG instances, or of several owners whose load the driver does not report.",
   };
 
-  function buildGroupRow(row, { hours, energy, cost }) {
-    const partly = row.utilized !== null && row.known < 0.995 ? `The load of ${formatShare(row.known)} of the held time is known.` : "";
+  function buildGroupRow(by, row, { hours, energy, cost }) {
+    const partly = row.utilized !== null && row.known < 0.995 ? `At least: the load of ${formatShare(row.known)} of the held time is known.` : "";
     const isShared = row.name === "(shared)"; // it has energy only
     const number = (value, digits, title = "") => (isShared && value === null ? cell("", null) : cell(format(value, digits), value, title));
-    const attribution = isShared ? "" : row.utilized === null ? UNKNOWN : row.is_estimated ? "shared (estimate)" : "sole user";
+    const attribution = isShared ? "" : row.utilized === null ? UNKNOWN : row.is_estimated ? "shared (estimate)" : `sole ${TITLES[by].replace(/^[UCP]/, (letter) => letter.toLowerCase())}`;
     const noBase = row.active_kwh !== null && row.base_kwh === null ? "Not known until a GPU was without a process for ten minutes: active energy includes it." : "";
     const mark = isIntegrated(row) ? " *" : "";
     return [
-      cell(NAMES[row.name] || row.name, NAMES[row.name] || row.name, NAME_TIPS[row.name] || (row.user ? `User: ${NAMES[row.user] || row.user}` : "")),
+      cell(NAMES[row.name] || row.name, NAMES[row.name] || row.name, NAME_TIPS[row.name] || ""),
+      ...(by === "process" ? [cell(NAMES[row.user] || row.user || "")] : []),
       cell(row.gpus.map((gpu) => gpu.replace(/^GPU /, "")).join(", ")),
       isShared ? cell("", null) : cell(String(row.processes), row.processes),
       isShared ? cell("", null) : cell(format(row.held, hours), row.held),
       isShared ? cell("", null) : cell(format(row.shared, hours), row.shared, row.shared === null ? "Not calculated for times before the usage ledger." : ""),
-      number(row.utilized, hours, row.utilized === null ? "The driver reports no load of what was held." : partly),
+      partly
+        ? cell(`≥ ${format(row.utilized, hours)}`, row.utilized, partly)
+        : number(row.utilized, hours, row.utilized === null ? "The driver reports no load of what was held." : ""),
       number(row.idle, hours),
       row.peak_gib === null ? cell(isShared ? "" : UNKNOWN, null) : cell(units.format(row.peak_gib, "GiB"), row.peak_gib),
       cell(`${format(row.active_kwh, energy)}${mark}`, row.active_kwh, KINDS[row.energy_kind] || ""),
       cell(isShared && row.base_kwh === null ? "" : format(row.base_kwh, energy), row.base_kwh, noBase),
-      ...(hasCost() ? [cell(format(row.cost, cost), row.cost)] : []),
+      ...(hasCost() ? [cell(format(row.cost, cost), row.cost, row.active_kwh === null && row.cost !== null ? "Of the time: the energy is not known." : "")] : []),
       cell(attribution),
     ];
   }
@@ -168,6 +171,17 @@
     const [throttled, kwh] = ["throttled", "kwh"].map((name) => sum(gpus.map((gpu) => gpu[name])));
     const hoursOf = (value) => cell(format(value, hours), value);
     return [cell("Total"), ...totals.map(hoursOf), cell("", ""), hoursOf(throttled), cell(format(kwh, energy), kwh)];
+  }
+
+  // Processes have a column for their user.
+  function setUserColumn(isShown) {
+    const heads = document.querySelector('[data-usage-table="users"] thead tr');
+    const present = heads.querySelector("[data-usage-user]");
+    if (!isShown && present) present.remove();
+    if (!isShown || present) return;
+    const head = make("th", "", heads, TITLES.user);
+    [head.scope, head.dataset.usageUser] = ["col", ""];
+    heads.children[0].after(head);
   }
 
   function paintTable(name, rows, totals, emptyText, notes) {
@@ -200,12 +214,13 @@
     const energy = chooseDigits([...gpus.map(({ kwh }) => kwh), ...groups.map(({ active_kwh }) => active_kwh)], 3);
     const digits = { hours, energy: Math.max(2, energy), cost: chooseDigits(groups.map(({ cost }) => cost), 2) };
     document.querySelector('[data-usage-table="users"] thead th').textContent = TITLES[by];
-    paintTable("users", groups.map((row) => buildGroupRow(row, digits)), null, `No compute process ${timeline.describePeriod()}.`, [
+    setUserColumn(by === "process");
+    paintTable("users", groups.map((row) => buildGroupRow(by, row, digits)), null, `No compute process ${timeline.describePeriod()}.`, [
       groups.some(({ is_estimated }) => is_estimated) &&
         (hasLedger
-          ? "Shared (estimate): several owners held a GPU at the same time; the load is that of each process, the energy is split by it."
-          : "Shared (estimate): several users held a GPU at the same time; its utilization is split by the time that each held it."),
-      groups.some(({ utilized, known }) => utilized !== null && known < 0.995) && "The load of a part of the held time is not known.",
+          ? "Shared (estimate): others held a GPU at the same time; the load is that of each process, the energy is split by it."
+          : "Shared (estimate): others held a GPU at the same time; its utilization is split by the time that each held it."),
+      groups.some(({ utilized, known }) => utilized !== null && known < 0.995) && "≥: the load of a part of the held time is not known.",
       unattributed !== null && `${format(unattributed, digits.energy)} kWh were used while no process held a GPU.`,
       by === "process" && leftOut > 0 && `${leftOut} more processes are left out: download them from the API.`,
     ]);

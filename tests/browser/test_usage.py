@@ -58,6 +58,11 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
         assert tab.text("[data-usage-table=users] thead th") == title
         assert cell in " ".join(tab.page.evaluate(USERS))
     assert len(tab.page.evaluate(USERS)) > 10
+    heads = tab.page.locator("[data-usage-table=users] thead th").all_text_contents()
+    assert heads[:3] == ["Process", "User", "GPUs"]
+    owners = tab.page.locator("[data-usage-table=users] tbody tr td:nth-child(2)").all_text_contents()
+    assert set(owners) <= {*users, "", "Unknown user"}
+    assert owners[0] in users
     tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "light"
     tab.page.evaluate("dispatchEvent(new Event('afterprint'))")

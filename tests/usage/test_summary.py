@@ -87,6 +87,23 @@ def test_hours_energy_and_its_kind_of_users() -> None:
     assert (unread.gpu_id, unread.busy_h, unread.free_h) == (None, None, None), "its processes are not listed"
 
 
+def test_processes_of_one_user_on_one_gpu_are_shared_and_the_user_is_not() -> None:
+    facts = {"share_ms": HOUR_MS, "owner_held_ms": HOUR_MS, "container_held_ms": HOUR_MS, "job_held_ms": HOUR_MS}
+    rows = tuple(make_row("GPU-0", pid, "ada", 2.0, **facts) for pid in (1, 2))
+    usage = replace(USAGE, records=UsageRecords(processes=rows, gpus=GPUS))
+    found = {by: summarize(usage, by, now_ms=1, prices=NO_PRICES).rows for by in ("user", "container", "process")}
+    kinds = {by: [(row.is_shared, row.energy_kind) for row in group] for by, group in found.items()}
+    assert kinds["process"] == [(True, "estimated_share")] * 2
+    assert kinds["user"] == kinds["container"] == [(False, "counter")]
+
+
+def test_a_table_marks_busy_time_of_which_a_part_is_not_known() -> None:
+    text = report.to_table(summary())
+    (line,) = [line for line in text.splitlines() if line.startswith("=grace")]
+    assert "  ≥ 2.00  " in line
+    assert "≥: the load of a part" in text
+
+
 @pytest.mark.parametrize(("part", "kind"), [(0.04, "counter"), (0.5, "mixed"), (0.96, "integrated")])
 def test_the_kind_of_energy_ignores_the_first_second_after_a_start(part: float, kind: str) -> None:
     total = replace(GPUS[0], integrated_mj=part * KWH * 8)
@@ -105,6 +122,8 @@ def test_cost_is_that_of_energy_and_shared_time_and_null_without_prices() -> Non
     one, *_ = summary("process", prices=Prices(kwh=0.5)).rows
     assert one.cost == pytest.approx(0.5 * 8.8)
     assert summary("process", prices=Prices(kwh=0.5)).rows[2].cost is None, "its energy is not known"
+    split = summary("process", prices=Prices(kwh=0.5, gpu_hour=2.0))
+    assert [row.cost for row in split.rows[1:]] == pytest.approx([0.5 * 2 + 2, 2, 0.5 * 3]), "each pays its time"
     assert summary(prices=Prices(gpu_hour=1.0)).rows[1].cost == pytest.approx(2)
 
 

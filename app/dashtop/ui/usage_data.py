@@ -209,7 +209,7 @@ def _calculate(
         "end": buckets.end_ms,
         "coverage": round(coverage, 4),
         "rows": {
-            by: [_encode_group(group, labels) for group in found[:_MAX_PROCESSES]] for by, found in groups.items()
+            by: [_encode_group(group, labels, by) for group in found[:_MAX_PROCESSES]] for by, found in groups.items()
         },
         "left_out": max(0, len(groups["process"]) - _MAX_PROCESSES),
         "unattributed_kwh": None,
@@ -250,10 +250,10 @@ def _label(uuid: str, gpu: Gpu | None, index: int | None, name: str | None) -> t
     return f"{label} · MIG {profile}" if profile else label, name or ""
 
 
-def _encode_group(user: GroupUsage, labels: Labels) -> dict[str, Any]:
+def _encode_group(user: GroupUsage, labels: Labels, by: str) -> dict[str, Any]:
     return {
         "name": user.key[0],
-        "user": None,
+        "user": ", ".join(sorted(user.owners)) if by == "process" else None,
         "gpus": [labels[uuid][0] for uuid in user.gpus],
         "processes": len(user.processes),
         "held": _round(user.held_h),

@@ -155,6 +155,7 @@ class GroupUsage:
     idle_h: float | None = None
     is_estimated: bool = False
     peak_bytes: int | None = None
+    owners: set[str] = field(default_factory=set)
     processes: set[tuple[int, int | str | None]] = field(default_factory=set)
     gpus: list[str] = field(default_factory=list)
 
@@ -168,6 +169,7 @@ class Interval:
     start_ms: int
     end_ms: int
     peak_bytes: int | None
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,7 @@ def calculate_usage(
             usage = users.setdefault(user, GroupUsage(key=user))
             usage.gpus.append(record.uuid)
             usage.processes |= {interval.process for interval in by_user[user]}
+            usage.owners |= {interval.owner for interval in by_user[user]}
             usage.is_estimated |= _is_shared(cover, held_by_all - held_by_any, record.utilization)
             _add_hours(usage, cover, held_by_all, record.utilization, buckets.step_ms / _HOUR_MS)
     for user, usage in users.items():
@@ -274,7 +277,8 @@ def find_intervals(
             start_ms, end_ms = max(span.start_ms, buckets.start_ms), min(end_ms, buckets.end_ms)
             if start_ms < end_ms:
                 process = pid, span.info.started_ms if span.info.started_ms is not None else span.info.name
-                intervals.append(Interval(find_key(span), process, start_ms, end_ms, span.peak_gpu_memory_bytes))
+                peak_bytes, owner = span.peak_gpu_memory_bytes, name_owner(span.info)
+                intervals.append(Interval(find_key(span), process, start_ms, end_ms, peak_bytes, owner))
     return intervals
 
 

@@ -35,6 +35,16 @@ TITLES: Final = {
 }
 
 
+_HOLDERS: Final = {
+    "user": "several users",
+    "container": "several containers",
+    "slurm_job": "several jobs",
+    "process": "several processes",
+}
+_MIN_KNOWN: Final = 0.995
+"""Busy time is marked as a lower bound where less of the load is known."""
+
+
 def to_json(summary: UsageSummary) -> dict[str, Any]:
     """Return the summary as JSON values."""
     return {
@@ -99,7 +109,9 @@ def to_table(summary: UsageSummary) -> str:
 def _list_cells(row: UsageRow, by: str, *, has_cost: bool) -> list[str]:
     name = f"GPU {row.gpu_id} {row.gpu_name or ''}".rstrip() if by == "gpu" and row.gpu_id is not None else row.key
     mark = "*" if row.energy_kind == ESTIMATED else ""
-    cells = [name, *(_format_number(value, 2) for value in (row.held_h, row.shared_h, row.busy_h, row.idle_h))]
+    least = "≥ " if row.busy_h is not None and row.known < _MIN_KNOWN else ""
+    cells = [name, *(_format_number(value, 2) for value in (row.held_h, row.shared_h))]
+    cells += [least + _format_number(row.busy_h, 2), _format_number(row.idle_h, 2)]
     cells += [_format_number(row.active_kwh, 3) + mark, _format_number(row.base_kwh, 3)]
     return [*cells, _format_number(row.cost, 2)] if has_cost else cells
 
@@ -130,12 +142,14 @@ def _describe(summary: UsageSummary) -> Iterator[str]:
 def _explain(summary: UsageSummary) -> Iterator[str]:
     kinds = {row.energy_kind for row in summary.rows}
     if ESTIMATED in kinds:
-        yield "* estimated share: several owners held a GPU at the same time; its energy is split by their load."
+        yield f"* estimated share: {_HOLDERS[summary.by]} held a GPU at the same time; its energy is split by load."
     if kinds & {INTEGRATED, MIXED}:
         yield "Some energy is power × time, where the driver reported no value of its energy counter."
     if any(row.active_kwh is not None and row.base_kwh is None and row.key != SHARED for row in summary.rows):
         yield "Where the base power is not known yet (10 minutes without a process), active energy includes it."
     if any(row.key == SHARED for row in summary.rows):
         yield f"{SHARED}: energy of MIG instances, or of several owners whose load is not reported; it cannot be split."
+    if any(row.busy_h is not None and row.known < _MIN_KNOWN for row in summary.rows):
+        yield "≥: the load of a part of the held time is not known."
     if summary.is_cut:
         yield "There are more processes than are listed."

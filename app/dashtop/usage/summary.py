@@ -21,7 +21,7 @@ NONE: Final = "(none)"
 COUNTER, INTEGRATED, MIXED, ESTIMATED = "counter", "integrated", "mixed", "estimated_share"
 ENERGY_KINDS: Final = (COUNTER, INTEGRATED, MIXED, ESTIMATED)
 """Where energy comes from: differences of the driver's counter, power × time, both, or the estimated share of one of
-several owners who held a GPU at the same time."""
+several owners (or processes, containers, jobs) who held a GPU at the same time."""
 
 _MJ_PER_KWH: Final = 3.6e9
 _MIN_PART: Final = 0.01
@@ -43,8 +43,9 @@ class UsageRow:
 
     `held_h`: a compute process held a GPU; `shared_h`: this divided by the owners at the time, which adds up to the
     time in which GPUs were held; `busy_h`: time × load; `idle_h`: held at no load. `known`: share of the held time
-    whose load is known. `active_kwh`: energy beyond the base power; `base_kwh`: part of the base; None: not known, and
-    then part of the active energy. `energy_kind`: one of ENERGY_KINDS. `is_shared`: other owners held a GPU meanwhile.
+    whose load is known; below 1, busy and idle time are at least these. `active_kwh`: energy beyond the base power;
+    `base_kwh`: part of the base; None: not known, and then part of the active energy. `energy_kind`: one of
+    ENERGY_KINDS. `is_shared`: others (owners, processes) held a GPU meanwhile.
     """
 
     key: str
@@ -162,7 +163,7 @@ def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUs
     active, base = _sum(each.active_mj for each in records), _sum(each.base_mj for each in records)
     memory = _sum(each.memory_byte_ms for each in records)
     uuids = tuple(dict.fromkeys(each.gpu_uuid for each in records))
-    is_shared = _is_shared(records)
+    is_shared = _is_shared(records, held)
     is_one = by == "process" and first.owner != SHARED and not _is_rest(first)
     return UsageRow(
         key=_name_group(first, by),
@@ -185,9 +186,16 @@ def _build_row(records: Sequence[ProcessUsage], by: str, totals: dict[str, GpuUs
     )
 
 
-def _is_shared(records: Iterable[ProcessUsage]) -> bool:
-    """Return whether another owner held a GPU at the same time, so that its energy was split."""
-    return any(each.share_ms < (1 - _MIN_PART) * each.owner_held_ms for each in records)
+def _is_shared(records: Iterable[ProcessUsage], held: str) -> bool:
+    """Return whether others than a group held a GPU at the same time, so that its energy was split.
+
+    `held`: the field with the group's held time.
+    """
+    times: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    for each in records:
+        share_ms, held_ms = times[each.gpu_uuid]
+        times[each.gpu_uuid] = share_ms + each.share_ms, held_ms + getattr(each, held)
+    return any(share_ms < (1 - _MIN_PART) * held_ms for share_ms, held_ms in times.values())
 
 
 def _build_gpu_row(
@@ -233,10 +241,13 @@ def _find_kind(energy_mj: float | None, totals: Iterable[GpuUsage], *, is_shared
 
 
 def _calculate_cost(shared_ms: float, active_mj: float | None, base_mj: float | None, prices: Prices) -> float | None:
-    """Return the cost of energy and shared time; None without prices, or if the energy is not known."""
+    """Return the cost of shared time and of the known energy; None without prices, or if nothing of it is known.
+
+    Energy that cannot be split among owners is in the row of SHARED, and so is its cost: each owner pays its time.
+    """
     if prices.kwh is None and prices.gpu_hour is None:
         return None
-    if prices.kwh is not None and active_mj is None:
+    if prices.gpu_hour is None and active_mj is None:
         return None
     energy = ((active_mj or 0.0) + (base_mj or 0.0)) / _MJ_PER_KWH
     return (prices.kwh or 0.0) * energy + (prices.gpu_hour or 0.0) * shared_ms / HOUR_MS

@@ -45,7 +45,7 @@ _HEAT_KEYS: Final = {
     "unknown": "not recorded",
 }
 _GROUPS: Final = {"user": "user", "container": "container", "slurm_job": "Slurm job", "process": "process"}
-_COST_COLUMN: Final = ("Cost", "Energy × price of a kWh, and shared time × price of a GPU-hour.", True)
+_COST_COLUMN: Final = ("Cost", "Shared time × price of a GPU-hour, and known energy × price of a kWh.", True)
 _USER_COLUMNS: Final = (
     ("User", "", False),
     ("GPUs", "", False),
@@ -63,7 +63,7 @@ _USER_COLUMNS: Final = (
     ("Base (kWh)", "Energy that the GPUs take without a process, for the held time.", True),
     (
         "Attribution",
-        "Sole user: alone on the GPUs. Shared (estimate): with others; energy is split by the load of each process.",
+        "Sole: alone on the GPUs. Shared (estimate): with others; energy is split by the load of each process.",
         False,
     ),
 )
