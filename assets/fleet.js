@@ -8,6 +8,7 @@
   const { make, fit, write } = parts;
   const STATES = ["free", "idle_held", "busy", "unavailable"]; // as in fleet_data.py
   const STATE_TEXTS = { free: "free", idle_held: "idle, held", busy: "busy", unavailable: "unavailable" };
+  const SHORT_STATE_TEXTS = { ...STATE_TEXTS, idle_held: "idle-held" };
   const NODE_TEXTS = { up: "up", down: "down", stale: "no new values", vanished: "gone", "": "up" };
   const UNKNOWN = 255;
   const NONE = "N/A";
@@ -26,6 +27,8 @@
   let [cell, gap] = [MAX_CELL_PX, 2];
   let drawnFor = "";
 
+  const NO_MATCH = "No GPU matches the chosen model and holder.";
+  const isFiltered = () => Boolean(settings.get("fleet_type") || settings.get("fleet_user"));
   const find = (name) => document.querySelector(`[data-fleet-${name}]`);
   const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
   const percent = (value) => (value === null ? NONE : `${Math.round(value)} %`);
@@ -101,6 +104,8 @@
     paintTiles(fleet.summary);
     paintFilter("fleet_type", fleet.types);
     paintFilter("fleet_user", fleet.users);
+    // Other dashtops keep their own history: there is nothing to draw, and no time to choose.
+    parts.mark(document.documentElement, "fleetHistory", fleet.has_history ? "" : "none");
   }
 
   // --- grid -----------------------------------------------------------------------------------------------------
@@ -192,11 +197,11 @@
     }
   }
 
+  // Names that differ at their ends, such as ports of one address, keep them.
   function shorten(pen, text, width) {
-    if (pen.measureText(text).width <= width) return text;
     let shown = text;
-    while (shown.length > 1 && pen.measureText(`${shown}…`).width > width) shown = shown.slice(0, -1);
-    return `${shown}…`;
+    while (shown.length > 1 && pen.measureText(shown === text ? text : `…${shown}`).width > width) shown = shown.slice(1);
+    return shown === text ? text : `…${shown}`;
   }
 
   function drawGrid() {
@@ -297,6 +302,7 @@
     } else write(element, text);
   }
 
+  const formatHours = (hours) => (hours > 0 && hours < 1 ? "< 1" : hours.toFixed(0));
   const number = (text, tip) => ({ text: String(text), numeric: true, tip });
 
   function addCopyButton(element, devices) {
@@ -316,8 +322,8 @@
       { build: (element) => addCopyButton(element, devices), key: devices || "" },
     ]);
     const more = fleet.free_nodes - rows.length;
-    const isFiltered = settings.get("fleet_count") || settings.get("fleet_memory") || settings.get("fleet_type");
-    paintTable("free", rows, isFiltered ? "No node has free GPUs like these." : "No GPU is free.", more > 0 ? `And ${more} more nodes: choose a model.` : "");
+    const isLimited = isFiltered() || settings.get("fleet_count") || settings.get("fleet_memory");
+    paintTable("free", rows, isLimited ? "No node has free GPUs like these." : "No GPU is free.", more > 0 ? `And ${more} more nodes: choose a model.` : "");
   }
 
   function paintHolders({ fleet, fleet_hours: hours }) {
@@ -328,14 +334,14 @@
       { ...number(idle), mark: idle ? "warning" : "" },
       number(size(memory)),
       number(nodes),
-      number(byUser.has(name) ? byUser.get(name).toFixed(0) : NONE),
+      number(byUser.has(name) ? formatHours(byUser.get(name)) : NONE),
     ]);
     const present = new Set(fleet.holders.map(([name]) => name));
     const past = settings.get("fleet_type") || settings.get("fleet_user") ? [] : [...byUser].filter(([name, value]) => !present.has(name) && value >= 0.5);
-    const rows = [...shown, ...past.slice(0, 20).map(([name, value]) => [name, number(0), number(0), number(NONE), number(0), number(value.toFixed(0))])];
+    const rows = [...shown, ...past.slice(0, 20).map(([name, value]) => [name, number(0), number(0), number(NONE), number(0), number(formatHours(value))])];
     const notes = [fleet.holder_count > shown.length && `And ${fleet.holder_count - shown.length} more.`, hours && hours.error && `GPU-hours: ${hours.error}`, ...((hours && hours.notes) || [])];
     parts.mark(document.querySelector('[data-fleet-table="holders"]').parentElement, "withoutHours", fleet.has_history ? "" : "true");
-    paintTable("holders", rows, "Nobody holds a GPU, or no exporter says who does.", notes.filter(Boolean).join(" "));
+    paintTable("holders", rows, isFiltered() ? NO_MATCH : "Nobody holds a GPU, or no exporter says who does.", notes.filter(Boolean).join(" "));
   }
 
   function paintAttention({ fleet }) {
@@ -376,9 +382,9 @@
   }
 
   // "4 free, 2 busy"
-  function describeStates(numbers) {
-    const texts = numbers.map((value, at) => (value ? `${value} ${STATE_TEXTS[STATES[at]]}` : "")).filter(Boolean);
-    return texts.join(", ") || "none";
+  function describeStates(numbers, isUp) {
+    const texts = numbers.map((value, at) => (value ? `${value} ${SHORT_STATE_TEXTS[STATES[at]]}` : "")).filter(Boolean);
+    return texts.join(", ") || (isUp ? "none" : NONE);
   }
 
   function addStrip(element, text, { start, step }) {
@@ -406,7 +412,7 @@
     const rows = nodes.rows.map(([name, state, reason, age, , exporter, numbers, types, load, [used, total], celsius, power]) => [
       { text: name, node: name, tip: [types.join(", "), exporter].filter(Boolean).join(" · ") },
       { text: NODE_TEXTS[state], tip: [reason, age === null ? "" : `values ${formatAge(age)} old`].filter(Boolean).join(", "), mark: state === "down" || state === "stale" ? "critical" : "" },
-      { text: describeStates(numbers) },
+      { text: describeStates(numbers, state === "up" || state === "") },
       number(percent(load)),
       number(used === null ? NONE : `${size(used)} / ${size(total)}`),
       number(degrees(celsius)),
@@ -417,7 +423,7 @@
       },
     ]);
     const notes = [strips.error && `Last 24 h: ${strips.error}`, ...(strips.notes || []), !fleet.has_history && "Other dashtops are read live: their history is on their own pages."];
-    paintTable("nodes", rows, fleet.error || "No node.", notes.filter(Boolean).join(" "));
+    paintTable("nodes", rows, fleet.error || (isFiltered() ? NO_MATCH : "No node."), notes.filter(Boolean).join(" "));
     find("pager").hidden = nodes.pages < 2;
     write(find("page"), `${nodes.page + 1} / ${nodes.pages}`);
     for (const button of document.querySelectorAll("[data-fleet-step]")) {
@@ -449,7 +455,10 @@
       number(watts(power)),
       { text: holders.join(", ") || "‒" },
     ]);
-    paintTable("node", rows, "This node has no GPU now.");
+    paintTable("node", rows, node.reason || "This node has no GPU now.");
+    const chart = panel.querySelector(".chart");
+    chart.hidden = !data.fleet.has_history || (rows.length === 0 && node.reason !== "");
+    panel.querySelector(".legend").hidden = chart.hidden;
   }
 
   // --- painting -------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@
   const OPTIONS = ["charts", "metric", "event_gpu", "event_severity", "event_kind"]
     .concat(["fleet_type", "fleet_user", "fleet_node", "fleet_page", "fleet_count", "fleet_memory"]);
   // A change of these is a step that the browser's Back button takes back.
-  const STEPS = ["page", "view", "gpu", "range", "from", "to", "run"];
+  const STEPS = ["page", "view", "gpu", "range", "from", "to", "run", "fleet_node"];
 
   // An iframe shows what its address says, and does not change the settings of its viewer.
   const embedded = root.dataset.embed !== undefined;

@@ -12,7 +12,7 @@ import pytest
 from dashtop.cli import main
 from dashtop.fleet.command import FreeRequest, find_free
 from dashtop.model.errors import FleetUnavailableError
-from dashtop.model.fleet import FleetError, FleetFailure
+from dashtop.model.fleet import FleetError, FleetFailure, NodeState
 from dashtop.settings import options
 from tests.fleet.builders import FixedFleet
 
@@ -46,15 +46,29 @@ def test_machines_are_printed_with_the_variable_for_cuda() -> None:
         "gpu0002: 1 free (NVIDIA A100-SXM4-40GB)\n"
         "  CUDA_VISIBLE_DEVICES=GPU-00000008-0000-4000-8000-000000000008\n"
         "gpu0001: 1 free (NVIDIA H100 80GB HBM3)\n"
-        "  CUDA_VISIBLE_DEVICES=GPU-00000000-0000-4000-8000-000000000000"
+        "  CUDA_VISIBLE_DEVICES=GPU-00000000-0000-4000-8000-000000000000\n"
+        "# gpu-down is down: the engine cannot scrape it."
     )
+
+
+def test_machines_that_do_not_answer_are_named_also_if_all_are_silent() -> None:
+    fleet = FixedFleet()
+    down = tuple(replace(node, state=NodeState.DOWN, reason="it requires a token.") for node in fleet.reading.nodes)
+    fleet.reading = replace(fleet.reading, nodes=down * 3, gpus=())
+    for as_json in (False, True):
+        with pytest.raises(FleetUnavailableError, match=r"No machine answers\. gpu-down is down: it .* And 7 more\.$"):
+            find(fleet, as_json=as_json)
+    one = FixedFleet()
+    one.reading = replace(one.reading, gpus=one.reading.gpus[1:2], nodes=one.reading.nodes[:2])
+    with pytest.raises(FleetUnavailableError, match=r"Of 1 GPU on 1 machine 0 are free\. gpu-down is down"):
+        find(one)
 
 
 def test_an_index_needs_the_order_of_the_bus() -> None:
     printed = find(change_gpus(FixedFleet(), device_id=""), name="NVIDIA GeForce RTX 4090")
-    assert printed.endswith("\n  CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0")
+    assert "\n  CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0\n" in printed
     printed = find(change_gpus(FixedFleet(), device_id="", index=None))
-    assert printed.endswith("the exporter reports neither UUIDs nor indices")
+    assert "the exporter reports neither UUIDs nor indices" in printed
 
 
 def test_json_is_that_of_the_api() -> None:

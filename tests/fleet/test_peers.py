@@ -104,8 +104,8 @@ def test_values_are_those_of_the_peer() -> None:
     }
     assert set(first.unavailable) == {"gpu.power.current_watts"}
     assert [(holder.name, holder.kind, holder.memory_gb) for holder in first.holders] == [
-        ("ada", HolderKind.USER, None),
-        ("grace", HolderKind.USER, None),
+        ("ada", HolderKind.USER, 1.0),
+        ("grace", HolderKind.USER, 1.0),
     ]
     assert (second.occupancy, second.holders) == (Occupancy.FREE, ())
     shown = find_node(reading, node.url)

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 from dashtop.fleet import serialize, views
 from dashtop.model.errors import FleetUnavailableError
+from dashtop.model.fleet import NodeState
 from dashtop.output import format_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dashtop.fleet.views import FreeNode
+    from dashtop.model.fleet import FleetReading
     from dashtop.model.ports import Fleet
 
 TIMEOUT_S: Final = 15.0
+MAX_MISSING: Final = 5
+"""Machines that do not answer which are named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,16 +47,33 @@ def find_free(fleet: Fleet, request: FreeRequest, now: Callable[[], float], *, a
         memory_gb=request.memory_gb,
         wanted=views.FleetFilter(name=request.name),
     )
+    missing = _describe_missing(reading)
+    if not any(node.state is NodeState.UP for node in reading.nodes) and missing:
+        raise FleetUnavailableError(f"No machine answers. {missing}")
     if as_json:
         return format_json(serialize.describe_free(reading, fleet.engine, now(), found, request.count))
     if not found:
         summary = views.summarize(reading)
         partial = " The engine answered from a part of its data." if reading.is_partial else ""
         raise FleetUnavailableError(
-            f"No machine has {request.describe()}. Of {summary.gpus} GPUs on {summary.nodes_up} machines"
-            f" {summary.free} are free.{partial}"
+            f"No machine has {request.describe()}. Of {_count(summary.gpus, 'GPU')} on"
+            f" {_count(summary.nodes_up, 'machine')} {summary.free} {'is' if summary.free == 1 else 'are'} free."
+            f"{partial}{' ' if missing else ''}{missing}"
         )
-    return "\n".join(_format_node(each, request.count) for each in found)
+    lines = [_format_node(each, request.count) for each in found]
+    return "\n".join([*lines, *([f"# {missing}"] if missing else [])])
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _describe_missing(reading: FleetReading) -> str:
+    """Return which machines are not counted, and why; "" if none is missing."""
+    down = views.list_down(reading.nodes)
+    shown = [f"{node.name} is {node.state.value}{f': {node.reason}' if node.reason else ''}" for node in down]
+    more = f" And {len(down) - MAX_MISSING} more." if len(down) > MAX_MISSING else ""
+    return "; ".join(each.rstrip(".") for each in shown[:MAX_MISSING]) + ("." if shown else "") + more
 
 
 def _format_node(found: FreeNode, count: int) -> str:

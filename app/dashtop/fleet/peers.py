@@ -259,8 +259,7 @@ def _build_gpu(node: str, row: Mapping[str, Any]) -> FleetGpu:
     too_old = FleetFailure.TOO_OLD.text
     uuid, device_id = normalize_uuid(sanitize_text(str(row.get("gpu_uuid", ""))))
     index = row.get("gpu_id")
-    names = [sanitize_text(str(name)) for name in row.get("holders") or ()]
-    memory_gb = values.get(MEMORY_USED) if len(names) == 1 else None
+    holders = _read_holders(row, values.get(MEMORY_USED))
     return FleetGpu(
         node=node,
         index=index if isinstance(index, int) else None,
@@ -270,8 +269,21 @@ def _build_gpu(node: str, row: Mapping[str, Any]) -> FleetGpu:
         values=values,
         unavailable={key: sanitize_text(str(reasons.get(key, too_old)), 200) for key in GPU_KEYS if key not in values},
         peak_percent=values.get(UTILIZATION),
-        occupancy=_find_occupancy(row, values, is_held=bool(names)),
-        holders=tuple(FleetHolder(name, HolderKind.USER, memory_gb) for name in names),
+        occupancy=_find_occupancy(row, values, is_held=bool(holders)),
+        holders=holders,
+    )
+
+
+def _read_holders(row: Mapping[str, Any], used_gb: float | None) -> tuple[FleetHolder, ...]:
+    """Return who holds a GPU. A peer that does not say how much each holds: a sole holder has all that is in use."""
+    names = row.get("holders")
+    names = [sanitize_text(str(name)) for name in names] if isinstance(names, list) else []
+    sizes = row.get("holder_memory_mb")
+    if not isinstance(sizes, list) or len(sizes) != len(names):
+        return tuple(FleetHolder(name, HolderKind.USER, used_gb if len(names) == 1 else None) for name in names)
+    return tuple(
+        FleetHolder(name, HolderKind.USER, size / 1024 if isinstance(size, (int, float)) else None)
+        for name, size in zip(names, sizes, strict=True)
     )
 
 

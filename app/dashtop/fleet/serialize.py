@@ -67,6 +67,10 @@ def describe_free(
             }
             for each in found
         ],
+        "down": [
+            {"node": node.name, "state": node.state.value, "reason": node.reason or None}
+            for node in views.list_down(reading.nodes)
+        ],
     }
 
 

@@ -14,7 +14,7 @@ from dashtop.metrics import METRICS
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.metrics.xid import XIDS
 from dashtop.model.metric import Kind, Severity
-from dashtop.model.sample import PROCESSES, Occupancy
+from dashtop.model.sample import PROCESSES, Occupancy, is_holding
 from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 
@@ -302,7 +302,7 @@ def _classify(gpu: Gpu, name: str, idle: StateSpan | None, throttled: StateSpan 
         detail=detail,
         since_ms=since_ms,
         is_since_exact=is_exact,
-        holders=list_holders(gpu),
+        holders=tuple(measure_holders(gpu)),
     )
 
 
@@ -355,13 +355,14 @@ def _find_hold(gpu: Gpu, idle: StateSpan) -> StateSpan:
     return idle
 
 
-def list_holders(gpu: Gpu) -> tuple[str, ...]:
-    """Return the users of the processes on a GPU, those that hold most memory first."""
-    held: dict[str, int] = {}
+def measure_holders(gpu: Gpu) -> dict[str, int | None]:
+    """Return the users who hold a GPU with the bytes they hold, most first. None: a size is not reported."""
+    sizes: dict[str, list[int | None]] = {}
     for process in gpu.processes:
-        if process.info.username:
-            held[process.info.username] = held.get(process.info.username, 0) + (process.gpu_memory_bytes or 0)
-    return tuple(sorted(held, key=lambda user: (-held[user], user)))
+        if process.info.username and is_holding(process.kind):
+            sizes.setdefault(process.info.username, []).append(process.gpu_memory_bytes)
+    order = sorted(sizes, key=lambda user: (-sum(size or 0 for size in sizes[user]), user))
+    return {user: None if None in sizes[user] else sum(size or 0 for size in sizes[user]) for user in order}
 
 
 def _is_split(gpu: Gpu) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.model.usage import NO_USAGE
@@ -97,6 +98,15 @@ class ProcessInfo:
         """Return the facts of `to_json`. Unknown names are ignored, missing ones have their default."""
         names = {each.metadata["name"]: each.name for each in fields(cls)}
         return cls(**{names[name]: value for name, value in facts.items() if name in names})
+
+
+_HOLDING_KINDS: Final = frozenset({"C", "M"})
+
+
+@cache
+def is_holding(kind: str) -> bool:
+    """Return whether a process of this kind holds the GPU: compute processes and clients of MPS, but no desktop."""
+    return not _HOLDING_KINDS.isdisjoint(kind.split("+"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

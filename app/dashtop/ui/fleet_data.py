@@ -324,6 +324,7 @@ def _build_node(reading: FleetReading, name: str) -> Json:
         return None
     return {
         "name": name,
+        "reason": node.reason if node is not None and node.state is not NodeState.UP else "",
         "row": _build_node_row(name, node, gpus),
         "values": {} if node is None else {key: _round(value) for key, value in node.values.items()},
         "gpus": [_build_gpu(gpu) for gpu in sorted(gpus, key=views.sort_key)],

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from dashtop.model.sample import is_holding
 from dashtop.model.usage import UNKNOWN
-from dashtop.usage.holders import MAX_IDLE_PERCENT, is_holding, name_owner
+from dashtop.usage.holders import MAX_IDLE_PERCENT, name_owner
 from dashtop.usage.summary import name_group
 
 if TYPE_CHECKING:

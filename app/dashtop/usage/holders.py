@@ -7,7 +7,6 @@ that the driver reports of the process.
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from dashtop.model.usage import FOREIGN, OTHERS, UNKNOWN
@@ -21,14 +20,6 @@ MAX_IDLE_PERCENT: Final = 1.0
 """A load up to here is none: drivers report 1 % of idle GPUs."""
 MAX_USERS: Final = 64
 """Users with a total of their own; time series of Prometheus must not grow without limit."""
-
-_HOLDING_KINDS: Final = frozenset({"C", "M"})
-
-
-@cache
-def is_holding(kind: str) -> bool:
-    """Return whether a process of this kind holds the GPU: compute processes and clients of MPS, but no desktop."""
-    return not _HOLDING_KINDS.isdisjoint(kind.split("+"))
 
 
 def name_owner(info: ProcessInfo) -> str:

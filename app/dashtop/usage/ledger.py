@@ -11,11 +11,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from dashtop.metrics.gpu_state import EVENT_REASONS, UTILIZATION
-from dashtop.model.sample import PROCESSES
+from dashtop.model.sample import PROCESSES, is_holding
 from dashtop.model.timerange import DAY_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.model.usage import BUCKET_MS, NO_USAGE, SHARED, GpuUsage, ProcessUsage, UsageRecords
-from dashtop.usage.holders import MAX_IDLE_PERCENT, Account, Holders, find_loads, is_holding, name_owner
+from dashtop.usage.holders import MAX_IDLE_PERCENT, Account, Holders, find_loads, name_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

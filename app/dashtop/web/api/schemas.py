@@ -115,7 +115,12 @@ class _OfGpu(ResponseBody):
         examples=["busy"],
     )
     holders: list[str] = Field(
-        description="Users of the processes on the GPU, those with most memory first.", examples=[["alice"]]
+        description="Users of the compute processes on the GPU, those with most memory first.", examples=[["alice"]]
+    )
+    holder_memory_mb: list[float | None] = Field(
+        description="What each of them holds; null: a size is not reported.",
+        examples=[[8192.0]],
+        json_schema_extra={"items": {"anyOf": [{"type": "number", "x-unit": "MiB"}, {"type": "null"}]}},
     )
     clock_reasons: list[ClockReason] | None = Field(
         description="Active throttle reasons, the bits of `clocks.event_reasons` in words; null: not reported."
@@ -703,7 +708,16 @@ class FleetFreeNode(ResponseBody):
     gpus: list[FleetGpu]
 
 
+class FleetMissingNode(ResponseBody):
+    """A node that does not answer, so that it is not known what is free on it."""
+
+    node: str = Field(examples=["gpu2"])
+    state: Literal["down", "stale", "vanished"] = Field(description="As in `nodes` of the fleet.")
+    reason: str | None = Field(description="Why it does not answer; null: not known.")
+
+
 class FleetFree(_FleetReading):
     """Where work can start."""
 
     nodes: list[FleetFreeNode]
+    down: list[FleetMissingNode]

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
-from dashtop.metrics.gpu_state import find_occupancy, list_holders
+from dashtop.metrics.gpu_state import find_occupancy, measure_holders
 from dashtop.metrics.throttle_reasons import find_throttle_reasons
 from dashtop.model.metric import GIB, MIB, Unit
 
@@ -70,6 +70,7 @@ def gpu_info(device: Device) -> Json:
 
 def gpu_metrics(gpu: Gpu) -> Json:
     """Return every metric of one GPU."""
+    held = measure_holders(gpu)
     return {
         "gpu_id": gpu.device.index,
         "gpu_name": gpu.device.name,
@@ -77,7 +78,8 @@ def gpu_metrics(gpu: Gpu) -> Json:
         "state": gpu.state.text if gpu.state is not None else None,
         "state_since": gpu.state_since_ms,
         "occupancy": find_occupancy(gpu).value,
-        "holders": list(list_holders(gpu)),
+        "holders": list(held),
+        "holder_memory_mb": [scaled(size, MIB) for size in held.values()],
         "clock_reasons": _clock_reasons(gpu),
         **nested(GPU_METRICS, gpu.values),
     }

@@ -16,9 +16,9 @@ from werkzeug.exceptions import UnprocessableEntity
 from dashtop.metrics import GPU_METRICS, HOST_METRICS
 from dashtop.metrics.gpu_state import find_occupancy
 from dashtop.model.metric import Kind
-from dashtop.model.sample import Occupancy
+from dashtop.model.sample import Occupancy, is_holding
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.usage.holders import find_label, is_holding, name_owner
+from dashtop.usage.holders import find_label, name_owner
 from dashtop.version import __version__
 from dashtop.web.prometheus import dcgm
 
