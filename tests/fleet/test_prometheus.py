@@ -514,6 +514,7 @@ def test_answers_are_scanned_like_they_are_parsed() -> None:
     assert found.values == {("a:1", "0", "2"): 12.5, ("b:1", "2", ""): 1e6}
     assert found.time_s == 1795990000.5
     assert scan_values(write(two, ',"warnings":["partial"]'), labels) is None
+    assert scan_values(write(two).replace(b',"data"', b',"isPartial":true,"data"'), labels) is None
     assert scan_values(write(two.replace("a:1", "a\\u003c")), labels) is None
     assert scan_values(write(two.replace('"gpu":"1"', '"gpu":"1","other":"x"')), labels) is None
     assert scan_values(write(""), labels) is None
@@ -525,3 +526,12 @@ def test_answers_are_scanned_like_they_are_parsed() -> None:
     found = scan_values(write(pair), ("instance", "gpu"))
     assert found is not None
     assert found.values == {("a:1", "1"): 2.0}
+
+
+def test_partial_answer_of_victoriametrics_is_partial() -> None:
+    body = b'{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}'
+    with replaying(Replay(failure=answer(200, body))) as replay:
+        client = EngineClient(replay.url, Credentials())
+        assert client.query("up").warnings == ("a part of the engine did not answer",)
+        assert client.query_values("up", ("instance",), timeout_s=5.0).warnings == client.query("up").warnings
+        client.close()
