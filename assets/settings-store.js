@@ -46,6 +46,7 @@
     charts: [matches(/^[a-z0-9._]{1,60}(,[a-z0-9._]{1,60}){0,11}$/), ""],
     details: [oneOf("open", "closed"), "closed"],
     bars: [oneOf("plain", "load"), "plain"],
+    usage_by: [oneOf("user", "container", "slurm_job", "process"), "user"],
     run: [matches(/^[0-9a-f]{8,32}(,[0-9a-f]{8,32})?$/), ""],
     fleet_type: [matches(/^.{1,128}$/), ""],
     fleet_user: [matches(/^.{1,128}$/), ""],

@@ -207,8 +207,21 @@
     write(document.querySelector(`[data-usage-table-note="${name}"]`), notes.filter(Boolean).join(" "));
   }
 
-  function paintTables({ rows, gpus, has_ledger: hasLedger, left_out: leftOut, unattributed_kwh: unattributed }) {
-    const by = document.querySelector("[data-usage-by]").value;
+  const PLURALS = { user: "users", container: "containers", slurm_job: "Slurm jobs", process: "processes" };
+
+  // The page has the longest rows; the API has all, of the ledger only.
+  function addRestLink(by, leftOut, { start, end }) {
+    if (!leftOut) return;
+    const note = document.querySelector('[data-usage-table-note="users"]');
+    const query = new URLSearchParams({ start, end, by, format: "csv" });
+    const link = make("a", "no-print", note, `Download all ${PLURALS[by]} (CSV)`);
+    link.href = `${dashtop.viewRequest.url("api/v1/system/usage")}?${query}`;
+    link.download = "";
+  }
+
+  function paintTables({ rows, gpus, has_ledger: hasLedger, left_out: leftOut, unattributed_kwh: unattributed, start, end }) {
+    const by = settings.get("usage_by");
+    document.querySelector("[data-usage-by]").value = by;
     const groups = rows[by];
     const hours = chooseDigits([...rows.user, ...gpus].map(({ held, free }) => Math.max(held, free || 0)), 2);
     const energy = chooseDigits([...gpus.map(({ kwh }) => kwh), ...groups.map(({ active_kwh }) => active_kwh)], 3);
@@ -222,8 +235,9 @@
           : "Shared (estimate): others held a GPU at the same time; its utilization is split by the time that each held it."),
       groups.some(({ utilized, known }) => utilized !== null && known < 0.995) && "≥: the load of a part of the held time is not known.",
       unattributed !== null && `${format(unattributed, digits.energy)} kWh were used while no process held a GPU.`,
-      by === "process" && leftOut > 0 && `${leftOut} more processes are left out: download them from the API.`,
+      leftOut[by] > 0 && `${leftOut[by]} more ${PLURALS[by]} are not shown. `,
     ]);
+    if (hasLedger) addRestLink(by, leftOut[by], { start, end });
     const noted = gpus.filter(({ note }) => note).map(({ gpu, note }) => `${gpu}: ${note}.`);
     paintTable("gpus", gpus.map((gpu) => buildGpuRow(gpu, hours, energy)), gpus.length > 1 ? buildGpuTotals(gpus, hours, energy) : null, `No GPU was read ${timeline.describePeriod()}.`, [
       gpus.some(({ kwh }) => kwh !== null) && "Energy: board energy as the driver reports it.",
@@ -301,14 +315,14 @@
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new window.Blob([`${text}\r\n`], { type: "text/csv" }));
     const day = (ms) => times.toWall(ms).slice(0, 16).replace(/[-:]/g, "").replace(" ", "T");
-    const title = name === "users" ? document.querySelector("[data-usage-by]").value.replace("user", "users") : name;
+    const title = name === "users" ? settings.get("usage_by").replace("user", "users") : name;
     link.download = `dashtop-usage-${title}-${document.querySelector(".host-name").textContent}-${day(drawn.start)}-${day(drawn.end)}.csv`;
     link.click();
     URL.revokeObjectURL(link.href);
   }
 
   document.addEventListener("change", (event) => {
-    if (event.target.matches("[data-usage-by]") && drawn) paintTables(drawn);
+    if (event.target.matches("[data-usage-by]")) settings.set({ usage_by: event.target.value });
   });
 
   document.addEventListener("click", (event) => {
@@ -318,7 +332,7 @@
   });
 
   settings.onChange((names) => {
-    if (names.includes("memory") && drawn) paintTables(drawn);
+    if ((names.includes("memory") || names.includes("usage_by")) && drawn) paintTables(drawn);
   });
   painters.push(paint);
 })();

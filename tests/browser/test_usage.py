@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 
@@ -49,20 +50,7 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     assert all(0 < float(row["Active energy (kWh)"]) < 24.2 * 8 for row in rows)
     assert sum(float(row["Shared (GPU-h)"]) for row in rows) == pytest.approx(held, rel=0.01), "the ledger's sums agree"
     assert "Calculated" not in tab.text("[data-usage-note]")
-    for by, title, cell in (
-        ("slurm_job", "Slurm job", "4711"),
-        ("container", "Container", "None"),
-        ("process", "Process", ""),
-    ):
-        tab.page.select_option("[data-usage-by]", by)
-        assert tab.text("[data-usage-table=users] thead th") == title
-        assert cell in " ".join(tab.page.evaluate(USERS))
-    assert len(tab.page.evaluate(USERS)) > 10
-    heads = tab.page.locator("[data-usage-table=users] thead th").all_text_contents()
-    assert heads[:3] == ["Process", "User", "GPUs"]
-    owners = tab.page.locator("[data-usage-table=users] tbody tr td:nth-child(2)").all_text_contents()
-    assert set(owners) <= {*users, "", "Unknown user"}
-    assert owners[0] in users
+    check_groupings(tab, demo, users)
     tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.page.evaluate("document.documentElement.dataset.bsTheme") == "light"
     tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
@@ -72,6 +60,35 @@ def test_usage_of_the_demo_is_shown_downloaded_and_printed(
     assert not tab.page.locator("[data-print]").is_visible()
     assert tab.page.locator("[data-usage-period]").is_visible()
     assert tab.errors == []
+
+
+def check_groupings(tab: BrowserTab, demo: Running, users: list[str]) -> None:
+    """Check the tables by job, container and process, whose choice is in the address."""
+    for by, title, cell in (
+        ("slurm_job", "Slurm job", "4711"),
+        ("container", "Container", "None"),
+        ("process", "Process", ""),
+    ):
+        tab.page.select_option("[data-usage-by]", by)
+        assert tab.text("[data-usage-table=users] thead th") == title
+        assert cell in " ".join(tab.page.evaluate(USERS))
+    heads = tab.page.locator("[data-usage-table=users] thead th").all_text_contents()
+    assert heads[:3] == ["Process", "User", "GPUs"]
+    owners = tab.page.locator("[data-usage-table=users] tbody tr td:nth-child(2)").all_text_contents()
+    assert set(owners) <= {*users, "", "Unknown user"}
+    assert owners[0] in users
+    assert "usage_by=process" in tab.page.url
+    tab.page.evaluate("window.dashtop.settings.set({usage_by: 'container'})")
+    assert tab.page.locator("[data-usage-by]").input_value() == "container"
+    assert tab.text("[data-usage-table=users] thead th") == "Container"
+    assert "User" not in tab.page.locator("[data-usage-table=users] thead th").all_text_contents()
+    tab.page.reload()
+    tab.wait_until("() => document.querySelector('[data-usage-table=users] thead th')?.textContent === 'Container'")
+    tab.page.select_option("[data-usage-by]", "process")
+    link = tab.page.locator("[data-usage-table-note=users] a")
+    assert link.text_content() == "Download all processes (CSV)"
+    answer = tab.page.request.get(urljoin(demo.url, link.get_attribute("href")))
+    assert len(list(csv.DictReader(io.StringIO(answer.text())))) > len(tab.page.evaluate(USERS)) == 50
 
 
 def test_without_a_gpu_the_page_says_so(without_gpu: Running, new_tab: Callable[..., BrowserTab]) -> None:

@@ -88,6 +88,13 @@ def test_hours_and_energy_of_an_hour_are_those_of_the_ledger() -> None:
     assert [each["name"] for each in body["rows"]["container"]] == ["(none)"]
 
 
+def test_rows_beyond_the_limit_are_counted() -> None:
+    crowd = tuple(make_process(pid, f"user{pid}") for pid in range(1, 54))
+    body = build(make(make_measured_world(make_gpu(0, values=VALUES, processes=crowd)), range="1h"))
+    assert len(body["rows"]["user"]) == 50
+    assert body["left_out"] == {"user": 4, "container": 0, "slurm_job": 0, "process": 4}, "one row is (shared)"
+
+
 def test_times_before_the_ledger_are_calculated() -> None:
     gpu = make_gpu(0, values=VALUES, processes=(make_process(1),))
     world = make_measured_world(gpu, ledger_from=30)

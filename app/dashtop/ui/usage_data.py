@@ -57,8 +57,8 @@ _MAX_SPANS: Final = 10_000
 
 # A shorter window is too few buckets of the ledger; that of an hour can lack some seconds.
 _MIN_LEDGER_MS: Final = 50 * MINUTE_MS
-# Rows of processes that are sent to the page.
-_MAX_PROCESSES: Final = 50
+# Rows of each grouping that are sent to the page.
+_MAX_ROWS: Final = 50
 _GROUPINGS: Final = tuple(by for by in GROUPINGS if by != "gpu")
 Labels = dict[str, tuple[str, str]]
 
@@ -143,7 +143,7 @@ def _read_ledger(
         peaks = find_peaks(records, buckets, interval_ms, choose_key(by))
         rows[by] = [
             _encode_row(row, peaks.get((row.key, row.started_ms or 0)), labels)
-            for row in summaries[by].rows[:_MAX_PROCESSES]
+            for row in summaries[by].rows[:_MAX_ROWS]
         ]
     gpus = {row.key: row for row in summaries["gpu"].rows}
     listed = list(dict.fromkeys([*(record.uuid for record in records), *gpus]))
@@ -153,7 +153,7 @@ def _read_ledger(
         "end": whole.end_ms,
         "coverage": round(whole.coverage, 4),
         "rows": rows,
-        "left_out": max(0, len(summaries["process"].rows) - _MAX_PROCESSES),
+        "left_out": {by: max(0, len(summaries[by].rows) - _MAX_ROWS) for by in _GROUPINGS},
         "unattributed_kwh": _round(whole.unattributed_kwh),
         "gpus": [_encode_gpu_row(uuid, gpus.get(uuid), labels) for uuid in listed],
     }
@@ -208,10 +208,8 @@ def _calculate(
         "start": buckets.start_ms,
         "end": buckets.end_ms,
         "coverage": round(coverage, 4),
-        "rows": {
-            by: [_encode_group(group, labels, by) for group in found[:_MAX_PROCESSES]] for by, found in groups.items()
-        },
-        "left_out": max(0, len(groups["process"]) - _MAX_PROCESSES),
+        "rows": {by: [_encode_group(group, labels, by) for group in found[:_MAX_ROWS]] for by, found in groups.items()},
+        "left_out": {by: max(0, len(found) - _MAX_ROWS) for by, found in groups.items()},
         "unattributed_kwh": None,
         "gpus": [_encode_gpu(gpu, labels, buckets) for gpu in usage.gpus],
     }
