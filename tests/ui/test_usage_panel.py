@@ -88,6 +88,15 @@ def test_hours_and_energy_of_an_hour_are_those_of_the_ledger() -> None:
     assert [each["name"] for each in body["rows"]["container"]] == ["(none)"]
 
 
+def test_a_cell_of_the_heat_map_that_is_not_over_shows_what_is_recorded_of_it() -> None:
+    gpu = make_gpu(0, values=VALUES, processes=(make_process(1),))
+    heat = build(make(make_measured_world(gpu, minutes=65), range="24h"))["heat"]
+    assert heat["step"] == 15 * 60_000
+    cells = decode(heat["rows"][0][2])
+    assert len(cells) == 97, "the window begins and ends within a cell"
+    assert cells[-5:] == [[100, 0, 0, 0, 80]] * 5
+
+
 def test_rows_beyond_the_limit_are_counted() -> None:
     crowd = tuple(make_process(pid, f"user{pid}") for pid in range(1, 54))
     body = build(make(make_measured_world(make_gpu(0, values=VALUES, processes=crowd)), range="1h"))

@@ -305,7 +305,7 @@ def _encode_heat(usage: Usage, records: Sequence[GpuRecord], labels: Labels, buc
     """Return a row of cells for each GPU: five bytes each, as base64.
 
     Percent of the cell in which the GPU was active, held but idle, free, and held at an unknown utilization; and the
-    mean utilization.
+    mean utilization. Of a cell that begins before the window or is not over, this is its part within the window.
     """
     span_ms = buckets.end_ms - buckets.start_ms
     width_ms = next(width for width in _CELLS_MS if width >= buckets.step_ms and span_ms <= _MAX_CELLS * width)
@@ -313,12 +313,13 @@ def _encode_heat(usage: Usage, records: Sequence[GpuRecord], labels: Labels, buc
     count = (buckets.end_ms - 1) // width_ms - first + 1
     starts = buckets.start_ms + buckets.step_ms * np.arange(buckets.count, dtype=np.int64)
     positions = starts // width_ms - first
+    sizes = np.maximum(np.bincount(positions, minlength=count), 1)
     rows = []
     for gpu, record in zip(usage.gpus, records, strict=True):
         if record.processes is None:
             continue
         shares = [
-            np.bincount(positions, weights=each, minlength=count) * buckets.step_ms / width_ms
+            np.bincount(positions, weights=each, minlength=count) / sizes
             for each in (gpu.active, gpu.idle, gpu.free, gpu.held)
         ]
         is_known = np.isfinite(record.utilization)
