@@ -118,3 +118,18 @@ def test_a_disk_that_does_not_answer(client: FlaskClient, world: World, monkeypa
     ):
         assert "disk is full" in send(client, method, path, body, 503)["detail"]
     assert len(send(client, "GET", "/runs")) == 1
+
+
+@pytest.mark.parametrize("name", ["", "   ", "\n\t", "\u200b", " \x00 "])
+def test_a_name_must_be_visible(client: FlaskClient, name: str) -> None:
+    assert "name" in send(client, "POST", "/runs", {"name": name}, 422)["detail"]
+    assert send(client, "GET", "/runs") == []
+
+
+def test_the_last_marks_come_with_the_end(client: FlaskClient) -> None:
+    run_id = begin(client, name=" resnet-a ")
+    assert "Give text, or marks" in send(client, "POST", f"/runs/{run_id}/marks", {}, 422)["detail"]
+    body = {"status": "finished", "marks": [{"text": "epoch 1"}]}
+    run = send(client, "PATCH", f"/runs/{run_id}", body)
+    assert (run["name"], run["status"], run["marks"]) == ("resnet-a", "finished", 1)
+    send(client, "PATCH", "/runs/ffffffffffffffff", body, 404)

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Recorder:
-    """What a server was asked. `status` answers everything with this instead; `hangs` until it is set."""
+    """What a server was asked. `status` answers everything with this instead; `hangs` until it is set.
+
+    `refused`: how many further requests are answered with `refusal` and Retry-After: 1.
+    """
 
     url: str = ""
     requests: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
     status: int | None = None
+    refused: int = 0
+    refusal: int = 429
     released: threading.Event = field(default_factory=threading.Event)
 
     def bodies(self, method: str, end: str = "") -> list[Any]:
@@ -33,7 +38,8 @@ class Recorder:
         return self.bodies(method, end)
 
     def marks(self) -> list[str]:
-        return [mark["text"] for body in self.bodies("POST", "/marks") for mark in body["marks"]]
+        sent = [body for verb, _, body, _ in list(self.requests) if verb != "GET"]
+        return [mark["text"] for body in sent for mark in body.get("marks", ())]
 
 
 REPORT = {
@@ -67,7 +73,12 @@ def recording(*, hangs: bool = False, status: int | None = None) -> Iterator[Rec
             recorder.requests.append((self.command, self.path, body, self.headers.get("Authorization")))
             recorder.released.wait(60)
             content = json.dumps(REPORT if self.command == "GET" else {"id": "0123456789abcdef"}).encode()
-            self.send_response(recorder.status or 200)
+            if recorder.refused > 0:
+                recorder.refused -= 1
+                self.send_response(recorder.refusal)
+                self.send_header("Retry-After", "1")
+            else:
+                self.send_response(recorder.status or 200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -252,6 +252,76 @@ def test_a_server_that_has_forgotten_the_run(server: Recorder, monkeypatch: pyte
     assert first == again
 
 
+@pytest.mark.parametrize("refusal", [429, 503])
+def test_a_busy_server_gets_everything_later(server: Recorder, refusal: int, caplog: pytest.LogCaptureFixture) -> None:
+    server.refused, server.refusal = 1, refusal
+    with dashtop.run("a", url=server.url) as run:
+        run.mark("epoch 1")
+    report = run.report()
+    assert report.data is not None, report.error
+    assert [method for method, *_ in server.requests] == ["POST", "POST", "PATCH", "GET"]
+    assert server.marks() == ["epoch 1"]
+    assert log_of(caplog) == []
+
+
+def test_a_process_that_ends_asks_a_busy_server_again(server: Recorder) -> None:
+    server.refused = 2  # the begin, and once more: then two seconds are over, the limit for other servers
+    done = python("import dashtop\nwith dashtop.run('a') as run: run.mark('epoch 1')", DASHTOP_URL=server.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(method, status.get("status")) for method, _, status, _ in server.requests][-1] == ("PATCH", "finished")
+
+
+def test_a_process_that_ends_tries_once_more(server: Recorder) -> None:
+    code = """
+import dashtop, sys
+from dashtop.client import sender
+with dashtop.run("a"):
+    while not any(state.failures for state in sender.current._runs.values()): pass
+    print("failed", flush=True)
+    sys.stdin.readline()
+"""
+    server.status = 500
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**environment(), "DASHTOP_URL": server.url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "failed\n"
+        server.status = None
+        process.communicate("\n", timeout=30)
+    assert server.bodies("PATCH")[-1]["status"] == "finished"
+
+
+@pytest.mark.long
+def test_24_runs_at_once() -> None:
+    code = """
+import dashtop, time
+with dashtop.run("a") as run:
+    for step in range(8):
+        time.sleep(1)
+        run.mark(f"step {step}")
+report = run.report()
+print(report.data["run"]["status"] if report.data else report.error)
+"""
+    limit = {"DASHTOP_RATE_LIMIT": "10/second"}  # the default
+    with running("--no-gpu", env=limit) as server:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={**environment(), "DASHTOP_URL": server.url},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(24)
+        ]
+        assert [process.communicate(timeout=120)[0].strip() for process in started] == ["finished"] * 24
+        found = server.json("/api/v1/system/runs?limit=100")
+        assert [(run["status"], run["marks"]) for run in found] == [("finished", 8)] * 24
+
+
 @pytest.mark.parametrize(("status", "reason"), [(401, "the access token is missing or wrong"), (404, "status 404")])
 def test_a_server_that_refuses(server: Recorder, caplog: pytest.LogCaptureFixture, status: int, reason: str) -> None:
     server.status = status

@@ -278,6 +278,18 @@ def test_rate_limit_applies_to_api_only(start: Callable[..., Dashtop]) -> None:
     assert client.get(route, headers=spoofed).status_code == 429
 
 
+def test_runs_have_a_rate_limit_of_their_own(start: Callable[..., Dashtop]) -> None:
+    client = start(rate_limit="1/minute").server.test_client()
+    route = V1 + "/runs"
+    assert [client.post(route, json={"name": "a"}).status_code for _ in range(30)] == [201] * 30
+    assert [client.get(f"{route}/ffffffffffffffff/report").status_code for _ in range(3)] == [404] * 3
+    assert [client.get(route).status_code for _ in range(2)] == [200, 429]
+    answers = (client.post(route, json={}) for _ in range(1000))
+    limited = next(answer for answer in answers if answer.status_code != 422)
+    assert is_error(limited, 429)
+    assert limited.headers["Retry-After"] == "1"
+
+
 def test_rate_limit_distinguishes_clients_of_trusted_proxy(start: Callable[..., Dashtop]) -> None:
     client = start(rate_limit="1/minute", trusted_proxies=1, auth="false").server.test_client()
 

@@ -129,7 +129,7 @@ def _build_body(name: str, tags: Mapping[str, object] | None, pid: int | None) -
     pairs = list((tags or {}).items())[:MAX_TAGS]
     return {
         "id": secrets.token_hex(8),
-        "name": _to_text(name, MAX_NAME_CHARS) or "run",
+        "name": _to_text(name, MAX_NAME_CHARS).strip() or "run",
         "pid": pid,
         "started_ms": read_start_ms(pid),
         "tags": {_to_text(key, MAX_TAG_NAME_CHARS): _to_text(value, MAX_TEXT_CHARS) for key, value in pairs},

@@ -501,6 +501,13 @@ class RunBody(Body):
     id: Annotated[_RunId | None, Field(description="Chosen by the client, which can so repeat the request.")] = None
 
 
+class MarkBody(Body):
+    """Something that happened in a run."""
+
+    text: Annotated[str, Field(min_length=1, max_length=MAX_MARK_CHARS, examples=["epoch 3"])]
+    time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
+
+
 class RunChangeBody(Body):
     """How a run goes on. Without a status it is a heartbeat, which a run needs every 90 s."""
 
@@ -508,13 +515,9 @@ class RunChangeBody(Body):
         Literal["running", "finished", "failed"] | None, Field(description="How it has ended; null: it goes on.")
     ] = None
     end: Annotated[_Moment | None, Field(description="When it ended; default: now.")] = None
-
-
-class MarkBody(Body):
-    """Something that happened in a run."""
-
-    text: Annotated[str, Field(min_length=1, max_length=MAX_MARK_CHARS, examples=["epoch 3"])]
-    time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
+    marks: Annotated[
+        list[MarkBody], Field(max_length=MAX_MARKS_PER_REQUEST, description="Marks that are not sent yet.")
+    ] = []
 
 
 class MarksBody(Body):

@@ -12,8 +12,11 @@ from dashtop.model.run import MAX_MARK_CHARS, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS
 from dashtop.web.api.context import json_response
+from dashtop.web.api.params import MarkBody
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flask import Response
 
     from dashtop.web.api.context import Context
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_SHOWN_MARKS: Final = 1_000
 MAX_TAG_NAME_CHARS: Final = 40
+NOT_VISIBLE: Final = " \N{REPLACEMENT CHARACTER}"
+"""What a name must not consist of: characters that cannot be printed were replaced."""
 MAX_LATE_MS: Final = DAY_MS
 """How long ago a run may have begun, or a mark may have been set, when its client gets through."""
 
@@ -35,6 +40,9 @@ def add_run(context: Context, _params: object, body: RunBody) -> Response:
     """Begin a run."""
     if len(body.tags) > MAX_TAGS:
         raise UnprocessableEntity(f"tags: at most {MAX_TAGS} are allowed.")
+    name = sanitize_text(body.name, MAX_NAME_CHARS).strip()
+    if not name.strip(NOT_VISIBLE):
+        raise UnprocessableEntity("name: must have a visible character.")
     now_ms = context.services.clock.now_ms()
     tags = {
         sanitize_text(name, MAX_TAG_NAME_CHARS): sanitize_text(value, MAX_TAG_CHARS)
@@ -42,7 +50,7 @@ def add_run(context: Context, _params: object, body: RunBody) -> Response:
     }
     run = Run(
         id=body.id or secrets.token_hex(8),
-        name=sanitize_text(body.name, MAX_NAME_CHARS),
+        name=name,
         tags=tags,
         user=sanitize_text(body.user) if body.user else None,
         pid=body.pid,
@@ -62,19 +70,23 @@ def add_run(context: Context, _params: object, body: RunBody) -> Response:
 def change_run(context: Context, params: RunParams, body: RunChangeBody) -> Response:
     """Note that a run goes on, or how it has ended."""
     status = RunStatus(body.status) if body.status is not None else None
+    runs = context.services.runs
     try:
-        return json_response(_require(context.services.runs.update(params.run_id, status, body.end)).to_json())
+        if body.marks:
+            _require(runs.add_marks(params.run_id, _read_marks(body.marks, context.services.clock.now_ms())))
+        return json_response(_require(runs.update(params.run_id, status, body.end)).to_json())
     except RunsError as error:
         _refuse(error)
 
 
 def add_marks(context: Context, params: RunParams, body: MarksBody) -> Response:
     """Add marks to a run."""
-    now_ms = context.services.clock.now_ms()
-    given = [(mark.time, mark.text) for mark in body.marks]
+    given = list(body.marks)
     if body.text is not None:
-        given.append((body.time, body.text))
-    marks = [RunMark(_limit_time(time, now_ms), sanitize_text(text, MAX_MARK_CHARS)) for time, text in given]
+        given.append(MarkBody(text=body.text, time=body.time))
+    if not given:
+        raise UnprocessableEntity("Give text, or marks.")
+    marks = _read_marks(given, context.services.clock.now_ms())
     try:
         return json_response(_require(context.services.runs.add_marks(params.run_id, marks)).to_json(), 201)
     except RunsError as error:
@@ -95,6 +107,10 @@ def get_report(context: Context, params: RunParams) -> Response:
     except RunsError as error:
         _refuse(error)
     return json_response(body)
+
+
+def _read_marks(given: Sequence[MarkBody], now_ms: int) -> list[RunMark]:
+    return [RunMark(_limit_time(mark.time, now_ms), sanitize_text(mark.text, MAX_MARK_CHARS)) for mark in given]
 
 
 def _limit_time(time_ms: int | None, now_ms: int) -> int:

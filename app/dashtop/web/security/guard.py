@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 MAX_URL_LENGTH = 4096
 MAX_BODY_BYTES = 2**20
 MAX_QUOTED_LENGTH = 80
+RUNS_RATE_LIMIT = "100/second"
+"""Requests of the clients of runs, allowed to each address. All trainings of a machine or behind a proxy share one."""
+RUNS_PATH = "api/v1/system/runs"
+RUN_METHODS = frozenset({"POST", "PATCH"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SAME_SITE = frozenset({"same-origin", "none"})
 
@@ -90,9 +94,12 @@ class _RequestGuard:
         self._policy = policy
         self._limit = parse_limit(policy.rate_limit)
         self._rates = RateLimiter(self._limit)
+        self._runs_limit = parse_limit(RUNS_RATE_LIMIT)
+        self._runs_rates = RateLimiter(self._runs_limit)
         self._guesses = GuessLimiter()
         self._api_path = policy.url_prefix + "api/"
         self._embed_paths = tuple(policy.url_prefix + path for path in policy.embed_paths)
+        self._runs_path = policy.url_prefix + RUNS_PATH
         self._public_paths = {policy.url_prefix + name for name in ("healthz", "readyz")}
 
     def check(self) -> BaseResponse | None:
@@ -204,12 +211,22 @@ class _RequestGuard:
     def _check_rate(self) -> None:
         if not request.path.startswith(self._api_path):
             return
-        wait_s = self._rates.hit(request.remote_addr or "")
+        if self._is_of_run():
+            rates, limit, advice = self._runs_rates, self._runs_limit, ""
+        else:
+            rates, limit, advice = self._rates, self._limit, " Change it with --rate-limit."
+        wait_s = rates.hit(request.remote_addr or "")
         if wait_s > 0:
             raise TooManyRequests(
-                f"Rate limit exceeded: {self._limit} for each client. Change it with --rate-limit.",
-                retry_after=max(1, math.ceil(wait_s)),
+                f"Rate limit exceeded: {limit} for each client.{advice}", retry_after=max(1, math.ceil(wait_s))
             )
+
+    def _is_of_run(self) -> bool:
+        """Return whether the request is one that the client of a run makes: it begins, goes on, or wants its report."""
+        path = request.path
+        if not path.startswith(self._runs_path):
+            return False
+        return request.method in RUN_METHODS or path.endswith("/report")
 
     def _check_origin(self) -> None:
         """Refuse requests from pages of other sites (CSRF).
