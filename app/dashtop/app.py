@@ -289,6 +289,8 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     def close() -> None:
         atexit.unregister(close)
         collector.close()
+        if not collector.is_running:
+            history.append_usage(ledger.finish(), clock.now_ms())
         alerts.close()
         runs.close()
         if fleet is not None:

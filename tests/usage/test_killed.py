@@ -1,4 +1,4 @@
-"""A real server that is killed: all but the last minute of the usage is stored, and nothing is counted twice."""
+"""A real server that ends: all but the last minute of the usage is stored if it is killed, all if it is stopped."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.processes import eventually, running
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.fake_nvml import World
     from tests.fake_nvml.fixtures import WorldFactory
 
 MAX_LOST_S = 60.0
@@ -44,14 +45,36 @@ def run_until_stored(folder: Path, env: dict[str, str], stored_s: float) -> floa
         return time.monotonic() - began_s
 
 
+def set_holder(world: World) -> None:
+    """Let this process be the only one that holds a GPU."""
+    for index in range(8):
+        world.gpu(index)["processes"] = []
+    world.gpu(0)["processes"] = [{"pid": os.getpid(), "used_memory": 2**30, "type": "C"}]
+
+
+def test_stopped_dashtop_has_stored_all(nvml_world: WorldFactory, tmp_path: Path) -> None:
+    world = nvml_world("h100x8")
+    set_holder(world)
+    folder = tmp_path / "data"
+    with running("--interval", "0.5", env={**world.save().env(), "DASHTOP_DATA_DIR": str(folder)}) as dashtop:
+
+        def read_held_s() -> float:
+            lines = dashtop.get("metrics").decode().splitlines()
+            return sum(float(line.split()[-1]) for line in lines if line.startswith("dashtop_user_gpu_seconds_total{"))
+
+        eventually(lambda: read_held_s() > 1.5)
+        held_s = read_held_s()
+        assert read_stored_s(folder) == 0, "the period is not over"
+        assert dashtop.stop() == 0
+    assert held_s - 0.01 < read_stored_s(folder) < held_s + 5, "in whole milliseconds"
+
+
 @pytest.mark.long
 def test_killed_dashtop_has_stored_all_but_a_minute(
     nvml_world: WorldFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = nvml_world("h100x8")
-    for index in range(8):
-        world.gpu(index)["processes"] = []
-    world.gpu(0)["processes"] = [{"pid": os.getpid(), "used_memory": 2**30, "type": "C"}]
+    set_holder(world)
     folder = tmp_path / "data"
     env = {**world.save().env(), "DASHTOP_DATA_DIR": str(folder)}
     ran_s = run_until_stored(folder, env, 0.0)

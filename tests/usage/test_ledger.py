@@ -220,6 +220,19 @@ def test_only_the_time_before_the_first_value_of_the_counter_is_integrated() -> 
     assert total.energy_mj == pytest.approx(90 * 1000 + 100 * (total.seen_ms - 1000)), "the counter's 100 W"
 
 
+def test_what_is_not_recorded_yet_is_recorded_at_the_end() -> None:
+    ledger = UsageLedger(interval_s=1.0)
+    for second in range(16):
+        counter = 5.0 + second // 10 * 10 / 36 if second else None
+        ledger.update(make_sample(second, gpus=(gpu(process(), power=90.0, counter=counter),)))
+    records = ledger.finish()
+    (row,), (total,) = records
+    assert (row.held_ms, total.seen_ms) == pytest.approx((15_000, 15_000))
+    assert total.energy_mj == pytest.approx(90 * 1000 + 1_000_000 + 90 * 5000), "the counter changed in second 10"
+    assert total.integrated_mj == pytest.approx(90 * 6000), "before its first value and after its last one"
+    assert ledger.finish() == UsageRecords(), "nothing is recorded twice"
+
+
 def test_gaps_are_not_measured_beyond_two_intervals() -> None:
     ledger = UsageLedger(interval_s=1.0)
     one = (gpu(process()),)

@@ -74,6 +74,11 @@ class Collector:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread takes samples; also after `close` if a reader does not answer."""
+        return self._thread.is_alive()
+
     def collect(self) -> Sample:
         """Take one sample, publish it and append it to the history."""
         sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from dashtop.history.compaction import compact, get_layout_id, prune
-from dashtop.history.encoder import MAX_LAYOUTS
+from dashtop.history.encoder import MAX_LAYOUTS, NO_SERIES
 from dashtop.history.past import insert_readings
 from dashtop.history.schema import RAW
 from dashtop.history.usage import add_usage
@@ -253,6 +253,7 @@ class Database(ABC):
                     record.values,
                 )
                 for record in records
+                if record.layout is not NO_SERIES
             ],
         )
         self._insert_gpus(connection, records)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dashtop.history import queries
 from dashtop.history.compaction import find_aggregation
 from dashtop.history.database import DatabaseReadError
-from dashtop.history.encoder import SampleEncoder
+from dashtop.history.encoder import NO_SERIES, Record, SampleEncoder
 from dashtop.history.events import read_events
 from dashtop.history.read_pool import ReadPool, ReadTimeoutError
 from dashtop.history.ring import Ring
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dashtop.history.rollup import Readings
     from dashtop.model.ports import Clock
     from dashtop.model.sample import Event, EventFilter, ProcessSpan, Sample, SeriesKey
-    from dashtop.model.usage import StoredUsage
+    from dashtop.model.usage import StoredUsage, UsageRecords
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,14 @@ class HistoryStore:
         if events := self._writer.take_events():
             sample = replace(sample, events=(*sample.events, *events))
         self._writer.put(self._encoder.encode(sample, layout, values))
+
+    def append_usage(self, usage: UsageRecords, time_ms: int) -> None:
+        """Store usage without a sample, unless another process writes the history."""
+        if self._writer.is_locked_out or not usage.gpus:
+            return
+        if self._backlog:
+            self._write_backlog()
+        self._writer.put(Record(time_ms=time_ms, layout=NO_SERIES, values=b"", events=(), spans=(), usage=usage))
 
     def _write_backlog(self) -> None:
         """Take over from another process: queue the samples that are newer than the last one it wrote."""

@@ -48,20 +48,21 @@ _POWER_CAP_BIT: Final = 0x04
 class _Period:
     """The sums of one GPU since its last record. Loads in percent × ms, power in W × ms = mJ.
 
-    `uncounted_ms`, `uncounted_power`: time and power × time before the first value of the energy counter.
+    `uncounted_ms`, `uncounted_power`: time and power × time before the first value of the energy counter. `fresh_ms`,
+    `fresh_power`: until the counter changed last; the driver is asked every ten seconds.
     """
 
     __slots__ = (
         *("start_ms", "seen", "held", "unlisted", "split_held", "known", "busy", "idle"),
         *("power", "power_ms", "thermal", "hardware", "power_cap", "accounts", "can_split"),
-        *("uncounted_ms", "uncounted_power"),
+        *("uncounted_ms", "uncounted_power", "fresh_ms", "fresh_power"),
     )
 
     def __init__(self, start_ms: int) -> None:
         self.start_ms = start_ms
         self.seen = self.held = self.unlisted = self.split_held = self.known = self.busy = self.idle = 0.0
         self.power = self.power_ms = self.thermal = self.hardware = self.power_cap = 0.0
-        self.uncounted_ms = self.uncounted_power = 0.0
+        self.uncounted_ms = self.uncounted_power = self.fresh_ms = self.fresh_power = 0.0
         self.accounts: dict[tuple[int, int | None], Account] = {}
         self.can_split = True
 
@@ -105,12 +106,12 @@ class _GpuLedger:
         if self._begin_counter is None and counter is not None:
             self._begin_counting(counter, now_s)
         age_s, has_changed = now_s - self._begin_s, counter != self._last_counter
+        if has_changed and self._period is not None:
+            self._period.fresh_ms, self._period.fresh_power = self._period.seen, self._period.power
         self._last_counter = counter
         if age_s >= (_PERIOD_S if has_changed else _MAX_PERIOD_S):
             records.append(self.record(counter, now_s))
-        if len(records) < 2:  # noqa: PLR2004
-            return records[0] if records else None
-        return UsageRecords(*(tuple(chain.from_iterable(parts)) for parts in zip(*records, strict=True)))
+        return _join(records) if records else None
 
     def _begin_counting(self, counter: float, now_s: float) -> None:
         """Note the first value of the counter, which the driver reports after the first reading of the GPU."""
@@ -192,8 +193,18 @@ class _GpuLedger:
             held_s, busy_s = totals[label]
             totals[label] = (held_s + share_s, busy_s + busy * elapsed_ms / 100_000)
 
+    def finish(self) -> UsageRecords:
+        """End the period at the last reading. The energy since the counter changed last is power × time."""
+        period = self._period
+        if period is None:
+            return NO_USAGE
+        stale_ms = period.seen - period.fresh_ms
+        period.uncounted_ms += stale_ms
+        period.uncounted_power += period.power - period.fresh_power
+        return self.record(self._last_counter, self.seen_s - stale_ms / 1000)
+
     def record(self, counter: float | None, now_s: float) -> UsageRecords:
-        """End the period and return its records. `counter`: the energy counter now, in Wh; None: not reported."""
+        """End the period and return its records. `counter`: the energy counter at `now_s`, in Wh; None: no value."""
         period = self._period
         previous, counter_s = self._begin_counter, self._counter_s
         self._begin_counter, self._begin_s, self._counter_s, self._period = counter, now_s, now_s, None
@@ -263,6 +274,12 @@ class _GpuLedger:
         if not period.can_split:
             records.append(_build_shared(self._uuid, period, active, None))
         return tuple(records), unattributed
+
+
+def _join(records: Sequence[UsageRecords]) -> UsageRecords:
+    if len(records) <= 1:
+        return records[0] if records else NO_USAGE
+    return UsageRecords(*(tuple(chain.from_iterable(parts)) for parts in zip(*records, strict=True)))
 
 
 def _add_throttling(period: _Period, flags: int, elapsed_ms: float) -> None:
@@ -360,12 +377,13 @@ class UsageLedger:
                 if recorded is not None:
                     found.append(recorded)
         found += self._close_unread(now_s)
-        if not found:
-            return NO_USAGE
-        return UsageRecords(
-            tuple(each for records in found for each in records.processes),
-            tuple(each for records in found for each in records.gpus),
-        )
+        return _join(found)
+
+    def finish(self) -> UsageRecords:
+        """Return what is to be recorded until the last sample. No sample is added after it."""
+        found = [ledger.finish() for ledger in self._gpus.values()]
+        self._gpus.clear()
+        return _join(found)
 
     def _close_unread(self, now_s: float) -> list[UsageRecords]:
         """Return the records of GPUs that have not been read for a while."""
