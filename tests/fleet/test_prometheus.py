@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from dashtop.fleet.client import MAX_ANSWER_BYTES, Credentials, EngineClient, RequestFailedError, scan_values
+from dashtop.fleet.client import MAX_ANSWER_BYTES, Credentials, EngineClient, RequestFailedError, ValueScanner
 from dashtop.fleet.collection import CollectionPause
 from dashtop.fleet.history import _Axis, _place
 from dashtop.fleet.prometheus import PrometheusSource
@@ -509,21 +509,26 @@ def test_answers_are_scanned_like_they_are_parsed() -> None:
         '{"metric":{"gpu":"1","instance":"a:1"},"value":[1795990000.5,"NaN"]},'
         '{"metric":{"gpu":"2","instance":"b:1"},"value":[1795990000.5,"1e+06"]}'
     )
-    found = scan_values(write(two), labels)
+    scanner = ValueScanner(labels)
+    found = scanner.scan(write(two))
     assert found is not None
     assert found.values == {("a:1", "0", "2"): 12.5, ("b:1", "2", ""): 1e6}
     assert found.time_s == 1795990000.5
-    assert scan_values(write(two, ',"warnings":["partial"]'), labels) is None
-    assert scan_values(write(two).replace(b',"data"', b',"isPartial":true,"data"'), labels) is None
-    assert scan_values(write(two.replace("a:1", "a\\u003c")), labels) is None
-    assert scan_values(write(two.replace('"gpu":"1"', '"gpu":"1","other":"x"')), labels) is None
-    assert scan_values(write(""), labels) is None
-    assert scan_values(b"<html>", labels) is None
+    again = scanner.scan(write(two.replace("12.5", "13.5").replace('"gpu":"2"', '"gpu":"3"')))
+    assert again is not None
+    assert again.values == {("a:1", "0", "2"): 13.5, ("b:1", "3", ""): 1e6}, "also series that were not there before"
+    assert scanner.scan(write(two.replace('"gpu":"2"', '"gpu":"2","other":"x"'))) is None
+    assert ValueScanner(labels).scan(write(two, ',"warnings":["partial"]')) is None
+    assert ValueScanner(labels).scan(write(two).replace(b',"data"', b',"isPartial":true,"data"')) is None
+    assert ValueScanner(labels).scan(write(two.replace("a:1", "a\\u003c"))) is None
+    assert ValueScanner(labels).scan(write(two.replace('"gpu":"1"', '"gpu":"1","other":"x"'))) is None
+    assert ValueScanner(labels).scan(write("")) is None
+    assert ValueScanner(labels).scan(b"<html>") is None
     pair = (
         '{"metric":{"gpu":"1","instance":"a:1"},"value":[1,"2"]},'
         '{"metric":{"gpu":"2","instance":"a:1"},"value":[1,"+Inf"]}'
     )
-    found = scan_values(write(pair), ("instance", "gpu"))
+    found = ValueScanner(("instance", "gpu")).scan(write(pair))
     assert found is not None
     assert found.values == {("a:1", "1"): 2.0}
 
