@@ -76,7 +76,7 @@
     mark(state.firstElementChild, "tip", run.state === "lost" ? "Its process has ended, or was silent for 90 s, without saying so" : null);
     write(began, times.moment(run.begin));
     write(duration, formatDuration(((run.end === null ? now : run.end) - run.begin) / 1000));
-    if (run.gpus === null) setCell(gpus, UNKNOWN, "Its process is not known on this machine: it runs on another one, or in a container that dashtop cannot look into");
+    if (run.gpus === null) setCell(gpus, UNKNOWN, `${run.no_gpus[0].toUpperCase()}${run.no_gpus.slice(1)}`);
     else setCell(gpus, run.gpus.length ? run.gpus.map(shortGpu).join(", ") : "none", run.gpus.join(", "));
     const pending = run.end === null ? "Known once the run has ended; its report has the value until now" : "";
     setCell(memory, formatSize(run.peak_gib), run.peak_gib === null ? pending : "");
@@ -125,7 +125,7 @@
     ["SM activity", percent("mean_sm"), "mean_sm", "Mean"],
     ["Tensor activity", percent("mean_tensor"), "mean_tensor", "Mean"],
     ["Energy", (gpu) => `${formatEnergy(gpu.energy_wh)}${gpu.energy_kind === "estimated_share" ? " (estimated share)" : ""}`, "energy_wh", "Board energy while processes of the run held the GPU"],
-    ["Temperature", (gpu) => (gpu.max_temperature === null ? UNKNOWN : units.format(gpu.max_temperature, "°C")), "max_temperature", "Highest"],
+    ["Temperature, highest", (gpu) => (gpu.max_temperature === null ? UNKNOWN : units.format(gpu.max_temperature, "°C")), "max_temperature", "Highest of all readings"],
     ["Idle", seconds("idle_s"), "idle_s", "Held at a utilization of at most 1 %"],
     ["Thermal slowdown", seconds("thermal_s"), "thermal_s", "Slowed down by heat"],
     ["Power cap", seconds("power_cap_s"), "power_cap_s", "At the power limit"],

@@ -335,3 +335,4 @@ def test_hostile_names_are_one_line_of_the_log(bench: Bench, target: int, caplog
         assert all(str(value).isprintable() for value in record.values()), record
     assert all(message.isprintable() for message in caplog.messages)
     assert len(caplog.messages) == 2
+    assert [message.startswith("refused: SIG") for message in caplog.messages] == [False, True]

@@ -114,7 +114,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder, gpus = tmp_path_factory.mktemp("data"), ListedProcesses()
     named = {"trusted_proxies": 1, "auth_header": "X-User"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "_is_nested", lambda _proc: False)  # no test process has a GPU open
+        patch.setattr(processes, "is_nested", lambda _proc: False)  # no test process has a GPU open
         with running_app(folder, gpus, token=ACCESS_TOKEN, embed_token="an-embedding-token", **named) as app:
             yield Bench(app, gpus, folder)
 

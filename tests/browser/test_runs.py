@@ -67,7 +67,7 @@ def test_names_of_runs_are_text_and_the_bar_fits_a_phone(
     tab.wait_until(f"() => ({TITLES})().length === 1")
     assert tab.page.evaluate(TITLES) == [body["name"]]
     assert "<b>=</b>" in tab.text(".run-facts")
-    assert "not known on this machine" in tab.text(".run-report .table-note")
+    assert "sent without a pid" in tab.text(".run-report .table-note")
     assert run_id in tab.page.url
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     cut = "() => [...document.querySelectorAll('.nav-item')].filter(item => item.scrollWidth > item.clientWidth).length"

@@ -301,7 +301,7 @@ def test_hanging_gpu_is_named_and_the_others_are_checked(nvml_world: WorldFactor
 
 
 def test_pids_of_another_namespace(nvml_world: WorldFactory, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashtop.sources.host.processes._is_nested", lambda proc: True)
+    monkeypatch.setattr("dashtop.sources.host.processes.is_nested", lambda proc: True)
     machine.in_docker()
     world = nvml_world("rtx3090")
     world.gpu(0)["processes"] = [{"pid": 4_190_000, "used_memory": 1, "type": "C"}]

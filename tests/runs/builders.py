@@ -32,6 +32,9 @@ class FakeTree:
         start_ms = self.started.get(pid)
         return pid if start_ms is not None and abs(start_ms - started_ms) <= START_TOLERANCE_MS else None
 
+    def has_ended(self, pid: int, boot_id: str | None) -> bool:
+        return boot_id is not None and pid not in self.started
+
     def start_ms(self, pid: int) -> int | None:
         return self.started.get(pid)
 

@@ -12,8 +12,9 @@ from dashtop.history import runs as store_module
 from dashtop.history.read_pool import ReadPool
 from dashtop.history.runs import FILE, RunStore
 from dashtop.model.errors import RunsError
-from dashtop.model.run import MAX_MARKS, SILENCE_MS, RunMark, RunStatus
+from dashtop.model.run import FOREIGN, MAX_MARKS, NO_PID, SILENCE_MS, RunMark, RunStatus
 from dashtop.model.timerange import DAY_MS
+from dashtop.runs.report import TOO_SHORT
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.runs.builders import STARTED_MS, make_process, make_run, make_world
 
@@ -55,6 +56,21 @@ def test_a_process_that_is_another_one_here_is_not_known() -> None:
     report = world.service.report(run)
     assert report["gpus"] is None
     assert "container" in report["unavailable"]["gpus"]
+
+
+def test_a_process_that_ended_before_the_run_was_reported() -> None:
+    world = make_world()
+    world.latest.sample = make_sample(gpus=(make_gpu(0),))
+    boot_id = "0b7e6a3a-5c1f-4f9a-9f6e-2f1f3f0f7a11"
+    for number, begin_ms in ((1, NOON_MS), (2, NOON_MS - 3_600_000)):
+        world.service.add(make_run(number, pid=100, started_ms=STARTED_MS, begin_ms=begin_ms), boot_id)
+    world.service.add(make_run(3, pid=None))
+    reasons = []
+    for number in (1, 2, 3):
+        run = world.service.update(f"0000000{number}", RunStatus.FINISHED, NOON_MS + 10)
+        assert run is not None
+        reasons.append(world.service.report(run)["unavailable"]["gpus"])
+    assert reasons == [TOO_SHORT, FOREIGN, NO_PID]
 
 
 def test_a_run_is_lost_when_its_process_is_gone() -> None:

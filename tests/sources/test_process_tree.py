@@ -54,6 +54,9 @@ def test_processes_in_containers_are_found_if_there_is_no_doubt(tmp_path: Path) 
     write_process(tmp_path, 4713, "4713\t30\t9", 50)
     write_process(tmp_path, 4714, "4714\t9", 50.5)
     (tmp_path / "version").write_text("")
+    write_process(tmp_path, 1, "1", 100_000)
+    (tmp_path / "self" / "ns").mkdir(parents=True)
+    (tmp_path / "self" / "ns" / "pid").symlink_to("pid:[4026531836]")
     tree = HostProcessTree(proc=tmp_path, boot_id=BOOT)
     now_ms = round(1000 * time.time())
     assert tree.find(7, now_ms - 100_000, BOOT) == 4711
@@ -61,3 +64,7 @@ def test_processes_in_containers_are_found_if_there_is_no_doubt(tmp_path: Path) 
     assert tree.find(9, now_ms - 50_000, BOOT) is None, "two containers began at the same time"
     assert tree.find(7, now_ms - 500_000, BOOT) is None
     assert tree.find(7, now_ms - 100_000, None) is None, "it is not known whether the client is on this machine"
+    ended = [tree.has_ended(pid, boot_id) for pid, boot_id in ((10, BOOT), (10, None), (9, BOOT))]
+    assert ended == [True, False, False], "only if it is in no container"
+    (tmp_path / "1" / "stat").unlink()
+    assert not tree.has_ended(10, BOOT), "processes of other users are hidden"

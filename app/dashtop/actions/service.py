@@ -146,7 +146,8 @@ class ActionService:
             outcome=outcome,
         )
         log.info(
-            "SIG%s to PID %d (%s of %s), asked by %s at %s: %s.",
+            "%sSIG%s to PID %d (%s of %s), asked by %s at %s: %s.",
+            "" if outcome == SENT else "refused: ",
             *(record.signal, record.pid, record.name or "unknown", record.owner or "unknown"),
             *(record.viewer or "a user without a name", record.client, record.outcome),
         )

@@ -560,6 +560,9 @@ class ProcessTree(Protocol):
         `boot_id`: that of the machine which the process is on. Without it containers are not searched.
         """
 
+    def has_ended(self, pid: int, boot_id: str | None) -> bool:
+        """Return whether a process that `find` does not know is known to have ended, on this machine."""
+
     def start_ms(self, pid: int) -> int | None:
         """Return when a process started, epoch milliseconds; None if there is none with this pid."""
 

@@ -20,6 +20,13 @@ START_TOLERANCE_MS: Final = 2_000
 MAX_MARKS: Final = 10_000
 """Marks of one run. Further ones are not kept."""
 MAX_MARKS_PER_REQUEST: Final = 2_000
+TOO_SHORT_MS: Final = 4_000
+"""The processes on GPUs are looked at every two seconds: they need not have been seen in a shorter run."""
+NO_PID: Final = "the run was sent without a pid, so that its processes and their GPUs are not known"
+FOREIGN: Final = (
+    "the process was not known on this machine when the run was reported, so that its GPUs are not known: it had ended"
+    " already, or it runs on another machine, or in a container that dashtop cannot look into"
+)
 SILENCE_MS: Final = 90_000
 """A run is lost after this time without a heartbeat. Clients send one every 30 s."""
 
@@ -69,6 +76,13 @@ class Run:
     energy_wh: float | None = None
     energy_kind: str | None = None
     peak_bytes: int | None = None
+
+    @property
+    def no_gpus_reason(self) -> str:
+        """Why the GPUs are not known; "" if they are."""
+        if self.is_local:
+            return ""
+        return NO_PID if self.pid is None or self.started_ms is None else FOREIGN
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as the API describes it (schemas.Run)."""

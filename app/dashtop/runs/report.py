@@ -14,7 +14,7 @@ import numpy as np
 
 from dashtop.metrics.diagnosis import Load, Span, diagnose
 from dashtop.model.metric import MIB
-from dashtop.model.run import START_TOLERANCE_MS
+from dashtop.model.run import START_TOLERANCE_MS, TOO_SHORT_MS
 from dashtop.model.sample import PROCESSES, EventFilter, GpuProcess, SeriesKey
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.usage.calculation import Buckets, find_covering, find_intervals, find_peak, measure_cover
@@ -52,11 +52,8 @@ _THERMAL_BITS, _BRAKE_BIT, _CAP_BIT = 0x060, 0x080, 0x004
 _EVENT_KINDS: Final = ("xid", "alert_firing")
 
 NOT_RECORDED: Final = "not recorded in this time"
-FOREIGN: Final = (
-    "the process is not known on this machine: it runs on another one, or in a container that dashtop cannot look into,"
-    " so that its GPUs are not known"
-)
 NOT_HELD: Final = "no process of this run has held a GPU"
+TOO_SHORT: Final = "the run was over before dashtop looked for its processes on the GPUs"
 OTHER_PIDS: Final = (
     "the driver reports processes by pids of another pid namespace, so that those of this run are not known among them"
 )
@@ -98,7 +95,8 @@ def build_report(run: Run, history: History, gpus: Sequence[Gpu], *, interval_ms
     missing: dict[str, str] = {}
     means = {_CPU: _mean(window.spread(cpu.mean), window.weight), _IOWAIT: _mean(iowait.mean, window.weight)}
     found = _build_gpus(run, history, gpus, window, means) if run.is_local else None
-    reason = NOT_HELD if run.is_local else FOREIGN
+    is_short = run.end_ms is not None and end_ms - run.begin_ms < TOO_SHORT_MS
+    reason = run.no_gpus_reason or (TOO_SHORT if is_short else NOT_HELD)
     if run.is_local and not found and (unknown := _explain_no_gpu(gpus)):
         found, reason = None, unknown
     peak = _highest(ram, window.weight)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from dashtop.model.errors import RunsError
-from dashtop.model.run import SILENCE_MS, START_TOLERANCE_MS, Run, RunStatus
+from dashtop.model.run import SILENCE_MS, START_TOLERANCE_MS, TOO_SHORT_MS, Run, RunStatus
 from dashtop.model.sample import PROCESSES
 from dashtop.runs.report import build_report, is_of_run, summarize
 
@@ -181,7 +181,9 @@ class RunService:
             return run
         pid = self._tree.find(run.pid, run.started_ms, boot_id)
         if pid is None:
-            return run
+            # Later it may have ended hours ago: then the GPUs that it held are not known.
+            is_new = self._clock.now_ms() - run.begin_ms < TOO_SHORT_MS
+            return replace(run, is_local=True) if is_new and self._tree.has_ended(run.pid, boot_id) else run
         return replace(run, is_local=True, pid=pid, user=self._tree.user(pid) or run.user)
 
     # --- following ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashtop.model.run import START_TOLERANCE_MS
-from dashtop.sources.host.processes import UserNames
+from dashtop.sources.host.processes import UserNames, is_nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_PARENTS: Final = 32
 # Positions in /proc/<pid>/stat after the name (proc_pid_stat(5) numbers them from 3).
 _PARENT, _START = 1, 19
+_INIT_PID: Final = 1
 _ZOMBIE: Final = b"Z"  # has ended; its parent has not asked for its exit status yet
 
 
@@ -54,6 +55,14 @@ class HostProcessTree:
         nested = self._list_nested(pid) if boot_id is not None else []
         close = [each for each in nested if abs((self.start_ms(each) or 0) - started_ms) <= START_TOLERANCE_MS]
         return close[0] if len(close) == 1 else None
+
+    def has_ended(self, pid: int, boot_id: str | None) -> bool:
+        """Return whether a process that `find` does not know has ended; see the ProcessTree port.
+
+        Only where all processes of the machine can be seen: not in a container, nor under the mount option hidepid.
+        """
+        is_hidden = is_nested(self._proc) or self._read(_INIT_PID) is None
+        return boot_id is not None and boot_id == self._boot_id and not is_hidden and not self._list_nested(pid)
 
     def _list_nested(self, pid: int) -> list[int]:
         """Return the processes that have a pid in a namespace of their own."""

@@ -100,7 +100,7 @@ class PidNamespace:
     def __init__(self, *, proc: Path, clock: Clock) -> None:
         self._proc = proc
         self._clock = clock
-        self._is_nested = _is_nested(proc)
+        self._is_nested = is_nested(proc)
         self._absent_since: dict[int, float] = {}
         self._absent_before: dict[int, float] = {}
         self.reports_outer_pids = False
@@ -134,7 +134,8 @@ class PidNamespace:
         return False
 
 
-def _is_nested(proc: Path) -> bool:
+def is_nested(proc: Path) -> bool:
+    """Return whether this process is in another pid namespace than the first one. `proc`: where /proc is mounted."""
     try:
         return str((proc / "self" / "ns" / "pid").readlink()) != _FIRST_PID_NAMESPACE
     except FileNotFoundError:  # a kernel without pid namespaces

@@ -56,6 +56,7 @@ def _encode(run: Run, gpus: Mapping[str, tuple[int | None, str | None]]) -> dict
         "begin": run.begin_ms,
         "end": run.end_ms,
         "gpus": [label_gpu(uuid, gpus) for uuid in run.gpus] if run.is_local else None,
+        "no_gpus": run.no_gpus_reason,
         "peak_gib": None if run.peak_bytes is None else round(run.peak_bytes / GIB, 2),
         "energy": run.energy_wh,
         "kind": run.energy_kind,
