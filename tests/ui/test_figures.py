@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -257,10 +258,10 @@ def test_alerts_are_strips_from_their_beginning_to_their_end() -> None:
         (start, start + 2 * step, "alert 1", LIGHT.warning),
         (start + step, end, "alert 3", LIGHT.critical),
     ]
-    assert all(band.strip == 0 for band in bands)
+    assert all(band.strip == "top" for band in bands)
 
 
-def test_runs_are_strips_below_those_of_alerts_with_their_marks() -> None:
+def test_runs_are_strips_below_the_axis_with_their_marks() -> None:
     data = series_set(line("gpu.temperature", [50.0] * 6))
     start, step = data.start_ms, data.step_ms
     end = start + data.count * step
@@ -272,8 +273,25 @@ def test_runs_are_strips_below_those_of_alerts_with_their_marks() -> None:
     ]
     bands = build_run_bands(runs, data)
     assert [(band.start_ms, band.end_ms, band.text, band.strip) for band in bands] == [
-        (start + 2 * step, end, "Run run 2", 1),
-        (start, start + step, "Run run 1 of ada", 1),
+        (start + 2 * step, end, "Run run 2", "axis"),
+        (start, start + step, "Run run 1 of ada", "axis"),
     ]
     marks = [(runs[0], (RunMark(start - 1, "before"), RunMark(start, "epoch 1"))), (runs[3], (RunMark(end, "after"),))]
-    assert build_run_marks(marks, data) == [Mark(start, "run 1: epoch 1")]
+    assert build_run_marks(marks, data, 600) == [Mark(start, "run 1: epoch 1")]
+
+
+def test_many_marks_of_runs_are_spread_over_the_chart() -> None:
+    data = series_set(line("gpu.temperature", [50.0] * 600))
+    start, end = data.start_ms, data.start_ms + data.count * data.step_ms
+    runs = [make_run(number, begin_ms=start) for number in (1, 2)]
+    steps = tuple(RunMark(time_ms, f"step {number}") for number, time_ms in enumerate(range(start, end, 500)))
+    found = build_run_marks([(runs[0], steps)], data, 320)
+    distances = {later.time_ms - earlier.time_ms for earlier, later in pairwise(found[1:])}
+    assert distances == {(end - start) // 20}
+    assert found[0].time_ms == start
+    assert end - found[-1].time_ms <= (end - start) // 20
+    count = (end - start) // 20 // 500
+    assert found[1].text.endswith(f"({count} marks)")
+    assert found[1].text.startswith("run 1: step ")
+    both = build_run_marks([(runs[0], steps[:1]), (runs[1], steps[:1])], data, 320)
+    assert both == [Mark(start, "2 marks of 2 runs")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -57,8 +57,11 @@ class ChartStyle:
 
 
 _STRIP_HEIGHT: Final = 0.035
-_STRIP_DISTANCE: Final = 0.045
-"""Of a band that is a strip, as a share of the chart's height."""
+"""Of a strip at the upper edge, as a share of the chart's height."""
+_AXIS_STRIP_PX: Final = (-2, -6)
+"""Edges of a strip below the time axis, where no line or label is."""
+_LABEL_DISTANCE_PX, _AXIS_STRIP_LABEL_DISTANCE_PX = 3, 7
+"""Between the time axis and its labels, without and with a strip there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,14 @@ class Mark:
 class Band:
     """A coloured span [start_ms, end_ms) of time, and its text.
 
-    `strip`: only a strip, the first (0) or second (1) from the upper edge of the chart; None: the whole height.
+    `strip`: only a strip, at the upper edge of the chart or below its time axis; None: the whole height.
     """
 
     start_ms: int
     end_ms: int
     text: str
     colour: str
-    strip: int | None = None
+    strip: Literal["top", "axis"] | None = None
 
 
 def base_figure(
@@ -123,7 +126,9 @@ def base_figure(
             {"dtickrange": [60_000, 86_400_000], "value": "%H:%M"},
             {"dtickrange": [86_400_000, None], "value": "%b %d"},
         ],
-        "ticklabelstandoff": 3,
+        "ticklabelstandoff": (
+            _AXIS_STRIP_LABEL_DISTANCE_PX if any(band.strip == "axis" for band in bands) else _LABEL_DISTANCE_PX
+        ),
         "fixedrange": False,
     }
     shapes = [*shapes, *map(_band_shape, bands), *(_mark_shape(mark, theme) for mark in marks)]
@@ -242,18 +247,21 @@ def _time_range(data: SeriesSet, zoom: TimeSpan | None) -> list[int]:
 
 
 def _band_shape(band: Band) -> dict[str, Any]:
-    top = 1 - _STRIP_DISTANCE * (band.strip or 0)
-    return {
+    shape = {
         "type": "rect",
         "x0": band.start_ms,
         "x1": band.end_ms,
         "yref": "paper",
-        "y0": 0 if band.strip is None else top - _STRIP_HEIGHT,
-        "y1": top,
+        "y0": 0 if band.strip is None else 1 - _STRIP_HEIGHT,
+        "y1": 1,
         "line": {"width": 0},
         "fillcolor": with_alpha(band.colour, 0.18 if band.strip is None else 0.45),
         "layer": "below",
     }
+    if band.strip == "axis":
+        low, high = _AXIS_STRIP_PX
+        shape |= {"ysizemode": "pixel", "yanchor": 0, "y0": low, "y1": high, "layer": "above"}
+    return shape
 
 
 def _mark_shape(mark: Mark, theme: ChartTheme) -> dict[str, Any]:

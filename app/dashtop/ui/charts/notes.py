@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,7 +31,7 @@ EVENT_KINDS: Final = (
 MAX_MARKS: Final = 60
 MAX_ALERT_BANDS: Final = 60
 MAX_RUN_BANDS: Final = 40
-MAX_RUN_MARKS: Final = 40
+PX_PER_RUN_MARK: Final = 16
 MIN_HOLDER_SHARE: Final = 0.1
 """Share of the memory of a GPU from which the start and the end of a process are ticks."""
 
@@ -93,7 +94,7 @@ def build_alert_bands(events: Iterable[Event], data: SeriesSet, theme: ChartThem
             firing[event.code] = event
     spans += [(event, end_ms) for event in firing.values()]
     bands = [
-        Band(max(event.time_ms, data.start_ms), min(end, end_ms), event.text, colours[event.severity], strip=0)
+        Band(max(event.time_ms, data.start_ms), min(end, end_ms), event.text, colours[event.severity], strip="top")
         for event, end in spans
         if end > data.start_ms and event.time_ms < end_ms
     ]
@@ -105,7 +106,7 @@ def build_run_bands(runs: Iterable[Run], data: SeriesSet) -> list[Band]:
     """Return the spans of runs, as strips. One that is running lasts until the end of the chart."""
     end_ms = data.start_ms + data.count * data.step_ms
     bands = [
-        Band(max(run.begin_ms, data.start_ms), min(run.end_ms or end_ms, end_ms), _name_run(run), ACCENT, strip=1)
+        Band(max(run.begin_ms, data.start_ms), min(run.end_ms or end_ms, end_ms), _name_run(run), ACCENT, strip="axis")
         for run in runs
     ]
     shown = [band for band in bands if band.start_ms < band.end_ms]
@@ -116,12 +117,37 @@ def _name_run(run: Run) -> str:
     return f"Run {run.name}{f' of {run.user}' if run.user else ''}"
 
 
-def build_run_marks(runs: Iterable[tuple[Run, Sequence[RunMark]]], data: SeriesSet) -> list[Mark]:
-    """Return the newest marks of runs within the chart, by time."""
-    end_ms = data.start_ms + data.count * data.step_ms
-    marks = [Mark(mark.time_ms, f"{run.name}: {mark.text}") for run, found in runs for mark in found]
-    shown = [mark for mark in marks if data.start_ms <= mark.time_ms < end_ms]
-    return sorted(shown, key=lambda mark: mark.time_ms)[-MAX_RUN_MARKS:]
+def build_run_marks(runs: Iterable[tuple[Run, Sequence[RunMark]]], data: SeriesSet, width_px: int) -> list[Mark]:
+    """Return the marks of runs within the chart, by time. Those that would touch each other are one mark.
+
+    The marks of each run are sorted by time.
+    """
+    start_ms, end_ms = data.start_ms, data.start_ms + data.count * data.step_ms
+    step_ms = max(1, -(-(end_ms - start_ms) * PX_PER_RUN_MARK // max(width_px, PX_PER_RUN_MARK)))
+    found: dict[int, list[tuple[str, Sequence[RunMark]]]] = {}
+    for run, marks in runs:
+        first = bisect_left(marks, start_ms, key=_get_time)
+        while first < len(marks) and marks[first].time_ms < end_ms:
+            number = marks[first].time_ms // step_ms  # of a time that does not move with the chart
+            last = bisect_left(marks, min((number + 1) * step_ms, end_ms), first, key=_get_time)
+            found.setdefault(number, []).append((run.name, marks[first:last]))
+            first = last
+    return [_merge_marks(found[number]) for number in sorted(found)]
+
+
+def _get_time(mark: RunMark) -> int:
+    return mark.time_ms
+
+
+def _merge_marks(groups: Sequence[tuple[str, Sequence[RunMark]]]) -> Mark:
+    """Return one mark at the time of the first, with a text that says how many it stands for."""
+    count = sum(len(marks) for _, marks in groups)
+    time_ms = min(marks[0].time_ms for _, marks in groups)
+    (name, marks), *others = groups
+    if others:
+        return Mark(time_ms, f"{count} marks of {len(groups)} runs")
+    text = marks[0].text if count == 1 else f"{marks[0].text} … {marks[-1].text} ({count} marks)"
+    return Mark(time_ms, f"{name}: {text}")
 
 
 def build_throttle_bands(flags: Series | None, data: SeriesSet, theme: ChartTheme) -> list[Band]:

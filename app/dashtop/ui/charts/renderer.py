@@ -8,6 +8,7 @@ import numpy as np
 
 from dashtop.alerts.events import build_event
 from dashtop.model.errors import RunsError
+from dashtop.model.run import MAX_MARKS
 from dashtop.model.sample import ALERT_KINDS, EventFilter
 from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.charts.notes import EVENT_KINDS
@@ -34,7 +35,6 @@ _EVENTS = EventFilter(kinds=(*EVENT_KINDS, *ALERT_KINDS), limit=2_000)
 _EVENTS_INTERVAL_MS = 10_000
 _MAX_EVENTS = 500
 _MAX_RUNS = 40
-_MAX_MARKS = 200
 
 
 class View(NamedTuple):
@@ -151,7 +151,7 @@ class ChartRenderer:
         return ChartData(series=series, processes=processes, events=events, runs=runs, interval_ms=self._interval_ms)
 
     def _find_runs(self, window: Window) -> tuple[tuple[Run, tuple[RunMark, ...]], ...]:
-        """Return the newest runs in a time range, with their newest marks, which are read every ten seconds at most."""
+        """Return the newest runs in a time range, with their marks, which are read every ten seconds at most."""
         runs = [run for run in self._services.runs.recent() if run.gpus and run.begin_ms < window.end_ms]
         shown = [run for run in runs if run.end_ms is None or run.end_ms > window.start_ms][:_MAX_RUNS]
         marked = [run for run in shown if run.mark_count]
@@ -162,7 +162,7 @@ class ChartRenderer:
 
     def _read_marks(self, run: Run) -> tuple[RunMark, ...]:
         try:
-            return self._services.runs.marks(run.id, _MAX_MARKS)
+            return self._services.runs.marks(run.id, MAX_MARKS)
         except RunsError:  # shown without them; the page of runs says why
             return ()
 

@@ -291,7 +291,7 @@ def _build_notes(data: ChartData, gpu: Gpu | None, style: ChartStyle) -> Notes:
     """Return what a chart shows beside its lines: one of a GPU its events and runs, another one all runs."""
     runs = [(run, marks) for run, marks in data.runs if gpu is None or gpu.device.uuid in run.gpus]
     bands = build_run_bands((run for run, _ in runs), data.series)
-    marks = build_run_marks(runs, data.series)
+    marks = build_run_marks(runs, data.series, style.width_px)
     if gpu is None:
         return Notes(marks=marks, bands=bands)
     alerts = build_alert_bands(data.events, data.series, style.theme)
