@@ -131,7 +131,7 @@
     const partly = row.utilized !== null && row.known < 0.995 ? `At least: the load of ${formatShare(row.known)} of the held time is known.` : "";
     const isShared = row.name === "(shared)"; // it has energy only
     const number = (value, digits, title = "") => (isShared && value === null ? cell("", null) : cell(format(value, digits), value, title));
-    const attribution = isShared ? "" : row.utilized === null ? UNKNOWN : row.is_estimated ? "shared (estimate)" : `sole ${TITLES[by].replace(/^[UCP]/, (letter) => letter.toLowerCase())}`;
+    const attribution = isShared ? "" : row.utilized === null && row.is_estimated ? "shared, not split" : row.utilized === null ? UNKNOWN : row.is_estimated ? "shared (estimate)" : `sole ${TITLES[by].replace(/^[UCP]/, (letter) => letter.toLowerCase())}`;
     const noBase = row.active_kwh !== null && row.base_kwh === null ? "Not known until a GPU was without a process for ten minutes: active energy includes it." : "";
     const mark = isIntegrated(row) ? " *" : "";
     return [

@@ -97,6 +97,16 @@ def test_processes_of_one_user_on_one_gpu_are_shared_and_the_user_is_not() -> No
     assert kinds["user"] == kinds["container"] == [(False, "counter")]
 
 
+def test_a_process_is_one_row_although_its_start_is_calculated_anew_after_a_restart() -> None:
+    starts = [1_700_000_000_000, 1_700_000_000_010, 1_700_000_060_000]
+    rows = tuple(make_row("GPU-0", 7, "ada", 1.0, started_ms=start) for start in starts)
+    usage = replace(USAGE, records=UsageRecords(processes=rows, gpus=GPUS))
+    by_process, by_user = (summarize(usage, by, now_ms=1, prices=NO_PRICES).rows for by in ("process", "user"))
+    found = [(row.held_h, row.started_ms) for row in by_process]
+    assert found == [(2.0, starts[0]), (1.0, starts[2])], "a minute later the pid is that of another process"
+    assert by_user[0].processes == 2
+
+
 def test_a_table_marks_busy_time_of_which_a_part_is_not_known() -> None:
     text = report.to_table(summary())
     (line,) = [line for line in text.splitlines() if line.startswith("=grace")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dashtop.model.metric import GIB
+from dashtop.model.run import START_TOLERANCE_MS
 from dashtop.model.sample import PROCESSES, SeriesKey
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import UnavailableReason
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, Series
     from dashtop.model.usage import StoredUsage
     from dashtop.ui.panels.base import PanelContext
-    from dashtop.usage.calculation import GpuUsage, GroupUsage, Usage
+    from dashtop.usage.calculation import GpuUsage, GroupKey, GroupUsage, Usage
     from dashtop.usage.summary import UsageRow
 
 _UTILIZATION: Final = "gpu.utilization.gpu"
@@ -141,10 +142,7 @@ def _read_ledger(
     rows = {}
     for by in _GROUPINGS:
         peaks = find_peaks(records, buckets, interval_ms, choose_key(by))
-        rows[by] = [
-            _encode_row(row, peaks.get((row.key, row.started_ms or 0)), labels)
-            for row in summaries[by].rows[:_MAX_ROWS]
-        ]
+        rows[by] = [_encode_row(row, _find_peak(peaks, row), labels) for row in summaries[by].rows[:_MAX_ROWS]]
     gpus = {row.key: row for row in summaries["gpu"].rows}
     listed = list(dict.fromkeys([*(record.uuid for record in records), *gpus]))
     whole = summaries["user"]
@@ -157,6 +155,18 @@ def _read_ledger(
         "unattributed_kwh": _round(whole.unattributed_kwh),
         "gpus": [_encode_gpu_row(uuid, gpus.get(uuid), labels) for uuid in listed],
     }
+
+
+def _find_peak(peaks: Mapping[GroupKey, int | None], row: UsageRow) -> int | None:
+    """Return the peak of a row. The spans of one process can have starts that differ a little, as in the ledger."""
+    if row.started_ms is None:
+        return peaks.get((row.key, 0))
+    found = [
+        peak
+        for (name, start_ms), peak in peaks.items()
+        if peak is not None and name == row.key and abs(start_ms - row.started_ms) <= START_TOLERANCE_MS
+    ]
+    return max(found, default=None)
 
 
 def _encode_row(row: UsageRow, peak_bytes: int | None, labels: Labels) -> dict[str, Any]:

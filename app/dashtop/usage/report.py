@@ -98,7 +98,16 @@ def _format_cell(value: Any) -> Any:
 def to_table(summary: UsageSummary) -> str:
     """Return the rows as a table for people, with what its numbers mean."""
     has_cost = any(row.cost is not None for row in summary.rows)
-    heads = [TITLES[summary.by], "Held h", "Shared h", "Busy h", "Idle h", "Active kWh", "Base kWh"]
+    heads = [
+        TITLES[summary.by],
+        *(["User"] if summary.by == "process" else []),
+        "Held h",
+        "Shared h",
+        "Busy h",
+        "Idle h",
+        "Active kWh",
+        "Base kWh",
+    ]
     rows = [_list_cells(row, summary.by, has_cost=has_cost) for row in summary.rows]
     heads += ["Cost"] if has_cost else []
     widths = [max(len(line[column]) for line in (heads, *rows)) for column in range(len(heads))]
@@ -110,7 +119,11 @@ def _list_cells(row: UsageRow, by: str, *, has_cost: bool) -> list[str]:
     name = f"GPU {row.gpu_id} {row.gpu_name or ''}".rstrip() if by == "gpu" and row.gpu_id is not None else row.key
     mark = "*" if row.energy_kind == ESTIMATED else ""
     least = "≥ " if row.busy_h is not None and row.known < _MIN_KNOWN else ""
-    cells = [name, *(_format_number(value, 2) for value in (row.held_h, row.shared_h))]
+    cells = [
+        name,
+        *([row.user or ""] if by == "process" else []),
+        *(_format_number(value, 2) for value in (row.held_h, row.shared_h)),
+    ]
     cells += [least + _format_number(row.busy_h, 2), _format_number(row.idle_h, 2)]
     cells += [_format_number(row.active_kwh, 3) + mark, _format_number(row.base_kwh, 3)]
     return [*cells, _format_number(row.cost, 2)] if has_cost else cells

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from dashtop.model.run import START_TOLERANCE_MS
 from dashtop.model.timerange import HOUR_MS
 from dashtop.model.usage import OTHERS, SHARED, UNKNOWN
 
@@ -108,7 +109,7 @@ def summarize(
     else:
         by_uuid = {total.gpu_uuid: total for total in totals}
         groups: dict[tuple[object, ...], list[ProcessUsage]] = defaultdict(list)
-        for record in usage.records.processes:
+        for record in _unify_starts(usage.records.processes):
             groups[_find_group(record, by)].append(record)
         rows = [_build_row(records, by, by_uuid, prices) for records in groups.values()]
         rows.sort(key=lambda row: (-(row.held_h or 0.0), row.key))
@@ -123,6 +124,27 @@ def summarize(
         is_cut=usage.is_cut,
         rows=tuple(rows),
     )
+
+
+def _unify_starts(records: Sequence[ProcessUsage]) -> list[ProcessUsage]:
+    """Return the records with one start, the earliest, for each process: it is calculated anew after a restart."""
+    starts: dict[tuple[int, str], set[int]] = defaultdict(set)
+    for record in records:
+        if record.started_ms > 0:
+            starts[record.pid, record.owner].add(record.started_ms)
+    firsts: dict[tuple[int, str, int], int] = {}
+    for (pid, owner), found in starts.items():
+        first = before = min(found)
+        for start_ms in sorted(found):
+            if start_ms - before > START_TOLERANCE_MS:
+                first = start_ms
+            before = start_ms
+            firsts[pid, owner, start_ms] = first
+    unified = []
+    for record in records:
+        first = firsts.get((record.pid, record.owner, record.started_ms), record.started_ms)
+        unified.append(record if first == record.started_ms else replace(record, started_ms=first))
+    return unified
 
 
 def _find_group(record: ProcessUsage, by: str) -> tuple[object, ...]:

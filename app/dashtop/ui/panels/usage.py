@@ -63,7 +63,7 @@ _USER_COLUMNS: Final = (
     ("Base (kWh)", "Energy that the GPUs take without a process, for the held time.", True),
     (
         "Attribution",
-        "Sole: alone on the GPUs. Shared (estimate): with others; energy is split by the load of each process.",
+        "Sole: alone on the GPUs. Shared: with others; energy is split by load (estimate), or not if it is not known.",
         False,
     ),
 )
