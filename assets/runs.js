@@ -17,6 +17,7 @@
   let now = Date.now(); // of the server
   let shown = []; // what is shown of the chosen runs: {id, data, error, read, isReading}
   let painted = "";
+  let isWanted = false; // the user has chosen a run whose report is not read yet
 
   const find = (name) => document.querySelector(`[data-${name}]`);
   const number = (value, digits) => value.toFixed(value > 0 && value < 10 ** -digits / 2 ? digits + 2 : digits);
@@ -78,10 +79,10 @@
     write(duration, formatDuration(((run.end === null ? now : run.end) - run.begin) / 1000));
     if (run.gpus === null) setCell(gpus, UNKNOWN, `${run.no_gpus[0].toUpperCase()}${run.no_gpus.slice(1)}`);
     else setCell(gpus, run.gpus.length ? run.gpus.map(shortGpu).join(", ") : "none", run.gpus.join(", "));
-    const pending = run.end === null ? "Known once the run has ended; its report has the value until now" : "";
-    setCell(memory, formatSize(run.peak_gib), run.peak_gib === null ? pending : "");
-    setCell(energy, formatEnergy(run.energy), run.energy === null ? pending : KINDS[run.kind] || "");
-    compare.firstElementChild.hidden = chosen.length !== 1 || isChosen;
+    const explain = (value, kind) => (run.final ? kind : value === null ? "Not calculated yet; its report has it" : `Until now; it is calculated every 30 s, or later if there are many runs${kind && `: ${kind}`}`);
+    setCell(memory, formatSize(run.peak_gib), explain(run.peak_gib, ""));
+    setCell(energy, formatEnergy(run.energy), explain(run.energy, KINDS[run.kind] || ""));
+    compare.firstElementChild.classList.toggle("is-reserved", chosen.length !== 1 || isChosen);
     compare.firstElementChild.setAttribute("aria-label", `Compare with ${run.name}`);
   }
 
@@ -110,6 +111,7 @@
     }
     [entry.isReading, entry.read] = [false, Date.now()];
     paintReports();
+    showWanted();
   }
 
   const isDue = ({ data, isReading, read: last }) => !isReading && (last === 0 || ((!data || !data.report.is_final) && Date.now() - last > REPORT_INTERVAL_MS));
@@ -244,6 +246,14 @@
     find("run-close").hidden = shown.length === 0;
   }
 
+  // Below a long list a report is out of sight. Its height is known once it is read.
+  function showWanted() {
+    if (!isWanted || !shown.length || shown.some(({ data, error }) => !data && !error)) return;
+    isWanted = false;
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    find("run-reports").closest(".panel").scrollIntoView({ block: "nearest", behavior });
+  }
+
   function paint(snapshot) {
     now = snapshot.time || now;
     paintList(snapshot);
@@ -255,14 +265,16 @@
     }
     shown.filter(isDue).forEach(read);
     paintReports();
+    showWanted();
   }
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-run-close]")) settings.set({ run: "" });
   });
   settings.onChange((names) => {
-    if (names.includes("run")) dashtop.repaint();
-    if (names.includes("run") && settings.get("run")) find("run-reports").closest(".panel").scrollIntoView({ block: "nearest" });
+    if (!names.includes("run")) return;
+    isWanted = settings.get("run") !== "";
+    dashtop.repaint();
   });
   painters.push(paint);
 })();

@@ -14,18 +14,28 @@ if TYPE_CHECKING:
 
 TITLES = "() => [...document.querySelectorAll('.run-report h3')].map(title => title.textContent)"
 
+HAS_SUMS = "row => row.querySelector('[data-state=running]') && row.children[7].textContent.endsWith('Wh')"
+EDGES = """() => [...document.querySelectorAll('[data-runs] tr')].map(row =>
+    [row.offsetHeight, ...[...row.children].map(cell => cell.offsetLeft)])"""
+
 
 def test_runs_of_the_demo_and_their_reports(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab().open(f"{demo.url}?page=runs")
     tab.wait_until("() => document.querySelectorAll('[data-runs] tr').length > 4")
     assert "simulated" in tab.text("[data-runs] tr .run-tags")
     assert tab.page.locator("#panel-run-report .table-empty").is_visible()
+    tab.wait_until(
+        "() => [...document.querySelectorAll('[data-runs] tr')].some(HAS_SUMS)".replace("HAS_SUMS", HAS_SUMS)
+    )
+    edges = tab.page.evaluate(EDGES)
     ended = tab.page.locator("[data-runs] tr", has=tab.page.locator("[data-state=finished]")).first
     name = ended.locator(".run-name").text_content()
     ended.locator(".run-name").click()
     tab.wait_until(f"() => ({TITLES})().length === 1")
     assert tab.page.evaluate(TITLES) == [name]
     assert "run=" in tab.page.url
+    assert tab.page.evaluate(EDGES) == edges, "the table does not move"
+    tab.wait_until("() => document.querySelector('.run-table').getBoundingClientRect().top < innerHeight")
     rows = tab.page.locator(".run-table tbody tr")
     texts = {row.locator("th").text_content(): row.locator("td").first.text_content() for row in rows.all()}
     assert str(texts["Peak VRAM"]).endswith("GiB")

@@ -14,6 +14,7 @@ from dashtop.history.runs import FILE, RunStore
 from dashtop.model.errors import RunsError
 from dashtop.model.run import FOREIGN, MAX_MARKS, NO_PID, SILENCE_MS, RunMark, RunStatus
 from dashtop.model.timerange import DAY_MS
+from dashtop.runs import service as service_module
 from dashtop.runs.report import TOO_SHORT
 from tests.builders import NOON_MS, make_gpu, make_sample
 from tests.runs.builders import STARTED_MS, make_process, make_run, make_world
@@ -152,6 +153,42 @@ def test_a_final_report_is_stored_once_the_history_is_complete() -> None:
 
 
 # --- limits and faults ------------------------------------------------------------------------------------------------
+
+
+def test_sums_of_a_run_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world()
+    world.tree.started = {100: STARTED_MS}
+    world.latest.sample = make_sample(gpus=(make_gpu(0, processes=(make_process(100),)),))
+    sums = iter((1.0, 2.0))
+    monkeypatch.setattr(
+        service_module,
+        "summarize",
+        lambda _report: {"energy_wh": next(sums), "energy_kind": "counter", "peak_bytes": 7},
+    )
+    monkeypatch.setattr(service_module, "MAX_SUMMARY_SHARE", 1e9)
+    world.service.add(make_run(pid=100, started_ms=STARTED_MS))
+    world.service.follow()
+
+    def read() -> tuple[float | None, int | None]:
+        (run,) = world.service.recent()
+        return run.energy_wh, run.peak_bytes
+
+    assert read() == (1.0, 7)
+    world.clock.advance(29)
+    world.service.update("00000001", None, None)
+    assert read() == (1.0, 7), "a heartbeat does not hide them"
+    world.service.follow()
+    assert read() == (1.0, 7)
+    world.clock.advance(2)
+    world.service.follow()
+    assert read() == (2.0, 7)
+    monkeypatch.undo()
+    world.service.update("00000001", RunStatus.FINISHED, None)
+    world.clock.advance(30)
+    world.service.follow()
+    world.service.follow()
+    assert world.service.recent()[0].has_report
+    assert read() == (None, None), "the report has no readings here"
 
 
 def test_a_run_keeps_10_000_marks() -> None:

@@ -54,7 +54,8 @@ class Run:
 
     `is_local`: the process with that pid runs, or ran, on this machine, so that its children can be found.
     `processes`: pid and start time of those of its tree that held a GPU, `gpus`: the UUIDs of these GPUs.
-    Once the report is stored, `energy_wh` and `peak_bytes` (the most memory on one GPU) are known, if they are at all.
+    `energy_wh` and `peak_bytes` (the most memory on one GPU) are those until now while it runs, and final once its
+    report is stored.
     """
 
     id: str

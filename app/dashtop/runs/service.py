@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -35,6 +36,10 @@ REPORT_DELAY_MS: Final = 20_000
 MAX_KEPT_REPORTS: Final = 16
 REPORT_MAX_AGE_MS: Final = 5_000
 """How long a report that is not final yet is answered without calculating it again."""
+SUMMARY_INTERVAL_MS: Final = 30_000
+"""How often the list shows other sums of a run whose report is not final."""
+MAX_SUMMARY_SHARE: Final = 0.02
+"""Of the time of the thread, which sums of runs that go on may take."""
 ResultT = TypeVar("ResultT")
 
 
@@ -63,6 +68,9 @@ class RunService:
         self._lock = threading.Lock()
         self._runs: tuple[Run, ...] = ()
         self._reports: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
+        self._summaries: dict[str, tuple[int, dict[str, Any]]] = {}
+        """By run: when its sums were calculated, and the sums."""
+        self._next_summary_s = 0.0
         self._started_ms = clock.now_ms()
         self._has_failed = False
         self._closing = threading.Event()
@@ -172,7 +180,7 @@ class RunService:
         if run is not None:
             with self._lock:
                 others = [each for each in self._runs if each.id != run.id]
-                self._runs = tuple(sorted([run, *others], key=lambda each: -each.begin_ms))
+                self._runs = tuple(sorted([self._add_summary(run), *others], key=lambda each: -each.begin_ms))
         return run
 
     def _identify(self, run: Run, boot_id: str | None) -> Run:
@@ -209,11 +217,32 @@ class RunService:
             processes = _list_processes(sample, self._tree) if sample is not None else []
             runs = tuple(self._follow(run, processes) for run in runs)
             self._store_report(runs)
+        self._update_summaries(runs)
         with self._lock:
             newest = {run.id: run for run in runs}
             # What a request has changed while this was read stays until the next reading.
             changed = {run.id: run for run in self._runs if run.beat_ms > newest.get(run.id, run).beat_ms}
-            self._runs = tuple(changed.get(run.id, run) for run in runs)
+            self._runs = tuple(self._add_summary(changed.get(run.id, run)) for run in runs)
+
+    def _update_summaries(self, runs: Sequence[Run]) -> None:
+        """Calculate the sums of the running run whose last ones are the oldest, if they are old and it is cheap."""
+        now_ms = self._clock.now_ms()
+        kept = {run.id for run in runs if not run.has_report}
+        self._summaries = {run_id: each for run_id, each in self._summaries.items() if run_id in kept}
+        running = [run for run in runs if run.status is RunStatus.RUNNING and run.gpus]
+        ages = [(now_ms - self._summaries[run.id][0] if run.id in self._summaries else now_ms, run) for run in running]
+        age_ms, run = max(ages, key=lambda each: each[0], default=(0, None))
+        begun_s = time.monotonic()
+        if run is None or age_ms < SUMMARY_INTERVAL_MS or begun_s < self._next_summary_s:
+            return
+        self._summaries[run.id] = now_ms, summarize(self._build_report(run))
+        now_s = time.monotonic()
+        self._next_summary_s = now_s + (now_s - begun_s) / MAX_SUMMARY_SHARE
+
+    def _add_summary(self, run: Run) -> Run:
+        """Return the run with its latest sums, until its report has the final ones."""
+        _, summary = self._summaries.get(run.id, (0, {}))
+        return run if run.has_report else replace(run, **summary)
 
     def _follow(self, run: Run, processes: Sequence[_Process]) -> Run:
         if run.status is not RunStatus.RUNNING:

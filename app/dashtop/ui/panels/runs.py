@@ -32,8 +32,8 @@ _COLUMNS: Final = (
     ("Began", "", False),
     ("Duration", "", True),
     ("GPUs", "Those that its processes have held.", False),
-    ("Peak VRAM", "Most memory of its processes on one GPU. Known once the report is final.", True),
-    ("Energy", "Of all its GPUs, while its processes held them. Known once the report is final.", True),
+    ("Peak VRAM", "Most memory of its processes on one GPU. Until now while it runs.", True),
+    ("Energy", "Of all its GPUs, while its processes held them. Until now while it runs.", True),
     ("Compare", "", False),
 )
 
@@ -60,6 +60,7 @@ def _encode(run: Run, gpus: Mapping[str, tuple[int | None, str | None]]) -> dict
         "peak_gib": None if run.peak_bytes is None else round(run.peak_bytes / GIB, 2),
         "energy": run.energy_wh,
         "kind": run.energy_kind,
+        "final": run.has_report,
         "simulated": run.is_simulated,
     }
 

@@ -508,7 +508,9 @@ class Run(ResponseBody):
     )
     gpu_uuids: list[str] | None = Field(description="GPUs that it has held; null: its process is not known here.")
     marks: int = Field(ge=0, description="Number of its marks.")
-    energy_wh: float | None = Field(description="Of its report, all GPUs together.", json_schema_extra={"x-unit": "Wh"})
+    energy_wh: float | None = Field(
+        description="Of all its GPUs, until now while it runs.", json_schema_extra={"x-unit": "Wh"}
+    )
     energy_kind: str | None = Field(
         description="Where it comes from; see the report.",
         json_schema_extra={"enum": ["counter", "integrated", "estimated_share", None]},
