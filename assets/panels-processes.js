@@ -246,13 +246,19 @@
     parts.mark(cell, "tip", text === UNKNOWN && snapshot.is_past ? "Not recorded at that time" : tip);
   }
 
+  function describeState({ paused, service, idle_minutes: minutes }) {
+    if (paused) return ["paused", "Stopped by SIGSTOP: it keeps its GPU memory and computes nothing until it is resumed"];
+    if (service) return ["service", "May hold GPU memory without computing"];
+    return minutes ? [`idle ${formatDuration(minutes * 60_000)}`, "Holds GPU memory, 0 % SM utilization"] : ["", ""];
+  }
+
   function paintName(cell, process) {
     const [, type, idle, menu] = cell.children;
     parts.write(type, process.type);
     parts.mark(type, "tip", process.type.split("+").map((letter) => TYPES[letter] || letter).join(", "));
-    const idleText = process.idle_minutes ? `idle ${formatDuration(process.idle_minutes * 60_000)}` : "";
-    parts.write(idle, process.service ? "service" : idleText);
-    parts.mark(idle, "tip", process.service ? "May hold GPU memory without computing" : idleText && "Holds GPU memory, 0 % SM utilization");
+    const [state, tip] = describeState(process);
+    parts.write(idle, state);
+    parts.mark(idle, "tip", tip);
     if (!menu) return; // a process that has ended
     menu.hidden = snapshot.is_past;
     menu.dataset.watchPid = String(process.pid);

@@ -79,7 +79,7 @@
     item.addEventListener("click", () => choose(item));
   }
 
-  const listItems = () => [...menu.querySelectorAll("[role=menuitem]")];
+  const listItems = () => [...menu.querySelectorAll("[role=menuitem]:not([hidden])")];
 
   function moveFocus(event) {
     const items = listItems();
@@ -99,6 +99,7 @@
     subject = { process, signal: "" };
     const obstacle = describeObstacle(process);
     menu.setAttribute("aria-label", `Actions for ${nameOf(process)}`);
+    for (const item of menu.querySelectorAll("[role=menuitem]")) item.hidden = item.dataset.signal === (process.paused ? "STOP" : "CONT");
     for (const item of listItems()) item.setAttribute("aria-disabled", String(Boolean(item.dataset.signal && obstacle)));
     write(menu.lastElementChild, obstacle);
     menu.showPopover();

@@ -189,10 +189,10 @@ def check_menu(tab: BrowserTab, pid: int) -> None:
     """Arrow keys move in the menu, and Escape gives the focus back."""
     tab.page.locator(f"{TABLE} [data-pid='{pid}'] .process-menu").focus()
     tab.page.keyboard.press("Enter")
-    names = tab.page.locator(".action-menu [role=menuitem]").all_inner_texts()
-    assert [name.split()[0] for name in names] == ["Notify", "Interrupt", "Terminate", "Kill", "Pause", "Resume"]
+    names = tab.page.locator(".action-menu [role=menuitem]:visible").all_inner_texts()
+    assert [name.split()[0] for name in names] == ["Notify", "Interrupt", "Terminate", "Kill", "Pause"]
     tab.page.keyboard.press("ArrowUp")
-    assert focused(tab) == "Resume …"
+    assert focused(tab) == "Pause …"
     tab.page.keyboard.press("ArrowDown")
     assert find_violations(tab, WITHOUT_CONTRAST) == []
     tab.page.keyboard.press("Escape")
@@ -221,9 +221,12 @@ def check_token_is_asked_for_once(tab: BrowserTab, pid: int) -> None:
     tab.page.get_by_label("Action token").fill(ACTION_TOKEN)
     send(tab, "It is paused, and keeps its GPU memory")
     assert state(pid) == "T"
+    tab.page.locator(f"{TABLE} [data-pid='{pid}'] .idle-mark", has_text="paused").wait_for()
     choose_action(tab, pid, "Resume")
     assert not tab.page.get_by_label("Action token").is_visible()
+    assert tab.page.get_by_role("menuitem", name="Pause", include_hidden=True).get_attribute("hidden") is not None
     send(tab, "It goes on.")
+    tab.page.locator(f"{TABLE} [data-pid='{pid}'] .idle-mark", has_text="paused").wait_for(state="detached")
     stored = tab.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert ACTION_TOKEN not in stored + tab.page.url
 

@@ -51,8 +51,10 @@ class FakeProc:
         (here / "cgroup").write_text(cgroup)
         (here / "environ").write_bytes(environ)
 
-    def write_stat(self, pid: int, name: bytes, *, ticks: int = 0, start: int, pages: int = 0) -> None:
-        fields = ["R", "1", *["0"] * 9, str(ticks), "0", *["0"] * 6, str(start), "0", str(pages), "0"]
+    def write_stat(
+        self, pid: int, name: bytes, *, ticks: int = 0, start: int, pages: int = 0, state: str = "R"
+    ) -> None:
+        fields = [state, "1", *["0"] * 9, str(ticks), "0", *["0"] * 6, str(start), "0", str(pages), "0"]
         (self.root / str(pid) / "stat").write_bytes(b"%d (%s) %s\n" % (pid, name, " ".join(fields).encode()))
 
     def opens(self, pid: int, *targets: str) -> None:
@@ -221,6 +223,16 @@ def test_memory_is_read_each_tick_and_the_start_once(proc: FakeProc, clock: Fake
     later = describe(reader, 10)[0]
     assert later.host_memory_bytes == 250 * PAGE
     assert later.info.started_ms == first.info.started_ms
+
+
+def test_a_process_that_a_signal_has_stopped(proc: FakeProc, clock: FakeClock, reader: ProcessReader) -> None:
+    proc.write(10, b"python3", start=100)
+    found = []
+    for state in "RTtS":
+        proc.write_stat(10, b"python3", start=100, state=state)
+        found.append(describe(reader, 10)[0].is_paused)
+        clock.advance(1.0)
+    assert found == [False, True, False, False]
 
 
 def test_whose_it_is(proc: FakeProc, reader: ProcessReader) -> None:

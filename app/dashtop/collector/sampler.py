@@ -111,6 +111,7 @@ class Sampler:
                 tree_cpu_percent=host.tree_cpu_percent,
                 usable_cpus=host.usable_cpus,
                 start_ticks=host.start_ticks,
+                is_paused=host.is_paused,
                 info=host.info,
             )
 

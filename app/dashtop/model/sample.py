@@ -117,7 +117,7 @@ class GpuProcess:
     others have their defaults until the host is read. `cpu_percent`: 100 is one core. `tree_cpu_percent`: likewise, of
     it and its descendants, `usable_cpus`: how many CPUs it may use. `idle_since_ms`: since when `sm_percent` is 0; None
     if it is not 0, or not known. `is_service`: it may be idle; only the alert rules get it. `start_ticks`: its start in
-    clock ticks since boot, which identifies it together with the pid.
+    clock ticks since boot, which identifies it together with the pid. `is_paused`: a signal (SIGSTOP) has stopped it.
     """
 
     pid: int
@@ -134,6 +134,7 @@ class GpuProcess:
     idle_since_ms: int | None = None
     is_service: bool = False
     start_ticks: int | None = None
+    is_paused: bool | None = None
     info: ProcessInfo = ProcessInfo()
 
 

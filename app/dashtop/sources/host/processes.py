@@ -35,7 +35,8 @@ EXIT_GRACE_S = 5.0
 # The kernel keeps 15 bytes of a program's name (TASK_COMM_LEN without the closing zero).
 _COMM_LENGTH = 15
 # Positions in /proc/<pid>/stat after the name (proc_pid_stat(5) numbers them from 3).
-_UTIME, _STIME, _START, _RSS = 11, 12, 19, 21
+_STATE, _UTIME, _STIME, _START, _RSS = 0, 11, 12, 19, 21
+_STOPPED = b"T"  # by a signal; a debugger stops with "t"
 # Thirteen v1 hierarchies of Kubernetes take 4 KiB; the environment of a pod names every service of its namespace.
 _MAX_CGROUP_BYTES = 65_536
 _MAX_ENVIRON_BYTES = 262_144
@@ -159,6 +160,7 @@ class _Process:
     read_at: float
     cpu_percent: float | None = None
     memory_bytes: int
+    is_paused: bool
     tree: TreeLoad = UNKNOWN
     tick: int
 
@@ -223,6 +225,7 @@ class ProcessReader:
             tree_cpu_percent=known.tree.cpu_percent,
             usable_cpus=known.tree.usable_cpus,
             start_ticks=known.start,
+            is_paused=known.is_paused,
             info=known.info or ProcessInfo(started_ms=known.started_ms),
         )
 
@@ -237,6 +240,7 @@ class ProcessReader:
             comm, fields = stat[opening + 1 : closing], stat[closing + 2 :].split()
             cpu_ticks, start = int(fields[_UTIME]) + int(fields[_STIME]), int(fields[_START])
             memory_bytes = int(fields[_RSS]) * self._page_bytes
+            is_paused = fields[_STATE] == _STOPPED
         except (OSError, ValueError, IndexError):
             self._processes.pop(pid, None)
             return None
@@ -248,6 +252,7 @@ class ProcessReader:
                 cpu_ticks=cpu_ticks,
                 read_at=now,
                 memory_bytes=memory_bytes,
+                is_paused=is_paused,
                 tick=self._tick,
             )
         elif now > known.read_at:
@@ -255,7 +260,7 @@ class ProcessReader:
             seconds = (cpu_ticks - known.cpu_ticks) / self._ticks_per_s
             known.cpu_percent = max(0.0, 100.0 * seconds / (now - known.read_at))
             known.cpu_ticks, known.read_at = cpu_ticks, now
-        known.tick, known.memory_bytes = self._tick, memory_bytes
+        known.tick, known.memory_bytes, known.is_paused = self._tick, memory_bytes, is_paused
         if not known.is_foreign:
             self._update_info(pid, known, comm)
             known.tree = self._trees.measure(pid, start)

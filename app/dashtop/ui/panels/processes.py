@@ -167,6 +167,7 @@ FIELDS: Final = (
     _FOREIGN_FIELD,
     _UNNAMED_FIELD,
     Field("service", attrgetter("service")),
+    Field("paused", attrgetter("process.is_paused")),
     Field("idle_minutes", _count_idle_minutes, format="idle"),
     Field("shares", _list_shares, format="shares", of_all_gpus=True),
 )
