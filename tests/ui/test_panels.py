@@ -117,10 +117,12 @@ def test_processes_and_their_totals() -> None:
         {
             "user": None, "name": None, "type": "C+G", "context": "outside this container", "pid": 7,
             "started_ms": None, "foreign": True, "unnamed": processes._FOREIGN, "service": None,
+            "paused": None,
         },
         {
             "user": "root", "name": "<b>x", "type": "C", "context": "docker 3fa9c1d2e4b5, Slurm job 4711", "pid": 41,
             "started_ms": 5, "foreign": False, "unnamed": "", "service": None,
+            "paused": None,
         },
     ]  # fmt: skip
     unknown, known = objects(data["process_loads"])

@@ -53,7 +53,7 @@ _EVENT_KINDS: Final = ("xid", "alert_firing")
 
 NOT_RECORDED: Final = "not recorded in this time"
 NOT_HELD: Final = "no process of this run has held a GPU"
-TOO_SHORT: Final = "the run was over before dashtop looked for its processes on the GPUs"
+TOO_SHORT: Final = "the run was over before dashtop could see whether its processes held a GPU"
 OTHER_PIDS: Final = (
     "the driver reports processes by pids of another pid namespace, so that those of this run are not known among them"
 )
