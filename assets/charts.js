@@ -50,8 +50,9 @@
   // The charts of the page are components of Dash; those that a user adds are plain elements.
   function plotFigure(chart, figure) {
     const element = document.getElementById(chart);
-    if (element && element.dataset.added !== undefined) {
-      if (window.Plotly) window.Plotly.react(element.firstElementChild, figure.data, figure.layout, PLOT_OPTIONS);
+    if (chart.startsWith("chart-added-")) {
+      // A figure may arrive after its chart was removed.
+      if (element && window.Plotly) window.Plotly.react(element.firstElementChild, figure.data, figure.layout, PLOT_OPTIONS);
     } else window.dash_clientside.set_props(chart, { figure });
   }
 

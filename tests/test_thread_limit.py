@@ -94,6 +94,7 @@ def test_too_low_limit_of_threads_is_one_line(tmp_path: Path, uid: int, threads:
     assert "ulimit -u" in line
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_server_whose_limit_is_reached_goes_on_and_reads_the_gpus_when_it_can(
     tmp_path: Path, uid: int, nvml_world: WorldFactory

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from dashtop.model.sample import Sample
 
 # Prints a line when it is ready, so that no signal arrives before its handler is there.
-SLEEP = "import sys, time; print('ready', flush=True); time.sleep(600)"
+# A shell that starts the tests in the background has them ignore SIGINT.
+SLEEP = (
+    "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " print('ready', flush=True); time.sleep(600)"
+)
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 STARTED_MS = 1_700_000_000_000
 

@@ -225,6 +225,7 @@ WITHOUT_FORCED_COLOURS = """() => {
 }"""
 
 
+@pytest.mark.long
 def test_forced_colours_leave_icons_bars_and_marks_visible(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab(forced_colors="active", color_scheme="dark").open(f"{demo.url}?theme=light")
     # The chosen theme gives way: charts must fit the forced background.

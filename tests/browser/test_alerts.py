@@ -6,6 +6,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.alerts.receivers import webhook
 from tests.browser.conftest import BrowserTab
 from tests.processes import eventually, running
@@ -142,6 +144,7 @@ def wait_for_the_end_of_a_process(tab: BrowserTab, server: Running, world: World
     return ended  # type: ignore[no-any-return]
 
 
+@pytest.mark.long
 def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
     nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab], tmp_path: Path
 ) -> None:

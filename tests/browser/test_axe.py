@@ -90,6 +90,7 @@ def check_every_view(tab: BrowserTab, options: dict[str, Any]) -> None:
     assert {name: violations for name, violations in found.items() if violations} == {}
 
 
+@pytest.mark.long
 def test_axe_finds_nothing_on_any_page_and_in_any_dialog(demo: Running, new_tab: Callable[..., BrowserTab]) -> None:
     tab = new_tab(height=900).open(demo.url)
     check_every_view(tab, WITHOUT_CONTRAST)

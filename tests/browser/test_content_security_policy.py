@@ -23,6 +23,7 @@ def test_pages_do_not_violate_the_policy(demo: Running, new_tab: Callable[..., B
     check_violations(new_tab(), demo.url, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [("--url-prefix", "/gpu/"), ("--token", "correct-horse-battery")])
 def test_pages_with_a_prefix_or_a_token_do_not_violate_the_policy(
     new_tab: Callable[..., BrowserTab], arguments: tuple[str, ...]

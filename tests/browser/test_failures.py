@@ -242,6 +242,7 @@ def test_truncated_answers_are_failures(
         assert [error for error in tab.errors if not error.startswith(written)] == []
 
 
+@pytest.mark.long
 def test_a_hung_driver_is_a_gpu_error_and_host_values_continue(
     nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
 ) -> None:

@@ -116,6 +116,7 @@ def test_charts_and_texts_follow_the_time_zone(past_tab: tuple[BrowserTab, int, 
     assert tab.errors == []
 
 
+@pytest.mark.long
 def test_a_moment_in_a_link_may_be_iso_8601_and_an_invalid_one_is_ignored(
     demo: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:

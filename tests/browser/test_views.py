@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dashtop.ui.theme import DARK
 from tests.browser.conftest import GRID, POINTS, BrowserTab
 
@@ -20,6 +22,7 @@ FIRST_BODY = """() => new MutationObserver((_, observer) => {
 }).observe(document, {childList: true, subtree: true})"""
 
 
+@pytest.mark.long
 def test_the_theme_is_stored_and_applied_before_the_first_paint(
     demo: Running, new_tab: Callable[..., BrowserTab]
 ) -> None:

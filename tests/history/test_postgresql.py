@@ -217,6 +217,7 @@ def test_connection_errors_do_not_print_the_password(
             assert SECRET not in output + errors
 
 
+@pytest.mark.long
 def test_commands_with_postgresql_do_not_print_the_password(
     storage: Storage,
     postgres: Postgres,
