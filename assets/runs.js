@@ -250,7 +250,7 @@
   function showWanted() {
     if (!isWanted || !shown.length || shown.some(({ data, error }) => !data && !error)) return;
     isWanted = false;
-    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    const behavior = window.matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
     find("run-reports").closest(".panel").scrollIntoView({ block: "nearest", behavior });
   }
 
