@@ -82,7 +82,8 @@ def test_every_range_is_full_at_start(client: FlaskClient, name: str, gpu: int) 
     for series in answer["series"].values():
         for column in ("mean", "min", "max"):
             filled = sum(value is not None for value in series[column]) / len(answer["timestamps"])
-            assert filled >= 0.99, (column, filled)
+            # Once a week a simulated GPU is lost for some minutes, and has no values then.
+            assert filled >= (0.99 if gpu is None or name not in {"1h", "6h"} else 0.8), (column, filled)
         ordered = zip(series["min"], series["mean"], series["max"], strict=True)
         assert all(low <= mean <= high for low, mean, high in ordered if mean is not None)
 
