@@ -9,6 +9,7 @@
   const { make, write } = parts;
   const MINUTE_MS = 60_000;
   const HOUR_MS = 60 * MINUTE_MS;
+  const FIRST_RETRY_MS = 2000; // a server that has just been started refuses the stream until its first sample
   const RETRY_MS = MINUTE_MS;
   const SETTLE_MS = 3000; // after it, the stream has sent all alerts
   const EPISODE_TOLERANCE_MS = MINUTE_MS; // as in app/dashtop/alerts/identity.py
@@ -183,6 +184,7 @@
   function listen() {
     let timer = null;
     let stream = null;
+    let retryMs = FIRST_RETRY_MS;
     const connect = () => {
       stream = new EventSource(dashtop.viewRequest.url("api/v1/system/stream?alerts=only"));
       stream.addEventListener("alert", ({ data }) => receive(JSON.parse(data)));
@@ -190,12 +192,14 @@
       stream.addEventListener("open", () => {
         active.clear();
         clearTimeout(timer);
+        retryMs = FIRST_RETRY_MS;
         timer = setTimeout(closeEnded, SETTLE_MS);
       });
       stream.addEventListener("error", () => {
         if (stream.readyState !== EventSource.CLOSED) return; // else the browser connects again by itself
         clearTimeout(timer);
-        timer = setTimeout(() => askOnce().catch(() => {}).then(connect), RETRY_MS);
+        timer = setTimeout(() => askOnce().catch(() => {}).then(connect), retryMs);
+        retryMs = Math.min(2 * retryMs, RETRY_MS);
       });
     };
     connect();

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from playwright.sync_api import Route
+
     from tests.fake_nvml.fixtures import WorldFactory
     from tests.fake_nvml.world import World
     from tests.processes import Running
@@ -176,10 +178,19 @@ def test_browser_is_notified_once_of_an_episode_below_a_prefix_and_with_a_token(
         server.stop(signal.SIGKILL)
         world.set(5, "remapped_rows.failure", 1).save()
         port = urlsplit(server.url).port
+        # As a server does until its first sample: the browser does not connect again by itself then.
+        refused: list[str] = []
+
+        def refuse(route: Route) -> None:
+            refused.append(route.request.url)
+            route.fulfill(status=503)
+
+        tab.page.route("**/stream?alerts=only", refuse, times=1)
         with running(*options, env=env, port=port or 0) as again:
             tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === '2'")
             other.wait_for_state("live").errors.clear()  # of the time without a server
             (second,) = wait_for_notifications(tab, 1)
+            assert len(refused) == 1
             assert second["body"].startswith("GPU 5"), "GPU 3 was reported before the restart"
 
             tab.page.close()  # the other tab goes on
