@@ -17,6 +17,7 @@ from platformdirs import user_data_path
 from dashtop.actions.audit import AuditLog
 from dashtop.actions.service import ActionService
 from dashtop.alerts.service import AlertService
+from dashtop.client.environment import read_boot_id
 from dashtop.collector.latest import LatestSample
 from dashtop.collector.loop import Collector
 from dashtop.collector.sampler import Sampler
@@ -32,7 +33,7 @@ from dashtop.runs.service import RunService
 from dashtop.settings import assets_dir
 from dashtop.sources.host.notebooks import JupyterSessions, NotebookFinder
 from dashtop.sources.host.process_tree import HostProcessTree
-from dashtop.sources.host.reader import PsutilHostReader, read_boot_id
+from dashtop.sources.host.reader import PsutilHostReader
 from dashtop.sources.nvml.kernel_log import KernelLogReader, open_kernel_log
 from dashtop.sources.nvml.subprocess_reader import SubprocessGpuReader
 from dashtop.sources.simulated.reader import SimulatedGpuReader

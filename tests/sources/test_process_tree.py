@@ -8,10 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dashtop.client.environment import read_boot_id as read_boot_id_of_client
-from dashtop.client.environment import read_start_ms
+from dashtop.client.environment import read_boot_id, read_start_ms
 from dashtop.sources.host.process_tree import HostProcessTree
-from dashtop.sources.host.reader import read_boot_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +22,7 @@ def test_the_own_process() -> None:
     pid, started_ms = os.getpid(), read_start_ms(os.getpid())
     assert started_ms is not None
     assert tree.ancestors(pid)[0] == os.getppid()
-    for boot_id in (read_boot_id_of_client(), None):
+    for boot_id in (read_boot_id(), None):
         assert tree.find(pid, started_ms, boot_id) == pid
         assert tree.find(pid, started_ms - 60_000, boot_id) is None
     assert tree.find(pid, started_ms, BOOT) is None, "another machine"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dashtop.model.ports import SystemClock
-from dashtop.sources.host import process_trees as module
-from dashtop.sources.host.process_trees import UNKNOWN, ProcessTrees
+from dashtop.sources.host import process_tree_load as module
+from dashtop.sources.host.process_tree_load import UNKNOWN, TreeLoadReader
 from tests.clock import FakeClock
 from tests.processes import eventually
 
@@ -28,7 +28,7 @@ class Files:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.clock = FakeClock()
-        self.trees = ProcessTrees(clock=self.clock, proc=root / "proc", sys=root / "sys")
+        self.trees = TreeLoadReader(clock=self.clock, proc=root / "proc", sys=root / "sys")
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path
@@ -101,7 +101,7 @@ def test_real_worker_of_a_real_process(monkeypatch: pytest.MonkeyPatch) -> None:
         "sys.stdin.read()\n"
     )
     clock = SystemClock()
-    trees = ProcessTrees(clock=clock, proc=Path("/proc"), sys=Path("/sys"))
+    trees = TreeLoadReader(clock=clock, proc=Path("/proc"), sys=Path("/sys"))
     monkeypatch.setattr(module, "INTERVAL_S", 0.3)
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         load = trees.measure(process.pid, 1)

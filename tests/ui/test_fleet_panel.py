@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from flask import Flask
 
 from dashtop.model.fleet import FleetError, FleetFailure, FleetHolder, FleetReading, FleetSeries, HolderKind
 from dashtop.model.ports import Services
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.ui import callbacks
 from dashtop.ui.fleet_data import UNKNOWN, build_fleet_parts
 from dashtop.ui.pages import find_landing, list_pages
 from dashtop.ui.panels import PANELS, fleet
+from dashtop.ui.request import ViewRequest
 from tests.builders import FixedSample, make_alerts, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 from tests.fleet.builders import FixedFleet, make_reading
@@ -23,6 +26,7 @@ from tests.ui.worlds import make_context
 if TYPE_CHECKING:
     from dashtop.model.ports import Fleet
     from dashtop.ui.panels import PanelContext
+    from dashtop.ui.parts import Part
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -175,3 +179,19 @@ def test_fleet_is_a_page_only_where_one_is_configured_and_the_first_one_without_
     for panel in PANELS:
         if panel.figures is not None:
             assert list(panel.figures(make(None, fleet_node="x"))) == []
+
+
+def test_panels_that_share_a_function_have_it_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[PanelContext] = []
+
+    def count(context: PanelContext) -> list[Part]:
+        calls.append(context)
+        return build_fleet_parts(context)
+
+    shared = [replace(panel, parts=count) if panel.parts is build_fleet_parts else panel for panel in PANELS]
+    monkeypatch.setattr(callbacks, "PANELS", shared)
+    updater = callbacks.PageUpdater(make_services(FixedFleet()), (), Flask("test"))
+    shown = [panel.id for panel in fleet.PANELS]
+    live, _ = updater.update(ViewRequest.parse({"visible_panels": shown}))
+    assert live["fleet"]["summary"]["gpus"] == 24
+    assert len(calls) == 1

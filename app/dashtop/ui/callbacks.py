@@ -97,16 +97,15 @@ class PageUpdater:
         snapshot["is_past"] = context.is_past
         status = sanitize_text(self._services.history.status_message() or "", _MAX_HISTORY_STATUS_CHARS)
         texts = {"history_status": status}
-        parts: dict[str, Part] = {}
-        for panel in PANELS:
-            if panel.id and not request.is_visible(panel.id):
-                continue
+        shown = [panel for panel in PANELS if not panel.id or request.is_visible(panel.id)]
+        for panel in shown:
             if panel.live_data is not None:
                 added = dict(panel.live_data(context))
                 texts |= added.pop("texts", {})
                 snapshot |= added
-            if panel.parts is not None:
-                parts |= {part.name: part for part in panel.parts(context)}
+        # The panels of a page may share a function: it is called once.
+        builders = dict.fromkeys(panel.parts for panel in shown if panel.parts is not None)
+        parts = {part.name: part for build in builders for part in build(context)}
         return snapshot | {"texts": texts}, list(parts.values())
 
 

@@ -20,6 +20,7 @@ import urllib3
 
 from dashtop.model.text import sanitize_text
 from dashtop.model.threads import try_start_thread
+from dashtop.sources.host.procfs import PARENT, read_stat
 
 if TYPE_CHECKING:
     import threading
@@ -37,7 +38,6 @@ MAX_SESSIONS_BYTES: Final = 4_000_000
 MAX_FILE_BYTES: Final = 262_144
 _KERNEL: Final = re.compile(rb"kernel-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
 _VARIABLE: Final = b"\0JPY_SESSION_NAME="
-_PARENT: Final = 1  # position in /proc/<pid>/stat after the name
 
 
 class Kernel(NamedTuple):
@@ -163,8 +163,8 @@ class NotebookFinder:
 
     def _read_parent(self, pid: int) -> int:
         try:
-            return int(self._read(pid, "stat").rpartition(b")")[2].split()[_PARENT])
-        except (ValueError, IndexError):
+            return int(read_stat(self._proc, pid)[1][PARENT])
+        except (OSError, ValueError, IndexError):
             return 0
 
     def _read(self, pid: int, file: str) -> bytes:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dashtop.model.action import ActionRefusedError, ActionSignal, Refusal
+from dashtop.sources.host.procfs import FLAGS, PARENT, START, STATE, read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROC = Path("/proc")
-# Positions in /proc/<pid>/stat after the name (proc_pid_stat(5) numbers them from 3).
-_STATE, _PARENT, _FLAGS, _START = 0, 1, 6, 19
 _KERNEL_THREAD_FLAG = 0x00200000  # PF_KTHREAD (include/linux/sched.h)
 _ENDED_STATES = (b"Z", b"X", b"x")
 _UIDS = re.compile(rb"^Uid:\s+(\d+)\s+(\d+)\s+(\d+)", re.MULTILINE)
@@ -82,18 +81,16 @@ def open_process(pid: int) -> Iterator[ProcessHandle]:
 
 def read_facts(pid: int, proc: Path = PROC) -> ProcessFacts:
     """Return the facts of the process with this PID. Raise OSError, ValueError or LookupError if there is none."""
-    stat = (proc / str(pid) / "stat").read_bytes()
-    # The name is in parentheses and can itself contain parentheses, spaces and line breaks.
-    fields = stat[stat.rindex(b")") + 2 :].split()
+    _, fields = read_stat(proc, pid)
     uids = _UIDS.search((proc / str(pid) / "status").read_bytes())
     if uids is None:
         raise ValueError("no user ids")
     real, effective, saved = (int(each) for each in uids.groups())
     return ProcessFacts(
-        start_ticks=int(fields[_START]),
-        parent=int(fields[_PARENT]),
-        is_kernel_thread=bool(int(fields[_FLAGS]) & _KERNEL_THREAD_FLAG),
-        has_ended=fields[_STATE] in _ENDED_STATES,
+        start_ticks=int(fields[START]),
+        parent=int(fields[PARENT]),
+        is_kernel_thread=bool(int(fields[FLAGS]) & _KERNEL_THREAD_FLAG),
+        has_ended=fields[STATE] in _ENDED_STATES,
         uids=(real, effective, saved),
     )
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashtop.model.run import START_TOLERANCE_MS
 from dashtop.sources.host.processes import UserNames, is_nested
+from dashtop.sources.host.procfs import PARENT, START, STATE, read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_PARENTS: Final = 32
-# Positions in /proc/<pid>/stat after the name (proc_pid_stat(5) numbers them from 3).
-_PARENT, _START = 1, 19
 _INIT_PID: Final = 1
 _ZOMBIE: Final = b"Z"  # has ended; its parent has not asked for its exit status yet
 
@@ -106,9 +105,8 @@ class HostProcessTree:
 
     def _read(self, pid: int) -> _Stat | None:
         try:
-            stat = (self._proc / str(pid) / "stat").read_bytes()
-            fields = stat[stat.rindex(b")") + 2 :].split()
-            found = _Stat(int(fields[_PARENT]), int(fields[_START]))
+            _, fields = read_stat(self._proc, pid)
+            found = _Stat(int(fields[PARENT]), int(fields[START]))
         except (OSError, ValueError, IndexError):
             return None
-        return None if fields[0] == _ZOMBIE else found
+        return None if fields[STATE] == _ZOMBIE else found

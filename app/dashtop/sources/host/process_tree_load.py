@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashtop.model.unavailable import Unavailable
 from dashtop.sources.host.cgroups import CgroupLimits, parse_cpu_list
-from dashtop.sources.host.procfs import read_start
+from dashtop.sources.host.procfs import CPU_TIMES, read_start, read_stat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,6 @@ INTERVAL_S: Final = 30.0
 """Between two readings of a tree: each takes a few system calls for each of its processes."""
 MAX_PROCESSES: Final = 256
 """Of a tree; what exceeds it is left out."""
-_CPU_TIMES: Final = slice(11, 15)
-"""utime, stime, and both of children that have ended, after the name in /proc/<pid>/stat (proc_pid_stat(5))."""
 _ALLOWED: Final = re.compile(r"^Cpus_allowed_list:\s*(\S+)", re.MULTILINE)
 
 
@@ -49,7 +47,7 @@ class _Tree:
     load: TreeLoad
 
 
-class ProcessTrees:
+class TreeLoadReader:
     """Measures the trees of processes every INTERVAL_S. `proc`, `sys`: where /proc and /sys are mounted.
 
     Children that another thread than the first one has started are not found: reading those of every thread would cost
@@ -86,11 +84,10 @@ class ProcessTrees:
         while pids and count < MAX_PROCESSES:
             pid = pids.pop()
             count += 1
-            folder = f"{self._proc}/{pid}"
             try:
-                total += sum(map(int, read_start(f"{folder}/stat").rpartition(b") ")[2].split()[_CPU_TIMES]))
+                total += sum(map(int, read_stat(self._proc, pid)[1][CPU_TIMES]))
                 # A kernel without CONFIG_PROC_CHILDREN has no such file: then it is the process alone.
-                pids += map(int, read_start(f"{folder}/task/{pid}/children").split())
+                pids += map(int, read_start(f"{self._proc}/{pid}/task/{pid}/children").split())
             except (OSError, ValueError):
                 continue  # it has ended
         return total

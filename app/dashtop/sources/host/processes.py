@@ -15,8 +15,8 @@ from dashtop.model.sample import ProcessInfo
 from dashtop.model.text import sanitize_text
 from dashtop.model.threads import try_start_thread
 from dashtop.sources.host.cgroups import parse_cgroup
-from dashtop.sources.host.process_trees import UNKNOWN, ProcessTrees, TreeLoad
-from dashtop.sources.host.procfs import read_start
+from dashtop.sources.host.process_tree_load import UNKNOWN, TreeLoad, TreeLoadReader
+from dashtop.sources.host.procfs import RSS, START, STATE, STIME, UTIME, read_start, read_stat
 
 if TYPE_CHECKING:
     import threading
@@ -34,8 +34,6 @@ EXIT_GRACE_S = 5.0
 
 # The kernel keeps 15 bytes of a program's name (TASK_COMM_LEN without the closing zero).
 _COMM_LENGTH = 15
-# Positions in /proc/<pid>/stat after the name (proc_pid_stat(5) numbers them from 3).
-_STATE, _UTIME, _STIME, _START, _RSS = 0, 11, 12, 19, 21
 _STOPPED = b"T"  # by a signal; a debugger stops with "t"
 # Thirteen v1 hierarchies of Kubernetes take 4 KiB; the environment of a pod names every service of its namespace.
 _MAX_CGROUP_BYTES = 65_536
@@ -194,7 +192,7 @@ class ProcessReader:
         self._boot_clock = boot_clock
         self._get_user = get_user or UserNames().get
         self._namespace = PidNamespace(proc=proc, clock=clock)
-        self._trees = ProcessTrees(clock=clock, proc=proc, sys=sys)
+        self._trees = TreeLoadReader(clock=clock, proc=proc, sys=sys)
         self._ticks_per_s = float(os.sysconf("SC_CLK_TCK"))
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         self._processes: dict[int, _Process] = {}
@@ -234,13 +232,10 @@ class ProcessReader:
         if known is not None and known.tick == self._tick:
             return known
         try:
-            stat, now = read_start(f"{self._proc}/{pid}/stat"), self._clock.monotonic()
-            # The name is in parentheses and can itself contain parentheses, spaces and line breaks.
-            opening, closing = stat.index(b"("), stat.rindex(b")")
-            comm, fields = stat[opening + 1 : closing], stat[closing + 2 :].split()
-            cpu_ticks, start = int(fields[_UTIME]) + int(fields[_STIME]), int(fields[_START])
-            memory_bytes = int(fields[_RSS]) * self._page_bytes
-            is_paused = fields[_STATE] == _STOPPED
+            (comm, fields), now = read_stat(self._proc, pid), self._clock.monotonic()
+            cpu_ticks, start = int(fields[UTIME]) + int(fields[STIME]), int(fields[START])
+            memory_bytes = int(fields[RSS]) * self._page_bytes
+            is_paused = fields[STATE] == _STOPPED
         except (OSError, ValueError, IndexError):
             self._processes.pop(pid, None)
             return None

@@ -266,14 +266,6 @@ def _busy_and_total(before: list[int], after: list[int]) -> tuple[int, int]:
     return total - sum(spent[_IDLE]), total
 
 
-def read_boot_id(proc: Path = Path("/proc")) -> str | None:
-    """Return what identifies this boot of the machine (random(4)); None if it cannot be read."""
-    try:
-        return (proc / "sys/kernel/random/boot_id").read_text().strip() or None
-    except (OSError, ValueError):
-        return None
-
-
 def _read_network_counters() -> dict[str, tuple[int, int]]:
     # With nowrap, psutil keeps global state and takes a reset for a wrap.
     found = _query_os(lambda: psutil.net_io_counters(pernic=True, nowrap=False))
