@@ -21,6 +21,7 @@
     if (!bar || !status) return;
     bar.dataset.gpu = status.error ? "none" : "one";
     dashtop.parts.write(bar.querySelector(".compact-error"), status.error);
+    dashtop.parts.mark(bar.querySelector(".compact-error"), "severity", status.severity);
     const ageMs = 1000 * Math.max(status.age, status.gpu_age) + performance.now() - receivedAt;
     bar.dataset.old = String(ageMs > STALE_AFTER_MS);
     dashtop.paintValues(bar, status);
@@ -31,7 +32,7 @@
   function usePageSnapshot() {
     const page = dashtop.polling.latest();
     if (!page || page.requestedAt < gpuChosenAt || performance.now() - page.receivedAt > INTERVAL_MS) return false;
-    status = { ...page.snapshot, error: page.snapshot.texts["gpu.error"] };
+    status = { ...page.snapshot, error: page.snapshot.texts["gpu.error"], severity: page.snapshot.texts["gpu.severity"] };
     receivedAt = page.receivedAt;
     paint();
     return true;

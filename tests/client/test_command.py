@@ -1,4 +1,4 @@
-"""`dashtop run NAME -- command`: the command runs as without it, and a server is told."""
+"""`dashtop run NAME -- command`: the command runs as without it, and the run is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dashtop.run` tells a server of a training, and whatever the server does, the training goes on."""
+"""`dashtop.run` reports a training to a server, and whatever the server does, the training goes on."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ class _BusyError(Exception):
 class RunState:
     """What is still to be sent of one run. Guarded by the lock of the sender.
 
-    `due_s` is when it is looked at again, `beat_s` when a heartbeat is due, `busy_until_s` before when the server asked
-    not to be asked: seconds of a clock that is never set.
+    `due_s`: when it is looked at again; `beat_s`: when a heartbeat is due; `busy_until_s`: the server wants no request
+    before. All are seconds of a clock that is never set.
     """
 
     server: Server
@@ -152,7 +152,7 @@ class Sender:
     def flush(self, timeout_s: float, busy_timeout_s: float) -> None:
         """Wait until the ends of runs are sent, `busy_timeout_s` for servers that are busy.
 
-        A server that did not answer before is asked once more, unless it is asked just now.
+        A server that did not answer before gets one more request, unless one is under way.
         """
         with self._changed:
             ended = [state for state in self._runs.values() if state.end is not None]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_POINTS: Final = 300
 MIN_STEP_S: Final = 60
 WIDER_STEP: Final = 4
-"""If the engine refuses a query for its size, it is asked once more with steps this much longer."""
+"""If the engine refuses a query for its size, the query is repeated once with steps this much longer."""
 MAX_NODE_ROWS: Final = 1000
 MAX_RAW_GPUS: Final = 500
 MAX_RAW_SPAN_S: Final = 86_400

@@ -496,7 +496,7 @@ class FleetSource(Protocol):
 
 
 class Fleet(Protocol):
-    """A fleet for its viewers. Thread-safe. The engine is asked only while somebody looks, once for all of them."""
+    """A fleet for its viewers. Thread-safe. The engine is queried only while somebody looks, once for all of them."""
 
     engine: FleetEngine
 

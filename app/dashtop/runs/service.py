@@ -30,7 +30,7 @@ STOP_TIMEOUT_S: Final = 1.0
 MAX_SHOWN: Final = 300
 """Runs that `recent` returns, beside those that are running."""
 MAX_PROCESSES: Final = 512
-"""Processes of one run that are told apart."""
+"""Processes that are kept of one run."""
 REPORT_DELAY_MS: Final = 20_000
 """The report is stored this long after the end: the history gets the ends of processes up to 15 s late."""
 MAX_KEPT_REPORTS: Final = 16

@@ -184,7 +184,7 @@ class Usage:
 def calculate_usage(
     records: Sequence[GpuRecord], buckets: Buckets, interval_ms: int, find_key: FindKey = name_user
 ) -> Usage:
-    """Return the usage by GPU and by user, or what else `find_key` tells of a span.
+    """Return the usage by GPU and by user, or what else `find_key` returns for a span.
 
     A sample covers the `interval_ms` until the next one.
     """

@@ -29,7 +29,7 @@ ENERGY: Final = "gpu.energy.total_wh"
 _MIN_GAP_S: Final = 2.0
 """A gap up to here is measured however short the interval is."""
 _PERIOD_S: Final = 25.0
-"""A period is recorded after this time, once the energy counter has changed: the driver is asked every ten seconds."""
+"""A period is recorded after this time, once the energy counter has changed: it is read every ten seconds."""
 _MAX_PERIOD_S: Final = 40.0
 _MIN_BASE_MS: Final = 600_000.0
 """Time without a process from which on the mean power counts as the base power."""
@@ -49,7 +49,7 @@ class _Period:
     """The sums of one GPU since its last record. Loads in percent × ms, power in W × ms = mJ.
 
     `uncounted_ms`, `uncounted_power`: time and power × time before the first value of the energy counter. `fresh_ms`,
-    `fresh_power`: until the counter changed last; the driver is asked every ten seconds.
+    `fresh_power`: until the counter changed last; it is read every ten seconds.
     """
 
     __slots__ = (
@@ -342,7 +342,7 @@ class UsageLedger:
     """Integrates the usage of all GPUs, sample by sample. Not thread-safe."""
 
     def __init__(self, *, interval_s: float, read_usage: Callable[[int, int], StoredUsage] | None = None) -> None:
-        """`interval_s`: between two samples. `read_usage`: reads the stored ledger, which tells the base power."""
+        """`interval_s`: between two samples. `read_usage`: reads the stored ledger, for the base power."""
         self._max_gap_s = max(2 * interval_s, _MIN_GAP_S)
         self._read_usage = read_usage
         self._gpus: dict[str, _GpuLedger] = {}

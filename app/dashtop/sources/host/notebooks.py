@@ -1,7 +1,7 @@
 """The notebook that a process belongs to: that of the Jupyter kernel which is the process or one of its parents.
 
-A kernel is known by its connection file `kernel-<uuid>.json` among its arguments. Jupyter tells it the path of its
-notebook in JPY_SESSION_NAME (jupyter_server 2 and later); a Jupyter server tells it at `/api/sessions`. Only the name
+A kernel is known by its connection file `kernel-<uuid>.json` among its arguments. JPY_SESSION_NAME in its environment
+has the path of its notebook (jupyter_server 2 and later), and so has `/api/sessions` of a Jupyter server. Only the name
 of the file is kept. The files of a server itself, which hold its token, are never read.
 """
 
@@ -48,7 +48,7 @@ class Kernel(NamedTuple):
 
 
 class JupyterSessions:
-    """The notebooks of kernels, as a Jupyter server tells them. Asked in a thread, while somebody asks for a kernel.
+    """The notebooks of kernels, from a Jupyter server. A thread reads them, while somebody looks for a kernel.
 
     `url`: its address, with `?token=` if it needs one.
     """

@@ -225,7 +225,8 @@ def _total(label: str, name: str) -> Component:
 def register_compact(app: Dash, services: Services) -> None:
     """Serve GET `_compact?gpu=` with the index, the UUID or the start of the UUID of a GPU.
 
-    `error` is why that GPU has no values, or why there is no GPU; "" if there is nothing wrong.
+    `error` is why that GPU has no values, or why there is no GPU; "" if it has values. `severity` is "warning" if that
+    is a failure.
     """
     metrics = snapshot.select_metrics(find_metrics(compact_layout(services)))
 
@@ -238,6 +239,7 @@ def register_compact(app: Dash, services: Services) -> None:
         status = {
             "age": round(max(age_s, 0.0), 2),
             "error": _describe_error(sample, gpu),
+            "severity": _find_severity(sample, gpu),
             "shared": gpu is not None and gpu.device.shares_host_memory,
             "totals": [dict(zip(TOTAL_COLUMNS, build_totals(sample, classify_gpus(sample)), strict=True))],
         }
@@ -253,7 +255,8 @@ def compact_data(context: PanelContext) -> dict[str, Any]:
     """
     sample, gpu = context.sample, context.gpu
     part = describe_mig_instance(sample, gpu) if gpu is not None else ""
-    data = {"status": build_status(context), "texts": {"gpu.error": _describe_error(sample, gpu), "gpu.part": part}}
+    texts = {"gpu.error": _describe_error(sample, gpu), "gpu.severity": _find_severity(sample, gpu), "gpu.part": part}
+    data = {"status": build_status(context), "texts": texts}
     return data if context.request.is_visible(ids.GPU_HEADING) else data | {"totals": _read_totals(context)}
 
 
@@ -266,10 +269,21 @@ def _read_totals(context: PanelContext) -> Table:
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:
+    """Return why the status line shows no values of a GPU; "" if it does."""
     if gpu is None:
         return snapshot.build_notice(sample.gpu_error)["title"]
-    reason = gpu.state or snapshot.find_gpu_error(gpu)
+    reason = _find_reason(sample, gpu)
     return "" if reason is None else f"{reason.text[:1].upper()}{reason.text[1:]}"
+
+
+def _find_severity(sample: Sample, gpu: Gpu | None) -> str:
+    """Return "warning" if that is a failure: a machine without a GPU, or one that sleeps, is not."""
+    reason = _find_reason(sample, gpu)
+    return "warning" if reason is not None and reason.is_failure else ""
+
+
+def _find_reason(sample: Sample, gpu: Gpu | None) -> UnavailableReason | None:
+    return sample.gpu_error if gpu is None else gpu.state or snapshot.find_gpu_error(gpu)
 
 
 COMPACT_STATUS: Final = Panel(
