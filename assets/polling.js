@@ -27,6 +27,9 @@
 
   const state = {
     sentAt: null, // when the request in flight was sent; null if there is none
+    waitedMs: 0, // for its answer, while the page ran
+    checkedAt: 0, // when waitedMs was last updated
+    abort: null, // AbortController of the last request
     viewChanged: false, // since then
     count: 0,
     failures: 0, // requests in a row
@@ -51,6 +54,7 @@
 
   function buildRequest() {
     state.sentAt = now();
+    state.waitedMs = 0;
     state.viewChanged = false;
     state.fetchFailure = null;
     state.count += 1;
@@ -79,8 +83,10 @@
 
   // fetch() has no timeout, and Dash ignores an answer that breaks off and a login page in its place: both fail here.
   async function fetchWithTimeout(input, options) {
+    state.abort = new AbortController();
+    state.waitedMs = 0;
     try {
-      const response = await browserFetch.call(window, input, { ...options, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
+      const response = await browserFetch.call(window, input, { ...options, signal: state.abort.signal });
       if (response.status === 200) {
         const answer = await response.json();
         response.json = async () => answer;
@@ -296,9 +302,19 @@
     if (banner.hidden === visible) banner.hidden = !visible;
   }
 
+  // A page that was blocked or suspended has not waited: the answer may have come and not been read. A timer of the
+  // browser (AbortSignal.timeout) ends such a request.
+  function checkTimeout() {
+    const checkedAt = state.checkedAt;
+    state.checkedAt = now();
+    if (state.sentAt === null) return;
+    state.waitedMs += Math.min(state.checkedAt - Math.max(checkedAt, state.sentAt), 2 * STATUS_INTERVAL_MS);
+    if (state.abort && state.waitedMs > REQUEST_TIMEOUT_MS) state.abort.abort(new DOMException("No answer in time", "TimeoutError"));
+    if (state.waitedMs > WATCHDOG_TIMEOUT_MS) recordFailure({ type: "connection", message: "The server does not answer." });
+  }
+
   setInterval(() => {
-    const waitedMs = state.sentAt === null ? 0 : now() - state.sentAt;
-    if (waitedMs > WATCHDOG_TIMEOUT_MS) recordFailure({ type: "connection", message: "The server does not answer." });
+    checkTimeout();
     showStatus();
   }, STATUS_INTERVAL_MS);
 

@@ -224,6 +224,33 @@ def test_the_banner_classifies_answers_of_the_server(demo: Running, new_tab: Cal
         assert not tab.page.locator("#error-banner").is_visible()
 
 
+BLOCK = """() => new Promise((resolve) => {
+  const send = window.fetch;
+  window.fetch = (input, options) => {
+    const answer = send(input, options);
+    if (options && String(options.body).includes("live.data")) {
+      window.fetch = send;
+      const end = performance.now() + 5000;
+      while (performance.now() < end);
+      resolve();
+    }
+    return answer;
+  };
+})"""
+
+
+def test_a_page_that_was_blocked_takes_the_answer_that_has_come(
+    demo: Running, new_tab: Callable[..., BrowserTab]
+) -> None:
+    sequence = "dashtop.polling.latest().snapshot.sequence"
+    tab = new_tab().open(demo.url)
+    tab.page.evaluate(BLOCK)
+    tab.wait_until(f"shown => {sequence} > shown", tab.page.evaluate(sequence))
+    tab.wait_for_state("live")
+    assert tab.max_in_flight == 1
+    assert tab.errors == []
+
+
 @pytest.mark.parametrize(
     ("breaks", "words"),
     [("ends", "cannot be reached"), pytest.param("hangs", "does not answer", marks=pytest.mark.long)],
