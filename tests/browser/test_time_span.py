@@ -68,6 +68,7 @@ def test_the_span_is_chosen_by_buttons_presets_and_fields(past_tab: tuple[Browse
     tab.page.get_by_role("button", name="Zoom out", exact=True).click()
     assert tab.page.evaluate(edges) == [start - 10 * MINUTE_MS, end]
     tab.page.locator(".span-summary").press("Enter")
+    tab.wait_until("() => document.querySelector('.span-form').elements.from.value")  # the picker fills its fields
     fields = tab.page.locator(".span-field input")
     fields.nth(0).fill("2026-03-29T01:59:00")
     fields.nth(1).fill("2026-03-29T01:00:00")
