@@ -50,6 +50,7 @@ NAIVE_CHARTS = (
 )
 TICK = "_dash-update-component"
 MAX_RUN_S = 300
+IDLE_S = 40
 FIRST_CHART = "() => document.querySelector('.scatterlayer .trace') !== null"
 
 
@@ -212,9 +213,6 @@ def visit(browser: Browser, address: str, name: str) -> tuple[Page, CDPSession, 
 def measure_tick(browser: Browser, form: str, ticks: int, gpus: int, name: str) -> dict[str, float]:
     """Measure one form with a request per second."""
     with start_server(form, gpus) as (address, pid):
-        idle_from = cpu_s(pid)
-        time.sleep(10)
-        idle_per_s = (cpu_s(pid) - idle_from) / 10
         visit(browser, address, name)[0].context.close()
         visits = []
         for _ in range(3):
@@ -233,15 +231,19 @@ def measure_tick(browser: Browser, form: str, ticks: int, gpus: int, name: str) 
         while len(answers) < ticks and time.monotonic() < since + 3 * ticks:
             page.wait_for_timeout(500)
         spent_s, done = time.monotonic() - since, max(len(answers), 1)
-        busy_ms = 1000 * (cpu_s(pid) - cpu - idle_per_s * spent_s)
-        bytes_ = sum(received)
+        busy_s, bytes_ = cpu_s(pid) - cpu, sum(received)
         after = read_metrics(wire)
         page.context.close()
+        # Not before the visits: the server has work left from its start then.
+        time.sleep(5)
+        idle_from, idle_since = cpu_s(pid), time.monotonic()
+        time.sleep(IDLE_S)
+        idle_per_s = (cpu_s(pid) - idle_from) / (time.monotonic() - idle_since)
         return {
             "first chart, s": statistics.median(visits),
             "page weight, kB": weight / 1000,
             "ticks": done,
-            "server CPU per tick, ms": busy_ms / done,
+            "server CPU per tick, ms": 1000 * (busy_s - idle_per_s * spent_s) / done,
             "bytes per tick": bytes_ / done,
             "main thread per tick, ms": 1000 * (after["TaskDuration"] - before["TaskDuration"]) / done,
         }
