@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import stat
@@ -33,6 +34,13 @@ def test_newest_records_come_first_from_both_files(tmp_path: Path) -> None:
         status = (tmp_path / "new" / name).stat()
         assert stat.S_IMODE(status.st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_records_of_one_millisecond_keep_their_order(tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path)
+    for pid in range(4):
+        audit.append(dataclasses.replace(record(7, "gone"), pid=pid))
+    assert [each.pid for each in audit.read_newest()] == [3, 2, 1, 0]
 
 
 def test_size_is_bounded_and_refusals_leave_what_was_sent(tmp_path: Path) -> None:

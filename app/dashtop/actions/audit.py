@@ -62,6 +62,7 @@ class AuditLog:
     def read_newest(self) -> list[ActionRecord]:
         """Return the newest records of both files, the newest first. Raise OSError if a file cannot be read."""
         records = [record for path in (self.path, self._refused) for record in _read_records(path)]
+        records.reverse()  # records of the same millisecond keep this order
         return sorted(records, key=lambda record: -record.time_ms)[:MAX_RECORDS]
 
 
