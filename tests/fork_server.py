@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("app", "cli", "server", "ui.page", "ui.embed", "web.api.routes", "web.prometheus.exporter", "history.sqlite")
+MODULES = (
+    "app",
+    "cli",
+    "server",
+    "ui.page",
+    "ui.embed",
+    "web.api.blueprint",
+    "web.prometheus.exporter",
+    "history.sqlite",
+)
 OWN_START = ("LD_PRELOAD", "PYTHON", "LC_", "LANG", "TZ", "OPENBLAS", "COVERAGE")
 """Beginnings of environment variables that count when Python starts."""
 MAX_REQUEST_BYTES = 1_000_000

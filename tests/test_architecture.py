@@ -15,7 +15,7 @@ import dashtop
 assert threading.active_count() == 1, threading.enumerate()
 assert "pynvml" not in sys.modules and "psutil" not in sys.modules and "dash" not in sys.modules
 assert set(os.listdir("/proc/self/fd")) == before
-import dashtop.app, dashtop.cli, dashtop.settings, dashtop.history.store, dashtop.ui.page, dashtop.web.api.routes
+import dashtop.app, dashtop.cli, dashtop.settings, dashtop.history.store, dashtop.ui.page, dashtop.web.api.blueprint
 assert threading.active_count() == 1, threading.enumerate()
 assert "pynvml" not in sys.modules
 assert "libnvidia-ml" not in open("/proc/self/maps").read()

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from dashtop.fleet.poller import FleetPoller
     from dashtop.history.database import Database
     from dashtop.history.store import HistoryStore
-    from dashtop.model.ports import Clock, FleetSource, GpuReader, HostReader, Latest, MemoryUse
+    from dashtop.model.ports import Clock, FleetSource, Latest
+    from dashtop.model.readers import GpuReader, HostReader, MemoryUse
     from dashtop.model.sample import StoredGpu
     from dashtop.settings import Settings
 
@@ -226,7 +227,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     from flask import Flask, has_request_context, request  # noqa: PLC0415
 
     from dashtop.ui.page import create_dash  # noqa: PLC0415
-    from dashtop.web.api import routes  # noqa: PLC0415
+    from dashtop.web.api import blueprint  # noqa: PLC0415
     from dashtop.web.prometheus import exporter  # noqa: PLC0415
     from dashtop.web.security.proxy import find_viewer  # noqa: PLC0415
 
@@ -272,7 +273,7 @@ def create_app(settings: Settings, *, readers: Readers | None = None, clock: Clo
     server = Flask("dashtop", static_folder=None)
     prefix = settings.url_prefix
     viewer_header = settings.auth_header
-    routes.register(
+    blueprint.register(
         server, services, url_prefix=prefix, viewer_header=viewer_header, action_token=settings.action_token
     )
     exporter.register(server, services, url_prefix=prefix)

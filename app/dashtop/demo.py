@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dashtop.model.ports import Clock, History, HostReader, MemoryUse
+    from dashtop.model.ports import Clock, History
+    from dashtop.model.readers import HostReader, MemoryUse
     from dashtop.model.sample import Gpu, ProcessSpan
     from dashtop.sources.simulated.gpu import SimulatedGpu
     from dashtop.sources.simulated.reader import SimulatedGpuReader

@@ -8,7 +8,7 @@ from flask import Flask
 
 from dashtop.model.ports import Services, SystemClock
 from dashtop.model.run import NoRuns
-from dashtop.web.api import routes
+from dashtop.web.api import blueprint
 from tests.builders import FixedSample, make_alerts, make_history
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def make_client(
         runs=runs or NoRuns(),
         fleet=fleet,
     )
-    routes.register(server, services)
+    blueprint.register(server, services)
 
     @server.get("/<path:rest>")
     def page(rest: str) -> str:

@@ -17,7 +17,7 @@ from dashtop.model.sample import GpuProcess, ProcessInfo
 from dashtop.model.usage import NO_PRICES, Prices
 from dashtop.usage.ledger import UsageLedger
 from dashtop.usage.summary import GROUPINGS
-from dashtop.web.api import routes, schemas
+from dashtop.web.api import blueprint, schemas
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
 
@@ -50,7 +50,7 @@ def make_client(prices: Prices = NO_PRICES) -> FlaskClient:
         prices=prices,
     )
     server = Flask("test")
-    routes.register(server, services)
+    blueprint.register(server, services)
     return server.test_client()
 
 

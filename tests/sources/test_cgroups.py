@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.model.ports import MemoryUse
+from dashtop.model.readers import MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.cgroups import Cgroup, CgroupLimits, parse_cgroup
 

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from dashtop.metrics import HOST_METRICS
-from dashtop.model.ports import ByteRates, MemoryUse, SystemClock
+from dashtop.model.ports import SystemClock
+from dashtop.model.readers import ByteRates, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.io_devices import SELECT_INTERVAL_S
 from dashtop.sources.host.reader import PsutilHostReader
@@ -21,7 +22,7 @@ from tests.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dashtop.model.ports import HostReader
+    from dashtop.model.readers import HostReader
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 SECTOR = 512

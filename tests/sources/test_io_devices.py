@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dashtop.model.ports import ByteRates
+from dashtop.model.readers import ByteRates
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.io_devices import Rate, TrafficRates, select_disks, select_interfaces
 

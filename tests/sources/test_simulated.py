@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dashtop.model.ports import GpuReader
+    from dashtop.model.readers import GpuReader
     from dashtop.model.sample import Event, Gpu
 
 TRAINING, INFERENCE, OVERHEATING, BATCH, IDLE = 0, 1, 2, 3, 6

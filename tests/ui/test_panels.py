@@ -20,6 +20,7 @@ from dashtop.ui.callbacks import PageUpdater
 from dashtop.ui.components import card, fact
 from dashtop.ui.embed import find_panels
 from dashtop.ui.panels import PANELS, Panel, Section, alerts, charts, gpu_status, hardware, host, processes
+from dashtop.ui.panels.chart_topics import TOPICS
 from dashtop.ui.panels.gauges import SPARKLINE_METRICS
 from dashtop.ui.request import ViewRequest
 from tests.builders import make_device, make_gpu, make_sample
@@ -221,7 +222,7 @@ def test_alerts_are_counted_for_the_present_only() -> None:
 
 def test_a_lost_gpu_without_history_says_once_why_it_has_no_charts() -> None:
     lost = dataclasses.replace(gpu(), state=UnavailableReason.GPU_LOST, values={}, unavailable={})
-    of_gpu = [f"panel-{topic.id}" for topic in charts.TOPICS if topic.is_of_gpu]
+    of_gpu = [f"panel-{topic.id}" for topic in TOPICS if topic.is_of_gpu]
     recorded, _, history = world(gpus=(lost,))
     shown = charts.live_data(make_context(lost, services=recorded))
     assert shown == {"left_out": [], "texts": {"charts.left_out": ""}}

@@ -15,7 +15,8 @@ from dashtop.sources.metric_reader import MetricReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dashtop.model.ports import Clock, GpuReader, HostReader
+    from dashtop.model.ports import Clock
+    from dashtop.model.readers import GpuReader, HostReader
     from dashtop.model.sample import GpuProcess, StoredGpu
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import MemoryUse
+    from dashtop.model.readers import MemoryUse
 
 MEGA = 1e6
 

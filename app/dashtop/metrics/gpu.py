@@ -21,7 +21,7 @@ from dashtop.metrics.thresholds import (
 from dashtop.model.metric import GIB, Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import GpuDevice
+    from dashtop.model.readers import GpuDevice
 
 ESSENTIAL_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(

@@ -9,7 +9,7 @@ from dashtop.metrics.thresholds import ANY_ERROR, NEEDS_RECOVERY, NEEDS_RESET, N
 from dashtop.model.metric import GIB, Aggregation, Kind, Metric, Unit
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import GpuDevice
+    from dashtop.model.readers import GpuDevice
 
 HEALTH_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(

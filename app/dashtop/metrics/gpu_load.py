@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dashtop.model.metric import Aggregation, Metric, Unit
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import GpuDevice
+    from dashtop.model.readers import GpuDevice
 
 LOAD_METRICS: tuple[Metric[GpuDevice], ...] = (
     Metric(

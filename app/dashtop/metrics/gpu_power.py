@@ -8,7 +8,7 @@ from dashtop.metrics.thresholds import MEMORY_TEMPERATURE
 from dashtop.model.metric import Aggregation, Kind, Metric, Unit
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import GpuDevice
+    from dashtop.model.readers import GpuDevice
 
 JOULES_PER_WH = 3600.0
 

@@ -9,7 +9,7 @@ from dashtop.metrics.thresholds import MEMORY_USAGE, SWAP_USAGE
 from dashtop.model.metric import GIB, Aggregation, Kind, Metric, Unit
 
 if TYPE_CHECKING:
-    from dashtop.model.ports import HostReader
+    from dashtop.model.readers import HostReader
 
 HOST_METRICS: tuple[Metric[HostReader], ...] = (
     Metric(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dashtop.metrics import GPU_METRICS
-from dashtop.model.ports import MemoryUse
+from dashtop.model.readers import MemoryUse
 from dashtop.model.sample import PROCESSES, UNREADABLE_PREFIX, Device, Gpu
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dashtop.model.ports import MemoryUse
+from dashtop.model.readers import MemoryUse
 from dashtop.model.text import sanitize_text
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 

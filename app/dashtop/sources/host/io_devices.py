@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from dashtop.model.ports import ByteRates
+from dashtop.model.readers import ByteRates
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dashtop.sources.host.io_devices import TrafficRates
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dashtop.model.ports import ByteRates
+    from dashtop.model.readers import ByteRates
 
 # The file has two lines, "some" and "full", with the averages of 10, 60 and 300 seconds and a total in microseconds.
 _FULL = re.compile(rb"^full avg10=[0-9.]+ avg60=([0-9]+(?:\.[0-9]+)?) ", re.MULTILINE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from dashtop.model.ports import LoadAverage, MemoryUse
+from dashtop.model.readers import LoadAverage, MemoryUse
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.arc import ArcReader
 from dashtop.sources.host.cgroups import CgroupLimits, parse_cpu_list
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
-    from dashtop.model.ports import ByteRates, Clock
+    from dashtop.model.ports import Clock
+    from dashtop.model.readers import ByteRates
     from dashtop.model.sample import GpuProcess, Mount
     from dashtop.sources.host.notebooks import NotebookFinder
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pynvml
 
 from dashtop.metrics.convert import pcie_bandwidth
-from dashtop.model.ports import ByteRates, GpuUtilization, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
+from dashtop.model.readers import ByteRates, GpuUtilization, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml import queries
 from dashtop.sources.nvml.bindings import call

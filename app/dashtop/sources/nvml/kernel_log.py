@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from dashtop.model.ports import Clock, GpuReader
+    from dashtop.model.ports import Clock
+    from dashtop.model.readers import GpuReader
     from dashtop.model.sample import Event, Gpu, GpuReading
 
 SAME_EVENT_S: Final = 5.0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pynvml
 
-from dashtop.model.ports import ByteRates, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
+from dashtop.model.readers import ByteRates, MemoryUse, NvLinks, PowerRange, RemappedRows, RetiredPages
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.nvml.bindings import call, call_or_none, check, find_function, get_reason
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator, Mapping
 
-    from dashtop.model.ports import GpuDevice
+    from dashtop.model.readers import GpuDevice
 
 REOPEN_DELAY_S = 2.0
 BUS_CHECK_INTERVAL_S = 2.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pynvml
 
-from dashtop.model.ports import ByteRates
+from dashtop.model.readers import ByteRates
 from dashtop.model.unavailable import Unavailable, UnavailableReason
 from dashtop.sources.host.io_devices import Rate
 from dashtop.sources.nvml import queries

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dashtop.model.ports import MemoryUse
+    from dashtop.model.readers import MemoryUse
     from dashtop.model.sample import Device, Event
     from dashtop.sources.simulated.curves import Noise, Number, Workload
     from dashtop.sources.simulated.metric_curves import Curve

@@ -1,4 +1,4 @@
-"""The charts of the chosen GPU, by the question that they answer, and charts of any other metric that a user adds.
+"""The panels of the charts of the chosen GPU, and charts of any other metric that a user adds.
 
 The legend of a chart shows the current value of each line at every tick; the cursor and the table are drawn in the
 browser (assets/chart-cursor.js, assets/chart-table.js).
@@ -7,7 +7,6 @@ browser (assets/chart-cursor.js, assets/chart-table.js).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -34,6 +33,7 @@ from dashtop.ui.charts.resolution import RANGES_MS, build_window, build_zoom_win
 from dashtop.ui.components import attributes, card, icon, value
 from dashtop.ui.dash_internals import LazyGraph
 from dashtop.ui.panels.base import Chart, ChartData, Panel, Section
+from dashtop.ui.panels.chart_topics import RAM, RAM_TOTAL, TEMPERATURE, TOPICS, VRAM, VRAM_TOTAL, Topic
 from dashtop.ui.theme import HOST, SERIES
 
 if TYPE_CHECKING:
@@ -47,12 +47,8 @@ if TYPE_CHECKING:
     from dashtop.ui.charts.base_figure import ChartStyle, Figure, Mark
     from dashtop.ui.panels.base import PanelContext
 
-_VRAM, _VRAM_TOTAL = "gpu.memory.used_gb", "gpu.memory.total_gb"
-_RAM, _RAM_TOTAL = "system.memory.used_gb", "system.memory.total_gb"
-_TOTALS: Final = {_VRAM: _VRAM_TOTAL, _RAM: _RAM_TOTAL, "system.swap.used_gb": "system.swap.total_gb"}
-_TEMPERATURE: Final = "gpu.temperature"
+_TOTALS: Final = {VRAM: VRAM_TOTAL, RAM: RAM_TOTAL, "system.swap.used_gb": "system.swap.total_gb"}
 _EVENT_REASONS: Final = "gpu.clocks.event_reasons"
-_PCIE_LIMIT: Final = "gpu.pcie.bandwidth_gbps"
 
 # A double click resets the zoom of all charts (assets/charts.js), so Plotly's own reaction is off.
 _GRAPH_CONFIG: Final[Any] = {
@@ -72,113 +68,6 @@ _STATES: Final[Mapping[str, tuple[tuple[int, str], ...]]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Topic:
-    """A chart of the page: the question it answers, and its lines by metric.
-
-    `host_lines` replace the lines where there is no GPU. `limit`: the metric of the value that is the most possible,
-    and its name in the chart.
-    """
-
-    id: str
-    title: str
-    lines: Mapping[str, str]
-    question: str = ""
-    host_lines: Mapping[str, str] | None = None
-    limit: str = ""
-    limit_name: str = "limit"
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether the chart has nothing to show without a GPU."""
-        return self.host_lines is None and self.is_of_gpu
-
-    @property
-    def is_of_gpu(self) -> bool:
-        """Whether the chart shows the chosen GPU, where there is one."""
-        return any(key.startswith("gpu.") for key in self.lines)
-
-
-TOPICS: Final = (
-    Topic(
-        id=ids.CHART_UTILIZATION,
-        title="Utilization",
-        question="Busy?",
-        lines={
-            "gpu.utilization.gpu": "GPU",
-            "gpu.utilization.compute": "SM",
-            "gpu.utilization.tensor": "Tensor",
-            "gpu.utilization.dram": "DRAM",
-        },
-        host_lines={"system.cpu.usage_percent": "CPU"},
-    ),
-    Topic(
-        id=ids.CHART_CPU,
-        title="CPU",
-        question="Fed?",
-        lines={"system.cpu.usage_percent": "CPU"},
-    ),
-    Topic(
-        id=ids.CHART_PCIE,
-        title="PCIe",
-        question="Fed?",
-        lines={"gpu.pcie.rx_mbps": "RX", "gpu.pcie.tx_mbps": "TX"},
-        limit=_PCIE_LIMIT,
-        limit_name="link",
-    ),
-    Topic(
-        id=ids.CHART_NVLINK,
-        title="NVLink",
-        question="Fed?",
-        lines={"gpu.nvlink.rx_mbps": "RX", "gpu.nvlink.tx_mbps": "TX"},
-    ),
-    Topic(
-        id=ids.CHART_DISK,
-        title="Disk",
-        question="Fed?",
-        lines={"system.disk_io.read_mbps": "Read", "system.disk_io.write_mbps": "Written"},
-    ),
-    Topic(
-        id=ids.CHART_CLOCK,
-        title="Clock and throttle reasons",
-        question="Throttled?",
-        lines={"gpu.clocks.gpu_mhz": "GPU"},
-        limit="gpu.clocks.gpu_max_mhz",
-        limit_name="max",
-    ),
-    Topic(
-        id=ids.CHART_TEMPERATURE,
-        title="Temperature",
-        question="Throttled?",
-        lines={_TEMPERATURE: "GPU", "gpu.memory_temperature": "Memory"},
-    ),
-    Topic(
-        id=ids.CHART_POWER,
-        title="Power",
-        question="Throttled?",
-        lines={"gpu.power.current_watts": "GPU"},
-        limit="gpu.power.max_watts",
-    ),
-    Topic(
-        id=ids.CHART_PROCESSES,
-        title="GPU memory by process",
-        question="Memory",
-        lines={_VRAM: "VRAM"},
-    ),
-    Topic(
-        id=ids.CHART_MEMORY,
-        title="Memory in use",
-        question="Memory",
-        lines={_VRAM: "VRAM"},
-        host_lines={_RAM: "RAM"},
-    ),
-    Topic(
-        id=ids.CHART_RAM,
-        title="Host memory",
-        question="Memory",
-        lines={_RAM: "RAM"},
-    ),
-)
 # assets/charts.css writes the question above the title.
 _QUESTION_CLASSES: Final = {
     "Busy?": "asks-busy",
@@ -256,7 +145,7 @@ def _draw_lines(  # noqa: PLR0917 - what is drawn, and how
         return figures.memory(data, _with_total(lines[0], total), style, notes)
     if unit is Unit.CELSIUS and gpu is not None:
         critical = "slowdown" if gpu.device.slowdown_celsius is not None else "critical"
-        thresholds = METRICS[_TEMPERATURE].thresholds_for(gpu.device)
+        thresholds = METRICS[TEMPERATURE].thresholds_for(gpu.device)
         return figures.temperature(data, lines, thresholds, style, notes, critical=critical)
     limit = values.get(topic.limit)
     if topic.id == ids.CHART_PCIE and limit is not None:
@@ -312,7 +201,7 @@ def _explain(reason: str, title: str) -> str:
 
 def _draw_processes(data: ChartData, sample: Sample, gpu: Gpu, style: ChartStyle) -> Figure:
     series = {each.key: each for each in data.series.series}
-    used = series[series_key(_VRAM, gpu)].mean.astype(np.float64)
+    used = series[series_key(VRAM, gpu)].mean.astype(np.float64)
     running = {process.pid for process in gpu.processes}
     layers = process_memory.build_layers(data.processes, running, data.series, used, interval_ms=data.interval_ms)
     known = np.isfinite(used)
@@ -320,7 +209,7 @@ def _draw_processes(data: ChartData, sample: Sample, gpu: Gpu, style: ChartStyle
         # A GPU that shares the host's memory reports no memory in use: show the sum of the processes.
         known = np.any([layer.coverage > 0 for layer in layers], axis=0)
     if not known.any():
-        return message_figure(_explain(find_reason(sample, gpu, (_VRAM,)), "Memory"), style)
+        return message_figure(_explain(find_reason(sample, gpu, (VRAM,)), "Memory"), style)
     notes = _build_notes(data, gpu, style)
     return process_memory.figure(
         data.series,
@@ -328,7 +217,7 @@ def _draw_processes(data: ChartData, sample: Sample, gpu: Gpu, style: ChartStyle
         process_memory.build_remainder(layers, used),
         known,
         style,
-        total=gpu.values.get(_VRAM_TOTAL),
+        total=gpu.values.get(VRAM_TOTAL),
         marks=notes.marks,
         bands=notes.bands,
     )

@@ -10,7 +10,8 @@ from dashtop.ui import ids
 from dashtop.ui.components import attributes, card, fact
 from dashtop.ui.panels import host
 from dashtop.ui.panels.base import Panel, Section
-from dashtop.ui.panels.charts import Topic, build_panel
+from dashtop.ui.panels.chart_topics import Topic
+from dashtop.ui.panels.charts import build_panel
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component

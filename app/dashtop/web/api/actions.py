@@ -17,8 +17,9 @@ from dashtop.web.security.proxy import find_viewer
 if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
 
+    from dashtop.web.api.bodies import SignalBody
     from dashtop.web.api.context import Context
-    from dashtop.web.api.params import Params, ProcessParams, SignalBody
+    from dashtop.web.api.params import Params, ProcessParams
 
 log = logging.getLogger(__name__)
 

@@ -19,19 +19,15 @@ from dashtop.web.api.context import json_response
 
 if TYPE_CHECKING:
     from dashtop.model.sample import Gpu, GpuProcess
+    from dashtop.web.api.bodies import AckBody, ChannelBody, ProcessBody, SilenceBody, WatchBody
     from dashtop.web.api.context import Context
     from dashtop.web.api.params import (
-        AckBody,
         AlertParams,
         AlertsParams,
-        ChannelBody,
         Params,
-        ProcessBody,
         ServiceParams,
-        SilenceBody,
         SilenceParams,
         TimeRangeParams,
-        WatchBody,
         WatchParams,
     )
 

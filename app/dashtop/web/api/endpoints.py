@@ -8,34 +8,36 @@ from typing import TYPE_CHECKING, Any
 from dashtop.export.table import FORMATS
 from dashtop.usage.report import CSV_TYPE
 from dashtop.web.api import actions, alerts, fleet, handlers, runs, schemas, sse, usage
-from dashtop.web.api.params import (
+from dashtop.web.api.bodies import (
     AckBody,
+    ChannelBody,
+    MarksBody,
+    ProcessBody,
+    RunBody,
+    RunChangeBody,
+    SignalBody,
+    SilenceBody,
+    WatchBody,
+)
+from dashtop.web.api.params import (
     AlertParams,
     AlertsParams,
-    ChannelBody,
     EventsParams,
     ExportParams,
     FleetParams,
     FreeParams,
     GpuParams,
     HistoryParams,
-    MarksBody,
     Params,
-    ProcessBody,
     ProcessHistoryParams,
     ProcessParams,
-    RunBody,
-    RunChangeBody,
     RunParams,
     RunsParams,
     ServiceParams,
-    SignalBody,
-    SilenceBody,
     SilenceParams,
     StreamParams,
     TimeRangeParams,
     UsageParams,
-    WatchBody,
     WatchParams,
 )
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from flask import Response
 
-    from dashtop.web.api.params import Body
+    from dashtop.web.api.bodies import Body
 
 JSON = "application/json"
 ERRORS = {

@@ -29,13 +29,7 @@ if TYPE_CHECKING:
     from dashtop.model.ports import History
     from dashtop.model.sample import Gpu, Sample, SeriesSet
     from dashtop.web.api.context import Context, StreamLimiter
-    from dashtop.web.api.params import (
-        EventsParams,
-        GpuParams,
-        HistoryParams,
-        Params,
-        ProcessHistoryParams,
-    )
+    from dashtop.web.api.params import EventsParams, GpuParams, HistoryParams, Params, ProcessHistoryParams
 
 STATISTICS = ("mean", "min", "max")
 MAX_CELLS = 2_000_000

@@ -11,15 +11,7 @@ from werkzeug.exceptions import UnprocessableEntity
 from dashtop.metrics import METRICS
 from dashtop.model.alert import AlertState
 from dashtop.model.metric import Severity
-from dashtop.model.run import (
-    MAX_MARK_CHARS,
-    MAX_MARKS_PER_REQUEST,
-    MAX_NAME_CHARS,
-    MAX_TAG_CHARS,
-    MAX_TAGS,
-    RUN_ID_PATTERN,
-    RunStatus,
-)
+from dashtop.model.run import RUN_ID_PATTERN, RunStatus
 from dashtop.model.sample import EVENT_KINDS, EventFilter
 from dashtop.model.timerange import DURATION_PATTERN, RANGES, TimeRange, parse_duration
 
@@ -57,12 +49,6 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Body(BaseModel):
-    """The JSON body of a request that writes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class GpuParams(Params):
     """Select a GPU."""
 
@@ -85,7 +71,6 @@ def known_metrics(text: object) -> object:
 
 
 ParamsT = TypeVar("ParamsT", bound=Params)
-BodyT = TypeVar("BodyT", bound=Body)
 
 
 def parse(model: type[ParamsT], given: Mapping[str, Sequence[str]]) -> ParamsT:
@@ -98,16 +83,6 @@ def parse(model: type[ParamsT], given: Mapping[str, Sequence[str]]) -> ParamsT:
         return model.model_validate(flat)
     except ValidationError as error:
         raise UnprocessableEntity(_sentence(model, error)) from None
-
-
-def parse_body(model: type[BodyT], data: object) -> BodyT:
-    """Return the validated body. Raise UnprocessableEntity with a message that names the field."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])[:MAX_QUOTED_LENGTH] if first["loc"] else "The body"
-        raise UnprocessableEntity(f"{name}: {first['msg']}.") from None
 
 
 def _sentence(model: type[Params], error: ValidationError) -> str:
@@ -329,7 +304,6 @@ class StreamParams(GpuParams):
 
 ALERT_STATES = tuple(state.value for state in AlertState if state is not AlertState.RESOLVED)
 _ID = Field(pattern=r"^[0-9a-f]{8,32}$", examples=["9f86d081884c7d65"])
-_Name = Annotated[str, Field(max_length=100)]
 
 
 class AlertsParams(Params):
@@ -370,16 +344,6 @@ class WatchParams(Params):
     watch_id: Annotated[str, _ID, Field(description="Id of the watch.")]
 
 
-class ProcessBody(Body):
-    """A process that holds GPU memory now."""
-
-    pid: Annotated[int, Field(ge=1, le=2**31, description="Its PID.", examples=[4711])]
-    started: Annotated[
-        int | None, Field(description="When it started, in ms since 1970: it must still be the same process.")
-    ] = None
-    by: Annotated[_Name, Field(description="Who says so.", examples=["ada"])] = ""
-
-
 class ProcessParams(Params):
     """Select a process."""
 
@@ -388,73 +352,10 @@ class ProcessParams(Params):
     ]
 
 
-class SignalBody(Body):
-    """A signal to a process that holds memory of a GPU."""
-
-    started_ms: Annotated[
-        int,
-        Field(ge=0, le=2**53, description="When it started: `started` in /processes; it must be the same process."),
-    ]
-    gpu_uuid: Annotated[
-        str,
-        Field(
-            min_length=12,
-            max_length=100,
-            description="UUID of a GPU that it uses, or the beginning of one.",
-            examples=["GPU-12345678"],
-        ),
-    ]
-    signal: Annotated[
-        Literal["INT", "TERM", "KILL", "STOP", "CONT"],
-        Field(description="STOP pauses it, and CONT resumes it; KILL needs a TERM 10 s earlier."),
-    ]
-
-
-class WatchBody(Body):
-    """What to wait for, and which channel to tell."""
-
-    kind: Annotated[Literal["gpu_free", "process_end"], Field(description="What is waited for.")]
-    gpu_uuid: Annotated[
-        str | None, Field(max_length=100, description="UUID of the GPU, or its beginning, for gpu_free.")
-    ] = None
-    pid: Annotated[int | None, Field(ge=1, le=2**31, description="The process, for process_end.")] = None
-    started: Annotated[int | None, Field(description="When the process started, in ms since 1970.")] = None
-    channel: Annotated[
-        _Name | None, Field(description="Channel of the settings file that is notified; null: only browsers.")
-    ] = None
-    by: Annotated[_Name, Field(description="Who waits.", examples=["ada"])] = ""
-
-
-class AckBody(Body):
-    """Somebody has seen an alert."""
-
-    by: Annotated[_Name, Field(description="Who has seen it.", examples=["ada"])] = ""
-
-
-class ChannelBody(Body):
-    """A channel."""
-
-    channel: Annotated[_Name, Field(description="Its name in the settings file.", examples=["team"])]
-
-
-class SilenceBody(Body):
-    """What to silence, and until when."""
-
-    rule: Annotated[
-        str, Field(pattern=r"^[a-z_*?]{1,60}$", description="Rule, or a pattern of rules.", examples=["gpu_*"])
-    ] = "*"
-    gpu_uuid: Annotated[str | None, Field(max_length=100, description="Only of this GPU; null: of any.")] = None
-    user: Annotated[_Name | None, Field(description="Only of processes of this user; null: of any.")] = None
-    until: Annotated[int, Field(description="When it ends: ms since 1970, at most 30 days from now.")]
-    reason: Annotated[str, Field(max_length=500, description="Why.", examples=["known; new card ordered"])] = ""
-    by: Annotated[_Name, Field(description="Who silences it.", examples=["ada"])] = ""
-
-
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 RUN_STATES = tuple(status.value for status in RunStatus)
-_RunId = Annotated[str, Field(pattern=RUN_ID_PATTERN, examples=["5f3a9c01b2d4e6f8"])]
-_Moment = Annotated[int, Field(ge=0, le=MAX_TIME_MS, json_schema_extra={"x-unit": "milliseconds since 1970"})]
+RunId = Annotated[str, Field(pattern=RUN_ID_PATTERN, examples=["5f3a9c01b2d4e6f8"])]
 
 
 class RunsParams(Params):
@@ -470,64 +371,7 @@ class RunsParams(Params):
 class RunParams(Params):
     """Select a run."""
 
-    run_id: Annotated[_RunId, Field(description="Id of the run.")]
-
-
-class RunBody(Body):
-    """A run that begins."""
-
-    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS, description="Its name.", examples=["resnet-a"])]
-    pid: Annotated[
-        int | None,
-        Field(ge=1, le=2**31, description="Its process. GPUs that it or its children hold are those of the run."),
-    ] = None
-    started_ms: Annotated[
-        _Moment | None, Field(description="When that process started: it must be the same one on this machine.")
-    ] = None
-    tags: Annotated[
-        dict[Annotated[str, Field(max_length=MAX_NAME_CHARS)], Annotated[str, Field(max_length=MAX_TAG_CHARS)]],
-        Field(max_length=MAX_TAGS, description="Names and values to tell runs apart by.", examples=[{"lr": "3e-4"}]),
-    ] = {}
-    boot_id: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[0-9a-f-]{36}$",
-            description="/proc/sys/kernel/random/boot_id: says which machine it runs on, so that a process in a"
-            " container is found.",
-        ),
-    ] = None
-    user: Annotated[_Name | None, Field(description="Who runs it, if the process is not known on this machine.")] = None
-    begin: Annotated[_Moment | None, Field(description="When it began; default: now.")] = None
-    id: Annotated[_RunId | None, Field(description="Chosen by the client, which can so repeat the request.")] = None
-
-
-class MarkBody(Body):
-    """Something that happened in a run."""
-
-    text: Annotated[str, Field(min_length=1, max_length=MAX_MARK_CHARS, examples=["epoch 3"])]
-    time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
-
-
-class RunChangeBody(Body):
-    """How a run goes on. Without a status it is a heartbeat, which a run needs every 90 s."""
-
-    status: Annotated[
-        Literal["running", "finished", "failed"] | None, Field(description="How it has ended; null: it goes on.")
-    ] = None
-    end: Annotated[_Moment | None, Field(description="When it ended; default: now.")] = None
-    marks: Annotated[
-        list[MarkBody], Field(max_length=MAX_MARKS_PER_REQUEST, description="Marks that are not sent yet.")
-    ] = []
-
-
-class MarksBody(Body):
-    """A mark, or several at once."""
-
-    text: Annotated[
-        str | None, Field(min_length=1, max_length=MAX_MARK_CHARS, description="The mark.", examples=["epoch 3"])
-    ] = None
-    time: Annotated[_Moment | None, Field(description="When; default: now.")] = None
-    marks: Annotated[list[MarkBody], Field(max_length=MAX_MARKS_PER_REQUEST, description="Further marks.")] = []
+    run_id: Annotated[RunId, Field(description="Id of the run.")]
 
 
 _NAME = Field(min_length=1, max_length=256, description="Only this type of GPU.", examples=["NVIDIA H100 80GB HBM3"])

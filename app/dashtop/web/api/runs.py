@@ -11,16 +11,17 @@ from dashtop.model.errors import RunsError
 from dashtop.model.run import MAX_MARK_CHARS, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, Run, RunMark, RunStatus
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS
+from dashtop.web.api.bodies import MarkBody
 from dashtop.web.api.context import json_response
-from dashtop.web.api.params import MarkBody
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flask import Response
 
+    from dashtop.web.api.bodies import MarksBody, RunBody, RunChangeBody
     from dashtop.web.api.context import Context
-    from dashtop.web.api.params import MarksBody, RunBody, RunChangeBody, RunParams, RunsParams
+    from dashtop.web.api.params import RunParams, RunsParams
 
 MAX_SHOWN_MARKS: Final = 1_000
 MAX_TAG_NAME_CHARS: Final = 40

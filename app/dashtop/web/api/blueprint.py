@@ -9,7 +9,7 @@ from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound, UnsupportedMediaType
 from werkzeug.routing import BaseConverter
 
-from dashtop.web.api import openapi, params
+from dashtop.web.api import bodies, openapi, params
 from dashtop.web.api.context import Context, json_response
 from dashtop.web.api.endpoints import ENDPOINTS, ERRORS, Endpoint
 from dashtop.web.api.serializers import to_json
@@ -73,7 +73,7 @@ def _view(endpoint: Endpoint, context: Context) -> Any:
         parsed = params.parse(endpoint.params, given)
         if endpoint.body is None:
             return endpoint.handler(context, parsed)
-        return endpoint.handler(context, parsed, params.parse_body(endpoint.body, _read_json()))
+        return endpoint.handler(context, parsed, bodies.parse_body(endpoint.body, _read_json()))
 
     return view
 
