@@ -522,6 +522,11 @@ def test_answers_are_scanned_like_they_are_parsed() -> None:
     assert ValueScanner(labels).scan(write(two).replace(b',"data"', b',"isPartial":true,"data"')) is None
     assert ValueScanner(labels).scan(write(two.replace("a:1", "a\\u003c"))) is None
     assert ValueScanner(labels).scan(write(two.replace('"gpu":"1"', '"gpu":"1","other":"x"'))) is None
+    assert ValueScanner(labels).scan(write(two.replace('5,"NaN"', '6,"NaN"'))) is None, "another time"
+    assert ValueScanner(labels).scan(write(two.replace('"NaN"', '""'))) is None
+    assert ValueScanner(labels).scan(write(two.replace('"NaN"', '"?"'))) is None
+    assert ValueScanner(labels).scan(write(two.replace('"NaN"', '"1","2"'))) is None
+    assert ValueScanner(labels).scan(write(two.replace('"value"', '"histogram"', 2))) is None
     assert ValueScanner(labels).scan(write("")) is None
     assert ValueScanner(labels).scan(b"<html>") is None
     pair = (

