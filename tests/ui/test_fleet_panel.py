@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from flask import Flask
 
-from dashtop.model.fleet import FleetError, FleetFailure, FleetHolder, FleetReading, FleetSeries, HolderKind
+from dashtop.model.fleet import (
+    FleetError,
+    FleetFailure,
+    FleetHolder,
+    FleetNode,
+    FleetReading,
+    FleetSeries,
+    HolderKind,
+    NodeState,
+)
 from dashtop.model.ports import Services
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import callbacks
@@ -60,6 +69,14 @@ def test_grid_has_four_bytes_a_gpu_in_the_order_of_the_nodes() -> None:
     assert cells[:8, 0].tolist() == [0, 1, 2, 2, 2, 2, 2, 3]
     assert cells[2].tolist() == [2, 92, 75, 52]
     assert cells[7].tolist() == [3, UNKNOWN, UNKNOWN, UNKNOWN]
+
+
+def test_machine_without_a_gpu_has_no_place_in_the_grid() -> None:
+    shown = make_reading()
+    login = FleetNode(name="gpu0000", instance="gpu0000:9100", state=NodeState.UP)
+    parts = build(make(FixedFleet(replace(shown, nodes=(login, *shown.nodes)))))
+    assert [name for name, _, _ in parts["fleet_grid"]] == ["gpu0001", "gpu0002", "gpu0003", "gpu-down"]
+    assert "gpu0000" in [row[0] for row in parts["fleet_nodes"]["rows"]]
 
 
 def test_filter_leaves_the_grid_in_its_place() -> None:

@@ -209,18 +209,18 @@ def _round(value: float | None) -> float | None:
 def _build_grid(reading: FleetReading, wanted: FleetFilter) -> tuple[list[Json], str]:
     """Return the nodes with the labels of their GPUs, and the bytes of all GPUs in this order.
 
-    A GPU that the filter leaves out stays in its place, without a state.
+    A GPU that the filter leaves out stays in its place, without a state. A machine without GPUs that is up has none.
     """
     groups = views.group_by_node(reading.gpus[:MAX_GRID_GPUS])
-    is_down = {node.name: node.state is not NodeState.UP for node in reading.nodes}
-    names = sorted({*groups, *is_down}, key=views.sort_naturally)
+    down = {node.name for node in reading.nodes if node.state is not NodeState.UP}
+    names = sorted({*groups, *down}, key=views.sort_naturally)
     grid: list[Json] = []
     ordered: list[FleetGpu] = []
     for name in names:
         gpus = groups.get(name, [])
         labels = [_label(gpu) for gpu in gpus]
         plain = [str(number) for number in range(len(gpus))]
-        grid.append([name, int(is_down.get(name, False)), len(gpus) if labels == plain else labels])
+        grid.append([name, int(name in down), len(gpus) if labels == plain else labels])
         ordered += gpus
     return grid, base64.b64encode(_encode_cells(ordered, wanted)).decode()
 
