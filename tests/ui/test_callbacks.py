@@ -85,7 +85,7 @@ def test_figures_are_sent_when_a_bucket_is_complete_and_not_before() -> None:
         assert drawn in (set(), ALL_CHARTS)
         redraws.append(bool(drawn))
     assert sum(redraws) == 4  # a bucket of an hour on 400 px is 15 s
-    assert history.queries == 4
+    assert history.queries == 4 + 1  # the states of GPUs, once a minute
 
 
 def test_first_answer_after_an_outage_of_the_history_has_every_part_of_it() -> None:
@@ -238,10 +238,10 @@ def test_viewers_of_the_same_share_one_rendering() -> None:
     for browser in browsers:
         browser.tick()
     assert all(browser.figures == browsers[0].figures for browser in browsers)
-    # The start of the history, and what the charts show. Every browser has read the sparklines for itself.
-    assert history.queries == 2 + 20
+    # The start of the history, the states of GPUs, and the charts. Every browser has read the sparklines for itself.
+    assert history.queries == 3 + 20
     browsers[0].tick(gpu=1)
-    assert history.queries == 2 + 20 + 3
+    assert history.queries == 3 + 20 + 3
 
 
 def test_ten_viewers_at_the_same_moment_share_one_rendering() -> None:
@@ -260,7 +260,7 @@ def test_ten_viewers_at_the_same_moment_share_one_rendering() -> None:
     with ThreadPoolExecutor(10) as threads:
         assert list(threads.map(view, browsers)) == [ALL_CHARTS] * 10
     assert all(browser.figures == browsers[0].figures for browser in browsers)
-    assert history.queries == before + 1
+    assert history.queries == before + 2  # the charts, and the states of GPUs in this minute
 
 
 def test_a_zoom_has_finer_buckets_and_does_not_change_with_time() -> None:

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
     from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History
-    from dashtop.model.sample import ProcessSpan, Sample, SeriesSet
+    from dashtop.model.sample import ProcessSpan, SeriesSet
     from dashtop.ui.panels.base import PanelContext
-    from dashtop.ui.parts import RenderCache
 
 
 class _Search(NamedTuple):
@@ -45,11 +44,6 @@ class _Search(NamedTuple):
 _SEARCHES: Final = (_Search(HOUR_MS, MINUTE_MS), _Search(7 * DAY_MS, 10 * MINUTE_MS))
 _SPAN_LAG_MS: Final = 15_000
 """How much the stored end of a running process lags."""
-
-
-def classify_by_sample(cache: RenderCache, sample: Sample) -> dict[str, GpuState]:
-    """Return the state of every GPU by UUID without the history; the same for all viewers."""
-    return cache.get_or_create_for_sample(sample, "classified", lambda: classify_gpus(sample))
 
 
 def read_states(context: PanelContext) -> dict[str, GpuState]:

@@ -17,7 +17,7 @@ from dashtop.model.sample import ALERT_KINDS, EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
-from dashtop.ui.gpu_state import classify_by_sample, read_last_holders, read_states
+from dashtop.ui.gpu_state import read_last_holders, read_states
 from dashtop.ui.parts import Table, calculate_version
 from dashtop.ui.snapshot import find_level
 
@@ -104,14 +104,14 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
 def build_status(context: PanelContext) -> dict[str, int]:
     """Return what the title of the document says on every page: numbers of free GPUs and of problems.
 
-    They are those of the present, also on a page that shows the past. Neither depends on the history.
+    They are those of the present, also on a page that shows the past.
     """
     sample = context.services.latest.latest() or context.sample
+    present = replace(context, sample=sample, is_past=False)
 
     def build() -> dict[str, int]:
-        states = classify_by_sample(context.cache, sample)
-        problems = list_problems(replace(context, sample=sample, is_past=False), states)
-        return {"free": count_gpus(states.values()).free, "problems": len(problems)}
+        states = read_states(present)
+        return {"free": count_gpus(states.values()).free, "problems": len(list_problems(present, states))}
 
     return context.cache.get_or_create_for_sample(sample, "status", build)
 

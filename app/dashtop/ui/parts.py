@@ -6,7 +6,6 @@ versions. assets/store-delta.js is the other side of the protocol.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import zlib
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+import orjson
 from flask_caching import Cache
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class Table:
 
 def calculate_version(text: str) -> str:
     """Return a short version tag for `text`. It is the same in every process and after a restart."""
-    return f"{zlib.crc32(text.encode()):08x}"
+    return _calculate_checksum(text.encode())
+
+
+def _calculate_checksum(data: bytes) -> str:
+    return f"{zlib.crc32(data):08x}"
 
 
 class DeltaEncoder:
@@ -91,7 +95,7 @@ class DeltaEncoder:
         """
         newest, version = self._newest.get(name, (None, ""))
         if newest != content:
-            version = calculate_version(json.dumps(content))
+            version = _calculate_checksum(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS))
             self._newest[name] = (content, version)
         return Part(name, version, lambda: content)
 

@@ -19,7 +19,7 @@ from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
-from dashtop.ui.gpu_state import classify_by_sample, read_last_holders, read_states
+from dashtop.ui.gpu_state import read_last_holders, read_states
 from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Table
@@ -262,9 +262,7 @@ def compact_data(context: PanelContext) -> dict[str, Any]:
 
 def _read_totals(context: PanelContext) -> Table:
     sample = context.sample
-    row = context.cache.get_or_create_for_sample(
-        sample, "totals", lambda: build_totals(sample, classify_by_sample(context.cache, sample))
-    )
+    row = context.cache.get_or_create_for_sample(sample, "totals", lambda: build_totals(sample, read_states(context)))
     return Table(TOTAL_COLUMNS, [row])
 
 
