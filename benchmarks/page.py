@@ -50,7 +50,7 @@ NAIVE_CHARTS = (
 )
 TICK = "_dash-update-component"
 MAX_RUN_S = 300
-IDLE_S = 40
+IDLE_S = 120  # what runs once a minute counts in both
 FIRST_CHART = "() => document.querySelector('.scatterlayer .trace') !== null"
 
 
