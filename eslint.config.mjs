@@ -1,6 +1,6 @@
 // Checks the scripts of the page: python3 tests/run.py runs this where npm is installed.
 const browser = [
-  "AbortController", "AbortSignal", "EventSource", "FormData", "IntersectionObserver", "MutationObserver", "Notification", "ResizeObserver", "Response", "URL", "URLSearchParams", "atob", "caches", "cancelAnimationFrame", "clearInterval", "clearTimeout", "console",
+  "AbortController", "AbortSignal", "DOMException", "EventSource", "FormData", "IntersectionObserver", "MutationObserver", "Notification", "ResizeObserver", "Response", "URL", "URLSearchParams", "atob", "caches", "cancelAnimationFrame", "clearInterval", "clearTimeout", "console",
   "document", "fetch", "navigator", "performance", "requestAnimationFrame", "setInterval", "setTimeout", "window",
 ];
 
