@@ -193,6 +193,20 @@ def test_a_process_that_ended_on_a_gpu_which_is_gone_names_it(successors: tuple[
     services.history.close()
 
 
+def test_process_that_starts_and_ends_within_a_minute_is_listed() -> None:
+    shown = [
+        make_sample(second, gpus=(make_gpu(0, processes=found),)) for second, found in enumerate(((), (TRAINING,), ()))
+    ]
+    services, latest = recorded(*((second, sample.gpus) for second, sample in enumerate(shown)))
+    context = make_context(sample=latest, services=services)
+    counts = []
+    for sample in shown:
+        (part,) = processes.build_parts(dataclasses.replace(context, sample=sample))
+        counts.append(part.build()["count"])
+    assert counts == [0, 0, 1]
+    services.history.close()
+
+
 def test_ended_processes_are_sent_again_when_a_process_ends() -> None:
     services, latest = recorded((0, (make_gpu(0, processes=(TRAINING,)),)), (1, (make_gpu(0),)))
 

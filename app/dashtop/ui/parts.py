@@ -114,6 +114,16 @@ class RenderCache:
         self._of_samples: dict[tuple[int, int, str], Any] = {}
         self._creating: dict[str, tuple[threading.Lock, int]] = {}
         self._creating_lock = threading.Lock()
+        self._changes: dict[str, tuple[int, Any]] = {}
+
+    def count_changes(self, name: str, value: object) -> int:
+        """Return how often this value has changed: a part of keys in which it may return to what it was."""
+        with self._creating_lock:
+            count, last = self._changes.get(name, (0, None))
+            if last != value:
+                count += 1
+                self._changes[name] = count, value
+            return count
 
     def get_or_create(self, key: str, create: Callable[[], ValueT]) -> ValueT:
         """Return the value of `key`; call `create`, which never returns None, if there is none.

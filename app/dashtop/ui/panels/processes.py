@@ -429,20 +429,22 @@ def _encode_totals(processes: Sequence[GpuProcess], used: float | None) -> list[
 
 def build_parts(context: PanelContext) -> list[Part]:
     """Return the processes that have ended in the chosen range: new every minute, and when a process ends."""
-    sample, request = context.sample, context.request
+    sample, request, changes = context.sample, context.request, 0
+    running = sorted({process.pid for gpu in sample.gpus for process in gpu.processes})
     if request.zoom is not None:
         start_ms, end_ms = request.zoom.start_ms, request.zoom.end_ms
     else:
         end_ms = sample.time_ms // _ENDED_INTERVAL_MS * _ENDED_INTERVAL_MS
         start_ms = end_ms - RANGES_MS[request.range]
         end_ms += _ENDED_INTERVAL_MS
-    running = sorted({process.pid for gpu in sample.gpus for process in gpu.processes})
+        # A process may start and end within a minute.
+        changes = context.cache.count_changes("running", running)
     outages = context.services.history.read_status().version
     gpus = ",".join(gpu.device.uuid for gpu in sample.gpus)
     stored = read_stored_gpus(context)
     present = {gpu.device.uuid for gpu in sample.gpus}
     gone = {uuid: label_gpu(uuid, stored) for uuid in stored if uuid not in present}
-    version = calculate_version(f"{start_ms}|{end_ms}|{running}|{outages}|{gpus}|{gone}")
+    version = calculate_version(f"{start_ms}|{end_ms}|{changes}|{running}|{outages}|{gpus}|{gone}")
 
     def read() -> dict[str, Any]:
         rows = find_ended(context.services, sample, start_ms, end_ms, gone)
