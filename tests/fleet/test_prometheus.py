@@ -536,6 +536,10 @@ def test_answers_are_scanned_like_they_are_parsed() -> None:
     found = ValueScanner(("instance", "gpu")).scan(write(pair))
     assert found is not None
     assert found.values == {("a:1", "1"): 2.0}
+    for text in ("nan", "-Inf", "infinity"):
+        found = ValueScanner(("instance", "gpu")).scan(write(pair.replace("+Inf", text)))
+        assert found is not None
+        assert found.values == {("a:1", "1"): 2.0}, text
 
 
 def test_partial_answer_of_victoriametrics_is_partial() -> None:

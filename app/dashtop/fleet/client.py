@@ -198,12 +198,11 @@ class ValueScanner:
         if keys is None:
             return None
         try:
-            if '"NaN"' in text or 'Inf"' in text:
-                values = {key: float(number) for key, number in zip(keys, numbers, strict=True) if is_finite(number)}
-            else:
-                values = dict(zip(keys, map(float, numbers), strict=True))
-        except (ValueError, IndexError):
+            values = dict(zip(keys, map(float, numbers), strict=True))
+        except ValueError:
             return None
+        if not math.isfinite(sum(values.values())):  # one of them is not
+            values = {key: value for key, value in values.items() if math.isfinite(value)}
         return Values(values, float(first["time"]), ())
 
     def _find_keys(self, texts: list[str]) -> list[tuple[str, ...]] | None:
@@ -243,10 +242,7 @@ _LAST_SERIES_END: Final = '"]}]'
 
 
 def is_finite(text: str) -> bool:
-    """Return whether the text of a value is a number: not NaN, +Inf or -Inf, the only ones that end in a letter.
-
-    Raises IndexError if it is empty.
-    """
+    """Return whether the text of a value is a number: not NaN, +Inf or -Inf, the only ones that end in a letter."""
     return text[-1] <= "9"
 
 
