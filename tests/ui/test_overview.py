@@ -139,10 +139,16 @@ def test_a_problem_names_its_gpu_since_when_and_what_to_do() -> None:
 
 def test_a_problem_that_has_just_begun_has_its_time_at_once() -> None:
     gpu = make_gpu(0, values={"gpu.clocks.event_reasons": float(0x20)})
-    context = context_of(sample_of(gpu))
+    history = WithEvents()
+    context = context_of(sample_of(gpu), history)
     assert build_overview(context)["problems"][0]["since"] is None
     began = dataclasses.replace(context.sample, sequence=2, events=(event("throttle_begin", gpu, NOON_MS),))
     (problem,) = build_overview(dataclasses.replace(context, sample=began))["problems"]
+    assert problem["since"] == NOON_MS
+    # Within the same minute, once the event is stored.
+    history.all = began.events
+    later = dataclasses.replace(context.sample, sequence=3, time_ms=NOON_MS + 6000)
+    (problem,) = build_overview(dataclasses.replace(context, sample=later))["problems"]
     assert problem["since"] == NOON_MS
 
 

@@ -15,7 +15,7 @@ from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
 from dashtop.model.sample import ALERT_KINDS, EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
-from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
+from dashtop.model.timerange import DAY_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
 from dashtop.ui.gpu_state import read_last_holders, read_states
 from dashtop.ui.parts import Table, calculate_version
@@ -212,7 +212,7 @@ def _list_host_shortages(sample: Sample) -> Iterator[Json]:
 
 
 def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) -> Mapping[str, int]:
-    """Return when problems began by "UUID CONDITION", as far as the events of a week say; looked up once a minute."""
+    """Return when problems began by "UUID CONDITION", as far as the events of a week say; read every five seconds."""
     wanted = sorted(
         f"{uuid} {problem.condition.name}"
         for uuid, state in states.items()
@@ -222,7 +222,7 @@ def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) 
     if not wanted:
         return {}
     sample = context.sample
-    key = f"starts|{sample.time_ms // MINUTE_MS}|{calculate_version(','.join(wanted))}"
+    key = f"starts|{sample.time_ms // _EVENTS_INTERVAL_MS}|{calculate_version(','.join(wanted))}"
     starts = context.cache.get_or_create(
         key, lambda: _read_problem_starts(context.services.history, wanted, sample.time_ms)
     )
