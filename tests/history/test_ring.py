@@ -81,7 +81,7 @@ def test_ring_keeps_the_last_span_in_constant_memory() -> None:
     series = buckets(history, [CPU], NOON_MS + 980_000, NOON_MS + 1_000_000, 1000)[0]
     assert np.isnan(series.mean[:9]).all()
     np.testing.assert_array_equal(series.mean[9:], np.arange(89, 100))
-    assert history._rows.shape[0] == 11
+    assert history._values.shape[1] == 11
 
 
 def test_gap_is_nan() -> None:
@@ -130,7 +130,7 @@ def test_columns_of_removed_gpus_are_reused() -> None:
                     gpus=(make_gpu(device=make_device(uuid=f"GPU-{generation}"), values={KEY: generation}),),
                 )
             )
-    assert len(history._columns) <= 3
+    assert len(history._rows) <= 3
     end = NOON_MS + 400_000
     newest = buckets(history, [SeriesKey(KEY, "GPU-39")], end - 5000, end, 5000)[0]
     assert newest.minimum[0] == newest.maximum[0] == 39
