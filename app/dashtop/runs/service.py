@@ -38,7 +38,7 @@ REPORT_MAX_AGE_MS: Final = 5_000
 """How long a report that is not final yet is answered without calculating it again."""
 SUMMARY_INTERVAL_MS: Final = 30_000
 """How often the list shows other sums of a run whose report is not final."""
-MAX_SUMMARY_SHARE: Final = 0.02
+MAX_SUMMARY_SHARE: Final = 0.001
 """Of the time of the thread, which sums of runs that go on may take."""
 ResultT = TypeVar("ResultT")
 
