@@ -348,7 +348,7 @@ class Noisy(Recorded):
 
 def test_the_last_load_is_found_within_an_hour_or_a_week() -> None:
     history = Loads({"recent": 20.5, "old": 3000, "older": 20_000})
-    spans = find_idle_spans(history, ["recent", "old", "older"], NOON_MS)
+    spans = find_idle_spans(history.query, ["recent", "old", "older"], NOON_MS)
     assert spans["recent"] == StateSpan(NOON_MS - 20 * MINUTE_MS, is_exact=True)
     old = spans["old"]
     assert old.is_exact
@@ -373,15 +373,15 @@ def test_the_noise_of_an_idle_gpu_does_not_end_its_idle_time() -> None:
 
 def test_what_follows_a_moment_in_the_past_does_not_change_its_state() -> None:
     history = Loads({"later": -2, "at once": -0.5})
-    spans = find_idle_spans(history, ["later", "at once"], NOON_MS)
+    spans = find_idle_spans(history.query, ["later", "at once"], NOON_MS)
     assert [span.is_exact for span in spans.values()] == [False, False]
 
 
 def test_a_short_history_tells_for_how_long_at_least_a_gpu_has_been_idle() -> None:
-    spans = find_idle_spans(Loads({}, first_ms=NOON_MS - 30 * MINUTE_MS), ["idle"], NOON_MS)
+    spans = find_idle_spans(Loads({}, first_ms=NOON_MS - 30 * MINUTE_MS).query, ["idle"], NOON_MS)
     assert not spans["idle"].is_exact
     assert 20 * MINUTE_MS <= NOON_MS - spans["idle"].since_ms <= 40 * MINUTE_MS
-    assert find_idle_spans(Loads({}, first_ms=NOON_MS + DAY_MS), ["unknown"], NOON_MS) == {}
+    assert find_idle_spans(Loads({}, first_ms=NOON_MS + DAY_MS).query, ["unknown"], NOON_MS) == {}
 
 
 def test_all_viewers_share_the_states_of_a_sample_and_one_query_a_minute() -> None:
@@ -401,6 +401,24 @@ def test_all_viewers_share_the_states_of_a_sample_and_one_query_a_minute() -> No
     next_minute = dataclasses.replace(context.sample, sequence=9, time_ms=NOON_MS + MINUTE_MS)
     read_states(dataclasses.replace(context, sample=next_minute))
     assert history.queries == 2
+
+
+def test_the_week_before_is_searched_once_in_ten_minutes() -> None:
+    gpu = held()
+    services, _, _ = world(gpus=(gpu,))
+    history = Loads({gpu.device.uuid: 3000})
+    context = make_context(
+        sample=make_sample(gpus=(gpu,), time_ms=NOON_MS), services=dataclasses.replace(services, history=history)
+    )
+    since = set()
+    for minute in range(10):
+        sample = dataclasses.replace(context.sample, sequence=minute, time_ms=NOON_MS + minute * MINUTE_MS)
+        since.add(read_states(dataclasses.replace(context, sample=sample))[gpu.device.uuid].since_ms)
+    assert history.queries == 10 + 1, "an hour each minute, and the week"
+    assert len(since) == 1
+    later = dataclasses.replace(context.sample, sequence=20, time_ms=NOON_MS + 10 * MINUTE_MS)
+    read_states(dataclasses.replace(context, sample=later))
+    assert history.queries == 13
 
 
 # --- last holders -----------------------------------------------------------------------------------------------------

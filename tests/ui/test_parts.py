@@ -114,13 +114,14 @@ def test_a_failed_rendering_is_tried_again() -> None:
 
 def test_expired_values_do_not_wait_for_a_full_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     cache, begin_s = RenderCache(Flask("test")), time.monotonic()
+    cache.get_or_create("lasting", lambda: 4, max_age_s=10 * MAX_AGE_S)
     cache.get_or_create("old", lambda: 1)
     monkeypatch.setattr(time, "monotonic", lambda: begin_s + MAX_AGE_S / 2)
     cache.get_or_create("young", lambda: 2)
     monkeypatch.setattr(time, "monotonic", lambda: begin_s + MAX_AGE_S + 1)
     cache.get_or_create("new", lambda: 3)
-    assert cache._cache.get_many("old", "young", "new") == [None, 2, 3]
-    assert [key for _, key in cache._ages] == ["young", "new"]
+    assert cache._cache.get_many("old", "young", "new", "lasting") == [None, 2, 3, 4]
+    assert [key for _, key in sorted(cache._expiries)] == ["young", "new", "lasting"]
 
 
 def test_number_of_values_and_of_locks_is_limited() -> None:

@@ -19,11 +19,11 @@ from dashtop.metrics.gpu_state import (
     is_held,
 )
 from dashtop.model.sample import SeriesKey
-from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
+from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui.parts import calculate_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from dashtop.model.ports import History
     from dashtop.model.sample import ProcessSpan, SeriesSet
     from dashtop.ui.panels.base import PanelContext
+
+    Query = Callable[[Sequence[SeriesKey], int, int, int], SeriesSet]
 
 
 class _Search(NamedTuple):
@@ -54,17 +56,28 @@ def read_states(context: PanelContext) -> dict[str, GpuState]:
         held = [gpu.device.uuid for gpu in sample.gpus if is_held(gpu) and gpu.values.get(UTILIZATION) is not None]
         minute = sample.time_ms // MINUTE_MS
         key = f"idle|{minute}|{calculate_version(','.join(held))}"
-        idle = context.cache.get_or_create(
-            key, lambda: find_idle_spans(context.services.history, held, minute * MINUTE_MS)
-        )
+        query = _keep_results(context)
+        idle = context.cache.get_or_create(key, lambda: find_idle_spans(query, held, minute * MINUTE_MS))
         slowed = [gpu.device.uuid for gpu in sample.gpus if gpu.state is None and find_throttle_problem(gpu)]
         key = f"throttled|{minute}|{calculate_version(','.join(slowed))}"
-        throttled = context.cache.get_or_create(
-            key, lambda: find_throttle_spans(context.services.history, slowed, minute * MINUTE_MS)
-        )
+        throttled = context.cache.get_or_create(key, lambda: find_throttle_spans(query, slowed, minute * MINUTE_MS))
         return classify_gpus(sample, idle, throttled)
 
     return context.cache.get_or_create_for_sample(sample, "states", classify)
+
+
+def _keep_results(context: PanelContext) -> Query:
+    """Return the query of the history, which repeats a query of complete buckets only when the next one is complete."""
+    history = context.services.history
+
+    def query(keys: Sequence[SeriesKey], start_ms: int, end_ms: int, step_ms: int) -> SeriesSet:
+        names = calculate_version(",".join(f"{key.metric} {key.gpu_uuid}" for key in keys))
+        key = f"state-query|{names}|{start_ms}|{end_ms}|{step_ms}|{history.read_status().version}"
+        return context.cache.get_or_create(
+            key, lambda: history.query(keys, start_ms, end_ms, step_ms), max_age_s=step_ms // SECOND_MS
+        )
+
+    return query
 
 
 def read_last_holders(context: PanelContext) -> dict[str, tuple[ProcessSpan, ...]]:
@@ -115,7 +128,7 @@ def _read_holders(history: History, uuid: str, start_ms: int, step_ms: int) -> t
     return tuple(sorted(last.values(), key=lambda span: (-(span.gpu_memory_bytes or 0), span.pid)))
 
 
-def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:
+def find_idle_spans(query: Query, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:
     """Return since when GPUs have not computed, by UUID, to the minute; after an hour, to ten minutes.
 
     Only complete minutes count: a few readings say little of one that has just begun, and those after `now_ms` are the
@@ -128,7 +141,7 @@ def find_idle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict
             break
         keys = [SeriesKey(UTILIZATION, uuid) for uuid in missing]
         end_ms = now_ms // search.step_ms * search.step_ms
-        spans |= _find_last_loads(history.query(keys, end_ms - search.span_ms, end_ms, search.step_ms), now_ms)
+        spans |= _find_last_loads(query(keys, end_ms - search.span_ms, end_ms, search.step_ms), now_ms)
         missing = [uuid for uuid in missing if uuid not in spans or not spans[uuid].is_exact]
     return spans
 
@@ -147,7 +160,7 @@ def _find_last_loads(data: SeriesSet, now_ms: int) -> dict[str, StateSpan]:
     return spans
 
 
-def find_throttle_spans(history: History, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:
+def find_throttle_spans(query: Query, uuids: Sequence[str], now_ms: int) -> dict[str, StateSpan]:
     """Return since when GPUs are throttled, by UUID, to the minute; after an hour, to ten minutes.
 
     The readings say it, and not the events: dashtop reports throttling anew when it starts. Only complete minutes
@@ -160,7 +173,7 @@ def find_throttle_spans(history: History, uuids: Sequence[str], now_ms: int) -> 
             break
         keys = [SeriesKey(EVENT_REASONS, uuid) for uuid in missing]
         end_ms = now_ms // search.step_ms * search.step_ms
-        data = history.query(keys, end_ms - search.span_ms, end_ms, search.step_ms)
+        data = query(keys, end_ms - search.span_ms, end_ms, search.step_ms)
         found = {series.key.gpu_uuid or "": _find_throttle_start(series.mean, data) for series in data.series}
         spans |= {uuid: span for uuid, span in found.items() if span is not None}
         missing = [uuid for uuid in missing if uuid in spans and not spans[uuid].is_exact]

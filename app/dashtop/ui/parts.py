@@ -6,10 +6,10 @@ versions. assets/store-delta.js is the other side of the protocol.
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 import zlib
-from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -110,7 +110,7 @@ class RenderCache:
     def __init__(self, server: Flask) -> None:
         config = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
         self._cache = Cache(server, config=config)
-        self._ages: deque[tuple[float, str]] = deque()
+        self._expiries: list[tuple[float, str]] = []  # a heap
         self._of_samples: dict[tuple[int, int, str], Any] = {}
         self._creating: dict[str, tuple[threading.Lock, int]] = {}
         self._creating_lock = threading.Lock()
@@ -125,7 +125,7 @@ class RenderCache:
                 self._changes[name] = count, value
             return count
 
-    def get_or_create(self, key: str, create: Callable[[], ValueT]) -> ValueT:
+    def get_or_create(self, key: str, create: Callable[[], ValueT], *, max_age_s: int = MAX_AGE_S) -> ValueT:
         """Return the value of `key`; call `create`, which never returns None, if there is none.
 
         Threads that ask for a key while another thread creates its value wait for that value. If `create` raises,
@@ -137,8 +137,8 @@ class RenderCache:
                 value = self._cache.get(key)
                 if value is None:
                     value = create()
-                    self._cache.set(key, value)
-                    self._delete_expired(key)
+                    self._cache.set(key, value, timeout=max_age_s)
+                    self._delete_expired(key, max_age_s)
         return value
 
     def get_or_create_for_sample(self, sample: Sample, name: str, create: Callable[[], ValueT]) -> ValueT:
@@ -160,14 +160,14 @@ class RenderCache:
                             del self._of_samples[next(iter(self._of_samples))]
         return value
 
-    def _delete_expired(self, new_key: str) -> None:
+    def _delete_expired(self, new_key: str, max_age_s: int) -> None:
         """Note when `new_key` expires, and delete what has expired: the cache itself keeps that until it is full."""
         now_s = time.monotonic()
         with self._creating_lock:
-            self._ages.append((now_s + MAX_AGE_S, new_key))
+            heapq.heappush(self._expiries, (now_s + max_age_s, new_key))
             expired = []
-            while self._ages[0][0] < now_s:
-                expired.append(self._ages.popleft()[1])
+            while self._expiries[0][0] < now_s:
+                expired.append(heapq.heappop(self._expiries)[1])
         for key in expired:
             self._cache.delete(key)
 
