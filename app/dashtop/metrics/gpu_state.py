@@ -204,7 +204,8 @@ def find_problems(gpu: Gpu) -> tuple[Problem, ...]:
     if gpu.state is not None:
         found = [_build_state_problem(gpu.state, gpu.state_since_ms)]
     else:
-        found = [*(_build_memory_problem(gpu, key) for key in _MEMORY_FAULTS), find_throttle_problem(gpu)]
+        faults = [key for key in _MEMORY_FAULTS if gpu.values.get(key)]
+        found = [*(_build_memory_problem(gpu, key) for key in faults), find_throttle_problem(gpu)]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda each: _PROBLEM_SEVERITIES.index(each.severity)))
 
@@ -235,6 +236,8 @@ def _build_memory_problem(gpu: Gpu, key: str) -> Problem | None:
 def find_throttle_problem(gpu: Gpu) -> Problem | None:
     """Return what slows a GPU down beyond the power cap that is normal at full load; None: nothing."""
     flags = int(gpu.values.get(EVENT_REASONS) or 0) & SLOWDOWN_BITS
+    if not flags:
+        return None
     if specific := flags & ~_GENERAL_SLOWDOWN_BIT:
         flags = specific
     reasons = sorted(
@@ -357,12 +360,16 @@ def _find_hold(gpu: Gpu, idle: StateSpan) -> StateSpan:
 
 def measure_holders(gpu: Gpu) -> dict[str, int | None]:
     """Return the users who hold a GPU with the bytes they hold, most first. None: a size is not reported."""
-    sizes: dict[str, list[int | None]] = {}
+    known: dict[str, int] = {}
+    unknown: set[str] = set()
     for process in gpu.processes:
-        if process.info.username and is_holding(process.kind):
-            sizes.setdefault(process.info.username, []).append(process.gpu_memory_bytes)
-    order = sorted(sizes, key=lambda user: (-sum(size or 0 for size in sizes[user]), user))
-    return {user: None if None in sizes[user] else sum(size or 0 for size in sizes[user]) for user in order}
+        user, size = process.info.username, process.gpu_memory_bytes
+        if user and is_holding(process.kind):
+            known[user] = known.get(user, 0) + (size or 0)
+            if size is None:
+                unknown.add(user)
+    order = sorted(known, key=lambda user: (-known[user], user)) if len(known) > 1 else known
+    return {user: None if user in unknown else known[user] for user in order}
 
 
 def _is_split(gpu: Gpu) -> bool:

@@ -5,6 +5,7 @@ A colour means that a person should act. Full utilization is what a GPU is bough
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dashtop.model.metric import Thresholds
@@ -30,9 +31,11 @@ NO_SPARES = Thresholds(elevated=0.5, high=1, critical=1, message="No spare memor
 
 def temperature_thresholds(device: Device) -> Thresholds | None:
     """Return thresholds relative to the temperature at which this GPU throttles."""
-    slowdown = device.slowdown_celsius
-    if slowdown is None:
-        return None
+    return None if device.slowdown_celsius is None else _build_temperature_thresholds(device.slowdown_celsius)
+
+
+@lru_cache(maxsize=256)  # they are looked up several times for each GPU of each sample
+def _build_temperature_thresholds(slowdown: float) -> Thresholds:
     return Thresholds(
         elevated=slowdown - 5,
         high=slowdown,
@@ -44,9 +47,11 @@ def temperature_thresholds(device: Device) -> Thresholds | None:
 
 def power_thresholds(device: Device) -> Thresholds | None:
     """Return POWER_USAGE in watts of this GPU's enforced limit."""
-    limit = device.power_limit_watts
-    if limit is None:
-        return None
+    return None if device.power_limit_watts is None else _build_power_thresholds(device.power_limit_watts)
+
+
+@lru_cache(maxsize=256)
+def _build_power_thresholds(limit: float) -> Thresholds:
     return Thresholds(
         elevated=POWER_USAGE.elevated / 100 * limit,
         high=POWER_USAGE.high / 100 * limit,

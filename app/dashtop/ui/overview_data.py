@@ -15,7 +15,7 @@ from dashtop.metrics.thresholds import DISK_USAGE
 from dashtop.model.metric import Severity
 from dashtop.model.sample import ALERT_KINDS, EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
-from dashtop.model.timerange import DAY_MS, SECOND_MS
+from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
 from dashtop.ui.gpu_state import read_last_holders, read_states
 from dashtop.ui.parts import Table, calculate_version
@@ -81,14 +81,15 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
 
     def build() -> dict[str, Json]:
         states = read_states(context)
-        problems = list_problems(context, states, _find_problem_starts(context, states))
+        problems = read_problems(context)
         starts = {problem["gpu"]: problem["since"] for problem in reversed(problems)}
         last_holders = read_last_holders(context)
+        indices = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
         return {
             "problems": problems,
-            "totals": [build_totals(sample, states)],
             "gpu_facts": [
-                _build_facts(gpu, states, sample, problem_since_ms=starts.get(gpu.device.index))
+                _build_facts(gpu, states[gpu.device.uuid], problem_since_ms=starts.get(gpu.device.index))
+                | {"parent": indices.get(gpu.device.mig_parent_uuid or "")}
                 | {"last_holder": _describe_last_holder(last_holders.get(gpu.device.uuid, ()))}
                 for gpu in sample.gpus
             ],
@@ -96,9 +97,8 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
         }
 
     built = dict(context.cache.get_or_create_for_sample(sample, "overview", build))
-    built["totals"] = Table(TOTAL_COLUMNS, built["totals"])
     built["gpu_rows"] = Table(LIVE_METRICS, built["gpu_rows"])
-    return built | {"recent_events": read_recent_events(context)}
+    return built | {"totals": read_totals(context), "recent_events": read_recent_events(context)}
 
 
 def build_status(context: PanelContext) -> dict[str, int]:
@@ -108,28 +108,27 @@ def build_status(context: PanelContext) -> dict[str, int]:
     """
     sample = context.services.latest.latest() or context.sample
     present = replace(context, sample=sample, is_past=False)
-
-    def build() -> dict[str, int]:
-        states = read_states(present)
-        return {"free": count_gpus(states.values()).free, "problems": len(list_problems(present, states))}
-
-    return context.cache.get_or_create_for_sample(sample, "status", build)
+    return {"free": count_gpus(read_states(present).values()).free, "problems": len(read_problems(present))}
 
 
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
-def list_problems(
-    context: PanelContext, states: Mapping[str, GpuState], starts: Mapping[str, int] | None = None
-) -> list[Json]:
-    """Return the problems of GPUs and host, the worst first: gpu (its index or None), name, severity, text, advice.
+def read_problems(context: PanelContext) -> list[Json]:
+    """Return the problems of GPUs and host, the worst first; the same for all viewers.
 
-    `starts`: when problems began, by "UUID CONDITION".
+    Each is a dictionary of gpu (its index or None), name, severity, text, advice, since (or None), is_since_exact.
     """
-    # What keeps dashtop from working is not stored.
-    own = [] if context.is_past else [*_list_own_problems(context)]
-    found = [*own, *_list_host_problems(context), *_list_gpu_problems(context.sample, states, starts or {})]
-    return sorted(found, key=lambda each: _SEVERITIES.index(Severity(each["severity"])))
+
+    def build() -> list[Json]:
+        states = read_states(context)
+        # What keeps dashtop from working is not stored.
+        own = [] if context.is_past else [*_list_own_problems(context)]
+        of_gpus = _list_gpu_problems(context.sample, states, _find_problem_starts(context, states))
+        found = [*own, *_list_host_problems(context), *of_gpus]
+        return sorted(found, key=lambda each: _SEVERITIES.index(Severity(each["severity"])))
+
+    return context.cache.get_or_create_for_sample(context.sample, "problems", build)
 
 
 def _build_problem(
@@ -212,22 +211,33 @@ def _list_host_shortages(sample: Sample) -> Iterator[Json]:
 
 
 def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) -> Mapping[str, int]:
-    """Return when problems began by "UUID CONDITION", as far as the events of a week say; read every five seconds."""
+    """Return when problems began by "UUID CONDITION", as far as the events of a week say.
+
+    They are read once a minute; every five seconds while the start of a problem is not known.
+    """
     wanted = sorted(
         f"{uuid} {problem.condition.name}"
         for uuid, state in states.items()
         for problem in state.problems
         if problem.since_ms is None and problem.condition in _FIRST_EVENTS
     )
+    sample, names = context.sample, ",".join(wanted)
+    # A problem may end and begin again within the minute.
+    count = -1 if context.is_past else context.cache.count_changes("problems", names)
+    version = f"{count}|{calculate_version(names)}"
     if not wanted:
         return {}
-    sample = context.sample
-    key = f"starts|{sample.time_ms // _EVENTS_INTERVAL_MS}|{calculate_version(','.join(wanted))}"
-    starts = context.cache.get_or_create(
-        key, lambda: _read_problem_starts(context.services.history, wanted, sample.time_ms)
-    )
-    # What began with this sample is not in the history yet.
-    starts = starts | _find_starts(sample.events, wanted)
+
+    def read(interval_ms: int) -> dict[str, int]:
+        return context.cache.get_or_create(
+            f"starts|{interval_ms}|{sample.time_ms // interval_ms}|{version}",
+            lambda: _read_problem_starts(context.services.history, wanted, sample) | just_begun,
+        )
+
+    just_begun = _find_starts(sample.events, wanted)  # what begins with this sample is not in the history yet
+    starts = read(MINUTE_MS)
+    if len(starts) < len(wanted):
+        starts = read(_EVENTS_INTERVAL_MS) | just_begun
     return starts if context.is_past else _extend_by_alerts(starts, context.services.alerts.current(), wanted)
 
 
@@ -242,7 +252,8 @@ def _extend_by_alerts(starts: Mapping[str, int], alerts: Sequence[Alert], wanted
     return extended
 
 
-def _read_problem_starts(history: History, wanted: Sequence[str], now_ms: int) -> dict[str, int]:
+def _read_problem_starts(history: History, wanted: Sequence[str], sample: Sample) -> dict[str, int]:
+    now_ms = sample.time_ms
     kinds = tuple(kind for each in _FIRST_EVENTS.values() for kind in each)
     events = history.events(now_ms - _EVENTS_SPAN_MS, now_ms + 1, EventFilter(kinds=kinds, limit=_MAX_STARTS))
     return _find_starts(events, wanted)
@@ -259,6 +270,13 @@ def _find_starts(events: Sequence[Event], wanted: Sequence[str]) -> dict[str, in
 
 
 # --- totals -----------------------------------------------------------------------------------------------------------
+
+
+def read_totals(context: PanelContext) -> Table:
+    """Return the totals of the machine as a table with one row; the same for all viewers."""
+    sample = context.sample
+    row = context.cache.get_or_create_for_sample(sample, "totals", lambda: build_totals(sample, read_states(context)))
+    return Table(TOTAL_COLUMNS, [row])
 
 
 def build_totals(sample: Sample, states: Mapping[str, GpuState]) -> list[Json]:
@@ -328,17 +346,14 @@ def _round(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits) if digits else round(value)
 
 
-def _build_facts(gpu: Gpu, states: Mapping[str, GpuState], sample: Sample, *, problem_since_ms: int | None) -> Json:
-    """Return what of a row seldom changes. `parent`: the index of the GPU that a MIG instance is a part of."""
-    state = states[gpu.device.uuid]
-    parent = next((each.device.index for each in sample.gpus if each.device.uuid == gpu.device.mig_parent_uuid), None)
+def _build_facts(gpu: Gpu, state: GpuState, *, problem_since_ms: int | None) -> Json:
+    """Return what of a row seldom changes, but the GPU that a MIG instance is a part of."""
     largest = max(gpu.processes, key=lambda each: each.gpu_memory_bytes or 0, default=None)
     # The values of a live column are missing for one reason at a time, as a rule.
     missing = {key: gpu.unavailable[key].text for key in LIVE_METRICS if key in gpu.unavailable}
     return {
         "index": gpu.device.index,
         "name": state.name,
-        "parent": parent,
         "condition": state.condition.name.lower(),
         "label": state.label,
         "severity": state.severity.value if state.severity is not None else "",

@@ -20,9 +20,8 @@ from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
 from dashtop.ui.gpu_state import read_last_holders, read_states
-from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals
+from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals, read_totals
 from dashtop.ui.panels.base import Panel, Section
-from dashtop.ui.parts import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -257,13 +256,7 @@ def compact_data(context: PanelContext) -> dict[str, Any]:
     part = describe_mig_instance(sample, gpu) if gpu is not None else ""
     texts = {"gpu.error": _describe_error(sample, gpu), "gpu.severity": _find_severity(sample, gpu), "gpu.part": part}
     data = {"status": build_status(context), "texts": texts}
-    return data if context.request.is_visible(ids.GPU_HEADING) else data | {"totals": _read_totals(context)}
-
-
-def _read_totals(context: PanelContext) -> Table:
-    sample = context.sample
-    row = context.cache.get_or_create_for_sample(sample, "totals", lambda: build_totals(sample, read_states(context)))
-    return Table(TOTAL_COLUMNS, [row])
+    return data if context.request.is_visible(ids.GPU_HEADING) else data | {"totals": read_totals(context)}
 
 
 def _describe_error(sample: Sample, gpu: Gpu | None) -> str:
