@@ -103,7 +103,7 @@ _INDEX: Final = """<!DOCTYPE html>
 </html>"""
 
 # An answer that fits into one packet does not arrive sooner if it is compressed, and most ticks fit.
-_COMPRESS_MIN_BYTES: Final = 1200
+_COMPRESS_MIN_BYTES: Final = 2500
 
 
 def create_dash(
