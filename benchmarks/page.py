@@ -4,12 +4,11 @@
 
 Both show the same series of one hour, with one sample per second, in four charts, in one tab of Chromium (software
 rendering); the page shows all its other charts and panels as well. `--page overview` measures the overview instead. Two
-runs each, ten minutes in all:
+runs each, seven minutes in all:
 
 - One tab sends a request per second. Printed are the time to the first chart (median of three visits without a cache,
-  to a server that is warm), page weight, CPU time of the server per tick in addition to that of collection, bytes per
-  tick, and milliseconds of the browser's main thread per tick. The kernel counts CPU time in steps of 10 ms, so the
-  server's figure has an uncertainty of 1 ms: repeat the run, or compare several.
+  to a server that is warm), page weight, CPU time per tick of the server's threads that answer requests and read the
+  history, bytes per tick, and milliseconds of the browser's main thread per tick.
 - Updates follow each other without a pause, each one second later, so that charts are redrawn as often as in half an
   hour. Printed are heap and DOM nodes at the end and their growth, after forced garbage collections, and the number of
   ticks in Dash's undo history. The naive page is stopped after five minutes.
@@ -22,6 +21,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.api import cpu_s
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, CDPSession, Page
 
@@ -50,7 +48,7 @@ NAIVE_CHARTS = (
 )
 TICK = "_dash-update-component"
 MAX_RUN_S = 300
-IDLE_S = 120  # what runs once a minute counts in both
+REQUEST_THREADS = ("MainThread", "waitress", "dashtop-history-reader")
 FIRST_CHART = "() => document.querySelector('.scatterlayer .trace') !== null"
 
 
@@ -70,7 +68,20 @@ def serve(form: str, gpus: int, *, is_fast: bool) -> None:
         application = dashboard(services).server
     server = Server(application, host="127.0.0.1", port=0)
     print(server.address, flush=True)
+    threading.Thread(target=answer_cpu, daemon=True).start()
     server.run(dashtop.close)
+
+
+def answer_cpu() -> None:
+    """Print for each line of the standard input the nanoseconds of CPU of the threads that answer requests.
+
+    The rest of the server collects at the same pace without a page. The kernel knows both to the nanosecond, whereas
+    the difference of a server with and without a page scatters by 2 ms a tick.
+    """
+    for _ in sys.stdin:
+        threads = [each for each in threading.enumerate() if each.name.startswith(REQUEST_THREADS)]
+        stats = [Path(f"/proc/self/task/{each.native_id}/schedstat").read_text(encoding="ascii") for each in threads]
+        print(sum(int(stat.split()[0]) for stat in stats), flush=True)
 
 
 def dashboard(services: Services) -> Any:
@@ -175,16 +186,23 @@ def naive(services: Services) -> Any:
 
 
 @contextmanager
-def start_server(form: str, gpus: int, *, is_fast: bool = False) -> Iterator[tuple[str, int]]:
-    """Yield address and process id of a server of that form, once its history has one hour."""
+def start_server(form: str, gpus: int, *, is_fast: bool = False) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Yield the address of a server of that form, once its history has one hour, and what reads its CPU time, in ms."""
     command = [sys.executable, __file__, "--serve", form, "--gpus", str(gpus), *(["--fast"] if is_fast else [])]
     env = {**os.environ, "DASHTOP_RATE_LIMIT": "1000000/second"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         try:
-            assert process.stdout is not None
-            address = process.stdout.readline().strip()
+            lines, questions = process.stdout, process.stdin
+            assert lines is not None
+            assert questions is not None
+            address = lines.readline().strip()
             assert address, "the server did not start"
-            yield address, process.pid
+
+            def read_cpu_ms() -> float:
+                print(file=questions, flush=True)
+                return int(lines.readline()) / 1e6
+
+            yield address, read_cpu_ms
         finally:
             process.terminate()
 
@@ -212,7 +230,7 @@ def visit(browser: Browser, address: str, name: str) -> tuple[Page, CDPSession, 
 
 def measure_tick(browser: Browser, form: str, ticks: int, gpus: int, name: str) -> dict[str, float]:
     """Measure one form with a request per second."""
-    with start_server(form, gpus) as (address, pid):
+    with start_server(form, gpus) as (address, read_cpu_ms):
         visit(browser, address, name)[0].context.close()
         visits = []
         for _ in range(3):
@@ -225,25 +243,19 @@ def measure_tick(browser: Browser, form: str, ticks: int, gpus: int, name: str) 
         wire.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
         page.on("requestfinished", lambda request: answers.append(request.url) if TICK in request.url else None)
         page.wait_for_timeout(5000)
-        before, cpu, since = read_metrics(wire), cpu_s(pid), time.monotonic()
+        before, cpu_ms, since = read_metrics(wire), read_cpu_ms(), time.monotonic()
         received.clear()
         answers.clear()
         while len(answers) < ticks and time.monotonic() < since + 3 * ticks:
             page.wait_for_timeout(500)
-        spent_s, done = time.monotonic() - since, max(len(answers), 1)
-        busy_s, bytes_ = cpu_s(pid) - cpu, sum(received)
+        done, busy_ms, bytes_ = max(len(answers), 1), read_cpu_ms() - cpu_ms, sum(received)
         after = read_metrics(wire)
         page.context.close()
-        # Not before the visits: the server has work left from its start then.
-        time.sleep(5)
-        idle_from, idle_since = cpu_s(pid), time.monotonic()
-        time.sleep(IDLE_S)
-        idle_per_s = (cpu_s(pid) - idle_from) / (time.monotonic() - idle_since)
         return {
             "first chart, s": statistics.median(visits),
             "page weight, kB": weight / 1000,
             "ticks": done,
-            "server CPU per tick, ms": 1000 * (busy_s - idle_per_s * spent_s) / done,
+            "server CPU per tick, ms": busy_ms / done,
             "bytes per tick": bytes_ / done,
             "main thread per tick, ms": 1000 * (after["TaskDuration"] - before["TaskDuration"]) / done,
         }
