@@ -107,6 +107,10 @@ def test_counts_of_gpus_and_xids_and_success_of_the_collectors() -> None:
     assert set(found["dashtop_collector_success"].values()) == {1}
     late = samples(make_client(replace(sample, gpu_age_s=4.0)))["dashtop_collector_success"]
     assert late == {(("collector", "gpu"),): 0, (("collector", "host"),): 1}
+    silent = tuple(replace(gpu, state=UnavailableReason.DRIVER_SILENT) for gpu in sample.gpus)
+    found = samples(make_client(replace(sample, gpus=silent)))
+    assert found["dashtop_collector_success"] == late
+    assert list(found["dashtop_gpu_up"].values()) == [0, 0], "GPUs that were read before stay listed"
     disabled = replace(make_sample(error=UnavailableReason.DISABLED), collectors=runs)
     assert samples(make_client(disabled))["dashtop_collector_success"] == {(("collector", "host"),): 1}
 

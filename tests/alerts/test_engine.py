@@ -190,6 +190,23 @@ def test_driver_that_stays_silent_is_critical() -> None:
     assert machine.active() == {}
 
 
+def test_driver_that_falls_silent_while_its_gpus_stay_listed_is_critical() -> None:
+    machine = Machine()
+    machine.run(100)
+    machine.run(61, lambda: dataclasses.replace(lost(), state=UnavailableReason.DRIVER_SILENT))
+    (alert,) = machine.active().values()
+    assert (alert.rule, alert.severity) == ("driver_silent", Severity.CRITICAL)
+    assert UnavailableReason.DRIVER_SILENT.text in alert.text
+    machine.run(31)
+    assert machine.active() == {}
+
+
+def test_sleeping_gpus_are_no_silent_driver() -> None:
+    machine = Machine()
+    machine.run(100, lambda: dataclasses.replace(lost(), state=UnavailableReason.ASLEEP))
+    assert machine.active() == {}
+
+
 def test_flapping_alert_takes_longer_to_clear_each_time() -> None:
     machine = Machine()
     for _ in range(6):

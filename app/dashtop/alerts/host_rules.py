@@ -140,7 +140,7 @@ def _measure_thrashing(sample: Sample) -> Measured:
 
 
 def _score_silent(sample: Sample) -> float:
-    return float(sample.gpu_error is not None and sample.gpu_error.silences_driver)
+    return float(sample.common_error is not None and sample.common_error.silences_driver)
 
 
 STALE: Final = Rule(

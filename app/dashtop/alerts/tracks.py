@@ -78,7 +78,7 @@ def _format_process(process: GpuProcess) -> str:
 
 
 def _format_state(gpu: Gpu | None, sample: Sample) -> str:
-    reason = gpu.state if gpu is not None else sample.gpu_error
+    reason = gpu.state if gpu is not None else sample.common_error
     return reason.text if reason is not None else "no longer"
 
 

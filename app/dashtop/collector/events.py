@@ -113,8 +113,7 @@ def _build_event(
 
 def _find_driver_failure(sample: Sample) -> UnavailableReason | None:
     """Return why no GPU can be read, or None."""
-    states = {gpu.state for gpu in sample.gpus}
-    reason = sample.gpu_error or (next(iter(states)) if len(states) == 1 else None)
+    reason = sample.common_error
     return reason if reason is not None and reason.silences_driver else None
 
 

@@ -330,6 +330,17 @@ class Sample:
         """Return the GPU with that index, or None."""
         return next((gpu for gpu in self.gpus if gpu.device.index == index), None)
 
+    @property
+    def common_error(self) -> UnavailableReason | None:
+        """Why no GPU can be read: the state that all share, or `gpu_error`, without any.
+
+        GPUs that were read before a driver fell silent stay listed, each with that state.
+        """
+        if self.gpu_error is not None:
+            return self.gpu_error
+        states = {gpu.state for gpu in self.gpus}
+        return states.pop() if len(states) == 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class StoredGpu:

@@ -170,8 +170,7 @@ def _list_gpu_problems(sample: Sample, states: Mapping[str, GpuState], starts: M
 
 def _has_driver_problem(sample: Sample) -> bool:
     """Return whether one problem of the driver is why no GPU can be read."""
-    states = {gpu.state for gpu in sample.gpus}
-    reason = sample.gpu_error or (next(iter(states)) if len(states) == 1 else None)
+    reason = sample.common_error
     return reason is not None and reason.scope is Scope.DRIVER and reason.severity in _SEVERITIES
 
 
@@ -186,7 +185,7 @@ def _list_own_problems(context: PanelContext) -> Iterator[Json]:
 def _list_host_problems(context: PanelContext) -> Iterator[Json]:
     sample, services = context.sample, context.services
     if _has_driver_problem(sample):
-        reason = sample.gpu_error or sample.gpus[0].state
+        reason = sample.common_error
         if reason is not None:
             text = f"{reason.text[:1].upper()}{reason.text[1:]}"
             since = sample.gpus[0].state_since_ms if sample.gpus else None

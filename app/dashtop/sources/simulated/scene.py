@@ -137,17 +137,19 @@ def change_state(state: Callable[[float], UnavailableReason | None]) -> Play:
         gpu, reason = _find_gpu(sample), state(t)
         if gpu is None or reason is None:
             return sample
-        keys = [*gpu.values, PROCESSES]
-        lost = replace(
-            gpu,
-            values=dict.fromkeys(gpu.values),
-            unavailable=dict.fromkeys(keys, reason),
-            processes=(),
-            state=reason,
-        )
-        return _replace_gpu(sample, lost)
+        return _replace_gpu(sample, _make_unreadable(gpu, reason))
 
     return play
+
+
+def _make_unreadable(gpu: Gpu, reason: UnavailableReason) -> Gpu:
+    return replace(
+        gpu,
+        values=dict.fromkeys(gpu.values),
+        unavailable=dict.fromkeys([*gpu.values, PROCESSES], reason),
+        processes=(),
+        state=reason,
+    )
 
 
 def remove_gpu(is_gone: Callable[[float], bool]) -> Play:
@@ -166,11 +168,15 @@ def remove_gpu(is_gone: Callable[[float], bool]) -> Play:
 
 
 def change_driver(error: Callable[[float], UnavailableReason | None]) -> Play:
-    """Make all GPUs unreadable for a reason."""
+    """Make all GPUs unreadable for a reason. Those that were read before a driver fell silent stay listed."""
 
     def play(sample: Sample, t: float) -> Sample:
         reason = error(t)
-        return sample if reason is None else replace(sample, gpus=(), gpu_error=reason)
+        if reason is None:
+            return sample
+        if reason is UnavailableReason.DRIVER_SILENT and sample.gpus:
+            return replace(sample, gpus=tuple(_make_unreadable(gpu, reason) for gpu in sample.gpus))
+        return replace(sample, gpus=(), gpu_error=reason)
 
     return play
 
