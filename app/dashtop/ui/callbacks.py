@@ -6,7 +6,8 @@ the server -> the stores "live" and "figures" -> `paint_live` and `draw_figures`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dash import ClientsideFunction, Input, Output, no_update
 
@@ -20,7 +21,7 @@ from dashtop.ui.past import PastSamples
 from dashtop.ui.request import ViewRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dash import Dash
     from flask import Flask
@@ -54,6 +55,9 @@ class PageUpdater:
         self._charts = ChartRenderer(services, self._cache)
         self._past = PastSamples(services, self._cache)
         self._delta = DeltaEncoder()
+        self._panel_ids = frozenset(panel.id for panel in PANELS)
+        # A browser asks for the same panels with every tick.
+        self._list_builders = lru_cache(maxsize=64)(list_builders)
 
     def update(self, request: ViewRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return the live snapshot for `request`, and its figures; None if the browser has the newest."""
@@ -76,7 +80,11 @@ class PageUpdater:
         snapshot, parts = self._build_snapshot(context, interval_s, age_s)
         live = self._delta.encode(snapshot, request.versions, parts)
         figures = self._charts.render(sample, gpu, request, now_ms=newest.time_ms)
-        return live, _add_figures(figures, context)
+        return live, _add_figures(figures, context, self._find_builders(request))
+
+    def _find_builders(self, request: ViewRequest) -> Builders:
+        visible = request.visible_panels
+        return self._list_builders(self._panel_ids if visible is None else self._panel_ids & visible)
 
     def _build_snapshot(
         self, context: PanelContext, interval_s: float, age_s: float
@@ -97,27 +105,38 @@ class PageUpdater:
         snapshot["is_past"] = context.is_past
         status = sanitize_text(self._services.history.status_message() or "", _MAX_HISTORY_STATUS_CHARS)
         texts = {"history_status": status}
-        shown = [panel for panel in PANELS if not panel.id or request.is_visible(panel.id)]
-        for panel in shown:
-            if panel.live_data is not None:
-                added = dict(panel.live_data(context))
-                texts |= added.pop("texts", {})
-                snapshot |= added
-        # The panels of a page may share a function: it is called once.
-        builders = dict.fromkeys(panel.parts for panel in shown if panel.parts is not None)
-        parts = {part.name: part for build in builders for part in build(context)}
+        builders = self._find_builders(request)
+        for build_live in builders.live:
+            added = dict(build_live(context))
+            texts |= added.pop("texts", {})
+            snapshot |= added
+        parts = {part.name: part for build in builders.parts for part in build(context)}
         return snapshot | {"texts": texts}, list(parts.values())
 
 
-def _add_figures(figures: dict[str, Any] | None, context: PanelContext) -> dict[str, Any] | None:
+class Builders(NamedTuple):
+    """The functions that build what a page shows, each once: panels may share one."""
+
+    live: tuple[Callable[[PanelContext], Mapping[str, Any]], ...]
+    parts: tuple[Callable[[PanelContext], Sequence[Part]], ...]
+    figures: tuple[Callable[[PanelContext], Sequence[Part]], ...]
+
+
+def list_builders(visible: frozenset[str]) -> Builders:
+    """Return the functions of the panels with these ids, and of those without one, which are on every page."""
+    shown = [panel for panel in PANELS if not panel.id or panel.id in visible]
+    return Builders(
+        live=tuple(dict.fromkeys(panel.live_data for panel in shown if panel.live_data is not None)),
+        parts=tuple(dict.fromkeys(panel.parts for panel in shown if panel.parts is not None)),
+        figures=tuple(dict.fromkeys(panel.figures for panel in shown if panel.figures is not None)),
+    )
+
+
+def _add_figures(figures: dict[str, Any] | None, context: PanelContext, builders: Builders) -> dict[str, Any] | None:
     """Return the figures with those of other data than the history that the browser does not have."""
     request = context.request
     parts = [
-        part
-        for panel in PANELS
-        if panel.figures is not None and request.is_visible(panel.id)
-        for part in panel.figures(context)
-        if request.versions.get(part.name) != part.version
+        part for build in builders.figures for part in build(context) if request.versions.get(part.name) != part.version
     ]
     if not parts:
         return figures

@@ -65,9 +65,8 @@ _FIRST_EVENTS: Final = {
 }
 # The alerts about them.
 _ALERT_RULES: Final = {
-    Condition.UNHEALTHY: ("remap_pending", "pages_pending", "remap_failed", "ecc_uncorrected"),
-    Condition.LOST: ("gpu_lost",),
-    Condition.NOT_RESPONDING: ("gpu_lost",),
+    **dict.fromkeys(("remap_pending", "pages_pending", "remap_failed", "ecc_uncorrected"), (Condition.UNHEALTHY,)),
+    "gpu_lost": (Condition.LOST, Condition.NOT_RESPONDING),
 }
 _HOST_METRICS: Final = ("system.memory.used_percent", "system.swap.used_percent")
 _LATE_INTERVALS: Final = 3
@@ -106,8 +105,10 @@ def build_status(context: PanelContext) -> dict[str, int]:
 
     They are those of the present, also on a page that shows the past.
     """
-    sample = context.services.latest.latest() or context.sample
-    present = replace(context, sample=sample, is_past=False)
+    present = context
+    if context.is_past:
+        sample = context.services.latest.latest() or context.sample
+        present = replace(context, sample=sample, is_past=False)
     return {"free": count_gpus(read_states(present).values()).free, "problems": len(read_problems(present))}
 
 
@@ -222,8 +223,7 @@ def _find_problem_starts(context: PanelContext, states: Mapping[str, GpuState]) 
     )
     sample, names = context.sample, ",".join(wanted)
     # A problem may end and begin again within the minute.
-    count = -1 if context.is_past else context.cache.count_changes("problems", names)
-    version = f"{count}|{calculate_version(names)}"
+    version = calculate_version(names) if context.is_past else context.cache.count_changes("problems", names)
     if not wanted:
         return {}
 
@@ -244,9 +244,9 @@ def _extend_by_alerts(starts: Mapping[str, int], alerts: Sequence[Alert], wanted
     """Return the starts, earlier where an alert knows it: events are written anew when dashtop starts, alerts go on."""
     extended = dict(starts)
     for alert in alerts:
-        for condition, rules in _ALERT_RULES.items():
+        for condition in _ALERT_RULES.get(alert.rule, ()):
             name = f"{alert.gpu_uuid} {condition.name}"
-            if alert.rule in rules and name in wanted:
+            if name in wanted:
                 extended[name] = min(extended.get(name, alert.pending_ms), alert.pending_ms)
     return extended
 

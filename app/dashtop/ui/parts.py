@@ -10,7 +10,6 @@ import heapq
 import threading
 import time
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -18,7 +17,7 @@ import orjson
 from flask_caching import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from flask import Flask
 
@@ -112,13 +111,13 @@ class RenderCache:
         self._cache = Cache(server, config=config)
         self._expiries: list[tuple[float, str]] = []  # a heap
         self._of_samples: dict[tuple[int, int, str], Any] = {}
-        self._creating: dict[str, tuple[threading.Lock, int]] = {}
-        self._creating_lock = threading.Lock()
+        self._creating: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
         self._changes: dict[str, tuple[int, Any]] = {}
 
     def count_changes(self, name: str, value: object) -> int:
         """Return how often this value has changed: a part of keys in which it may return to what it was."""
-        with self._creating_lock:
+        with self._lock:
             count, last = self._changes.get(name, (0, None))
             if last != value:
                 count += 1
@@ -129,16 +128,19 @@ class RenderCache:
         """Return the value of `key`; call `create`, which never returns None, if there is none.
 
         Threads that ask for a key while another thread creates its value wait for that value. If `create` raises,
-        the error goes to its own caller and the next thread tries again.
+        the error goes to its own caller and the others try again.
         """
         value: ValueT | None = self._cache.get(key)
         if value is None:
-            with self._lock(key):
-                value = self._cache.get(key)
-                if value is None:
-                    value = create()
-                    self._cache.set(key, value, timeout=max_age_s)
-                    self._delete_expired(key, max_age_s)
+            with self._creating.setdefault(key, threading.Lock()):
+                try:
+                    value = self._cache.get(key)
+                    if value is None:
+                        value = create()
+                        self._cache.set(key, value, timeout=max_age_s)
+                        self._delete_expired(key, max_age_s)
+                finally:
+                    self._creating.pop(key, None)
         return value
 
     def get_or_create_for_sample(self, sample: Sample, name: str, create: Callable[[], ValueT]) -> ValueT:
@@ -150,38 +152,29 @@ class RenderCache:
         key = (sample.sequence, sample.time_ms, name)
         value: ValueT | None = self._of_samples.get(key)
         if value is None:
-            with self._lock(str(key)):
-                value = self._of_samples.get(key)
-                if value is None:
-                    value = create()
-                    with self._creating_lock:
-                        self._of_samples[key] = value
-                        if len(self._of_samples) > MAX_SAMPLE_ENTRIES:
-                            del self._of_samples[next(iter(self._of_samples))]
+            with self._creating.setdefault(key, threading.Lock()):
+                try:
+                    value = self._of_samples.get(key)
+                    if value is None:
+                        value = create()
+                        self._keep(key, value)
+                finally:
+                    self._creating.pop(key, None)
         return value
+
+    def _keep(self, key: tuple[int, int, str], value: Any) -> None:
+        with self._lock:
+            self._of_samples[key] = value
+            if len(self._of_samples) > MAX_SAMPLE_ENTRIES:
+                del self._of_samples[next(iter(self._of_samples))]
 
     def _delete_expired(self, new_key: str, max_age_s: int) -> None:
         """Note when `new_key` expires, and delete what has expired: the cache itself keeps that until it is full."""
         now_s = time.monotonic()
-        with self._creating_lock:
+        with self._lock:
             heapq.heappush(self._expiries, (now_s + max_age_s, new_key))
             expired = []
             while self._expiries[0][0] < now_s:
                 expired.append(heapq.heappop(self._expiries)[1])
         for key in expired:
             self._cache.delete(key)
-
-    @contextmanager
-    def _lock(self, key: str) -> Iterator[None]:
-        """Hold the lock of a key, which exists while a thread holds it or waits for it."""
-        with self._creating_lock:
-            lock, users = self._creating.get(key, (threading.Lock(), 0))
-            self._creating[key] = lock, users + 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._creating_lock:
-                lock, users = self._creating.pop(key)
-                if users > 1:
-                    self._creating[key] = lock, users - 1
