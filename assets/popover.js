@@ -38,13 +38,26 @@
     return Boolean(anchor) && (focused === anchor || (focused.matches(CONTROLS) && focused.contains(anchor)));
   }
 
+  // Below the anchor, or above it where it would leave the screen or cover a control: it stays while the pointer is on it.
   function place() {
     const box = anchor.getBoundingClientRect();
-    const width = popover.offsetWidth;
+    const { offsetWidth: width, offsetHeight: height } = popover;
     const left = Math.min(Math.max(box.left + box.width / 2 - width / 2, MARGIN_PX), window.innerWidth - width - MARGIN_PX);
-    const below = box.bottom + MARGIN_PX + popover.offsetHeight < window.innerHeight;
+    const below = box.bottom + 6;
+    const above = box.top - height - 6;
+    const fits = below + height + 2 < window.innerHeight;
+    const isBetterAbove = above >= 0 && coversControl(left, below, width, height) && !coversControl(left, above, width, height);
     popover.style.left = `${Math.round(left)}px`;
-    popover.style.top = `${Math.round(below ? box.bottom + 6 : box.top - popover.offsetHeight - 6)}px`;
+    popover.style.top = `${Math.round(fits && !isBetterAbove ? below : above)}px`;
+  }
+
+  function coversControl(left, top, width, height) {
+    return [...document.querySelectorAll(CONTROLS)].some((control) => {
+      // Closed menus have a place, too.
+      if (control.contains(anchor) || !control.checkVisibility({ checkVisibilityCSS: true, checkOpacity: true })) return false;
+      const box = control.getBoundingClientRect();
+      return box.left < left + width && box.right > left && box.top < top + height && box.bottom > top;
+    });
   }
 
   function show(element) {

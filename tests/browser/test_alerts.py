@@ -47,6 +47,9 @@ def test_alert_is_seen_acknowledged_and_silenced_from_the_page(
             tab.wait_until("() => document.querySelector('.alert-note').textContent.includes('acknowledged')")
             tab.wait_until("() => document.querySelector('#alert-bell .bell-count').textContent === ''")
 
+            # Help of a button does not cover the one below it: the popover stays while the pointer is on it.
+            tab.page.hover(f"{first} >> text=At that time")
+            tab.page.locator("#popover").get_by_text("Show the values when it fired").wait_for()
             tab.page.click(f"{first} >> text=Silence until…")
             until = tab.page.locator(f"{first} input[type=datetime-local]")
             until.fill(until.input_value()[:11] + "00:00")  # the beginning of tomorrow
