@@ -33,11 +33,19 @@ RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be no rank of a job, and begin without runs of other tests."""
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be no rank of a job, and begin without runs of other tests, which would log that their server is gone."""
     for name in (*RANKS, "DASHTOP_URL", "DASHTOP_TOKEN", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sender, "current", sender.Sender())
+    own = sender.Sender()
+    monkeypatch.setattr(sender, "current", own)
+    yield
+    with own._changed:
+        own._runs.clear()
+        own._changed.notify_all()
+        thread = own._thread
+    if thread is not None:
+        thread.join(30)
 
 
 @pytest.fixture
