@@ -4,7 +4,7 @@
 
 Both show the same series of one hour, with one sample per second, in four charts, in one tab of Chromium (software
 rendering); the page shows all its other charts and panels as well. `--page overview` measures the overview instead. Two
-runs each, seven minutes in all:
+runs each, about ten minutes in all:
 
 - One tab sends a request per second. Printed are the time to the first chart (median of three visits without a cache,
   to a server that is warm), page weight, CPU time per tick of the server's threads that answer requests and read the

@@ -1,7 +1,7 @@
 """The last hour at full resolution in RAM: a ring buffer with a row per series and a column per sample.
 
-The readings of a series are adjacent: a chart does not miss the caches at each sample. With caches cold and 16 GPUs,
-reading an hour of 16 series takes 0.1 ms instead of 0.5, and appending a sample 0.04 ms instead of 0.025.
+The readings of a series are adjacent, so that reading a chart does not cause a cache miss for each sample. With 16 GPUs
+and cold caches, an hour of 16 series takes 0.1 ms (0.5 ms with a row per sample), and appending a sample 0.04 ms.
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ _INDEX: Final = """<!DOCTYPE html>
   </body>
 </html>"""
 
-# An answer that fits into one packet does not arrive sooner if it is compressed, and most ticks fit.
+# A browser gets an answer of two packets as soon as one of one packet, and most ticks fit into two: compressing them
+# took the server 0.1 ms and saved 0.9 kB.
 _COMPRESS_MIN_BYTES: Final = 2500
 
 
