@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from dashtop.ui.parts import MAX_AGE_S, MAX_ENTRIES, DeltaEncoder, Part, RenderCache, Table, calculate_version
+from tests.builders import make_sample
 
 SNAPSHOT = {
     "sequence": 1,
@@ -81,8 +82,19 @@ def test_a_value_is_created_once_for_all_who_ask_at_the_same_time() -> None:
         return cache.get_or_create("charts", create)
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(ask, range(8))) == [[7]] * 8
+        found = list(threads.map(ask, range(8)))
+    assert found == [[7]] * 8
+    assert all(each is found[0] for each in found), "the value was copied"
     assert len(calls) == 1
+
+
+def test_each_sample_has_values_of_its_own() -> None:
+    cache, calls = RenderCache(Flask("test")), []
+    samples = [make_sample(0), make_sample(1), make_sample(1, time_ms=7), make_sample(0)]
+    for name in ("states", "problems"):
+        for sample in samples:
+            cache.get_or_create_for_sample(sample, name, lambda: calls.append(1) or len(calls))  # type: ignore[func-returns-value]
+    assert len(calls) == 6
 
 
 def test_a_rendering_that_blocks_does_not_delay_another_key() -> None:

@@ -80,7 +80,7 @@ def build_fleet_parts(context: PanelContext) -> list[Part]:
     def get(name: str) -> Json:
         return context.cache.get_or_create(key, select)[name]
 
-    # A key of its own: what is large is copied only to be sent.
+    # A key of its own: what is large is encoded once for each reading.
     grid = context.cache.get_or_create(f"{key}|grid", lambda: calculate_version(repr(get("grid"))))
     return [
         Part("fleet", calculate_version(key), lambda: get("fleet")),

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import orjson
 from flask_caching import Cache
+from flask_caching.backends import SimpleCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from flask import Flask
 
@@ -28,9 +29,9 @@ ValueT = TypeVar("ValueT")
 # These parts change with every sample: they are always sent, because a version costs more than it saves.
 UNVERSIONED_PARTS: Final = frozenset({"cores", "error"})
 MAX_ENTRIES: Final = 256
-MAX_SAMPLE_ENTRIES: Final = 64
 # Keys name the moment that a value is for, so no value becomes wrong; the limit frees memory.
 MAX_AGE_S: Final = 60
+MAX_SAMPLE_AGE_S: Final = 5
 
 
 class Part(NamedTuple):
@@ -99,19 +100,36 @@ class DeltaEncoder:
         return Part(name, version, lambda: content)
 
 
+class _NoSerializer:
+    """Keeps values as they are: pickling them takes as long as creating many of them."""
+
+    @staticmethod
+    def dumps(value: ValueT) -> ValueT:
+        return value
+
+    @staticmethod
+    def loads(value: ValueT) -> ValueT:
+        return value
+
+
+class _ObjectCache(SimpleCache):
+    serializer: Any = _NoSerializer()
+
+
 class RenderCache:
     """Keep values by key, in flask-caching, which lets ten concurrent misses create a value ten times. Thread-safe.
 
-    Each key that is being created has its own lock: a slow rendering delays those who ask for the same key, and nobody
-    else. `server` is the Flask application that the cache belongs to.
+    All viewers get the same object, which none of them may change. Each key that is being created has its own lock: a
+    slow rendering delays those who ask for the same key, and nobody else. `server` is the Flask application that the
+    cache belongs to.
     """
 
     def __init__(self, server: Flask) -> None:
-        config = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
+        cache_type = f"{_ObjectCache.__module__}.{_ObjectCache.__qualname__}"
+        config = {"CACHE_TYPE": cache_type, "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
         self._cache = Cache(server, config=config)
         self._expiries: list[tuple[float, str]] = []  # a heap
-        self._of_samples: dict[tuple[int, int, str], Any] = {}
-        self._creating: dict[Hashable, threading.Lock] = {}
+        self._creating: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._changes: dict[str, tuple[int, Any]] = {}
 
@@ -144,29 +162,8 @@ class RenderCache:
         return value
 
     def get_or_create_for_sample(self, sample: Sample, name: str, create: Callable[[], ValueT]) -> ValueT:
-        """Return what `create` makes of a sample: the same object for all viewers, which none of them may change.
-
-        A new sample comes every second, so these values are not pickled, as flask-caching does with others: for eight
-        GPUs that takes as long as creating them.
-        """
-        key = (sample.sequence, sample.time_ms, name)
-        value: ValueT | None = self._of_samples.get(key)
-        if value is None:
-            with self._creating.setdefault(key, threading.Lock()):
-                try:
-                    value = self._of_samples.get(key)
-                    if value is None:
-                        value = create()
-                        self._keep(key, value)
-                finally:
-                    self._creating.pop(key, None)
-        return value
-
-    def _keep(self, key: tuple[int, int, str], value: Any) -> None:
-        with self._lock:
-            self._of_samples[key] = value
-            if len(self._of_samples) > MAX_SAMPLE_ENTRIES:
-                del self._of_samples[next(iter(self._of_samples))]
+        """Return what `create` makes of a sample."""
+        return self.get_or_create(f"{name}|{sample.sequence}|{sample.time_ms}", create, max_age_s=MAX_SAMPLE_AGE_S)
 
     def _delete_expired(self, new_key: str, max_age_s: int) -> None:
         """Note when `new_key` expires, and delete what has expired: the cache itself keeps that until it is full."""
