@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import dash
 import numpy as np
 import pytest
-from dash import _utils, html
+from dash import Dash, Input, Output, _utils, ctx, html, no_update
 from flask import Flask
 
 from dashtop.settings import assets_dir
@@ -82,6 +82,45 @@ def test_registered_callbacks_have_inputs_and_state() -> None:
     callback = get_callback_map(served())["..live.data...figures.data.."]
     assert [each["id"] for each in callback["inputs"]] == ["request"]
     assert callback["state"] == []
+
+
+def test_a_callback_without_dispatch_answers_as_dash_does() -> None:
+    app = Dash("test", url_base_pathname="/below/")
+    outputs = [Output("live", "data"), Output("figures", "data"), Output("figures", "title")]
+    calls = []
+
+    @app.callback(*outputs, Input("request", "data"))
+    def tick(request: Any) -> tuple[Any, Any, Any]:
+        calls.append(request)
+        return {"values": [0.5, float("nan")], 3: "é</p>"}, no_update, None
+
+    @app.callback(Output("other", "data"), Input("request", "data"))
+    def other(request: Any) -> Any:
+        return [request, ctx.triggered_id]
+
+    def ask(*wanted: Output) -> Any:
+        ids = [{"id": each.component_id, "property": each.component_property} for each in wanted]
+        body = {
+            "output": "other.data" if len(wanted) == 1 else "..live.data...figures.data...figures.title..",
+            "outputs": ids if len(wanted) > 1 else ids[0],
+            "inputs": [{"id": "request", "property": "data", "value": {"gpu": "1"}}],
+            "changedPropIds": ["request.data"],
+        }
+        answer = app.server.test_client().post("/below/_dash-update-component", json=body)
+        return answer.status_code, answer.mimetype, answer.get_json()
+
+    app.layout = html.Div()
+    before = ask(*outputs)
+    dispatch = app.server.view_functions["/below/_dash-update-component"]
+    dash_internals.answer_directly(app, outputs, tick)
+    assert ask(*outputs) == before
+    assert before[2]["response"] == {
+        "live": {"data": {"values": [0.5, None], "3": "é</p>"}},
+        "figures": {"title": None},
+    }
+    assert calls == [{"gpu": "1"}] * 2
+    assert app.server.view_functions["/below/_dash-update-component"] is not dispatch
+    assert ask(Output("other", "data"))[2]["response"] == {"other": {"data": [{"gpu": "1"}, "request"]}}
 
 
 @pytest.mark.usefixtures("_orjson")

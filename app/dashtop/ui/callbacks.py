@@ -15,6 +15,7 @@ from dashtop.model.text import sanitize_text
 from dashtop.ui import ids
 from dashtop.ui import snapshot as snapshots
 from dashtop.ui.charts.renderer import ChartRenderer
+from dashtop.ui.dash_internals import answer_directly
 from dashtop.ui.panels import PANELS, PanelContext
 from dashtop.ui.parts import DeltaEncoder, Part, RenderCache
 from dashtop.ui.past import PastSamples
@@ -152,13 +153,14 @@ def register_callbacks(app: Dash, services: Services, metrics: Sequence[Metric[A
     updater = PageUpdater(services, metrics, app.server)
 
     # Figures go through a store: Dash would hold back an answer to the graphs until all of plotly.js is loaded.
-    @app.callback(
-        Output(ids.LIVE, "data"), Output(ids.FIGURES, "data"), Input(ids.REQUEST, "data"), prevent_initial_call=True
-    )
+    outputs = Output(ids.LIVE, "data"), Output(ids.FIGURES, "data")
+
+    @app.callback(*outputs, Input(ids.REQUEST, "data"), prevent_initial_call=True)
     def tick(request: object) -> tuple[Any, Any]:
         live, figures = updater.update(ViewRequest.parse(request))
         return live, no_update if figures is None else figures
 
+    answer_directly(app, outputs, tick)
     _register_clientside_callbacks(app)
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from dash import Dash
+import orjson
+from dash import Dash, no_update
 from dash.development.base_component import Component
 from dash.exceptions import DependencyException
 from flask import abort, has_request_context, jsonify, request
 from markupsafe import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from dash import Output
     from flask import Flask, Response
 
 # Dash reports no failed request to the page. It calls this function with every ended callback (assets/polling.js).
@@ -109,6 +111,31 @@ def get_callback_map(app: Dash) -> Mapping[str, Mapping[str, Any]]:
     """Return the registered callbacks by their output, with their inputs and state."""
     callbacks: Mapping[str, Mapping[str, Any]] = app.callback_map
     return callbacks
+
+
+def answer_directly(app: Dash, outputs: Sequence[Output], callback: Callable[[object], Sequence[object]]) -> None:
+    """Call `callback`, which is registered with these outputs and one input, without Dash's dispatch.
+
+    Dash prepares what a callback may ask for and return: its context, patterns, groups, further components. This one
+    needs none of it, and every open page asks once a second. For the overview with 16 GPUs that took 0.5 of the 3.5 ms
+    of CPU of the thread that answers, and takes 0.1 ms.
+    """
+    server, path = app.server, app.config.routes_pathname_prefix + CALLBACK_PATH
+    dispatch = server.view_functions[path]
+    name = f"..{'...'.join(str(output) for output in outputs)}.."
+
+    def answer() -> Any:
+        body = request.get_json()  # web.security.callback has checked it
+        if body["output"] != name:
+            return dispatch()
+        response: dict[str, dict[str, object]] = {}
+        for output, result in zip(outputs, callback(body["inputs"][0].get("value")), strict=True):
+            if result is not no_update:
+                response.setdefault(str(output.component_id), {})[output.component_property] = result
+        content = orjson.dumps({"multi": True, "response": response}, option=orjson.OPT_NON_STR_KEYS)
+        return server.response_class(content, mimetype="application/json")
+
+    server.view_functions[path] = answer
 
 
 def refuse_unknown_paths(server: Flask, url_prefix: str) -> None:
