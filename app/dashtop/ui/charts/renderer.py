@@ -151,18 +151,16 @@ class ChartRenderer:
         return ChartData(series=series, processes=processes, events=events, runs=runs, interval_ms=self._interval_ms)
 
     def _find_runs(self, window: Window) -> tuple[tuple[Run, tuple[RunMark, ...]], ...]:
-        """Return the newest runs in a time range, with their marks, which are read every ten seconds at most."""
+        """Return the newest runs in a time range, with their marks."""
         runs = [run for run in self._services.runs.recent() if run.gpus and run.begin_ms < window.end_ms]
         shown = [run for run in runs if run.end_ms is None or run.end_ms > window.start_ms][:_MAX_RUNS]
-        marked = [run for run in shown if run.mark_count]
-        counts = ",".join(f"{run.id} {run.mark_count}" for run in marked)
-        key = f"marks|{window.end_ms // _EVENTS_INTERVAL_MS}|{counts}"
-        marks = self._cache.get_or_create(key, lambda: {run.id: self._read_marks(run) for run in marked})
-        return tuple((run, marks.get(run.id, ())) for run in shown)
+        return tuple((run, self._read_marks(run) if run.mark_count else ()) for run in shown)
 
     def _read_marks(self, run: Run) -> tuple[RunMark, ...]:
+        """Return the marks of a run, which are read again when it has more."""
+        key = f"marks|{run.id}|{run.mark_count}"
         try:
-            return self._services.runs.marks(run.id, MAX_MARKS)
+            return self._cache.get_or_create(key, lambda: self._services.runs.marks(run.id, MAX_MARKS))
         except RunsError:  # shown without them; the page of runs says why
             return ()
 
