@@ -7,8 +7,8 @@ rendering); the page shows all its other charts and panels as well. `--page over
 runs each, about ten minutes in all:
 
 - One tab sends a request per second. Printed are the time to the first chart (median of three visits without a cache,
-  to a server that is warm), page weight, CPU time per tick of the server's threads that answer requests and read the
-  history, bytes per tick, and milliseconds of the browser's main thread per tick.
+  to a server that is warm), page weight, CPU time per tick of the server's threads that answer requests and of their
+  reads of the history, bytes per tick, and milliseconds of the browser's main thread per tick.
 - Updates follow each other without a pause, each one second later, so that charts are redrawn as often as in half an
   hour. Printed are heap and DOM nodes at the end and their growth, after forced garbage collections, and the number of
   ticks in Dash's undo history. The naive page is stopped after five minutes.
@@ -48,7 +48,7 @@ NAIVE_CHARTS = (
 )
 TICK = "_dash-update-component"
 MAX_RUN_S = 300
-REQUEST_THREADS = ("MainThread", "waitress", "dashtop-history-reader")
+REQUEST_THREADS = ("MainThread", "waitress")
 FIRST_CHART = "() => document.querySelector('.scatterlayer .trace') !== null"
 
 
@@ -68,11 +68,35 @@ def serve(form: str, gpus: int, *, is_fast: bool) -> None:
         application = dashboard(services).server
     server = Server(application, host="127.0.0.1", port=0)
     print(server.address, flush=True)
-    threading.Thread(target=answer_cpu, daemon=True).start()
+    threading.Thread(target=answer_cpu, args=(count_reads(),), daemon=True).start()
     server.run(dashtop.close)
 
 
-def answer_cpu() -> None:
+def count_reads() -> Callable[[], int]:
+    """Count the CPU of reads of the history that threads which answer requests wait for; return what tells it, in ns.
+
+    The threads that read the history also do so for the reports of runs, without a page.
+    """
+    from dashtop.history.read_pool import ReadPool
+
+    run, spent = ReadPool.run, [0]
+
+    def run_counted(pool: ReadPool, read: Callable[[], Any]) -> Any:
+        def read_counted() -> Any:
+            begin = time.thread_time_ns()
+            try:
+                return read()
+            finally:
+                spent[0] += time.thread_time_ns() - begin
+
+        is_request = threading.current_thread().name.startswith(REQUEST_THREADS)
+        return run(pool, read_counted if is_request else read)
+
+    ReadPool.run = run_counted  # type: ignore[method-assign, assignment]
+    return lambda: spent[0]
+
+
+def answer_cpu(read_reads_ns: Callable[[], int]) -> None:
     """Print for each line of the standard input the nanoseconds of CPU of the threads that answer requests.
 
     The rest of the server collects at the same pace without a page. The kernel knows both to the nanosecond, whereas
@@ -81,7 +105,7 @@ def answer_cpu() -> None:
     for _ in sys.stdin:
         threads = [each for each in threading.enumerate() if each.name.startswith(REQUEST_THREADS)]
         stats = [Path(f"/proc/self/task/{each.native_id}/schedstat").read_text(encoding="ascii") for each in threads]
-        print(sum(int(stat.split()[0]) for stat in stats), flush=True)
+        print(sum(int(stat.split()[0]) for stat in stats) + read_reads_ns(), flush=True)
 
 
 def dashboard(services: Services) -> Any:
