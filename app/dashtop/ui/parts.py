@@ -28,7 +28,7 @@ ValueT = TypeVar("ValueT")
 
 # These parts change with every sample: they are always sent, because a version costs more than it saves.
 UNVERSIONED_PARTS: Final = frozenset({"cores", "error"})
-MAX_ENTRIES: Final = 256
+MAX_ENTRIES: Final = 512
 # Keys name the moment that a value is for, so no value becomes wrong; the limit frees memory.
 MAX_AGE_S: Final = 60
 MAX_SAMPLE_AGE_S: Final = 5
@@ -127,7 +127,7 @@ class RenderCache:
     def __init__(self, server: Flask) -> None:
         cache_type = f"{_ObjectCache.__module__}.{_ObjectCache.__qualname__}"
         config = {"CACHE_TYPE": cache_type, "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
-        self._cache = Cache(server, config=config)
+        self._cache = Cache(server, config=config).cache  # that of this application, without looking it up each time
         self._expiries: list[tuple[float, str]] = []  # a heap
         self._creating: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
