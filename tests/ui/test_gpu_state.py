@@ -35,7 +35,7 @@ from dashtop.model.sample import (
 )
 from dashtop.model.timerange import DAY_MS, HOUR_MS, MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
-from dashtop.ui.gpu_state import find_idle_spans, find_last_holders, read_states
+from dashtop.ui.gpu_state import find_idle_spans, find_last_holders, read_state, read_states
 from dashtop.ui.overview_data import build_overview
 from dashtop.ui.panels.gpu_status import heading_data
 from tests.builders import NOON_MS, FixedSample, make_device, make_gpu, make_sample
@@ -470,3 +470,15 @@ def test_last_holder_is_on_the_overview_and_in_the_head_of_the_gpu() -> None:
     (facts,) = build_overview(context)["gpu_facts"]
     assert facts["last_holder"] == {"user": "user3", "process": "python", "process_count": 2}
     assert heading_data(context)["texts"]["gpu.holder"] == "Last held by user3 · python · 1 more"
+
+
+def test_the_state_of_one_gpu_is_that_among_all() -> None:
+    loads = Loads({make_device(0).uuid: 30, make_device(1).uuid: 0})
+    kinds = (held(), held(), idle(), lost(UnavailableReason.GPU_LOST), lost(UnavailableReason.ASLEEP))
+    gpus = tuple(dataclasses.replace(gpu, device=make_device(index)) for index, gpu in enumerate(kinds))
+    services = dataclasses.replace(world()[0], history=loads)
+    context = make_context(sample=make_sample(gpus=gpus, time_ms=NOON_MS), services=services)
+    states = read_states(context)
+    assert len({state.condition for state in states.values()}) > 3
+    for gpu in gpus:
+        assert read_state(context, gpu) == states[gpu.device.uuid]

@@ -255,9 +255,13 @@ def find_throttle_problem(gpu: Gpu) -> Problem | None:
 
 
 def classify_gpus(
-    sample: Sample, idle: Mapping[str, StateSpan] | None = None, throttled: Mapping[str, StateSpan] | None = None
+    sample: Sample,
+    idle: Mapping[str, StateSpan] | None = None,
+    throttled: Mapping[str, StateSpan] | None = None,
+    *,
+    gpus: Sequence[Gpu] | None = None,
 ) -> dict[str, GpuState]:
-    """Return the state of every GPU by UUID.
+    """Return the state of every GPU, or of some `gpus`, by UUID.
 
     `idle`, `throttled`: by UUID since when GPUs have not computed, and are throttled, as far as known.
     """
@@ -271,7 +275,7 @@ def classify_gpus(
             throttled.get(gpu.device.uuid),
             sample.time_ms,
         )
-        for gpu in sample.gpus
+        for gpu in (sample.gpus if gpus is None else gpus)
     }
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from dashtop.metrics.gpu_state import GpuState
     from dashtop.model.ports import History
-    from dashtop.model.sample import ProcessSpan, SeriesSet
+    from dashtop.model.sample import Gpu, ProcessSpan, SeriesSet
     from dashtop.ui.panels.base import PanelContext
 
     Query = Callable[[Sequence[SeriesKey], int, int, int], SeriesSet]
@@ -51,19 +51,28 @@ _SPAN_LAG_MS: Final = 15_000
 def read_states(context: PanelContext) -> dict[str, GpuState]:
     """Return the state of every GPU by UUID, with its start from the history; the same for all viewers."""
     sample = context.sample
+    return context.cache.get_or_create_for_sample(sample, "states", lambda: _classify(context, sample.gpus))
 
-    def classify() -> dict[str, GpuState]:
-        held = [gpu.device.uuid for gpu in sample.gpus if is_held(gpu) and gpu.values.get(UTILIZATION) is not None]
-        minute = sample.time_ms // MINUTE_MS
-        key = f"idle|{minute}|{calculate_version(','.join(held))}"
-        query = _keep_results(context)
-        idle = context.cache.get_or_create(key, lambda: find_idle_spans(query, held, minute * MINUTE_MS))
-        slowed = [gpu.device.uuid for gpu in sample.gpus if gpu.state is None and find_throttle_problem(gpu)]
-        key = f"throttled|{minute}|{calculate_version(','.join(slowed))}"
-        throttled = context.cache.get_or_create(key, lambda: find_throttle_spans(query, slowed, minute * MINUTE_MS))
-        return classify_gpus(sample, idle, throttled)
 
-    return context.cache.get_or_create_for_sample(sample, "states", classify)
+def read_state(context: PanelContext, gpu: Gpu) -> GpuState:
+    """Return the state of one GPU, as `read_states` does: that of 16 GPUs takes a sixth of the work of a tick."""
+    uuid = gpu.device.uuid
+    return context.cache.get_or_create_for_sample(
+        context.sample, f"state|{uuid}", lambda: _classify(context, [gpu])[uuid]
+    )
+
+
+def _classify(context: PanelContext, gpus: Sequence[Gpu]) -> dict[str, GpuState]:
+    sample = context.sample
+    held = [gpu.device.uuid for gpu in gpus if is_held(gpu) and gpu.values.get(UTILIZATION) is not None]
+    minute = sample.time_ms // MINUTE_MS
+    key = f"idle|{minute}|{calculate_version(','.join(held))}"
+    query = _keep_results(context)
+    idle = context.cache.get_or_create(key, lambda: find_idle_spans(query, held, minute * MINUTE_MS))
+    slowed = [gpu.device.uuid for gpu in gpus if gpu.state is None and find_throttle_problem(gpu)]
+    key = f"throttled|{minute}|{calculate_version(','.join(slowed))}"
+    throttled = context.cache.get_or_create(key, lambda: find_throttle_spans(query, slowed, minute * MINUTE_MS))
+    return classify_gpus(sample, idle, throttled, gpus=gpus)
 
 
 def _keep_results(context: PanelContext) -> Query:

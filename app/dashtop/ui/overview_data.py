@@ -17,6 +17,7 @@ from dashtop.model.sample import ALERT_KINDS, EventFilter, Occupancy
 from dashtop.model.text import sanitize_text
 from dashtop.model.timerange import DAY_MS, MINUTE_MS, SECOND_MS
 from dashtop.model.unavailable import Scope
+from dashtop.ui import ids
 from dashtop.ui.gpu_state import read_last_holders, read_states
 from dashtop.ui.parts import Table, calculate_version
 from dashtop.ui.snapshot import find_level
@@ -54,6 +55,7 @@ _EVENTS_SPAN_MS: Final = 7 * DAY_MS
 _MAX_STARTS: Final = 2_000
 """Events that are searched for the start of a problem."""
 _EVENTS_INTERVAL_MS: Final = 5 * SECOND_MS
+_STATUS_INTERVAL_MS: Final = 5 * SECOND_MS
 
 _SEVERITIES: Final = (Severity.CRITICAL, Severity.WARNING)
 # The events with which a problem begins.
@@ -103,13 +105,21 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
 def build_status(context: PanelContext) -> dict[str, int]:
     """Return what the title of the document says on every page: numbers of free GPUs and of problems.
 
-    They are those of the present, also on a page that shows the past.
+    They are those of the present, also on a page that shows the past. A page that shows only one GPU has those of the
+    last five seconds: the states of all GPUs would be most of what 16 GPUs cost there.
     """
     present = context
     if context.is_past:
         sample = context.services.latest.latest() or context.sample
         present = replace(context, sample=sample, is_past=False)
-    return {"free": count_gpus(read_states(present).values()).free, "problems": len(read_problems(present))}
+
+    def count() -> dict[str, int]:
+        return {"free": count_gpus(read_states(present).values()).free, "problems": len(read_problems(present))}
+
+    if not context.request.is_visible(ids.GPU_HEADING):
+        return count()
+    moment = present.sample.time_ms // _STATUS_INTERVAL_MS
+    return context.cache.get_or_create(f"status|{moment}", count, max_age_s=_STATUS_INTERVAL_MS // SECOND_MS)
 
 
 # --- problems ---------------------------------------------------------------------------------------------------------

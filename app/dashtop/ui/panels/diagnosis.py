@@ -15,7 +15,7 @@ from dashtop.model.sample import PROCESSES, Occupancy
 from dashtop.model.timerange import HOUR_MS, MINUTE_MS, SECOND_MS
 from dashtop.ui import ids
 from dashtop.ui.components import attributes
-from dashtop.ui.gpu_state import read_states
+from dashtop.ui.gpu_state import read_state
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.panels.charts import series_key
 from dashtop.ui.parts import Part, calculate_version
@@ -82,7 +82,7 @@ def build_parts(context: PanelContext) -> list[Part]:
     if gpu is None:
         return []
     end_ms = sample.time_ms // _STEP_MS * _STEP_MS
-    state = read_states(context)[gpu.device.uuid]
+    state = read_state(context, gpu)
     key = f"diagnosis|{gpu.device.uuid}|{end_ms}|{gpu.state}|{state.condition}|{state.occupancy}|{state.since_ms}"
 
     def build() -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from dashtop.ui.charts.process_memory import describe_context
 from dashtop.ui.charts.resolution import RANGES_MS
 from dashtop.ui.components import attributes, card, scroll_region
 from dashtop.ui.gpu_series import label_gpu, read_stored_gpus
-from dashtop.ui.gpu_state import read_states
+from dashtop.ui.gpu_state import read_state, read_states
 from dashtop.ui.panels.base import Panel, Section
 from dashtop.ui.parts import Part, Table, calculate_version
 
@@ -288,7 +288,7 @@ def live_data(context: PanelContext) -> dict[str, Any]:
     those of unknown size; `used_gib` is the memory in use, null if the GPU shares the host's memory.
     """
     gpu, time_ms = context.gpu, context.sample.time_ms
-    processes = _add_idle_times(gpu, read_states(context)[gpu.device.uuid]) if gpu is not None else ()
+    processes = _add_idle_times(gpu, read_state(context, gpu)) if gpu is not None else ()
     rows = [ProcessRow(process, ((gpu.device.index, process),), time_ms) for process in processes] if gpu else []
     largest = _mark_services(_select_largest(rows, MAX_ROWS), context.services.alerts)
     facts, loads = _encode(largest, [field for field in FIELDS if not field.of_all_gpus])
