@@ -45,7 +45,9 @@ class Fault:
         if self.listed_gpus == 0:
             return is_listed and body["gpu_metrics"] is None and body["gpu_status"] == self.reason.text
         metrics = body["gpu_metrics"]
-        return is_listed and metrics["temperature"] is None and metrics["state"] == self.reason.text
+        status = self.reason.text if self.reason.silences_driver else None
+        is_said = metrics["state"] == self.reason.text and body["gpu_status"] == status
+        return is_listed and metrics["temperature"] is None and is_said
 
 
 FAULTS = (

@@ -9,6 +9,7 @@ import pytest
 
 from dashtop.metrics import ALL_METRICS
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.gpu_records import mark_unavailable
 from tests.api.client import make_client
 from tests.builders import FixedSample, make_gpu, make_sample
 
@@ -109,6 +110,25 @@ def test_host_metrics_without_gpus() -> None:
     )
     assert body["gpu_status"] == UnavailableReason.NO_LIBRARY.text
     assert body["system_metrics"]["cpu"]["usage_percent"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [
+        ((UnavailableReason.DRIVER_SILENT, UnavailableReason.DRIVER_SILENT), UnavailableReason.DRIVER_SILENT.text),
+        ((UnavailableReason.DRIVER_SILENT, None), None),
+        ((UnavailableReason.GPU_LOST, UnavailableReason.GPU_LOST), None),
+    ],
+)
+def test_gpu_status_says_why_no_listed_gpu_can_be_read(
+    states: tuple[UnavailableReason | None, ...], status: str | None
+) -> None:
+    gpus = tuple(
+        make_gpu(index) if state is None else mark_unavailable(make_gpu(index).device, state)
+        for index, state in enumerate(states)
+    )
+    body = make_client(FixedSample(make_sample(gpus=gpus))).get(ALL).get_json()
+    assert (len(body["gpu_list"]), body["gpu_status"]) == (2, status)
 
 
 def test_status_before_the_first_sample() -> None:

@@ -109,7 +109,7 @@ def test_the_status_line_has_its_own_endpoint() -> None:
 
 def test_the_status_line_reports_a_failed_gpu_and_the_host() -> None:
     lost = replace(gpu(), values=dict.fromkeys(GPU_VALUES), unavailable={}, state=UnavailableReason.GPU_LOST)
-    for gpus, error, severity in (((lost,), "The GPU has fallen off the bus", "warning"), ((), "No GPU detected", "")):
+    for gpus, error, severity in (((lost,), "The GPU has fallen off the bus", "critical"), ((), "No GPU detected", "")):
         status = served(gpus).server.test_client().get("/_compact").get_json()
         assert (status["error"], status["severity"]) == (error, severity), "a machine without a GPU is no failure"
         assert status["values"]["system.memory.used_gb"] == 8.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +30,13 @@ from dashtop.model.sample import (
 from dashtop.model.timerange import DAY_MS, MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.settings import assets_dir
+from dashtop.ui import ids
 from dashtop.ui.charts.all_gpus import CHOICES, choose_metric, figure, find_outliers
 from dashtop.ui.charts.base_figure import ChartStyle
 from dashtop.ui.overview_data import LIVE_METRICS, TOTAL_COLUMNS, build_overview, build_status
 from dashtop.ui.panels.overview import CHART, COLUMNS
-from dashtop.ui.parts import DeltaEncoder
+from dashtop.ui.parts import MAX_SAMPLE_AGE_S, DeltaEncoder
+from dashtop.ui.request import ViewRequest
 from dashtop.ui.theme import LIGHT
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_sample
 from tests.ui.test_gpu_state import Loads, held, idle, lost, split_gpu
@@ -209,6 +212,32 @@ def test_problems_of_the_host_are_listed() -> None:
         ("Host", "/nfs does not respond"),
         ("History", "The disk is full."),
     }
+
+
+def test_the_title_of_a_page_of_one_gpu_lags_by_seconds_at_most() -> None:
+    context = context_of(sample_of(idle(0), idle(1)))
+    assert context.request.is_visible(ids.GPU_HEADING)
+    assert build_status(context) == {"free": 2, "problems": 0}
+
+    def later(by_ms: int, *panels: str) -> dict[str, int]:
+        gone = dataclasses.replace(lost(UnavailableReason.GPU_LOST), device=make_device(1))
+        sample = dataclasses.replace(sample_of(idle(0), gone), sequence=by_ms, time_ms=NOON_MS + by_ms)
+        request = ViewRequest.parse({"visible_panels": list(panels)})
+        return build_status(dataclasses.replace(context, sample=sample, request=request))
+
+    assert later(4000, ids.GPU_HEADING) == {"free": 2, "problems": 0}
+    assert later(4000, ids.OVERVIEW) == later(5000, ids.GPU_HEADING) == {"free": 1, "problems": 1}
+
+
+def test_a_stop_of_the_collection_is_a_problem_although_the_sample_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = context_of(sample_of(idle()))
+    assert build_overview(context)["problems"] == []
+    stopped = dataclasses.replace(context.services, latest=FixedSample(context.sample, is_alive=False))
+    context = dataclasses.replace(context, services=stopped)
+    later_s = time.time() + MAX_SAMPLE_AGE_S + 1
+    monkeypatch.setattr("cachelib.simple.time", lambda: later_s)
+    assert [each["text"] for each in build_overview(context)["problems"]] == ["Collection has stopped"]
+    assert build_status(context)["problems"] == 1
 
 
 # --- totals -----------------------------------------------------------------------------------------------------------

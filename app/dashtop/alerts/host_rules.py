@@ -140,7 +140,7 @@ def _measure_thrashing(sample: Sample) -> Measured:
 
 
 def _score_silent(sample: Sample) -> float:
-    return float(sample.common_error is not None and sample.common_error.silences_driver)
+    return float(sample.driver_failure is not None)
 
 
 STALE: Final = Rule(

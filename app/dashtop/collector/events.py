@@ -111,14 +111,8 @@ def _build_event(
     )
 
 
-def _find_driver_failure(sample: Sample) -> UnavailableReason | None:
-    """Return why no GPU can be read, or None."""
-    reason = sample.common_error
-    return reason if reason is not None and reason.silences_driver else None
-
-
 def _detect_driver_events(previous: Sample, sample: Sample) -> Iterator[Event]:
-    before, now = _find_driver_failure(previous), _find_driver_failure(sample)
+    before, now = previous.driver_failure, sample.driver_failure
     yield from _detect_driver_failure(before, sample)
     if before is not None and now is None and sample.gpus:
         yield _build_event(sample, "driver_back", Severity.INFO, "The NVIDIA driver responds again.")
@@ -130,7 +124,7 @@ def _detect_driver_events(previous: Sample, sample: Sample) -> Iterator[Event]:
 
 
 def _detect_driver_failure(before: UnavailableReason | None, sample: Sample) -> Iterator[Event]:
-    now = _find_driver_failure(sample)
+    now = sample.driver_failure
     if before is None and now is not None:
         text = f"No GPU can be read: {now.text}."
         yield _build_event(sample, "driver_silent", now.severity, text, advice=now.advice)

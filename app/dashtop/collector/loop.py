@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dashtop.collector.events import detect_events
+from dashtop.collector.unreadable_gpus import add_state_starts
 from dashtop.model.usage import NO_USAGE
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Collector:
 
     def collect(self) -> Sample:
         """Take one sample, publish it and append it to the history."""
-        sample = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
+        reading = self._sampler.sample(min(MAX_GPU_TIMEOUT_S, self._latest.effective_interval_s() / 2))
+        sample = add_state_starts(self._previous, reading)
         events = (*sample.events, *detect_events(self._previous, sample))
         self._count_xids(events)
         usage, user_totals = self._measure_usage(sample)

@@ -1,15 +1,18 @@
-"""GPUs that could not be identified since dashtop started: the history knows which they are."""
+"""GPUs that cannot be read: which they are, and since when."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dashtop.model.unavailable import Scope
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dashtop.model.ports import Clock
-    from dashtop.model.sample import Gpu, StoredGpu
+    from dashtop.model.sample import Gpu, Sample, StoredGpu
+    from dashtop.model.unavailable import UnavailableReason
 
 RETRY_S: Final = 10.0
 """How often the history is asked while it knows no GPU of that index."""
@@ -46,3 +49,27 @@ class UnreadableGpus:
         if gpu.device.is_identified or known is None or known.uuid in present:
             return gpu
         return replace(gpu, device=replace(gpu.device, uuid=known.uuid, name=known.name or gpu.device.name))
+
+
+def add_state_starts(previous: Sample | None, sample: Sample) -> Sample:
+    """Return the sample with `state_since_ms` of the GPUs that the previous one shows in that state, or working.
+
+    Of a GPU that has been unreadable since dashtop started, the history may know more.
+    """
+    if previous is None or all(gpu.state is None for gpu in sample.gpus):
+        return sample
+    before = {gpu.device.uuid: gpu for gpu in previous.gpus}
+    gpus = (_add_state_start(before.get(gpu.device.uuid), gpu, sample.time_ms) for gpu in sample.gpus)
+    return replace(sample, gpus=tuple(gpus))
+
+
+def _add_state_start(before: Gpu | None, gpu: Gpu, time_ms: int) -> Gpu:
+    if before is None or gpu.state is None or gpu.state_since_ms is not None:
+        return gpu
+    continues = before.state is not None and _is_same_fault(before.state, gpu.state)
+    return replace(gpu, state_since_ms=before.state_since_ms if continues else time_ms)
+
+
+def _is_same_fault(before: UnavailableReason, now: UnavailableReason) -> bool:
+    """Return whether two states are of one fault: a silent driver is asked again, and a lost GPU may need a reset."""
+    return before is now or before.scope is now.scope is Scope.DRIVER or (before.is_lost and now.is_lost)

@@ -222,7 +222,7 @@ class Gpu:
 
     If the processes cannot be listed, `processes` is empty and `unavailable` has the reason under PROCESSES. `state` is
     set if the whole GPU cannot be read at present: lost, reset required, asleep, or no response from the driver.
-    `state_since_ms` is when it began, for a GPU that hangs or crashes its reader; None: not known.
+    `state_since_ms` is when it began; None: before dashtop started.
     """
 
     device: Device
@@ -340,6 +340,12 @@ class Sample:
             return self.gpu_error
         states = {gpu.state for gpu in self.gpus}
         return states.pop() if len(states) == 1 else None
+
+    @property
+    def driver_failure(self) -> UnavailableReason | None:
+        """Why a driver with GPUs no longer reports any of them; None if it does."""
+        reason = self.common_error
+        return reason if reason is not None and reason.silences_driver else None
 
 
 @dataclass(frozen=True, slots=True)

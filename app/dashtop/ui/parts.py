@@ -31,6 +31,7 @@ UNVERSIONED_PARTS: Final = frozenset({"cores", "error"})
 MAX_ENTRIES: Final = 512
 # Keys name the moment that a value is for, so no value becomes wrong; the limit frees memory.
 MAX_AGE_S: Final = 60
+# Those of a sample that stays the newest, because collection has stopped, follow what happens beside it.
 MAX_SAMPLE_AGE_S: Final = 5
 
 

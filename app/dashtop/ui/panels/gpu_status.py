@@ -19,7 +19,7 @@ from dashtop.model.timerange import MINUTE_MS
 from dashtop.model.unavailable import UnavailableReason
 from dashtop.ui import ids, snapshot
 from dashtop.ui.components import attributes, find_metrics, ratio, value
-from dashtop.ui.gpu_state import read_last_holders, read_states
+from dashtop.ui.gpu_state import read_last_holders, read_state
 from dashtop.ui.overview_data import TOTAL_COLUMNS, build_status, build_totals, read_totals
 from dashtop.ui.panels.base import Panel, Section
 
@@ -75,7 +75,7 @@ def heading_data(context: PanelContext) -> dict[str, Any]:
     if gpu is None:
         names = ("state", "condition", "holder", "throttle")
         return {"gpu_head": None, "texts": {f"gpu.{name}": "" for name in names}}
-    state = read_states(context)[gpu.device.uuid]
+    state = read_state(context, gpu)
     throttle, severity = describe_throttling(gpu)
     texts = {
         "gpu.state": describe_state(gpu, state),
@@ -268,9 +268,9 @@ def _describe_error(sample: Sample, gpu: Gpu | None) -> str:
 
 
 def _find_severity(sample: Sample, gpu: Gpu | None) -> str:
-    """Return "warning" if that is a failure: a machine without a GPU, or one that sleeps, is not."""
+    """Return the severity if that is a failure: a machine without a GPU, or one that sleeps, is not."""
     reason = _find_reason(sample, gpu)
-    return "warning" if reason is not None and reason.is_failure else ""
+    return reason.severity.value if reason is not None and reason.is_failure else ""
 
 
 def _find_reason(sample: Sample, gpu: Gpu | None) -> UnavailableReason | None:

@@ -107,7 +107,9 @@ class _OfGpu(ResponseBody):
     gpu_name: str = Field(examples=["NVIDIA GeForce RTX 3090"])
     gpu_uuid: str = Field(description=IDENTITY, examples=[A_UUID])
     state: str | None = Field(description="Why the GPU cannot be read; null: it can.")
-    state_since: int | None = Field(description="When a GPU stopped responding, in ms since 1970; null: not known.")
+    state_since: int | None = Field(
+        description="Since when `state` holds, in ms since 1970; null: no state, or since before dashtop started."
+    )
     occupancy: Literal["free", "idle_held", "busy", "unavailable", "split"] = Field(
         description="Whether work can start on the GPU. free: no process, next to no load and memory in use; idle_held:"
         " in use, but it does not compute at this moment; busy: it computes; unavailable: it cannot be read, it is not"
@@ -241,7 +243,7 @@ class MonitoringAll(_WithReasons):
     storage: list[Storage]
     timestamp: int = Field(description="Time of the sample.", json_schema_extra=EPOCH_MS)
     simulated: bool = Field(description="The GPUs are simulated (--demo).")
-    gpu_status: str | None = Field(description="Why there are no GPUs, or why their values are old; null: no problem.")
+    gpu_status: str | None = Field(description="Why there are no GPUs, or why none can be read; null: no problem.")
 
 
 class Statistics(ResponseBody):

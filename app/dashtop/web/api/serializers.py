@@ -31,6 +31,7 @@ def to_json(body: object) -> bytes:
 
 def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
     """Return everything about the machine and one GPU; `gpu` is None on a machine without GPUs."""
+    error = sample.gpu_error or sample.driver_failure
     return {
         "gpu_available": gpu is not None,
         "gpu_list": [gpu_info(each.device) for each in sample.gpus],
@@ -40,7 +41,7 @@ def monitoring_all(sample: Sample, gpu: Gpu | None) -> Json:
         "storage": [storage(mount) for mount in sample.host.mounts],
         "timestamp": sample.time_ms,
         "simulated": sample.simulated,
-        "gpu_status": sample.gpu_error.text if sample.gpu_error is not None else None,
+        "gpu_status": error.text if error is not None else None,
         "unavailable": {**(_reasons(gpu.unavailable) if gpu is not None else {}), **_reasons(sample.host.unavailable)},
     }
 

@@ -157,10 +157,9 @@ def _build_collector_families(sample: Sample, now_ms: int) -> Iterator[Family]:
         "dashtop_collector_success", "1 where the newest reading of the collector is complete.", labels=("collector",)
     )
     is_disabled = sample.gpu_error is UnavailableReason.DISABLED
-    is_silent = sample.common_error is not None and sample.common_error.silences_driver
     for run in sample.collectors:
         if run.name != "gpu" or not is_disabled:
-            is_read = run.name != "gpu" or not (sample.gpu_error or sample.gpu_age_s or is_silent)
+            is_read = run.name != "gpu" or not (sample.gpu_error or sample.gpu_age_s or sample.driver_failure)
             success.add_metric((run.name,), float(is_read))
     yield from (duration, failures, implausible, success)
     if not is_disabled:
