@@ -195,6 +195,25 @@ def test_a_silent_driver_is_one_problem() -> None:
     assert overview_of(sample_of(error=UnavailableReason.DISABLED))["problems"] == []
 
 
+def test_a_silent_driver_and_its_gpus_have_one_start() -> None:
+    silent = [dataclasses.replace(lost(UnavailableReason.DRIVER_SILENT), device=make_device(index)) for index in (0, 1)]
+    context = context_of(sample_of(*silent))
+
+    def find_starts(context: PanelContext) -> list[int | None]:
+        built = build_overview(context)
+        return [built["problems"][0]["since"], *(each["since"] for each in built["gpu_facts"])]
+
+    assert find_starts(context) == [None] * 3
+    seen = tuple(dataclasses.replace(gpu, state_since_ms=NOON_MS - 60_000) for gpu in silent)
+    seen_sample = dataclasses.replace(context.sample, sequence=2, gpus=seen)
+    assert find_starts(dataclasses.replace(context, sample=seen_sample)) == [NOON_MS - 60_000] * 3
+    alerts = make_alerts()
+    alerts.update(make_sample(1, time_ms=NOON_MS - DAY_MS, gpus=tuple(silent)))
+    services = dataclasses.replace(context.services, alerts=alerts)
+    restarted = dataclasses.replace(context.sample, sequence=3)
+    assert find_starts(dataclasses.replace(context, services=services, sample=restarted)) == [NOON_MS - DAY_MS] * 3
+
+
 def test_problems_of_the_host_are_listed() -> None:
     mounts = (
         Mount(mount_point="/", filesystem="ext4", used_bytes=1, total_bytes=2, used_percent=50.0),

@@ -72,7 +72,9 @@ _ALERT_RULES: Final = {
 }
 _HOST_METRICS: Final = ("system.memory.used_percent", "system.swap.used_percent")
 _LATE_INTERVALS: Final = 3
-_RULES_WITH_EVENTS: Final = ("gpu_lost", "driver_silent")
+_DRIVER: Final = "Driver"
+_DRIVER_RULE: Final = "driver_silent"
+_RULES_WITH_EVENTS: Final = ("gpu_lost", _DRIVER_RULE)
 """Alert rules whose beginning and end are events of their own."""
 
 
@@ -84,6 +86,8 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
         states = read_states(context)
         problems = read_problems(context)
         starts = {problem["gpu"]: problem["since"] for problem in reversed(problems)}
+        if _has_driver_problem(sample):
+            starts = dict.fromkeys((gpu.device.index for gpu in sample.gpus), _find_driver_start(context))
         last_holders = read_last_holders(context)
         indices = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
         return {
@@ -199,11 +203,19 @@ def _list_host_problems(context: PanelContext) -> Iterator[Json]:
         reason = sample.common_error
         if reason is not None:
             text = f"{reason.text[:1].upper()}{reason.text[1:]}"
-            since = sample.gpus[0].state_since_ms if sample.gpus else None
-            yield _build_problem("Driver", reason.severity, text, reason.advice, since_ms=since)
+            since_ms = _find_driver_start(context)
+            yield _build_problem(_DRIVER, reason.severity, text, reason.advice, since_ms=since_ms)
     elif sample.gpu_age_s > _LATE_INTERVALS * max(services.latest.interval_s, 1.0):
-        yield _build_problem("Driver", Severity.WARNING, "GPU readings are late")
+        yield _build_problem(_DRIVER, Severity.WARNING, "GPU readings are late")
     yield from _list_host_shortages(sample)
+
+
+def _find_driver_start(context: PanelContext) -> int | None:
+    """Return since when no GPU can be read; None if nothing knows it. An alert goes on when dashtop starts again."""
+    known = [gpu.state_since_ms for gpu in context.sample.gpus]
+    if not context.is_past:
+        known += (alert.pending_ms for alert in context.services.alerts.current() if alert.rule == _DRIVER_RULE)
+    return min((since_ms for since_ms in known if since_ms is not None), default=None)
 
 
 def _list_host_shortages(sample: Sample) -> Iterator[Json]:
