@@ -204,8 +204,11 @@ def find_problems(gpu: Gpu) -> tuple[Problem, ...]:
     if gpu.state is not None:
         found = [_build_state_problem(gpu.state, gpu.state_since_ms)]
     else:
+        throttle = find_throttle_problem(gpu)
         faults = [key for key in _MEMORY_FAULTS if gpu.values.get(key)]
-        found = [*(_build_memory_problem(gpu, key) for key in faults), find_throttle_problem(gpu)]
+        if throttle is None and not faults:
+            return ()
+        found = [*(_build_memory_problem(gpu, key) for key in faults), throttle]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda each: _PROBLEM_SEVERITIES.index(each.severity)))
 

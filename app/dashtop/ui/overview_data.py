@@ -90,14 +90,19 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
             starts = dict.fromkeys((gpu.device.index for gpu in sample.gpus), _find_driver_start(context))
         last_holders = read_last_holders(context)
         indices = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
+
+        def build_facts(gpu: Gpu) -> Json:
+            return _build_facts(
+                gpu,
+                states[gpu.device.uuid],
+                problem_since_ms=starts.get(gpu.device.index),
+                parent=indices.get(gpu.device.mig_parent_uuid or ""),
+                last_holders=last_holders.get(gpu.device.uuid, ()),
+            )
+
         return {
             "problems": problems,
-            "gpu_facts": [
-                _build_facts(gpu, states[gpu.device.uuid], problem_since_ms=starts.get(gpu.device.index))
-                | {"parent": indices.get(gpu.device.mig_parent_uuid or "")}
-                | {"last_holder": _describe_last_holder(last_holders.get(gpu.device.uuid, ()))}
-                for gpu in sample.gpus
-            ],
+            "gpu_facts": [build_facts(gpu) for gpu in sample.gpus],
             "gpu_rows": [_build_row(gpu) for gpu in sample.gpus],
         }
 
@@ -367,8 +372,15 @@ def _round(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits) if digits else round(value)
 
 
-def _build_facts(gpu: Gpu, state: GpuState, *, problem_since_ms: int | None) -> Json:
-    """Return what of a row seldom changes, but the GPU that a MIG instance is a part of."""
+def _build_facts(
+    gpu: Gpu,
+    state: GpuState,
+    *,
+    problem_since_ms: int | None,
+    parent: int | None,
+    last_holders: Sequence[ProcessSpan],
+) -> Json:
+    """Return what of a row seldom changes. `parent`: the index of the GPU that a MIG instance is a part of."""
     largest = max(gpu.processes, key=lambda each: each.gpu_memory_bytes or 0, default=None)
     # The values of a live column are missing for one reason at a time, as a rule.
     missing = {key: gpu.unavailable[key].text for key in LIVE_METRICS if key in gpu.unavailable}
@@ -389,6 +401,8 @@ def _build_facts(gpu: Gpu, state: GpuState, *, problem_since_ms: int | None) -> 
         "memory_level": find_level(METRICS[MEMORY_PERCENT].thresholds_for(gpu.device), gpu.values.get(MEMORY_PERCENT)),
         "temperature_level": _find_temperature_level(gpu),
         "missing": missing,
+        "parent": parent,
+        "last_holder": _describe_last_holder(last_holders),
     }
 
 
