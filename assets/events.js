@@ -40,13 +40,13 @@
     "note-info": "event",
   };
 
-  // Shows the charts around a time, of a GPU if it is present.
+  // Shows the charts around a time, of a GPU if it is present, else of all.
   function showCharts(gpu, start, end) {
     if (embedded) return;
     const margin = Math.max(MINUTE, (end - start) / 2);
     const [from, to] = [start - margin, Math.min(end + margin, Date.now())].map((ms) => String(Math.round(ms)));
     const device = shown.devices.find(({ index }) => index === gpu);
-    settings.set({ page: "gpus", view: "single", from, to, ...(device && { gpu: device.uuid }) });
+    settings.set({ from, to, ...(device ? { page: "gpus", view: "single", gpu: device.uuid } : { page: "overview" }) });
   }
 
   let shown = null; // the newest snapshot
@@ -258,7 +258,7 @@
     counted = snapshot.memory_health;
     const { columns, rows } = counted;
     table.hidden = rows.length === 0;
-    write(document.querySelector("[data-memory-empty]"), rows.length ? "" : "Not supported: no GPU reports ECC errors, remapped rows or retired pages.");
+    write(document.querySelector("[data-memory-empty]"), rows.length ? "" : counted.empty);
     table.replaceChildren();
     const head = make("tr", "", make("thead", "", table));
     for (const title of ["GPU", ...columns]) make("th", title === "GPU" ? "" : "numeric", head, title).scope = "col";

@@ -17,6 +17,7 @@
     if (badge.dataset.condition !== (head ? head.condition : "")) badge.dataset.condition = head ? head.condition : "";
     parts.mark(badge, "severity", head ? head.severity : "");
     parts.mark(document.querySelector("[data-throttle]"), "severity", head ? head.throttle : "");
+    parts.mark(document.querySelector(".gpu-state"), "severity", head ? head.severity : "");
     parts.write(document.querySelector("[data-state-since]"), head && head.since ? ` Since ${times.moment(head.since)}.` : "");
   }
 

@@ -272,10 +272,11 @@
 
   const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-  // The failure of one GPU is shown where that GPU is; the overview lists it with the others.
+  // The failure of one GPU is shown where that GPU is; the overview lists it and that of the driver with the others.
   function concernsPage({ scope }) {
     const { page, view, embed } = document.documentElement.dataset;
-    return scope !== "gpu" || embed !== undefined || (page === "gpus" && view === "single");
+    if (embed !== undefined) return true;
+    return scope === "gpu" ? page === "gpus" && view === "single" : scope !== "driver" || page !== "overview";
   }
 
   function showBanner() {

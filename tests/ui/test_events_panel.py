@@ -12,6 +12,7 @@ from dashtop.model.metric import Severity
 from dashtop.model.ports import ReadStatus, Services
 from dashtop.model.sample import EVENT_KINDS, Event
 from dashtop.model.unavailable import UnavailableReason
+from dashtop.sources.gpu_records import mark_unavailable
 from dashtop.ui.panels import events
 from tests.builders import NOON_MS, FixedSample, make_alerts, make_device, make_gpu, make_history, make_sample
 from tests.clock import FakeClock
@@ -167,7 +168,11 @@ def test_the_memory_table_has_the_columns_that_any_gpu_reports_and_reasons_for_t
         [1, name, missing, missing, missing, missing],
     ]
     none = events.memory_health(make_context(sample=make_sample(gpus=(make_gpu(),))))["memory_health"]
-    assert none == {"columns": [], "rows": []}
+    assert (none["columns"], none["rows"]) == ([], [])
+    assert none["empty"].startswith("Not supported: no GPU reports ECC errors")
+    silent = mark_unavailable(first.device, UnavailableReason.DRIVER_SILENT)
+    unread = events.memory_health(make_context(sample=make_sample(gpus=(silent,))))["memory_health"]
+    assert (unread["rows"], unread["empty"]) == ([], "Not available: the NVIDIA driver does not respond.")
 
 
 def test_every_choice_of_the_filters_is_valid() -> None:

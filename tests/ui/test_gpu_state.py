@@ -482,3 +482,16 @@ def test_the_state_of_one_gpu_is_that_among_all() -> None:
     assert len({state.condition for state in states.values()}) > 3
     for gpu in gpus:
         assert read_state(context, gpu) == states[gpu.device.uuid]
+
+
+@pytest.mark.parametrize("reason", [UnavailableReason.GPU_LOST, UnavailableReason.ASLEEP])
+def test_a_gpu_with_mig_instances_that_cannot_be_read_is_not_counted_itself(reason: UnavailableReason) -> None:
+    gpus = tuple(
+        dataclasses.replace(
+            gpu, state=reason, processes=(), unavailable=dict.fromkeys([*gpu.values, PROCESSES], reason)
+        )
+        for gpu in split_gpu()
+    )
+    states = classify_gpus(make_sample(gpus=(*gpus, idle(0))))
+    assert count_gpus(states.values()) == (1, 0, 0, 2)
+    assert len({state.condition for uuid, state in states.items() if uuid != idle(0).device.uuid}) == 1

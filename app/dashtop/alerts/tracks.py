@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dashtop.alerts.window import Window
     from dashtop.model.alert import Alert
     from dashtop.model.sample import GpuProcess, Sample
+    from dashtop.model.unavailable import UnavailableReason
 
 MAX_FIRINGS: Final = 4
 
@@ -53,11 +54,12 @@ def describe(track: Track, subject: Subject, sample: Sample) -> Alert:
     gpu = target if isinstance(target, Gpu) else target.gpu if isinstance(target, HeldProcess) else None
     known = target if isinstance(target, KnownGpu) else None
     measured = rule.measure(target) if track.detector is None else track.detector.measure(target)
+    reason = gpu.state if gpu is not None else sample.common_error
     text = rule.message.format(
         gpu=known.label if known is not None else gpu.label if gpu is not None else "",
         process=_format_process(target.process) if isinstance(target, HeldProcess) else "",
         mount=subject.name,
-        state=_format_state(gpu, sample),
+        state=reason.text if reason is not None else "no longer",
         detail=measured.detail,
         duration=_format_duration(sample.time_ms - track.alert.pending_ms),
         value=measured.value if measured.value is not None else float("nan"),
@@ -66,6 +68,7 @@ def describe(track: Track, subject: Subject, sample: Sample) -> Alert:
     return replace(
         track.alert,
         text=text,
+        advice=_choose_advice(rule, reason),
         value=measured.value,
         threshold=measured.limit,
         gpu_id=known.gpu_id if known is not None else gpu.device.index if gpu is not None else None,
@@ -77,9 +80,9 @@ def _format_process(process: GpuProcess) -> str:
     return f"{process.info.name or f'pid {process.pid}'}{owner}"
 
 
-def _format_state(gpu: Gpu | None, sample: Sample) -> str:
-    reason = gpu.state if gpu is not None else sample.common_error
-    return reason.text if reason is not None else "no longer"
+def _choose_advice(rule: Rule, reason: UnavailableReason | None) -> str:
+    """Return what to do: if the alert names a reason, what every page says of it."""
+    return reason.advice if reason is not None and reason.advice and "{state}" in rule.message else rule.advice
 
 
 def _format_duration(duration_ms: int) -> str:

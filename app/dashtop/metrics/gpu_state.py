@@ -269,6 +269,7 @@ def classify_gpus(
     `idle`, `throttled`: by UUID since when GPUs have not computed, and are throttled, as far as known.
     """
     indices = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
+    parents = {gpu.device.mig_parent_uuid for gpu in sample.gpus}
     idle, throttled = idle or {}, throttled or {}
     return {
         gpu.device.uuid: _classify(
@@ -277,6 +278,7 @@ def classify_gpus(
             idle.get(gpu.device.uuid),
             throttled.get(gpu.device.uuid),
             sample.time_ms,
+            is_parent=gpu.device.uuid in parents,
         )
         for gpu in (sample.gpus if gpus is None else gpus)
     }
@@ -290,7 +292,9 @@ def _build_name(gpu: Gpu, parent_index: int | None) -> str:
     return f"{whole} · MIG {device.mig_profile or device.index}"
 
 
-def _classify(gpu: Gpu, name: str, idle: StateSpan | None, throttled: StateSpan | None, now_ms: int) -> GpuState:
+def _classify(
+    gpu: Gpu, name: str, idle: StateSpan | None, throttled: StateSpan | None, now_ms: int, *, is_parent: bool
+) -> GpuState:
     problems = tuple(_add_start(problem, throttled) for problem in find_problems(gpu))
     occupancy = _find_occupancy(gpu, problems, idle, now_ms)
     since_ms, is_exact = None, True
@@ -307,7 +311,7 @@ def _classify(gpu: Gpu, name: str, idle: StateSpan | None, throttled: StateSpan 
     return GpuState(
         name=name,
         condition=condition,
-        occupancy=occupancy,
+        occupancy=Occupancy.SPLIT if is_parent else occupancy,  # also one that cannot be read, and so does not say it
         problems=problems,
         detail=detail,
         since_ms=since_ms,

@@ -235,6 +235,7 @@ _MEMORY_HEALTH: Final = (
     ("gpu.retired_pages.double_bit", "Pages retired, double-bit"),
     ("gpu.retired_pages.pending", "Page retirement pending"),
 )
+_NO_MEMORY_HEALTH: Final = "Not supported: no GPU reports ECC errors, remapped rows or retired pages."
 _YES_NO: Final = frozenset({"gpu.remapped_rows.pending", "gpu.remapped_rows.failure", "gpu.retired_pages.pending"})
 
 
@@ -243,7 +244,14 @@ def memory_health(context: PanelContext) -> dict[str, Any]:
     gpus = context.sample.gpus
     columns = [(key, title) for key, title in _MEMORY_HEALTH if any(gpu.values.get(key) is not None for gpu in gpus)]
     rows = [[gpu.device.index, gpu.device.name, *(_encode_count(gpu, key) for key, _ in columns)] for gpu in gpus]
-    return {"memory_health": {"columns": [title for _, title in columns], "rows": rows if columns else []}}
+    error = context.sample.common_error
+    return {
+        "memory_health": {
+            "columns": [title for _, title in columns],
+            "rows": rows if columns else [],
+            "empty": f"Not available: {error.text}." if error is not None else _NO_MEMORY_HEALTH,
+        }
+    }
 
 
 def _encode_count(gpu: Gpu, key: str) -> list[str]:
