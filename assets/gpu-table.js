@@ -31,6 +31,15 @@
     return cell;
   }
 
+  // "GPU 8 · MIG 3g.20gb": below its GPU, a narrow row leaves out what the rows of one GPU share.
+  function writeName(element, name) {
+    if (element.textContent === name) return;
+    const end = name.indexOf("MIG");
+    element.replaceChildren();
+    if (end > 0) make("span", "row-parent", element, name.slice(0, end));
+    element.append(name.slice(Math.max(end, 0)));
+  }
+
   function build(index, body) {
     const row = make("tr", "", body);
     row.setAttribute("role", "row");
@@ -92,7 +101,7 @@
     row.dataset.gpuState = facts.condition;
     parts.mark(row, "severity", facts.severity);
     row.classList.toggle("is-instance", facts.parent !== null);
-    write(name, facts.name);
+    writeName(name, facts.name);
     name.href = `?page=gpus&view=single&gpu=${device.uuid}`;
     name.setAttribute("aria-label", `${facts.name}, ${facts.label}`);
     write(model, device.name.replace(/^NVIDIA /, ""));

@@ -13,7 +13,7 @@ from dashtop.alerts.events import build_event
 from dashtop.alerts.identity import build_id
 from dashtop.metrics import METRICS
 from dashtop.metrics.xid import XIDS
-from dashtop.model.alert import Alert, AlertState
+from dashtop.model.alert import Alert, AlertState, Silence
 from dashtop.model.metric import Severity, Unit
 from dashtop.model.sample import (
     ALL_EVENTS,
@@ -212,6 +212,42 @@ def test_a_silent_driver_and_its_gpus_have_one_start() -> None:
     services = dataclasses.replace(context.services, alerts=alerts)
     restarted = dataclasses.replace(context.sample, sequence=3)
     assert find_starts(dataclasses.replace(context, services=services, sample=restarted)) == [NOON_MS - DAY_MS] * 3
+
+
+def test_a_critical_alert_is_a_problem_unless_its_gpu_has_a_critical_one() -> None:
+    hot = {"gpu.temperature": 95.0, "gpu.temperature_slowdown": 87.0, "gpu.temperature_shutdown": 98.0}
+    near = make_gpu(0, values={**hot, "gpu.clocks.event_reasons": float(0x20)})
+    sick = make_gpu(1, values={**hot, "gpu.remapped_rows.failure": 1.0})
+    alerts = make_alerts()
+    for second in range(120):
+        time_ms = NOON_MS - 120_000 + 1000 * second
+        alerts.update(make_sample(second, time_ms=time_ms, gpus=(near, sick)))
+    context = context_of(sample_of(near, sick))
+    context = dataclasses.replace(context, services=dataclasses.replace(context.services, alerts=alerts))
+    problems = build_overview(context)["problems"]
+    title = "GPU near its shutdown temperature"
+    assert [(each["name"], each["severity"], each["text"] == title) for each in problems] == [
+        ("GPU 1", "critical", False),
+        ("GPU 0", "critical", True),
+        ("GPU 0", "warning", False),
+    ]
+    assert (problems[1]["since"], problems[1]["gpu"]) == (NOON_MS - 120_000, 0)
+    assert problems[1]["advice"].startswith("Stop the work on it now")
+    past = dataclasses.replace(context, is_past=True, sample=dataclasses.replace(context.sample, sequence=2))
+    assert title not in {each["text"] for each in build_overview(past)["problems"]}
+    silence = Silence(
+        id="",
+        rule="gpu_overheating",
+        gpu_uuid=near.device.uuid,
+        user=None,
+        from_ms=NOON_MS - DAY_MS,
+        until_ms=NOON_MS + DAY_MS,
+        reason="The fan is on order.",
+    )
+    assert alerts.add_silence(silence) is not None
+    alerts.update(make_sample(121, time_ms=NOON_MS, gpus=(near, sick)))
+    silenced = dataclasses.replace(context, sample=dataclasses.replace(context.sample, sequence=3))
+    assert title not in {each["text"] for each in build_overview(silenced)["problems"]}
 
 
 def test_problems_of_the_host_are_listed() -> None:

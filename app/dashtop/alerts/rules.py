@@ -19,4 +19,7 @@ if TYPE_CHECKING:
 
 RULES: Final[tuple[Rule, ...]] = (*GPU_RULES, *DETECTORS, *HOST_RULES)
 
-__all__ = ["EVENT_RULES", "RULES"]
+TITLES: Final = {rule.id: rule.title for rule in RULES} | {rule.id: rule.title for rule in EVENT_RULES}
+"""The title of each rule by its id."""
+
+__all__ = ["EVENT_RULES", "RULES", "TITLES"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dashtop.alerts.events import find_event_code
+from dashtop.alerts.rules import TITLES
 from dashtop.metrics import METRICS
 from dashtop.metrics.gpu_state import Condition, GpuCounts, count_gpus
 from dashtop.metrics.thresholds import DISK_USAGE
@@ -146,6 +147,8 @@ def read_problems(context: PanelContext) -> list[Json]:
         own = [] if context.is_past else [*_list_own_problems(context)]
         of_gpus = _list_gpu_problems(context.sample, states, _find_problem_starts(context, states))
         found = [*own, *_list_host_problems(context), *of_gpus]
+        if not context.is_past:
+            found += _list_critical_alerts(context, states, {each["gpu"] for each in found if _is_critical(each)})
         return sorted(found, key=lambda each: _SEVERITIES.index(Severity(each["severity"])))
 
     return context.cache.get_or_create_for_sample(context.sample, "problems", build)
@@ -186,6 +189,25 @@ def _list_gpu_problems(sample: Sample, states: Mapping[str, GpuState], starts: M
                     since_ms=since_ms,
                     is_since_exact=problem.is_since_exact,
                 )
+
+
+def _is_critical(problem: Json) -> bool:
+    return bool(problem["severity"] == Severity.CRITICAL.value)
+
+
+def _list_critical_alerts(
+    context: PanelContext, states: Mapping[str, GpuState], covered: set[int | None]
+) -> Iterator[Json]:
+    """Yield one critical alert about each GPU, or the machine (None), of which nothing critical is listed yet."""
+    for alert in context.services.alerts.current():
+        is_shown = alert.state.is_active and alert.silenced_by is None and alert.inhibited_by is None
+        if is_shown and alert.severity is Severity.CRITICAL and alert.gpu_id not in covered:
+            state = states.get(alert.gpu_uuid or "")
+            name = state.name if state is not None else "Host" if alert.gpu_id is None else f"GPU {alert.gpu_id}"
+            text = TITLES.get(alert.rule, alert.rule)
+            since_ms = alert.pending_ms
+            yield _build_problem(name, alert.severity, text, alert.advice, gpu=alert.gpu_id, since_ms=since_ms)
+            covered.add(alert.gpu_id)
 
 
 def _has_driver_problem(sample: Sample) -> bool:

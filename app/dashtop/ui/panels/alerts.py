@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
-from dashtop.alerts.rules import EVENT_RULES, RULES
+from dashtop.alerts.rules import RULES, TITLES
 from dashtop.alerts.watches import describe, describe_wish
 from dashtop.model.metric import Severity
 from dashtop.model.sample import ALERT_KINDS, EventFilter
@@ -31,7 +31,6 @@ MAX_LOG_ROWS: Final = 50
 _LOG_PERIOD_MS: Final = 10_000
 _LOG: Final = EventFilter(kinds=ALERT_KINDS, limit=MAX_LOG_ROWS)
 _RANKS: Final = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
-_TITLES: Final = {rule.id: rule.title for rule in RULES} | {rule.id: rule.title for rule in EVENT_RULES}
 
 
 def _list_active(context: PanelContext) -> list[Alert]:
@@ -104,7 +103,7 @@ def firing_data(context: PanelContext) -> dict[str, Any]:
             {
                 "id": alert.id,
                 "severity": alert.severity.value,
-                "title": _TITLES.get(alert.rule, alert.rule),
+                "title": TITLES.get(alert.rule, alert.rule),
                 "rule": alert.rule,
                 "text": alert.text,
                 "advice": alert.advice,
@@ -153,7 +152,7 @@ def silences_data(context: PanelContext) -> dict[str, Any]:
             {
                 "id": silence.id,
                 "rule": silence.rule,
-                "title": _TITLES.get(silence.rule, silence.rule),
+                "title": TITLES.get(silence.rule, silence.rule),
                 "gpu_uuid": silence.gpu_uuid,
                 "until": silence.until_ms,
                 "reason": silence.reason,
