@@ -114,6 +114,13 @@ def test_a_rendering_that_blocks_does_not_delay_another_key() -> None:
         assert slow.result(TIMEOUT_S) == "slow"
 
 
+def test_a_cache_belongs_to_its_application_also_in_the_context_of_another() -> None:
+    with Flask("portal").app_context():
+        first, second = RenderCache(Flask("one")), RenderCache(Flask("two"))
+        assert first.get_or_create("charts", lambda: 1) == 1
+        assert second.get_or_create("charts", lambda: 2) == 2
+
+
 def test_a_failed_rendering_is_tried_again() -> None:
     def fail() -> None:
         raise ZeroDivisionError

@@ -128,7 +128,9 @@ class RenderCache:
     def __init__(self, server: Flask) -> None:
         cache_type = f"{_ObjectCache.__module__}.{_ObjectCache.__qualname__}"
         config = {"CACHE_TYPE": cache_type, "CACHE_THRESHOLD": MAX_ENTRIES, "CACHE_DEFAULT_TIMEOUT": MAX_AGE_S}
-        self._cache = Cache(server, config=config).cache  # that of this application, without looking it up each time
+        cache = Cache(server, config=config)
+        # It looks its backend up with every read, and that of the current application, which may be another.
+        self._cache: SimpleCache = server.extensions["cache"][cache]
         self._expiries: list[tuple[float, str]] = []  # a heap
         self._creating: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
