@@ -272,11 +272,13 @@
 
   const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-  // The failure of one GPU is shown where that GPU is; the overview lists it and that of the driver with the others.
-  function concernsPage({ scope }) {
+  // The failure of one GPU is shown where that GPU is, and that of all but where the overview lists it as a problem.
+  function concernsPage({ scope, message }) {
     const { page, view, embed } = document.documentElement.dataset;
     if (embed !== undefined) return true;
-    return scope === "gpu" ? page === "gpus" && view === "single" : scope !== "driver" || page !== "overview";
+    if (scope === "gpu") return page === "gpus" && view === "single";
+    const problems = (page === "overview" && scope === "driver" && state.latest && state.latest.snapshot.problems) || [];
+    return !problems.some(({ text }) => message.startsWith(text));
   }
 
   function showBanner() {

@@ -73,9 +73,9 @@ def serve(form: str, gpus: int, *, is_fast: bool) -> None:
 
 
 def count_reads() -> Callable[[], int]:
-    """Count the CPU of reads of the history that threads which answer requests wait for; return what tells it, in ns.
+    """Count the CPU of reads of the history that threads which answer requests wait for; return a function for it.
 
-    The threads that read the history also do so for the reports of runs, without a page.
+    It returns nanoseconds. The threads that read the history also do so for the reports of runs, without a page.
     """
     from dashtop.history.read_pool import ReadPool
 

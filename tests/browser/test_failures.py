@@ -12,6 +12,7 @@ import urllib.parse
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
+import pynvml
 import pytest
 from playwright.sync_api import Error as PlaywrightError
 
@@ -293,6 +294,27 @@ def test_a_hung_driver_is_a_gpu_error_and_host_values_continue(
         tab.page.wait_for_selector("#error-banner", state="hidden")
         tab.wait_until("() => document.querySelector('#panel-temperature [data-metric]').textContent !== 'N/A'")
         assert tab.request_count > count
+        assert tab.errors == []
+
+
+@pytest.mark.parametrize(
+    ("code", "is_listed"), [(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, True), (pynvml.NVML_ERROR_NO_PERMISSION, False)]
+)
+def test_the_overview_has_a_banner_unless_a_problem_says_the_same(
+    code: int, is_listed: bool, nvml_world: WorldFactory, new_tab: Callable[..., BrowserTab]
+) -> None:
+    world = nvml_world("rtx3090")
+    world.set_return("nvmlInit", code).save()
+    with running("--interval", "0.5", env=world.env()) as server:
+        tab = new_tab().open(f"{server.url}?page=events")
+        words = banner(tab, "gpu")
+        tab.page.click("[data-page-link=overview]")
+        if is_listed:
+            tab.page.wait_for_selector("#error-banner", state="hidden")
+            assert tab.text(".problem-text") in words
+        else:
+            tab.wait_until("() => dashtop.polling.latest().snapshot.problems?.length === 0")
+            assert tab.page.locator("#error-banner").is_visible()
         assert tab.errors == []
 
 

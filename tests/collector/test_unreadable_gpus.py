@@ -1,4 +1,4 @@
-"""GPUs that are lost when dashtop starts keep the identity that the history knows."""
+"""GPUs that are lost when dashtop starts keep the identity that the history knows; since when a GPU is unreadable."""
 
 from __future__ import annotations
 
