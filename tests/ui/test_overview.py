@@ -193,6 +193,10 @@ def test_a_silent_driver_is_one_problem() -> None:
     (problem,) = overview_of(sample_of(error=UnavailableReason.NO_DRIVER))["problems"]
     assert problem["advice"] == UnavailableReason.NO_DRIVER.advice
     assert overview_of(sample_of(error=UnavailableReason.DISABLED))["problems"] == []
+    (problem,) = overview_of(sample_of(error=UnavailableReason.NO_PERMISSION))["problems"]
+    assert (problem["name"], problem["text"], problem["severity"]) == ("GPUs", "No permission", "critical")
+    (problem,) = overview_of(sample_of(error=UnavailableReason.INTERNAL_ERROR))["problems"]
+    assert problem["name"] == "GPUs", "a failure of dashtop is not the driver's"
 
 
 def test_a_silent_driver_and_its_gpus_have_one_start() -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dashtop.model.alert import Alert
     from dashtop.model.ports import History
     from dashtop.model.sample import Device, Event, Gpu, ProcessSpan, Sample
+    from dashtop.model.unavailable import UnavailableReason
     from dashtop.ui.panels.base import PanelContext
 
 Json = Any
@@ -87,7 +88,7 @@ def build_overview(context: PanelContext) -> dict[str, Json]:
         states = read_states(context)
         problems = read_problems(context)
         starts = {problem["gpu"]: problem["since"] for problem in reversed(problems)}
-        if _has_driver_problem(sample):
+        if _find_common_problem(sample) is not None:
             starts = dict.fromkeys((gpu.device.index for gpu in sample.gpus), _find_driver_start(context))
         last_holders = read_last_holders(context)
         indices = {gpu.device.uuid: gpu.device.index for gpu in sample.gpus}
@@ -176,7 +177,7 @@ def _build_problem(
 
 
 def _list_gpu_problems(sample: Sample, states: Mapping[str, GpuState], starts: Mapping[str, int]) -> Iterator[Json]:
-    if not _has_driver_problem(sample):
+    if _find_common_problem(sample) is None:
         for gpu in sample.gpus:
             for problem in states[gpu.device.uuid].problems:
                 since_ms = problem.since_ms or starts.get(f"{gpu.device.uuid} {problem.condition.name}")
@@ -210,10 +211,12 @@ def _list_critical_alerts(
             covered.add(alert.gpu_id)
 
 
-def _has_driver_problem(sample: Sample) -> bool:
-    """Return whether one problem of the driver is why no GPU can be read."""
+def _find_common_problem(sample: Sample) -> UnavailableReason | None:
+    """Return why no GPU can be read, if a person should act on it and it is not one of each GPU."""
     reason = sample.common_error
-    return reason is not None and reason.scope is Scope.DRIVER and reason.severity in _SEVERITIES
+    if reason is None or reason.severity not in _SEVERITIES:
+        return None
+    return reason if reason is sample.gpu_error or reason.scope is Scope.DRIVER else None
 
 
 def _list_own_problems(context: PanelContext) -> Iterator[Json]:
@@ -226,12 +229,10 @@ def _list_own_problems(context: PanelContext) -> Iterator[Json]:
 
 def _list_host_problems(context: PanelContext) -> Iterator[Json]:
     sample, services = context.sample, context.services
-    if _has_driver_problem(sample):
-        reason = sample.common_error
-        if reason is not None:
-            text = f"{reason.text[:1].upper()}{reason.text[1:]}"
-            since_ms = _find_driver_start(context)
-            yield _build_problem(_DRIVER, reason.severity, text, reason.advice, since_ms=since_ms)
+    if (reason := _find_common_problem(sample)) is not None:
+        name = _DRIVER if reason.scope is Scope.DRIVER else "GPUs"
+        text = f"{reason.text[:1].upper()}{reason.text[1:]}"
+        yield _build_problem(name, reason.severity, text, reason.advice, since_ms=_find_driver_start(context))
     elif sample.gpu_age_s > _LATE_INTERVALS * max(services.latest.interval_s, 1.0):
         yield _build_problem(_DRIVER, Severity.WARNING, "GPU readings are late")
     yield from _list_host_shortages(sample)
